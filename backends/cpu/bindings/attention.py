@@ -1,0 +1,97 @@
+"""Bindings of attention and of what fills its cache."""
+
+from collections.abc import Sequence
+
+from xdsl.dialects.builtin import TensorType
+from xdsl.ir import SSAValue
+
+from nybble.backends.cpu.bindings.site import Binding, BindingError, In, Out, Scratch, Site, columns
+from nybble.backends.cpu.kernels.attention import Attention
+from nybble.backends.cpu.kernels.kv import PADDING, KvCache
+from nybble.backends.cpu.kernels.rope import HeadNorm, RopeAppend
+from nybble.dialects.fused.ops import RmsNormOp, RopeOp
+from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
+
+
+def bind_rope_append(site: Site) -> Binding:
+    """Rotary embedding of queries and keys, and the append of keys and values to the cache.
+
+    Queries are rotated in place, the caches are updated in place.
+    """
+    ropes, appends = site.all(RopeOp), site.all(AppendKVOp)
+    keys = [op for op in appends if isinstance(op.rows.owner, RopeOp)]
+    values = [op for op in appends if op not in keys]
+    if len(ropes) != 2 or len(keys) != 1 or len(values) != 1:
+        raise site.error("must rotate queries and keys and append keys and values")
+    key, value = keys[0], values[0]
+    (query,) = [op for op in ropes if op is not key.rows.owner]
+    key_rope = key.rows.owner
+    assert isinstance(key_rope, RopeOp)
+    cache = kv_cache(key.cache)
+    norms = [op.input.owner for op in (query, key_rope) if isinstance(op.input.owner, RmsNormOp)]
+    kernel = RopeAppend(
+        cache=cache,
+        q_heads=columns(query.input) // cache.head_dim,
+        rows=site.tokens,
+        norm=head_norm(site, norms),
+    )
+    slots = [
+        In(site.place(before_norm(query))),
+        In(site.place(before_norm(key_rope))),
+        *(In(site.place(operand)) for operand in (value.rows, query.cos, query.sin)),
+        In(site.place(key.cache)),
+        In(site.place(value.cache)),
+        *(In(site.place(norm.weight)) for norm in norms),
+    ]
+    in_place = {
+        site.result(query.result): slots[0].index,
+        site.result(key.result): slots[5].index,
+        site.result(value.result): slots[6].index,
+    }
+    return Binding(kernel, tuple(slots), in_place)
+
+
+def before_norm(rope: RopeOp) -> SSAValue:
+    """What a rotary embedding reads, or what the norm before it reads."""
+    owner = rope.input.owner
+    return owner.input if isinstance(owner, RmsNormOp) else rope.input
+
+
+def head_norm(site: Site, norms: Sequence[RmsNormOp]) -> HeadNorm | None:
+    """The norm of query and key heads, which must be alike; None without one."""
+    kinds = {(norm.eps.value.data, norm.unit_offset is not None) for norm in norms}
+    if not kinds:
+        return None
+    if len(kinds) != 1 or len(norms) != 2:
+        raise site.error("must norm query and key heads alike")
+    ((eps, offset),) = kinds
+    return HeadNorm(eps, offset)
+
+
+def kv_cache(cache: SSAValue) -> KvCache:
+    """The shape of a cache tensor [kv_heads, context, head_dim]."""
+    assert isinstance(cache.type, TensorType)
+    heads, context, head_dim = cache.type.get_shape()
+    held = KvCache(heads, head_dim, context, str(cache.type.element_type))
+    if held.padded != context:
+        raise BindingError(
+            f"a context of {context} positions", accepted=f"a multiple of {PADDING} positions"
+        )
+    return held
+
+
+def bind_attention(site: Site) -> Binding:
+    """Attention over the cache."""
+    op = site.only(AttentionOp)
+    cache = kv_cache(op.keys)
+    kernel = Attention(
+        cache=cache,
+        q_heads=columns(op.query) // cache.head_dim,
+        rows=site.tokens,
+        scale=op.scale.value.data,
+        threads=site.threads,
+        window=op.span,
+        softcap=None if op.softcap is None else op.softcap.value.data,
+    )
+    inputs = (In(site.place(value)) for value in (op.query, op.keys, op.values))
+    return Binding(kernel, (*inputs, Out(site.result(op.result)), Scratch()))

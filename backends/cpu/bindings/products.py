@@ -1,0 +1,110 @@
+"""Bindings of matrix products and what is fused around them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from xdsl.dialects import arith
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Operation, SSAValue
+
+from nybble.backends.cpu.bindings.site import Binding, In, Out, Scratch, Site
+from nybble.backends.cpu.kernels.builder import BufferSpec
+from nybble.backends.cpu.kernels.matmul.lower import lower_matmul, matmul_buffers
+from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
+from nybble.backends.cpu.weights import weight_kind
+from nybble.dialects.fused.ops import GluOp
+from nybble.dialects.lowbit.types import LowBitTensorType
+from nybble.dialects.mpgemm.ops import DequantMatmulOp, IntMatmulOp, ProductOp
+
+QUANTIZED_PARTS = ("q", "s", "z")
+
+
+@dataclass(frozen=True)
+class Matmul:
+    """A matmul specification as a kernel."""
+
+    spec: MatmulSpec
+
+    @property
+    def buffers(self) -> list[BufferSpec]:
+        """See `MatmulSpec`."""
+        return matmul_buffers(self.spec)
+
+    def build(self, name: str) -> FuncOp:
+        """The kernel."""
+        return lower_matmul(self.spec, name)
+
+
+def bind_product(site: Site) -> Binding:
+    """Products of one activation: their results, with a residual sum, or gated."""
+    products = site.all(ProductOp)
+    if not products or len({op.operands[0] for op in products}) != 1:
+        raise site.error("must hold products of one activation")
+    spec = product_spec(site, products)
+    slots = {f"w{i}": In(site.place(op.weight)) for i, op in enumerate(products)}
+    slots |= {
+        f"b{i}": In(site.place(op.bias)) for i, op in enumerate(products) if op.bias is not None
+    }
+    activation = site.place(products[0].operands[0])
+    slots |= {"x": In(activation)}
+    slots |= {name: In(activation, part) for part, name in enumerate(QUANTIZED_PARTS)}
+    in_place: dict[int, int] = {}
+    if spec.residual:
+        residual = residual_operand(site, products[0])
+        in_place = {0: site.place(residual)}
+    results = [op.results[0] for op in final_ops(site, products)]
+    slots |= {f"y{i}": Out(site.result(value)) for i, value in enumerate(results)}
+    kernel = Matmul(spec)
+    return Binding(
+        kernel, tuple(slots.get(spec.name, Scratch()) for spec in kernel.buffers), in_place
+    )
+
+
+def activation_kind(product: ProductOp) -> Literal["a8", "bf16", "f32"]:
+    """What a product makes of its activation."""
+    if isinstance(product, IntMatmulOp):
+        return "a8"
+    return "bf16" if isinstance(product, DequantMatmulOp) and product.rounds else "f32"
+
+
+def weight_type(product: ProductOp) -> LowBitTensorType:
+    """The type of a product's weight."""
+    type_ = product.weight.type
+    assert isinstance(type_, LowBitTensorType)
+    return type_
+
+
+def product_spec(site: Site, products: Sequence[ProductOp]) -> MatmulSpec:
+    """The matmul that a region of products asks for."""
+    first = weight_type(products[0])
+    gates = site.all(GluOp)
+    biases = {op.bias is not None for op in products}
+    weights = [weight_type(op) for op in products]
+    if len(biases) != 1 or len({type_.format for type_ in weights}) != 1:
+        raise site.error("must give all of its products a bias and one format, or none")
+    group = first.number_format.group
+    return MatmulSpec(
+        weight=weight_kind(first.number_format),
+        rows=tuple(type_.rows for type_ in weights),
+        cols=first.cols,
+        tokens=site.tokens,
+        activations=activation_kind(products[0]),
+        activation_group=group,
+        bias=biases == {True},
+        residual=bool(site.all(arith.AddfOp)),
+        glu=gates[0].activation.data if gates else "",
+        threads=site.threads,
+        isa=site.isa,
+    )
+
+
+def final_ops(site: Site, products: Sequence[ProductOp]) -> Sequence[Operation]:
+    """The operations whose results leave the region."""
+    return site.all(GluOp) or site.all(arith.AddfOp) or products
+
+
+def residual_operand(site: Site, product: ProductOp) -> SSAValue:
+    """The operand of the residual sum that is not the product."""
+    add = site.only(arith.AddfOp)
+    return next(value for value in add.operands if value.owner is not product)

@@ -1,0 +1,72 @@
+"""Bindings of kernels that work row by row: norms, quantization, gates, sums."""
+
+from nybble.backends.cpu.bindings.site import Binding, In, Out, Site, columns, parts
+from nybble.backends.cpu.kernels.elementwise import Add, Glu
+from nybble.backends.cpu.kernels.norm import RmsNorm, RmsNormQuantize
+from nybble.backends.cpu.kernels.quantize import Quantize
+from nybble.dialects.fused.ops import GluOp, RmsNormOp
+from nybble.dialects.lowbit.ops import QuantizeOp
+
+
+def bind_norm(site: Site) -> Binding:
+    """RMSNorm of rows or heads."""
+    norm = site.only(RmsNormOp)
+    width = columns(norm.weight)
+    kernel = RmsNorm(
+        width=width,
+        rows=site.tokens,
+        eps=norm.eps.value.data,
+        heads=columns(norm.input) // width,
+        offset=norm.unit_offset is not None,
+        lanes=site.lanes,
+    )
+    return Binding(
+        kernel,
+        (In(site.place(norm.input)), In(site.place(norm.weight)), Out(site.result(norm.result))),
+    )
+
+
+def bind_norm_quantize(site: Site) -> Binding:
+    """RMSNorm and the quantization of its result, which nothing else reads."""
+    norm, quantize = site.only(RmsNormOp), site.only(QuantizeOp)
+    if columns(norm.weight) != columns(norm.input) or len(site.op.outputs) != 1:
+        raise site.error("must norm whole rows and yield their quantization alone")
+    kernel = RmsNormQuantize(
+        width=columns(norm.input),
+        rows=site.tokens,
+        eps=norm.eps.value.data,
+        group=quantize.result.type.number_format.group,
+        offset=norm.unit_offset is not None,
+        lanes=site.lanes,
+    )
+    inputs = (In(site.place(norm.input)), In(site.place(norm.weight)))
+    return Binding(kernel, (*inputs, *parts(Out, site.result(quantize.result))))
+
+
+def bind_quantize(site: Site) -> Binding:
+    """Quantization of activations."""
+    quantize = site.only(QuantizeOp)
+    kernel = Quantize(
+        width=columns(quantize.input),
+        rows=site.tokens,
+        group=quantize.result.type.number_format.group,
+        lanes=site.lanes,
+    )
+    place, result = site.place(quantize.input), site.result(quantize.result)
+    return Binding(kernel, (In(place), *parts(Out, result)))
+
+
+def bind_glu(site: Site) -> Binding:
+    """The gated linear unit by itself."""
+    glu = site.only(GluOp)
+    kernel = Glu(columns(glu.gate), site.tokens, glu.activation.data, site.lanes)
+    slots = (In(site.place(glu.gate)), In(site.place(glu.up)), Out(site.result(glu.result)))
+    return Binding(kernel, slots)
+
+
+def bind_add(site: Site) -> Binding:
+    """A residual sum; it takes over the memory of its first operand."""
+    (add,) = list(site.op.body.block.ops)[:1]
+    first, second = (site.place(value) for value in add.operands)
+    kernel = Add(columns(add.results[0]), site.tokens, site.lanes)
+    return Binding(kernel, (In(first), In(second), Out(0)), in_place={0: first})

@@ -1,0 +1,49 @@
+"""The table of bindings: the name of a fusion -> the rule that binds it."""
+
+from collections.abc import Callable
+
+from nybble.backends.cpu.bindings.attention import bind_attention, bind_rope_append
+from nybble.backends.cpu.bindings.ends import bind_embed, bind_last_row, bind_nll, bind_sample
+from nybble.backends.cpu.bindings.products import bind_product
+from nybble.backends.cpu.bindings.rowwise import (
+    bind_add,
+    bind_glu,
+    bind_norm,
+    bind_norm_quantize,
+    bind_quantize,
+)
+from nybble.backends.cpu.bindings.site import Binding, Site
+from nybble.backends.cpu.isa import Isa
+from nybble.dialects.errors import NybbleError
+from nybble.dialects.fused.kernel import KernelOp
+
+RULES: dict[str, Callable[[Site], Binding]] = {
+    "norm": bind_norm,
+    "norm_quantize": bind_norm_quantize,
+    "quantize": bind_quantize,
+    "product": bind_product,
+    "product_add": bind_product,
+    "product_glu": bind_product,
+    "rope_append": bind_rope_append,
+    "attention": bind_attention,
+    "glu": bind_glu,
+    "add": bind_add,
+    "embed": bind_embed,
+    "last_row": bind_last_row,
+    "nll": bind_nll,
+    "sample": bind_sample,
+}
+
+
+def bind(op: KernelOp, isa: Isa, threads: int) -> Binding:
+    """The binding of a region; raises BindingError where no rule covers it."""
+    site = Site(op, isa, threads)
+    rule = RULES.get(op.kernel_name.data)
+    if rule is None:
+        raise site.error(f"is none of {', '.join(RULES)}")
+    try:
+        binding = rule(site)
+    except (NybbleError, ValueError) as fault:
+        raise site.rephrased(fault) from fault
+    assert len(binding.slots) == len(binding.kernel.buffers)
+    return binding

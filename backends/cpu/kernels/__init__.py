@@ -1,0 +1,1 @@
+"""Kernels: from a frozen spec to a function in upstream dialects."""

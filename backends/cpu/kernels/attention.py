@@ -1,0 +1,155 @@
+"""Causal attention over the KV cache: prefill (many rows) and decode (one row).
+
+GQA, an optional sliding window and an optional logit soft cap. Only blocks with a visible key are
+computed, and only blocks on the edge of the visible range are masked. A non-finite value in a block
+that a row visits spoils that row even where the key is hidden by the window.
+"""
+
+import math
+from dataclasses import dataclass
+
+from xdsl.dialects.func import FuncOp
+
+from nybble.backends.cpu.kernels.attention_merge import PartialRows
+from nybble.backends.cpu.kernels.attention_tile import Tile, TileShape
+from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Value, f32
+from nybble.backends.cpu.kernels.kv import KEY_BLOCK, PADDING, KvCache
+from nybble.backends.cpu.kernels.loops import padded_rows
+from nybble.backends.cpu.kernels.mathlib import LOG2_E
+
+
+@dataclass(frozen=True)
+class Attention:
+    """q f32 [n, q_heads * d], k, v -> out f32 like q.
+
+    rows: the most rows of a call; 1 makes the decode kernel. scale: of the logits. threads: the
+    most threads that will call it (each has its slice of `scratch`). splits: parts that a decode
+    kernel cuts the keys of a head into; with more than 1 it writes `partial` for AttentionMerge
+    instead of `out`. The result depends on `splits`, never on the number of threads.
+    """
+
+    cache: KvCache
+    q_heads: int
+    rows: int
+    scale: float
+    threads: int
+    window: int | None = None
+    softcap: float | None = None
+    splits: int = 1
+    key_block: int = 64
+
+    def __post_init__(self) -> None:
+        if self.q_heads % self.cache.kv_heads:
+            raise ValueError(
+                f"{self.q_heads} query heads do not divide over {self.cache.kv_heads} KV heads"
+            )
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"window {self.window} is not at least 1")
+        if self.softcap is not None and not self.softcap > 0:
+            raise ValueError(f"soft cap {self.softcap} is not positive")
+        if self.splits < 1 or (self.splits > 1 and self.rows > 1):
+            raise ValueError(f"{self.splits} splits of {self.rows} rows: only decode can split")
+        if self.key_block % KEY_BLOCK or PADDING % self.key_block:
+            raise ValueError(f"key block {self.key_block} is not 16, 32, 64 or 128")
+
+    @property
+    def group(self) -> int:
+        """Query heads that share a key head."""
+        return self.q_heads // self.cache.kv_heads
+
+    @property
+    def shape(self) -> TileShape:
+        """The tile: about 32 to 64 query rows in prefill, the group's heads in decode."""
+        row_block = 1 if self.rows == 1 else max(4, 1 << int(math.log2(64 / self.group)))
+        staged = self.rows > 1 and self.cache.dtype != "f32"
+        return TileShape(self.cache, self.group, min(row_block, 32), self.key_block, staged)
+
+    @property
+    def width(self) -> int:
+        """Elements of a row of q."""
+        return self.q_heads * self.cache.head_dim
+
+    @property
+    def partial(self) -> PartialRows:
+        """The layout of the splits' results."""
+        return PartialRows(self.q_heads, self.cache.head_dim, self.splits)
+
+    @property
+    def buffers(self) -> list[BufferSpec]:
+        """q, k, v, out (or partial), scratch."""
+        size = padded_rows(self.rows) * self.width
+        out = BufferSpec("out", size, f32) if self.splits == 1 else self.partial.buffer
+        scratch = BufferSpec("scratch", self.threads * self.shape.scratch, f32)
+        return [BufferSpec("q", size, f32), *self.cache.buffers, out, scratch]
+
+    def build(self, name: str) -> FuncOp:
+        """The kernel. Items (row block, key head, split) go round the threads in turn."""
+        b = KernelBuilder(name, self.buffers)
+        log2_cap = None if self.softcap is None else self.softcap * LOG2_E
+        tile = Tile(b, self.shape, log2_cap)
+        heads, block = self.cache.kv_heads, self.shape.row_block
+        n = b.const(1) if self.rows == 1 else b.n
+        blocks = (n + (block - 1)) // block
+        with b.for_(b.tid, blocks * (heads * self.splits), b.nth) as item:
+            first_row = item.iv // (heads * self.splits) * block
+            tile.head = item.iv % heads
+            split = item.iv // heads % self.splits
+            rows = b.min(n - first_row, b.const(block))
+            self._load(tile, first_row, rows)
+            self._attend(tile, b.pos + first_row, rows, split)
+            self._store(tile, first_row, rows, split)
+        return b.finish()
+
+    def _row_at(self, tile: Tile, row: Value, member: Value) -> Value:
+        head = tile.head * self.group + member
+        return row * self.width + head * self.cache.head_dim
+
+    def _load(self, tile: Tile, first_row: Value, rows: Value) -> None:
+        """Q of the tile, scaled; a tile that is not full repeats its last row."""
+        b = tile.b
+        scale = self.scale * LOG2_E if self.softcap is None else self.scale / self.softcap
+        tile.clear()
+        block = self.shape.row_block
+        with b.for_(0, self.group) as member, b.for_(0, block) as row:
+            source = first_row + b.min(row.iv, rows - 1)
+            at = self._row_at(tile, source, member.iv)
+            tile.load_query(member.iv * block + row.iv, b.buffer("q"), at, scale)
+
+    def _attend(self, tile: Tile, position: Value, rows: Value, split: Value) -> None:
+        b, size = tile.b, self.shape.key_block
+        end = position + rows
+        begin = b.const(0)
+        if self.window is not None:
+            hidden = position + 1
+            begin = b.select(hidden > self.window, hidden - self.window, 0) // size
+        lo, hi = begin, (end + (size - 1)) // size
+        if self.splits > 1:
+            count = hi - begin
+            lo = begin + split * count // self.splits
+            hi = begin + (split + 1) * count // self.splits
+        with b.for_(lo, hi) as loop:
+            first_key = loop.iv * size
+            keys = b.min(end - first_key, b.const(size))
+            tile.stage(first_key, keys)
+            tile.scores(first_key)
+            edge = first_key + size > position + 1
+            if self.window is not None:
+                edge = edge | (first_key + self.window < end)
+            with b.if_(edge):
+                tile.mask(first_key, position, self.window)
+            tile.block(first_key, keys)
+
+    def _store(self, tile: Tile, first_row: Value, rows: Value, split: Value) -> None:
+        b, block = tile.b, self.shape.row_block
+        with b.for_(0, self.group) as member, b.for_(0, rows) as row:
+            tile_row = member.iv * block + row.iv
+            if self.splits > 1:
+                head = tile.head * self.group + member.iv
+                self.partial.write(tile, tile_row, head * self.splits + split)
+            else:
+                self._finish(tile, tile_row, self._row_at(tile, first_row + row.iv, member.iv))
+
+    def _finish(self, tile: Tile, tile_row: Value, at: Value) -> None:
+        inverse = tile.b.broadcast(1.0 / tile.total(tile_row), KEY_BLOCK)
+        for offset in range(0, self.cache.head_dim, KEY_BLOCK):
+            tile.b.buffer("out").vstore(tile.output(tile_row, offset) * inverse, at + offset)

@@ -1,0 +1,289 @@
+"""The attention of a tile of query rows with one key head: an online softmax over blocks of keys.
+
+FlashAttention-2 (Dao 2023, arXiv:2307.08691) with everything but the keys and values in a thread's
+scratch. A tile has M rows: `row_block` positions of each of the `group` query heads that share the
+key head, head by head. Per block of keys:
+
+    S[M, block]  = Q K^T            register tiles of rows x 16-key vectors, broadcast q
+    m, alpha, l  = online softmax   base 2: the scale of Q holds log2(e); l is kept per lane
+    O[M, d]      = alpha O + S V    register tiles of rows x 16-component vectors, broadcast p
+"""
+
+from dataclasses import dataclass
+
+from nybble.backends.cpu.kernels import mathlib
+from nybble.backends.cpu.kernels.builder import Buffer, KernelBuilder, Operand, Value, f32, i32, vec
+from nybble.backends.cpu.kernels.kv import KEY_BLOCK, KvCache
+from nybble.backends.cpu.kernels.loops import largest_lane, tree
+
+MASKED = -3.0e38
+"""The logit of a hidden key: finite, so that the difference of two of them is 0 and not NaN."""
+
+_ACCUMULATORS = 24
+_VECTOR = vec(KEY_BLOCK, f32)
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return max(d for d in range(1, limit + 1) if number % d == 0)
+
+
+@dataclass(frozen=True)
+class TileShape:
+    """The sizes of a tile and where its parts lie in a thread's scratch (in f32 elements)."""
+
+    cache: KvCache
+    group: int
+    row_block: int
+    key_block: int
+    staged: bool
+
+    @property
+    def rows(self) -> int:
+        """M."""
+        return self.group * self.row_block
+
+    @property
+    def row_tile(self) -> int:
+        """Rows of a register tile."""
+        return _largest_divisor(self.rows, 8 if self.row_block == 1 else 4)
+
+    @property
+    def key_vectors(self) -> int:
+        """16-key vectors of a register tile of S."""
+        limit = max(1, _ACCUMULATORS // self.row_tile)
+        return _largest_divisor(self.key_block // KEY_BLOCK, min(limit, 8))
+
+    @property
+    def value_vectors(self) -> int:
+        """16-component vectors of a register tile of O."""
+        limit = max(1, _ACCUMULATORS // self.row_tile)
+        return _largest_divisor(self.cache.head_dim // KEY_BLOCK, min(limit, 8))
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Name -> elements, in the order in which they lie."""
+        width, staged = self.cache.head_dim, self.key_block * self.cache.head_dim
+        return {
+            "q": self.rows * width,
+            "o": self.rows * width,
+            "s": self.rows * self.key_block,
+            "l": self.rows * KEY_BLOCK,
+            "m": self.rows,
+            "alpha": self.rows,
+            "k": staged if self.staged else 0,
+            "v": staged if self.staged else 0,
+        }
+
+    def offset(self, part: str) -> int:
+        """First element of a part; each part starts at a multiple of 16."""
+        names = list(self.parts)
+        before = [self.parts[name] for name in names[: names.index(part)]]
+        return sum(-(-size // 16) * 16 for size in before)
+
+    @property
+    def scratch(self) -> int:
+        """Elements that one thread needs."""
+        return self.offset("v") + self.parts["v"]
+
+
+class Tile:
+    """Emits the steps of one tile; `head` (a key head) is set for the item at hand."""
+
+    def __init__(self, b: KernelBuilder, shape: TileShape, softcap_log2: float | None):
+        self.b = b
+        self.shape = shape
+        self.softcap_log2 = softcap_log2
+        self.scratch = b.buffer("scratch")
+        self.k, self.v = b.buffer("k"), b.buffer("v")
+        self._base = b.tid * shape.scratch
+        self.head = b.const(0)
+
+    def at(self, part: str, index: Operand) -> Value:
+        """Index into the scratch of element `index` of a part."""
+        return self._base + self.shape.offset(part) + index
+
+    # -- start and end
+
+    def clear(self) -> None:
+        """O = 0, l = 0, m = MASKED."""
+        zero, shape = self.b.const(0.0, _VECTOR), self.shape
+        with self.b.for_(0, shape.rows) as row:
+            self.scratch.store(self.b.const(MASKED, f32), self.at("m", row.iv))
+            self.scratch.vstore(zero, self.at("l", row.iv * KEY_BLOCK))
+            for offset in range(0, shape.cache.head_dim, KEY_BLOCK):
+                self.scratch.vstore(zero, self.at("o", row.iv * shape.cache.head_dim + offset))
+
+    def load_query(self, row: Operand, source: Buffer, at: Value, scale: float) -> None:
+        """Q[row] = scale * source[at : at + head_dim]."""
+        width = self.shape.cache.head_dim
+        row = self.b.value(row)
+        for offset in range(0, width, KEY_BLOCK):
+            scaled = source.vload(at + offset, KEY_BLOCK) * scale
+            self.scratch.vstore(scaled, self.at("q", row * width + offset))
+
+    def total(self, row: Value) -> Value:
+        """Sum of the row's exponentials."""
+        return self.b.reduce("add", self.scratch.vload(self.at("l", row * KEY_BLOCK), KEY_BLOCK))
+
+    def peak(self, row: Value) -> Value:
+        """The row's largest base-2 logit."""
+        return self.scratch.load(self.at("m", row))
+
+    def output(self, row: Value, offset: int) -> Value:
+        """16 components of the row's unnormalised output."""
+        width = self.shape.cache.head_dim
+        return self.scratch.vload(self.at("o", row * width + offset), KEY_BLOCK)
+
+    # -- one block of keys
+
+    def block(self, first_key: Value, keys: Value) -> None:
+        """S V of a block: after `scores` (and `mask`); `keys` is how many of its keys exist."""
+        self._softmax()
+        self._accumulate(first_key, keys)
+
+    def stage(self, first_key: Value, keys: Value) -> None:
+        """Convert a block's keys and values to f32 in the scratch, if the tile does so."""
+        if not self.shape.staged:
+            return
+        cache, b = self.shape.cache, self.b
+        for part, source, base, count in (
+            ("k", self.k, self._key_base(first_key), b.const(self.shape.key_block)),
+            ("v", self.v, cache.value_row(self.head, first_key), keys),
+        ):
+            with b.for_(0, count * cache.head_dim, KEY_BLOCK) as loop:
+                wide = b.to_float(source.vload(base + loop.iv, KEY_BLOCK))
+                self.scratch.vstore(wide, self.at(part, loop.iv))
+
+    def _key_base(self, first_key: Value) -> Value:
+        return self.shape.cache.key_vector(self.head, first_key // KEY_BLOCK, 0)
+
+    def scores(self, first_key: Value) -> None:
+        """S = Q K^T in base-2 logits, soft-capped if the tile has a cap."""
+        shape = self.shape
+        with self.b.for_(0, shape.rows, shape.row_tile) as rows:
+            for block in range(0, shape.key_block // KEY_BLOCK, shape.key_vectors):
+                self._score_tile(rows.iv, first_key, block)
+
+    def _score_tile(self, row: Value, first_key: Value, block: int) -> None:
+        shape, b = self.shape, self.b
+        width, vectors = shape.cache.head_dim, shape.key_vectors
+        source = self.scratch if shape.staged else self.k
+        base = self.at("k", 0) if shape.staged else self._key_base(first_key)
+        rows = range(shape.row_tile)
+        zeros = [b.const(0.0, _VECTOR)] * (shape.row_tile * vectors)
+        with b.for_(0, width, 2, inits=zeros) as loop:
+            sums = list(loop.args)
+            for component in (loop.iv, loop.iv + 1):
+                at = [base + (component + (block + i) * width) * KEY_BLOCK for i in range(vectors)]
+                keys = [b.to_float(source.vload(place, KEY_BLOCK)) for place in at]
+                self._prefetch(source, at)
+                for r in rows:
+                    q = self.scratch.load(self.at("q", (row + r) * width + component))
+                    sums[r * vectors : (r + 1) * vectors] = self._fma_row(
+                        q, keys, sums[r * vectors : (r + 1) * vectors]
+                    )
+            loop.yield_(*sums)
+        for r in rows:
+            for i in range(vectors):
+                at = (row + r) * shape.key_block + (block + i) * KEY_BLOCK
+                logit = self._capped(loop.results[r * vectors + i])
+                self.scratch.vstore(logit, self.at("s", at))
+
+    def _prefetch(self, source: Buffer, places: list[Value]) -> None:
+        """In decode, ask for what the next block of keys will read where this one reads `places`.
+
+        A block is read from end to end, and the next one follows it in memory.
+        """
+        if self.shape.row_block == 1:
+            for place in places:
+                source.prefetch(place + self.shape.key_block * self.shape.cache.head_dim)
+
+    def _fma_row(self, scalar: Value, vectors: list[Value], sums: list[Value]) -> list[Value]:
+        spread = self.b.broadcast(scalar, KEY_BLOCK)
+        return [self.b.fma(spread, x, s) for x, s in zip(vectors, sums, strict=True)]
+
+    def _capped(self, logit: Value) -> Value:
+        if self.softcap_log2 is None:
+            return logit
+        return mathlib.tanh(self.b, logit) * self.softcap_log2
+
+    def mask(self, first_key: Value, first_position: Value, window: int | None) -> None:
+        """Hide the keys that each row may not see; row r is at first_position + r % row_block."""
+        shape, b = self.shape, self.b
+        lane = b.const(list(range(KEY_BLOCK)), vec(KEY_BLOCK, i32))
+        with b.for_(0, shape.rows) as row:
+            position = b.from_index(first_position + row.iv % shape.row_block - first_key, i32)
+            last = b.broadcast(position, KEY_BLOCK)
+            for offset in range(0, shape.key_block, KEY_BLOCK):
+                at = self.at("s", row.iv * shape.key_block + offset)
+                key = lane + offset
+                logit = b.select(key <= last, self.scratch.vload(at, KEY_BLOCK), MASKED)
+                if window is not None:
+                    logit = b.select(key > last - window, logit, MASKED)
+                self.scratch.vstore(logit, at)
+
+    def _softmax(self) -> None:
+        shape, b = self.shape, self.b
+        offsets = range(0, shape.key_block, KEY_BLOCK)
+        with b.for_(0, shape.rows) as row:
+            base = self.at("s", row.iv * shape.key_block)
+            logits = [self.scratch.vload(base + offset, KEY_BLOCK) for offset in offsets]
+            old = self.scratch.load(self.at("m", row.iv))
+            new = b.max(old, largest_lane(b, tree(logits, b.max)))
+            peak = b.broadcast(new, KEY_BLOCK)
+            alpha = mathlib.exp2_nonpositive(b, b.broadcast(old, KEY_BLOCK) - peak)
+            weights = [mathlib.exp2_nonpositive(b, logit - peak) for logit in logits]
+            at_sum = self.at("l", row.iv * KEY_BLOCK)
+            added = tree(weights, lambda x, y: x + y)
+            self.scratch.vstore(b.fma(self.scratch.vload(at_sum, KEY_BLOCK), alpha, added), at_sum)
+            self.scratch.store(new, self.at("m", row.iv))
+            self.scratch.store(b.extract(alpha, 0), self.at("alpha", row.iv))
+            for offset, weight in zip(offsets, weights, strict=True):
+                self.scratch.vstore(weight, base + offset)
+
+    def _accumulate(self, first_key: Value, keys: Value) -> None:
+        shape = self.shape
+        with self.b.for_(0, shape.rows, shape.row_tile) as rows:
+            for vector in range(0, shape.cache.head_dim // KEY_BLOCK, shape.value_vectors):
+                self._output_tile(rows.iv, vector * KEY_BLOCK, first_key, keys)
+
+    def _output_tile(self, row: Value, offset: int, first_key: Value, keys: Value) -> None:
+        shape, b = self.shape, self.b
+        width, vectors = shape.cache.head_dim, shape.value_vectors
+        places = [
+            self.at("o", (row + r) * width + offset + i * KEY_BLOCK)
+            for r in range(shape.row_tile)
+            for i in range(vectors)
+        ]
+        sums: list[Value] = []
+        for r in range(shape.row_tile):
+            alpha = b.broadcast(self.scratch.load(self.at("alpha", row + r)), KEY_BLOCK)
+            mine = places[r * vectors : (r + 1) * vectors]
+            sums += [self.scratch.vload(place, KEY_BLOCK) * alpha for place in mine]
+        whole = keys // 4 * 4
+        for lo, hi, unroll in ((b.const(0), whole, 4), (whole, keys, 1)):
+            with b.for_(lo, hi, unroll, inits=sums) as loop:
+                sums = list(loop.args)
+                for key in (loop.iv + u for u in range(unroll)):
+                    sums = self._add_value(sums, row, offset, first_key, key)
+                loop.yield_(*sums)
+            sums = loop.results
+        for place, total in zip(places, sums, strict=True):
+            self.scratch.vstore(total, place)
+
+    def _add_value(
+        self, sums: list[Value], row: Value, offset: int, first_key: Value, key: Value
+    ) -> list[Value]:
+        shape, b = self.shape, self.b
+        width, vectors = shape.cache.head_dim, shape.value_vectors
+        if shape.staged:
+            source, base = self.scratch, self.at("v", key * width + offset)
+        else:
+            source = self.v
+            base = shape.cache.value_row(self.head, first_key + key) + offset
+        values = [b.to_float(source.vload(base + i * KEY_BLOCK, KEY_BLOCK)) for i in range(vectors)]
+        out: list[Value] = []
+        for r in range(shape.row_tile):
+            p = self.scratch.load(self.at("s", (row + r) * shape.key_block + key))
+            out += self._fma_row(p, values, sums[r * vectors : (r + 1) * vectors])
+        return out

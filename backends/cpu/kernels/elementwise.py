@@ -1,0 +1,106 @@
+"""Elementwise steps on activation rows: gated linear unit, residual sum, bias."""
+
+from dataclasses import dataclass
+
+from xdsl.dialects.func import FuncOp
+
+from nybble.backends.cpu.kernels import vmath
+from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Operand, Value, f32
+from nybble.backends.cpu.kernels.loops import for_each_vector, load, padded_rows, store
+
+ACTIVATIONS = {"silu": vmath.silu, "gelu_tanh": vmath.gelu_tanh}
+
+
+def _elements(b: KernelBuilder, rows: int, width: int) -> Value:
+    return b.const(width) if rows == 1 else b.n * width
+
+
+@dataclass(frozen=True)
+class Glu:
+    """gate, up f32 [n, width] -> out = activation(gate) * up; out may be either input."""
+
+    width: int
+    rows: int
+    activation: str = "silu"
+    lanes: int = 16
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise ValueError(f"activation '{self.activation}' is not one of {known}")
+
+    @property
+    def buffers(self) -> list[BufferSpec]:
+        """gate, up, out."""
+        size = padded_rows(self.rows) * self.width
+        return [BufferSpec(name, size, f32) for name in ("gate", "up", "out")]
+
+    def build(self, name: str) -> FuncOp:
+        """The kernel."""
+        b = KernelBuilder(name, self.buffers)
+        gate, up, out = b.buffers
+
+        def body(at: Value, mask: Value | None) -> None:
+            value = ACTIVATIONS[self.activation](b, load(b, gate, at, self.lanes, mask))
+            store(out, value * load(b, up, at, self.lanes, mask), at, mask)
+
+        for_each_vector(b, _elements(b, self.rows, self.width), self.lanes, body)
+        return b.finish()
+
+
+@dataclass(frozen=True)
+class Add:
+    """x, y f32 [n, width] -> out = x + y, the residual sum; out may be either input."""
+
+    width: int
+    rows: int
+    lanes: int = 16
+
+    @property
+    def buffers(self) -> list[BufferSpec]:
+        """x, y, out."""
+        size = padded_rows(self.rows) * self.width
+        return [BufferSpec(name, size, f32) for name in ("x", "y", "out")]
+
+    def build(self, name: str) -> FuncOp:
+        """The kernel."""
+        b = KernelBuilder(name, self.buffers)
+        x, y, out = b.buffers
+
+        def body(at: Value, mask: Value | None) -> None:
+            total = load(b, x, at, self.lanes, mask) + load(b, y, at, self.lanes, mask)
+            store(out, total, at, mask)
+
+        for_each_vector(b, _elements(b, self.rows, self.width), self.lanes, body)
+        return b.finish()
+
+
+@dataclass(frozen=True)
+class AddBias:
+    """x f32 [n, width], bias f32 [width] -> out = x + bias; out may be x."""
+
+    width: int
+    rows: int
+    lanes: int = 16
+
+    @property
+    def buffers(self) -> list[BufferSpec]:
+        """x, bias, out."""
+        size = padded_rows(self.rows) * self.width
+        bias = BufferSpec("bias", self.width, f32)
+        return [BufferSpec("x", size, f32), bias, BufferSpec("out", size, f32)]
+
+    def build(self, name: str) -> FuncOp:
+        """The kernel: shared out by columns, so that a thread keeps its part of the bias."""
+        b = KernelBuilder(name, self.buffers)
+        x, bias, out = b.buffers
+        rows: Operand = 1 if self.rows == 1 else b.n
+
+        def body(column: Value, mask: Value | None) -> None:
+            added = load(b, bias, column, self.lanes, mask)
+            with b.for_(0, rows) as loop:
+                at = loop.iv * self.width + column
+                store(out, load(b, x, at, self.lanes, mask) + added, at, mask)
+
+        for_each_vector(b, b.const(self.width), self.lanes, body)
+        return b.finish()

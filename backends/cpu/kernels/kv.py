@@ -1,0 +1,90 @@
+"""Where a key or a value lies in the KV cache of one layer.
+
+Values are [kv_heads][context][head_dim]. Keys are stored transposed in blocks of 16 positions,
+[kv_heads][context / 16][head_dim][16]: a vector holds one component of 16 keys, so that the logits
+of 16 keys need no horizontal sum and one load serves every query head of a group. Both have room
+for `padded` positions; what was never written is read, but never used.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from xdsl.ir import Attribute
+
+from nybble.backends.cpu.kernels.builder import BufferSpec, Operand, Value, f16, f32
+
+KEY_BLOCK = 16
+PADDING = 128
+"""Positions are allocated in multiples of this: attention reads whole blocks of keys."""
+
+_DTYPES: dict[str, tuple[Attribute, type[np.float32] | type[np.float16]]] = {
+    "f32": (f32, np.float32),
+    "f16": (f16, np.float16),
+}
+
+
+@dataclass(frozen=True)
+class KvCache:
+    """The cache of one layer: `kv_heads` of `head_dim` over `context` positions in f32 or f16."""
+
+    kv_heads: int
+    head_dim: int
+    context: int
+    dtype: str = "f32"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _DTYPES:
+            raise ValueError(f"KV cache type '{self.dtype}' is not one of {', '.join(_DTYPES)}")
+        if self.head_dim % 16 or not 16 <= self.head_dim <= 256:
+            raise ValueError(f"head size {self.head_dim} is not a multiple of 16 up to 256")
+        if self.kv_heads < 1 or self.context < 1:
+            raise ValueError(f"{self.kv_heads} KV heads over a context of {self.context}")
+
+    @property
+    def padded(self) -> int:
+        """Positions allocated."""
+        return -(-self.context // PADDING) * PADDING
+
+    @property
+    def size(self) -> int:
+        """Elements of the key cache, and of the value cache."""
+        return self.kv_heads * self.padded * self.head_dim
+
+    @property
+    def element(self) -> Attribute:
+        """The MLIR type stored."""
+        return _DTYPES[self.dtype][0]
+
+    @property
+    def buffers(self) -> list[BufferSpec]:
+        """k, v."""
+        return [BufferSpec(name, self.size, self.element) for name in ("k", "v")]
+
+    def key_vector(self, head: Value, block: Value, component: Operand) -> Value:
+        """Index of the 16 values of one component in key block `block` (position / 16)."""
+        per_head = self.padded // KEY_BLOCK
+        return ((head * per_head + block) * self.head_dim + component) * KEY_BLOCK
+
+    def value_row(self, head: Value, position: Operand) -> Value:
+        """Index of the first component of a value."""
+        return (head * self.padded + position) * self.head_dim
+
+    def empty(self) -> NDArray[np.float32 | np.float16]:
+        """A flat array of zeros for the keys or the values."""
+        return np.zeros(self.size, _DTYPES[self.dtype][1])
+
+    def keys_as_rows(
+        self, flat: NDArray[np.float32 | np.float16]
+    ) -> NDArray[np.float32 | np.float16]:
+        """A copy of a flat key cache as [kv_heads, padded, head_dim]."""
+        blocks = flat.reshape(self.kv_heads, self.padded // KEY_BLOCK, self.head_dim, KEY_BLOCK)
+        rows = blocks.transpose(0, 1, 3, 2)
+        return np.ascontiguousarray(rows).reshape(self.kv_heads, self.padded, self.head_dim)
+
+    def keys_from_rows(
+        self, rows: NDArray[np.float32 | np.float16]
+    ) -> NDArray[np.float32 | np.float16]:
+        """The flat key cache of [kv_heads, padded, head_dim]."""
+        shape = (self.kv_heads, self.padded // KEY_BLOCK, KEY_BLOCK, self.head_dim)
+        return np.ascontiguousarray(rows.reshape(shape).transpose(0, 1, 3, 2)).reshape(-1)

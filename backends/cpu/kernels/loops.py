@@ -1,0 +1,111 @@
+"""Loop shapes that the row kernels share."""
+
+from collections.abc import Callable
+
+from nybble.backends.cpu.kernels.builder import Buffer, KernelBuilder, Operand, Value, f32, vec
+from nybble.backends.cpu.kernels.values import lanes as lanes_of
+
+ROW_BLOCK = 16
+"""Activation buffers have room for a number of rows rounded up to a multiple of this."""
+
+
+def padded_rows(rows: int) -> int:
+    """Rows to allocate: 1 for a decode buffer, else rounded up to ROW_BLOCK."""
+    return 1 if rows == 1 else -(-rows // ROW_BLOCK) * ROW_BLOCK
+
+
+def for_each_vector(
+    b: KernelBuilder, total: Value, lanes: int, body: Callable[[Value, Value | None], None]
+) -> None:
+    """Run `body(offset, mask)` over this thread's share of `total` elements, `lanes` at a time.
+
+    `mask` is None for whole vectors; the thread of the last share handles the rest, masked.
+    """
+    lo, hi = b.partition(total // lanes)
+    with b.for_(lo * lanes, hi * lanes, lanes) as step:
+        body(step.iv, None)
+    rest = total % lanes
+    if rest.known == 0:
+        return
+    is_last = (b.tid + 1).eq(b.nth)
+    with b.if_(is_last), b.if_(rest > 0):
+        body(total - rest, b.first_lanes(rest, lanes))
+
+
+def load(
+    b: KernelBuilder, buffer: Buffer, at: Operand, lanes: int, mask: Value | None, pad: float = 0.0
+) -> Value:
+    """A vector of f32, with `pad` in the lanes that the mask leaves out."""
+    if mask is None:
+        return buffer.vload(at, lanes)
+    return buffer.vload_masked(at, mask, b.const(pad, vec(lanes, f32)))
+
+
+def store(buffer: Buffer, value: Value, at: Operand, mask: Value | None) -> None:
+    """Store a vector, only the lanes of the mask if there is one."""
+    if mask is None:
+        buffer.vstore(value, at)
+    else:
+        buffer.vstore_masked(value, at, mask)
+
+
+def for_each_row_part(
+    b: KernelBuilder,
+    rows: int,
+    parts: int,
+    body: Callable[[Value, tuple[Value, Value]], None],
+) -> None:
+    """Run `body(row, (lo, hi))` over this thread's work: parts of the one row, or whole rows."""
+    if rows == 1:
+        body(b.const(0), b.partition(parts))
+        return
+    lo, hi = b.partition(b.n)
+    with b.for_(lo, hi) as loop:
+        body(loop.iv, (b.const(0), b.const(parts)))
+
+
+def fold_vectors(
+    b: KernelBuilder,
+    length: int,
+    lanes: int,
+    init: float,
+    step: Callable[[Value, Value, Value | None], Value],
+    chains: int = 4,
+) -> list[Value]:
+    """Fold vectors at offsets 0, lanes, .. of a static `length` into `chains` accumulators.
+
+    `step(accumulator, offset, mask)` returns the new accumulator; the mask is for a last, partial
+    vector. The order is fixed, so the result is the same in every thread.
+    """
+    width = lanes * chains
+    start = b.const(init, vec(lanes, f32))
+    with b.for_(0, length // width * width, width, inits=[start] * chains) as loop:
+        loop.yield_(*(step(a, loop.iv + i * lanes, None) for i, a in enumerate(loop.args)))
+    accumulators = loop.results
+    rest = range(length // width * width, length, lanes)
+    for i, offset in enumerate(rest):
+        missing = length - offset
+        mask = b.first_lanes(b.const(missing), lanes) if missing < lanes else None
+        accumulators[i] = step(accumulators[i], b.const(offset), mask)
+    return accumulators
+
+
+def tree(values: list[Value], combine: Callable[[Value, Value], Value]) -> Value:
+    """Combine values pairwise, as a balanced tree."""
+    while len(values) > 1:
+        odd = [values[-1]] if len(values) % 2 else []
+        values = [combine(x, y) for x, y in zip(values[::2], values[1::2], strict=False)] + odd
+    return values[0]
+
+
+def largest_lane(b: KernelBuilder, value: Value) -> Value:
+    """The largest lane of a float vector of 2^i lanes; a NaN may or may not win.
+
+    Halving with shuffles: the float max reduction of LLVM minds NaNs and costs several times this.
+    """
+    half = lanes_of(value.type) // 2
+    while half:
+        upper = b.shuffle(value, value, range(half, 2 * half))
+        value = b.max(b.shuffle(value, value, range(half)), upper)
+        half //= 2
+    return b.extract(value, 0)

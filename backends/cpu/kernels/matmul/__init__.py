@@ -1,0 +1,6 @@
+"""Matrix products of packed weights with token activations."""
+
+from nybble.backends.cpu.kernels.matmul.lower import lower_matmul, matmul_buffers
+from nybble.backends.cpu.kernels.matmul.spec import Codes, Dense, MatmulError, MatmulSpec
+
+__all__ = ["Codes", "Dense", "MatmulError", "MatmulSpec", "lower_matmul", "matmul_buffers"]

@@ -1,0 +1,179 @@
+"""Matrix times many token rows: the loops that every kind of product shares.
+
+A thread takes its tiles of weight rows a few at a time. For each block of columns it unpacks the
+tiles' weights into scratch, in the order that the product wants, and multiplies them with all token
+rows; sums stay in scratch as f32 `[token][slot][64 rows]` until the last block, when the epilogue
+writes the outputs. A slot is one tile of one part: a gated pair takes two.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from xdsl.dialects.func import FuncOp
+
+from nybble.backends.cpu.kernels.buffers import Buffer
+from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i8
+from nybble.backends.cpu.kernels.matmul.epilogue import FLOATS, Epilogue
+from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
+from nybble.backends.cpu.kernels.matmul.weights import SUBTILES, divisor
+from nybble.backends.cpu.packing import LANES, TILE
+
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class GemmTiles:
+    """Sizes that do not change the result beyond the order of sums.
+
+    columns: contracted columns of a block, at most. tiles: weight tiles unpacked at once.
+    subtiles, tokens: what the innermost loop keeps in registers. unroll: its steps in a round.
+    """
+
+    columns: int
+    tiles: int
+    subtiles: int
+    tokens: int
+    unroll: int = 8
+
+
+class Scratch:
+    """Hands out parts of a thread's scratch bytes; `size` is what was taken so far."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def take(self, size: int) -> int:
+        """The offset of `size` new bytes, aligned to a cache line."""
+        offset = self.size
+        self.size += -(-size // ALIGNMENT) * ALIGNMENT
+        return offset
+
+
+class Product(ABC):
+    """What differs between kinds of products: the operand's form and the innermost loops."""
+
+    spec: MatmulSpec
+    tiles: GemmTiles
+    columns: int
+
+    @abstractmethod
+    def reserve(self, scratch: Scratch) -> None:
+        """Take the scratch that `begin`, `unpack` and `multiply` use."""
+
+    @abstractmethod
+    def begin(self, b: KernelBuilder, scratch: Buffer) -> None:
+        """Emit what comes once, before all tiles. `scratch` is the thread's own slice."""
+
+    def end(self) -> None:
+        """Emit what comes once, after all tiles: nothing, unless a product says otherwise."""
+        return
+
+    @abstractmethod
+    def unpack(self, part: int, tile: Value, first: Value, slot: Value) -> None:
+        """Emit: unpack the columns from `first` on of a part's tile into a slot."""
+
+    @abstractmethod
+    def multiply(self, sums: "Sums", first: Value, slots: Value) -> None:
+        """Emit: add the product of the unpacked columns for all tokens and `slots` slots."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The f32 sums in scratch: [token][slot][64 rows]."""
+
+    buffer: Buffer
+    slots: int
+
+    @property
+    def stride(self) -> int:
+        """Elements from a token to the next."""
+        return self.slots * TILE
+
+    def at(self, token: Value, slot: Value, subtile: Value | int) -> Value:
+        """Element where a sub-tile's 16 sums start."""
+        return token * self.stride + slot * TILE + self.buffer.ref.emitter.value(subtile) * LANES
+
+
+def column_block(spec: MatmulSpec, most: int, step: int) -> int:
+    """The largest divisor of the contracted length up to `most` that is a multiple of `step`."""
+    return divisor(spec.cols, most, step)
+
+
+class Gemm:
+    """A kernel for a spec with many tokens around one kind of product."""
+
+    def __init__(self, spec: MatmulSpec, product: Product):
+        self.spec = spec
+        self.product = product
+        self.parts: list[tuple[int, ...]] = (
+            [(0, 1)] if spec.glu else [(i,) for i in range(len(spec.rows))]
+        )
+        self.slots = product.tiles.tiles * len(self.parts[0])
+        self.scratch = Scratch()
+        rows = -(-spec.tokens // product.tiles.tokens) * product.tiles.tokens
+        self.sums_at = self.scratch.take(rows * self.slots * TILE * 4)
+        product.reserve(self.scratch)
+
+    def lower(self, name: str) -> FuncOp:
+        """The kernel."""
+        b = KernelBuilder(name, self.spec.buffers(self.scratch.size))
+        own = b.buffer("scratch").view(i8, b.tid * self.scratch.size, self.scratch.size)
+        buffer = own.view(f32, self.sums_at, self._sum_count())
+        self.b, self.sums = b, Sums(buffer, self.slots)
+        with b.if_(b.n > 0):
+            self.product.begin(b, own)
+            self._for_each_run(self._run)
+            self.product.end()
+        return b.finish()
+
+    def _sum_count(self) -> int:
+        tokens = self.product.tiles.tokens
+        return -(-self.spec.tokens // tokens) * tokens * self.slots * TILE
+
+    def _for_each_run(self, body: Callable[[tuple[int, ...], Value, Value], None]) -> None:
+        """Run `body(parts, first tile, tiles)` over this thread's tiles, a few at a time."""
+        b, step = self.b, self.product.tiles.tiles
+        counts = [self.spec.layouts[parts[0]].tiles for parts in self.parts]
+        lo, hi = b.partition(sum(counts))
+        first = 0
+        for parts, count in zip(self.parts, counts, strict=True):
+            start = b.min(b.max(lo, first), first + count) - first
+            stop = b.min(b.max(hi, first), first + count) - first
+            with b.for_(start, stop, step) as run:
+                body(parts, run.iv, b.min(stop - run.iv, step))
+            first += count
+
+    def _run(self, parts: tuple[int, ...], tile: Value, tiles: Value) -> None:
+        """All columns of a few tiles, then their epilogue."""
+        b, product = self.b, self.product
+        slots = tiles * len(parts)
+        self._clear(slots)
+        with b.for_(0, self.spec.cols, product.columns) as block:
+            with b.for_(0, tiles) as each:
+                for i, part in enumerate(parts):
+                    slot = each.iv * len(parts) + i
+                    product.unpack(part, tile + each.iv, block.iv, slot)
+            product.multiply(self.sums, block.iv, slots)
+        self._finish(parts, tile, tiles)
+
+    def _clear(self, slots: Value) -> None:
+        b = self.b
+        rounded = (b.n + (self.product.tiles.tokens - 1)) // self.product.tiles.tokens
+        with b.for_(0, rounded * self.product.tiles.tokens) as token, b.for_(0, slots) as slot:
+            for r in range(SUBTILES):
+                at = self.sums.at(token.iv, slot.iv, r)
+                self.sums.buffer.vstore(b.const(0.0, FLOATS), at)
+
+    def _finish(self, parts: tuple[int, ...], tile: Value, tiles: Value) -> None:
+        b = self.b
+        epilogue = Epilogue(b, self.spec)
+        with b.for_(0, b.n) as token, b.for_(0, tiles) as each:
+            for r in range(SUBTILES):
+                row = (tile + each.iv) * TILE + r * LANES
+                values = self._values(token.iv, each.iv * len(parts), len(parts), r)
+                epilogue.finish(parts[0], token.iv, row, tuple(values))
+
+    def _values(self, token: Value, slot: Value, count: int, subtile: int) -> Sequence[Value]:
+        places = [self.sums.at(token, slot + i, subtile) for i in range(count)]
+        return [self.sums.buffer.vload(at, LANES) for at in places]

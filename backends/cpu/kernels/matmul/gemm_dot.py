@@ -1,0 +1,163 @@
+"""Integer dot products of unpacked codes with many rows of int8 activations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from nybble.backends.cpu.isa import Isa
+from nybble.backends.cpu.kernels.buffers import Buffer
+from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i8, i32
+from nybble.backends.cpu.kernels.matmul.gemm import GemmTiles, Product, Scratch, Sums, column_block
+from nybble.backends.cpu.kernels.matmul.intdot import WORDS, int_dot
+from nybble.backends.cpu.kernels.matmul.spec import Codes, MatmulSpec
+from nybble.backends.cpu.kernels.matmul.weights import FLOATS, SUBTILES, CodeReader, divisor, reader
+from nybble.backends.cpu.packing import LANES, TILE
+
+
+def dot_tiles(isa: Isa) -> GemmTiles:
+    """Sizes by the number of registers: sums, their integer halves, and the operands must fit."""
+    if isa.vector_bits * isa.registers >= 512 * 32:
+        return GemmTiles(columns=512, tiles=1, subtiles=4, tokens=4)
+    return GemmTiles(columns=512, tiles=1, subtiles=1, tokens=2, unroll=2)
+
+
+@dataclass
+class DotProduct(Product):
+    """Sums stay i32 within a group of activations, then take both scales."""
+
+    spec: MatmulSpec
+    tiles: GemmTiles
+    columns: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        weight = self.spec.weight
+        assert isinstance(weight, Codes)
+        self.weight = weight
+        self.group = self.spec.activation_group
+        self.columns = column_block(self.spec, self.tiles.columns, weight.group)
+        self.scales = self.columns // weight.group * TILE
+        self.slots = self.tiles.tiles * (2 if self.spec.glu else 1)
+        self.dot = int_dot(self.spec.isa, 8)
+
+    def reserve(self, scratch: Scratch) -> None:
+        """See Product: codes u8 per slot, then scales and zeros f32 [group][64] per slot."""
+        self.codes_at = scratch.take(self.slots * self.columns * TILE)
+        self.scales_at = scratch.take(self.slots * self.scales * 4)
+        self.zeros_at = scratch.take(self.slots * self.scales * 4 if self.weight.has_zero else 0)
+
+    def begin(self, b: KernelBuilder, scratch: Buffer) -> None:
+        """See Product."""
+        self.b = b
+        self.codes = scratch.view(i8, self.codes_at, self.slots * self.columns * TILE)
+        self.scale = scratch.view(f32, self.scales_at, self.slots * self.scales)
+        self.zero = scratch.view(f32, self.zeros_at, self.slots * self.scales)
+        self.q = b.buffer("q").view(i32)
+
+    def unpack(self, part: int, tile: Value, first: Value, slot: Value) -> None:
+        """See Product."""
+        b = self.b
+        weights = reader(b, self.spec, part)
+        assert isinstance(weights, CodeReader)
+        size = self.columns * TILE
+        weights.unpack_u8(tile, first, self.columns, self.codes.part(slot * size, size))
+        with b.for_(0, self.columns // self.weight.group) as group:
+            block = weights.block(tile, first // self.weight.group + group.iv)
+            for r in range(SUBTILES):
+                at = slot * self.scales + group.iv * TILE + r * LANES
+                self.scale.vstore(weights.scale(block, r), at)
+                if self.weight.has_zero:
+                    self.zero.vstore(weights.scale(block, r, 1), at)
+
+    def multiply(self, sums: Sums, first: Value, slots: Value) -> None:
+        """See Product."""
+        b, tiles = self.b, self.tiles
+        with (
+            b.for_(0, slots) as slot,
+            b.for_(0, SUBTILES, tiles.subtiles) as subtile,
+            b.for_(0, b.n, tiles.tokens) as token,
+        ):
+            self._block(sums, first, (slot.iv, subtile.iv, token.iv))
+
+    def _block(self, sums: Sums, first: Value, at: tuple[Value, Value, Value]) -> None:
+        """Some tokens times some sub-tiles, over all columns of the block."""
+        b = self.b
+        slot, subtile, token = at
+        places = [
+            sums.at(token + c, slot, subtile + r)
+            for c in range(self.tiles.tokens)
+            for r in range(self.tiles.subtiles)
+        ]
+        inits = [sums.buffer.vload(place, LANES) for place in places]
+        with b.for_(0, self.columns // self.group, inits=inits) as group:
+            dots = self._dots(first, at, group.iv)
+            group.yield_(*self._rescale(first, at, group.iv, dots, group.args))
+        for place, value in zip(places, group.results, strict=True):
+            sums.buffer.vstore(value, place)
+
+    def _group_index(self, token: Value, first: Value, group: Value) -> Value:
+        return token * (self.spec.cols // self.group) + first // self.group + group
+
+    def _dots(self, first: Value, at: tuple[Value, Value, Value], group: Value) -> list[Value]:
+        """i32 sums of one activation group, token by token and sub-tile by sub-tile."""
+        b = self.b
+        slot, subtile, token = at
+        inits: list[Value] = []
+        for c in range(self.tiles.tokens):
+            start = b.const(0, WORDS)
+            if self.weight.zero_point:
+                z = b.buffer("z").load(self._group_index(token + c, first, group))
+                start = b.broadcast(z * -self.weight.zero_point, LANES)
+            inits += [start] * self.tiles.subtiles
+        steps = self.group // 4
+        unroll = divisor(steps, self.tiles.unroll)
+        codes = (slot * self.columns + group * self.group) * TILE + subtile * 64
+        words = (token * self.spec.cols + first + group * self.group) // 4
+        if unroll == steps:
+            return self._steps(codes, words, inits, steps)
+        with b.for_(0, steps, unroll, inits=inits) as loop:
+            inner = self._steps(codes + loop.iv * 256, words + loop.iv, loop.args, unroll)
+            loop.yield_(*inner)
+        return loop.results
+
+    def _steps(self, codes: Value, words: Value, sums: Sequence[Value], count: int) -> list[Value]:
+        b, subtiles = self.b, self.tiles.subtiles
+        sums = [*sums]
+        for step in range(count):
+            packed = [
+                b.bitcast(self.codes.vload(codes + (step * SUBTILES + r) * 64, 64), WORDS)
+                for r in range(subtiles)
+            ]
+            for c in range(self.tiles.tokens):
+                word = self.q.load(words + (c * self.spec.cols // 4 + step))
+                x = self.dot.activation(b, word)
+                for r in range(subtiles):
+                    i = c * subtiles + r
+                    sums[i] = self.dot.step(b, [sums[i]], packed[r], [x])[0]
+        return sums
+
+    def _rescale(
+        self,
+        first: Value,
+        at: tuple[Value, Value, Value],
+        group: Value,
+        dots: Sequence[Value],
+        sums: Sequence[Value],
+    ) -> list[Value]:
+        """sums + S * s * dot (+ Z * s * z)."""
+        b, subtiles = self.b, self.tiles.subtiles
+        slot, subtile, token = at
+        base = slot * self.scales + group * self.group // self.weight.group * TILE + subtile * LANES
+        scales = [self.scale.vload(base + r * LANES, LANES) for r in range(subtiles)]
+        zeros = [self.zero.vload(base + r * LANES, LANES) for r in range(subtiles)]
+        done: list[Value] = []
+        for c in range(self.tiles.tokens):
+            index = self._group_index(token + c, first, group)
+            s = b.buffer("s").load(index)
+            splat = b.broadcast(s, LANES)
+            shift = b.const(0.0, FLOATS)
+            if self.weight.has_zero:
+                shift = b.broadcast(s * b.sitofp(b.buffer("z").load(index)), LANES)
+            for r in range(subtiles):
+                i = c * subtiles + r
+                total = b.fma(b.sitofp(dots[i]) * scales[r], splat, sums[i])
+                done.append(b.fma(zeros[r], shift, total) if self.weight.has_zero else total)
+        return done

@@ -1,0 +1,147 @@
+"""What a matmul kernel computes, as frozen data, and the buffers it takes.
+
+`y[n, r] = epilogue(sum_k x[n, k] * W[r, k])` for the rows of one or more weights (parts) that
+share an activation, with `W = S * (c - zero_point) + Z` per group of columns, or plain floats.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from nybble.backends.cpu import isa as isa_levels
+from nybble.backends.cpu.isa import Isa
+from nybble.backends.cpu.kernels.buffers import BufferSpec
+from nybble.backends.cpu.kernels.loops import padded_rows
+from nybble.backends.cpu.kernels.values import f32, i8, i32
+from nybble.backends.cpu.packing import DenseLayout, FloatName, TileLayout
+from nybble.dialects.errors import NybbleError
+
+GLUS = ("", "silu", "gelu_tanh")
+
+
+class MatmulError(NybbleError):
+    """A matmul that no kernel here computes."""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Weights as integer codes: the fields of TileLayout, and T(c) = c - zero_point."""
+
+    bits: int
+    group: int
+    zero_point: int = 0
+    has_zero: bool = False
+    scale: FloatName = "f16"
+
+    def layout(self, rows: int, cols: int) -> TileLayout:
+        """The layout of a part."""
+        return TileLayout(rows, cols, self.bits, self.group, self.has_zero, self.scale)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Weights as plain floats."""
+
+    dtype: FloatName
+
+    def layout(self, rows: int, cols: int) -> DenseLayout:
+        """The layout of a part."""
+        return DenseLayout(rows, cols, self.dtype)
+
+
+@dataclass(frozen=True)
+class MatmulSpec:
+    """A matmul of the token rows x [n, cols] with the weights of `rows`.
+
+    weight: what the parts' weights are. rows: of each part; cols: contracted length.
+    tokens: the most token rows of a call; with 1 the kernel ignores n.
+    activations: "a8" takes int8 codes q, scales s and sums z per `activation_group` columns;
+    "f32" takes x f32 and computes in f32; "bf16" takes x f32 and may round operands to bf16.
+    bias: add a vector to each part. residual: add to what the outputs hold.
+    glu: "", "silu" or "gelu_tanh": two equal parts become one output, activation(y0) * y1.
+    threads: the most that run the kernel; each has its own slice of the scratch buffer.
+    isa: what instructions it may use.
+    """
+
+    weight: Codes | Dense
+    rows: tuple[int, ...]
+    cols: int
+    tokens: int = 1
+    activations: Literal["a8", "f32", "bf16"] = "a8"
+    activation_group: int = 32
+    bias: bool = False
+    residual: bool = False
+    glu: str = ""
+    threads: int = 8
+    isa: Isa = isa_levels.BASELINE
+
+    def __post_init__(self) -> None:
+        if not self.rows or self.tokens < 1 or self.threads < 1:
+            raise MatmulError(f"a matmul needs rows, tokens and threads: {self}")
+        if self.glu not in GLUS:
+            raise MatmulError(f"unknown gate '{self.glu}'", accepted="silu, gelu_tanh")
+        if self.glu and (len(self.rows) != 2 or len(set(self.rows)) != 1 or self.residual):
+            raise MatmulError(
+                f"a gated output of parts {self.rows} with residual={self.residual}",
+                accepted="two parts with equally many rows, no residual",
+            )
+        if self.activations == "a8":
+            self._check_activation_group()
+        assert self.layouts, "a layout for each part"
+
+    def _check_activation_group(self) -> None:
+        if isinstance(self.weight, Dense):
+            raise MatmulError("8-bit activations with float weights", accepted="f32 activations")
+        group = self.weight.group
+        if self.activation_group < 1 or group % self.activation_group:
+            raise MatmulError(
+                f"activations in groups of {self.activation_group}, weights in groups of {group}",
+                accepted=f"a divisor of {group}",
+            )
+        span = 4 * self.weight.layout(1, self.cols).planes
+        if self.activation_group % span:
+            raise MatmulError(
+                f"activations in groups of {self.activation_group} for codes of "
+                f"{self.weight.bits} bits",
+                accepted=f"a multiple of {span}",
+            )
+
+    @cached_property
+    def layouts(self) -> tuple[TileLayout | DenseLayout, ...]:
+        """The packed layout of each part; raises LayoutError where there is none."""
+        return tuple(self.weight.layout(rows, self.cols) for rows in self.rows)
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Columns of each output."""
+        return self.rows[:1] if self.glu else self.rows
+
+    @property
+    def padded(self) -> int:
+        """Token rows that activation and output buffers have room for."""
+        return padded_rows(self.tokens)
+
+    def buffers(self, scratch: int = 0) -> list[BufferSpec]:
+        """The kernel's memref arguments in order, with `scratch` bytes for each thread if any.
+
+        q, s, z (or x), then w0, w1, .., then b0, .. with a bias, then y0, .., then scratch.
+        """
+        buffers = self._activation_buffers()
+        buffers += [BufferSpec(f"w{i}", part.size, i8) for i, part in enumerate(self.layouts)]
+        if self.bias:
+            buffers += [BufferSpec(f"b{i}", rows, f32) for i, rows in enumerate(self.rows)]
+        for i, rows in enumerate(self.outputs):
+            buffers.append(BufferSpec(f"y{i}", self.padded * rows, f32))
+        if scratch:
+            buffers.append(BufferSpec("scratch", scratch * self.threads, i8))
+        return buffers
+
+    def _activation_buffers(self) -> list[BufferSpec]:
+        if self.activations != "a8":
+            return [BufferSpec("x", self.padded * self.cols, f32)]
+        groups = self.cols // self.activation_group
+        return [
+            BufferSpec("q", self.padded * self.cols, i8),
+            BufferSpec("s", self.padded * groups, f32),
+            BufferSpec("z", self.padded * groups, i32),
+        ]

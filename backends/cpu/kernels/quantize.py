@@ -1,0 +1,124 @@
+"""Quantization of f32 activation rows to int8 with one scale per group.
+
+The arithmetic is that of `dialects.numpy_ref.quantize` step by step, so the codes are equal bit for
+bit: amax is found on the bit patterns (integer order is magnitude order, and a NaN is largest).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from xdsl.dialects.func import FuncOp
+
+from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Value, f32, i8, i32
+from nybble.backends.cpu.kernels.loops import for_each_row_part, padded_rows, tree
+from nybble.backends.cpu.kernels.mathlib import round_to_int
+from nybble.backends.cpu.kernels.values import with_element
+from nybble.dialects.numpy_ref.quantize import SMALLEST_AMAX
+
+GROUPS = (32, 64, 128, 256)
+_MAGNITUDE_BITS = 0x7FFFFFFF
+
+
+def check_group(width: int, group: int, lanes: int) -> None:
+    """Raise ValueError unless rows of `width` split into groups that the kernels handle."""
+    if group not in GROUPS or group % lanes:
+        raise ValueError(f"group size {group} is not one of {', '.join(map(str, GROUPS))}")
+    if width % group:
+        raise ValueError(f"row length {width} is not a multiple of the group size {group}")
+
+
+@dataclass(frozen=True)
+class QuantizedRows:
+    """Output rows: q i8 [rows, width], s f32 and z i32 [rows, width / group]."""
+
+    width: int
+    rows: int
+    group: int
+    lanes: int = 16
+
+    def __post_init__(self) -> None:
+        check_group(self.width, self.group, self.lanes)
+
+    @property
+    def groups(self) -> int:
+        """Groups in a row."""
+        return self.width // self.group
+
+    @property
+    def buffers(self) -> list[BufferSpec]:
+        """q, s, z."""
+        rows = padded_rows(self.rows)
+        return [
+            BufferSpec("q", rows * self.width, i8),
+            BufferSpec("s", rows * self.groups, f32),
+            BufferSpec("z", rows * self.groups, i32),
+        ]
+
+    def write_group(self, b: KernelBuilder, row: Value, group: Value, values: list[Value]) -> None:
+        """Quantize the vectors of one group and store its codes, scale and sum."""
+        amax = largest_magnitude(b, values)
+        tiny = amax < float(SMALLEST_AMAX)
+        scale = b.select(tiny, b.const(0.0, f32), amax / 127.0)
+        inverse = b.select(tiny, b.const(0.0, f32), 127.0 / amax)
+        factor = b.broadcast(inverse, self.lanes)
+        codes = [round_to_int(b, v * factor) for v in values]
+        at_group = row * self.groups + group
+        for i, code in enumerate(codes):
+            at = row * self.width + group * self.group + i * self.lanes
+            b.buffer("q").vstore(b.trunc(code, i8), at)
+        b.buffer("s").store(scale, at_group)
+        b.buffer("z").store(b.reduce("add", tree(codes, lambda x, y: x + y)), at_group)
+
+    def write_groups(
+        self,
+        b: KernelBuilder,
+        row: Value,
+        bounds: tuple[Value, Value],
+        value_at: Callable[[Value], Value],
+    ) -> None:
+        """Quantize groups `bounds` of a row whose vector at an offset is `value_at(offset)`."""
+        with b.for_(*bounds) as loop:
+            offsets = range(0, self.group, self.lanes)
+            values = [value_at(loop.iv * self.group + offset) for offset in offsets]
+            self.write_group(b, row, loop.iv, values)
+
+
+def largest_magnitude(b: KernelBuilder, values: list[Value]) -> Value:
+    """The largest |x| of f32 vectors as an f32 scalar; a NaN wins over every number."""
+    integers = [b.bitcast(v, with_element(v.type, i32)) & _MAGNITUDE_BITS for v in values]
+    return b.bitcast(b.reduce("maxsi", tree(integers, b.max)), f32)
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """x f32 [n, width] -> q, s, z. Decode (rows 1) is shared out by groups, prefill by rows."""
+
+    width: int
+    rows: int
+    group: int = 32
+    lanes: int = 16
+
+    @property
+    def output(self) -> QuantizedRows:
+        """The layout written."""
+        return QuantizedRows(self.width, self.rows, self.group, self.lanes)
+
+    @property
+    def buffers(self) -> list[BufferSpec]:
+        """x, q, s, z."""
+        x = BufferSpec("x", padded_rows(self.rows) * self.width, f32)
+        return [x, *self.output.buffers]
+
+    def build(self, name: str) -> FuncOp:
+        """The kernel."""
+        b = KernelBuilder(name, self.buffers)
+        output, x = self.output, b.buffer("x")
+
+        def row_part(row: Value, bounds: tuple[Value, Value]) -> None:
+            def value_at(offset: Value) -> Value:
+                return x.vload(row * self.width + offset, self.lanes)
+
+            output.write_groups(b, row, bounds, value_at)
+
+        for_each_row_part(b, self.rows, output.groups, row_part)
+        return b.finish()

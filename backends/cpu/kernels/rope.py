@@ -1,0 +1,132 @@
+"""Rotary embedding of queries and keys and the append of keys and values to the KV cache, fused.
+
+Half-split (NeoX) rotation with precomputed tables; optionally RMSNorm of every query and key head
+before it (qwen3, gemma3). Work is shared out by (row, key head): the group's query heads, the key
+and the value of one row.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from xdsl.dialects.func import FuncOp
+
+from nybble.backends.cpu.kernels.builder import Buffer, BufferSpec, KernelBuilder, Value, f32
+from nybble.backends.cpu.kernels.kv import KEY_BLOCK, KvCache
+from nybble.backends.cpu.kernels.loops import padded_rows
+from nybble.backends.cpu.kernels.norm import apply_weight, inverse_rms
+
+
+@dataclass(frozen=True)
+class HeadNorm:
+    """RMSNorm of each head before the rotation: `x / rms(x) * w`, or `* (1 + w)` with `offset`."""
+
+    eps: float
+    offset: bool = False
+
+
+@dataclass(frozen=True)
+class RopeAppend:
+    """q f32 [n, q_heads * d] is rotated in place; rotated k and v go to the caches at pos ..
+
+    k, v: f32 [n, kv_heads * d]; cos, sin: f32 [context, d / 2]. With `norm` there are also the
+    weights qw and kw f32 [d]. pos + n must not exceed the context.
+    """
+
+    cache: KvCache
+    q_heads: int
+    rows: int
+    norm: HeadNorm | None = None
+
+    def __post_init__(self) -> None:
+        if self.q_heads % self.cache.kv_heads:
+            raise ValueError(
+                f"{self.q_heads} query heads do not divide over {self.cache.kv_heads} KV heads"
+            )
+
+    @property
+    def lanes(self) -> int:
+        """Vector width: half a head is a whole number of vectors."""
+        return 16 if self.cache.head_dim % 32 == 0 else 8
+
+    @property
+    def buffers(self) -> list[BufferSpec]:
+        """q, k, v, cos, sin, k_cache, v_cache (, qw, kw)."""
+        cache, rows = self.cache, padded_rows(self.rows)
+        table = cache.context * cache.head_dim // 2
+        weights = ("qw", "kw") if self.norm else ()
+        return [
+            BufferSpec("q", rows * self.q_heads * cache.head_dim, f32),
+            BufferSpec("k", rows * cache.kv_heads * cache.head_dim, f32),
+            BufferSpec("v", rows * cache.kv_heads * cache.head_dim, f32),
+            BufferSpec("cos", table, f32),
+            BufferSpec("sin", table, f32),
+            BufferSpec("k_cache", cache.size, cache.element),
+            BufferSpec("v_cache", cache.size, cache.element),
+            *(BufferSpec(name, cache.head_dim, f32) for name in weights),
+        ]
+
+    def build(self, name: str) -> FuncOp:
+        """The kernel."""
+        b = KernelBuilder(name, self.buffers)
+        heads, group = self.cache.kv_heads, self.q_heads // self.cache.kv_heads
+        lo, hi = b.partition(heads if self.rows == 1 else b.n * heads)
+        with b.for_(lo, hi) as unit:
+            row, head = unit.iv // heads, unit.iv % heads
+            position = b.pos + row
+            with b.for_(0, group) as member:
+                self._query(b, unit.iv * group + member.iv, position)
+            self._key(b, unit.iv, head, position)
+            self._value(b, unit.iv, head, position)
+        return b.finish()
+
+    def _query(self, b: KernelBuilder, head: Value, position: Value) -> None:
+        q, base = b.buffer("q"), head * self.cache.head_dim
+        for offset, value in self._turned(b, q, base, position, "qw"):
+            q.vstore(value, base + offset)
+
+    def _key(self, b: KernelBuilder, source: Value, head: Value, position: Value) -> None:
+        cache, keys = self.cache, b.buffer("k_cache")
+        at = cache.key_vector(head, position // KEY_BLOCK, 0) + position % KEY_BLOCK
+        turned = self._turned(b, b.buffer("k"), source * cache.head_dim, position, "kw")
+        for offset, value in turned:
+            stored = b.to_float(value, cache.element)
+            for lane in range(self.lanes):
+                keys.store(b.extract(stored, lane), at + (offset + lane) * KEY_BLOCK)
+
+    def _value(self, b: KernelBuilder, source: Value, head: Value, position: Value) -> None:
+        cache = self.cache
+        at = cache.value_row(head, position)
+        for offset in range(0, cache.head_dim, self.lanes):
+            value = b.buffer("v").vload(source * cache.head_dim + offset, self.lanes)
+            b.buffer("v_cache").vstore(b.to_float(value, cache.element), at + offset)
+
+    def _turned(
+        self, b: KernelBuilder, source: Buffer, base: Value, position: Value, weight: str
+    ) -> list[tuple[int, Value]]:
+        """(offset in the head, rotated vector) of every vector of a head at source[base:]."""
+        half = self.cache.head_dim // 2
+        table = position * half
+        read = self._reader(b, source, base, weight)
+        out: list[tuple[int, Value]] = []
+        for offset in range(0, half, self.lanes):
+            first, second = read(offset), read(half + offset)
+            cos = b.buffer("cos").vload(table + offset, self.lanes)
+            sin = b.buffer("sin").vload(table + offset, self.lanes)
+            out.append((offset, first * cos - second * sin))
+            out.append((half + offset, b.fma(second, cos, first * sin)))
+        return out
+
+    def _reader(
+        self, b: KernelBuilder, source: Buffer, base: Value, weight: str
+    ) -> Callable[[int], Value]:
+        """A function from an offset in the head to its vector, normalised if there is a norm."""
+        norm, lanes = self.norm, self.lanes
+        if norm is None:
+            return lambda offset: source.vload(base + offset, lanes)
+        inverse = inverse_rms(b, source, base, self.cache.head_dim, norm.eps, lanes)
+
+        def normalised(offset: int) -> Value:
+            value = source.vload(base + offset, lanes) * inverse
+            return apply_weight(value, b.buffer(weight).vload(offset, lanes), norm.offset)
+
+        return normalised

@@ -1,0 +1,281 @@
+"""Pass `lower-kernels-to-cpu`: every kernel becomes a function of upstream dialects and a call.
+
+Before:
+
+```mlir
+func.func @f.decode(%x: tensor<1x64xf32>, %y: tensor<1x64xf32>) -> tensor<1x64xf32> {
+  %s = fused.kernel "add"(%x, %y) : (tensor<1x64xf32>, tensor<1x64xf32>) -> tensor<1x64xf32>
+      schedule #schedule.kernel<"cpu", "vector", {tokens = 1 : i64}, "no matrix product"> {
+  ^bb0(%0: tensor<1x64xf32>, %1: tensor<1x64xf32>):
+    %2 = arith.addf %0, %1 : tensor<1x64xf32>
+    fused.yield %2 : tensor<1x64xf32>
+  }
+  func.return %s : tensor<1x64xf32>
+}
+```
+
+After (the kernel's own body left out):
+
+```
+func.func @f.decode(%x: memref<64xf32>, %y: memref<64xf32>, %n: index, %pos: index, %tid:
+    index, %nth: index) {
+  func.call @f.decode.0.add(%x, %y, %x, %n, %pos, %tid, %nth) : (...) -> ()
+  func.return
+}
+```
+
+Tensors become flat buffers. A result that took over the memory of an argument is found there;
+other results are further arguments. A quantized matrix is three buffers: codes, scales, sums.
+
+Does not handle: operators outside of kernels; two results in one buffer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xdsl.context import Context
+from xdsl.dialects import func, memref
+from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
+    Float32Type,
+    FunctionType,
+    IndexType,
+    IntegerType,
+    MemRefType,
+    ModuleOp,
+    StringAttr,
+    TensorType,
+    i8,
+    i32,
+)
+from xdsl.dialects.builtin import f32 as f32_type
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.passes import ModulePass
+from xdsl.rewriter import Rewriter
+
+from nybble.backends.cpu import isa as levels
+from nybble.backends.cpu.bindings.site import Binding, In, Out, Slot
+from nybble.backends.cpu.bindings.table import bind
+from nybble.backends.cpu.isa import Isa
+from nybble.backends.cpu.kernels.loops import padded_rows
+from nybble.backends.cpu.weights import layout_of
+from nybble.dialects.errors import NybbleError
+from nybble.dialects.fused.kernel import KernelOp
+from nybble.dialects.locations import location_of
+from nybble.dialects.lowbit.types import STORAGE, LowBitTensorType
+
+CALL_INDICES = 4
+"""n, pos, tid and nth close every argument list."""
+ACCESS = "access"
+"""Attribute of a call: a letter for each buffer, r(ead), w(ritten before it is read), u(pdated)."""
+
+
+@dataclass(frozen=True)
+class LowerKernelsToCpu(ModulePass):
+    """Lower scheduled kernels for one instruction-set level; see the module's text.
+
+    isa: a level of `backends.cpu.isa`. threads: the most threads that will run a kernel.
+    chunk: rows of a matrix of tokens whose number is dynamic.
+    """
+
+    name = "lower-kernels-to-cpu"
+    isa: str = levels.BASELINE.name
+    threads: int = 2
+    chunk: int = 512
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        lowering = Lowering(levels.get(self.isa), self.threads, self.chunk)
+        for function in [found for found in op.ops if isinstance(found, func.FuncOp)]:
+            if function.body.blocks:
+                lowering.lower_function(function)
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """The parameters of the pass, resolved."""
+
+    isa: Isa
+    threads: int
+    chunk: int
+
+    def lower_function(self, function: func.FuncOp) -> None:
+        """Replace a function by kernels and a function that calls them."""
+        kernels, caller = FunctionLowering(self, function).run()
+        Rewriter.replace_op(function, [*kernels, caller], [])
+
+    def buffer_types(self, type_: Attribute) -> list[MemRefType]:
+        """The flat buffers that hold a value; raises NybbleError for a type that has none."""
+        if isinstance(type_, TensorType):
+            return [MemRefType(type_.element_type, [self._elements(type_.get_shape())])]
+        if isinstance(type_, IntegerType | Float32Type):
+            return [MemRefType(type_, [1])]
+        if isinstance(type_, LowBitTensorType):
+            return self._low_bit(type_)
+        raise NybbleError(f"a value of type {type_} cannot be kept in a buffer")
+
+    def _elements(self, shape: Sequence[int]) -> int:
+        total = 1
+        for dim in shape:
+            total *= padded_rows(self.chunk) if dim == DYNAMIC_INDEX else dim
+        return total
+
+    def _low_bit(self, type_: LowBitTensorType) -> list[MemRefType]:
+        shape = (type_.rows, type_.cols)
+        if type_.layout.data != STORAGE:
+            return [MemRefType(i8, [layout_of(type_.number_format, shape).size])]
+        group = type_.number_format.group
+        elements = self._elements(shape)
+        scales = elements // group
+        return [
+            MemRefType(i8, [elements]),
+            MemRefType(f32_type, [scales]),
+            MemRefType(i32, [scales]),
+        ]
+
+
+def access_of(slot: Slot, binding: Binding) -> str:
+    """How a kernel touches the buffer of a slot."""
+    if isinstance(slot, In):
+        return "u" if slot.index in binding.in_place.values() else "r"
+    if isinstance(slot, Out):
+        return "u" if slot.index in binding.in_place else "w"
+    return "w"
+
+
+class FunctionLowering:
+    """Lowers one function; `buffers` maps each value to the memrefs that hold it."""
+
+    def __init__(self, lowering: Lowering, function: func.FuncOp):
+        self.lowering = lowering
+        self.function = function
+        self.block = Block()
+        self.buffers: dict[SSAValue, list[SSAValue]] = {}
+        self.indices: list[SSAValue] = []
+        self.kernels: list[func.FuncOp] = []
+
+    def run(self) -> tuple[list[func.FuncOp], func.FuncOp]:
+        """The kernels and the function that calls them."""
+        source = self.function.body.block
+        for argument in source.args:
+            if not isinstance(argument.type, IndexType):
+                self._add_argument(argument)
+        terminator = source.last_op
+        assert isinstance(terminator, func.ReturnOp)
+        for value in self._fresh_results(terminator):
+            self._add_argument(value)
+        self.indices = [
+            self.block.insert_arg(IndexType(), len(self.block.args)) for _ in range(CALL_INDICES)
+        ]
+        for op in list(source.ops):
+            self._lower(op)
+        self._check_returned(terminator)
+        self.block.add_op(func.ReturnOp())
+        inputs = [argument.type for argument in self.block.args]
+        name = self.function.sym_name.data
+        caller = func.FuncOp(name, FunctionType.from_lists(inputs, []), Region(self.block))
+        caller.location = self.function.location
+        return self.kernels, caller
+
+    def _add_argument(self, value: SSAValue) -> None:
+        """Give a value buffers that are arguments of the function."""
+        if value in self.buffers:
+            return
+        made: list[SSAValue] = []
+        for type_ in self.lowering.buffer_types(value.type):
+            made.append(self.block.insert_arg(type_, len(self.block.args)))
+            made[-1].name_hint = value.name_hint
+        self.buffers[value] = made
+
+    def _fresh_results(self, terminator: func.ReturnOp) -> list[SSAValue]:
+        """Returned values that take over no argument's memory."""
+        return [value for value in terminator.operands if self._origin(value) is None]
+
+    def _origin(self, value: SSAValue) -> SSAValue | None:
+        """The argument whose memory holds a value in the end, if there is one."""
+        while isinstance(value.owner, KernelOp):
+            source = self._taken_over(value.owner, list(value.owner.outputs).index(value))
+            if source is None:
+                return None
+            value = source
+        return value if isinstance(value.owner, Block) else None
+
+    def _taken_over(self, op: KernelOp, output: int) -> SSAValue | None:
+        index = self._bind(op).in_place.get(output)
+        return None if index is None else op.inputs[index]
+
+    def _bind(self, op: KernelOp) -> Binding:
+        return bind(op, self.lowering.isa, self.lowering.threads)
+
+    def _lower(self, op: Operation) -> None:
+        if isinstance(op, KernelOp):
+            self._lower_kernel(op)
+        elif not isinstance(op, func.ReturnOp):
+            raise NybbleError(
+                f"'{op.name}' is in no kernel", location=location_of(op), accepted="fused.kernel"
+            )
+
+    def _lower_kernel(self, op: KernelOp) -> None:
+        binding = self._bind(op)
+        name = f"{self.function.sym_name.data}.{len(self.kernels)}.{op.kernel_name.data}"
+        kernel = binding.kernel.build(name)
+        kernel.location = op.location
+        self.kernels.append(kernel)
+        for index, output in enumerate(op.outputs):
+            self._place_output(op, binding, index, output)
+        arguments = [
+            self._argument(op, slot, spec.type)
+            for slot, spec in zip(binding.slots, binding.kernel.buffers, strict=True)
+        ]
+        call = func.CallOp(name, [*arguments, *self.indices], [])
+        call.attributes[ACCESS] = StringAttr(
+            "".join(access_of(slot, binding) for slot in binding.slots)
+        )
+        self.block.add_op(call)
+
+    def _place_output(self, op: KernelOp, binding: Binding, index: int, output: SSAValue) -> None:
+        """Give an output the memory it takes over, or buffers of its own."""
+        source = binding.in_place.get(index)
+        if source is not None:
+            self._check_last_use(op, op.inputs[source])
+            self.buffers[output] = self.buffers[op.inputs[source]]
+        elif output not in self.buffers:
+            allocations = [
+                memref.AllocOp([], [], type_) for type_ in self.lowering.buffer_types(output.type)
+            ]
+            self.block.add_ops(allocations)
+            self.buffers[output] = [allocation.memref for allocation in allocations]
+
+    def _check_last_use(self, op: KernelOp, value: SSAValue) -> None:
+        later = [use.operation for use in value.uses if use.operation is not op]
+        if any(op.is_before_in_block(other) for other in later):
+            raise NybbleError(
+                f'kernel "{op.kernel_name.data}" overwrites a value that is read later',
+                location=location_of(op),
+            )
+
+    def _argument(self, op: KernelOp, slot: object, type_: MemRefType) -> SSAValue:
+        if isinstance(slot, In):
+            held = self.buffers[op.inputs[slot.index]][slot.part]
+        elif isinstance(slot, Out):
+            held = self.buffers[op.outputs[slot.index]][slot.part]
+        else:
+            scratch = memref.AllocOp([], [], type_)
+            self.block.add_op(scratch)
+            held = scratch.memref
+        if held.type != type_:
+            raise NybbleError(
+                f'kernel "{op.kernel_name.data}" takes {type_} where a value is in {held.type}',
+                location=location_of(op),
+            )
+        return held
+
+    def _check_returned(self, terminator: func.ReturnOp) -> None:
+        held = [self.buffers[value][0] for value in terminator.operands]
+        if len(set(held)) != len(held):
+            raise NybbleError(
+                f"function '{self.function.sym_name.data}' returns two values in one buffer",
+                location=location_of(terminator),
+            )
+
+
+__all__ = ["LowerKernelsToCpu", "Lowering"]

@@ -1,0 +1,111 @@
+"""The one user of the mlir wheel: a module of upstream dialects becomes LLVM IR.
+
+It runs in worker processes of its own (see workers.py): upstream code ends the process on some
+inputs, for instance on an unknown intrinsic, and the compiler must outlive that.
+"""
+
+import json
+import re
+import struct
+import sys
+from typing import IO, Any
+
+PIPELINE = (
+    "builtin.module("
+    "canonicalize,cse,"
+    "convert-vector-to-scf,"
+    "convert-scf-to-cf,"
+    "expand-strided-metadata,"
+    "lower-affine,"
+    "convert-vector-to-llvm{%s},"
+    "finalize-memref-to-llvm,"
+    "convert-arith-to-llvm,"
+    "convert-math-to-llvm,"
+    "convert-index-to-llvm,"
+    "convert-func-to-llvm{use-bare-ptr-memref-call-conv=1},"
+    "convert-cf-to-llvm,"
+    "convert-ub-to-llvm,"
+    "reconcile-unrealized-casts)"
+)
+VECTOR_OPTIONS = {"x86_64": "enable-amx=1 enable-x86vector=1", "aarch64": "enable-arm-neon=1"}
+LENGTH = struct.Struct("<Q")
+LOCATION = re.compile(r'loc\("(?P<file>[^"]*)":(?P<line>\d+):(?P<column>\d+)')
+
+
+class LoweringError(Exception):
+    """An upstream diagnostic: what is wrong, and the file, line and column, or None."""
+
+    def __init__(self, message: str, location: tuple[str, int, int] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.location = location
+
+
+def to_llvm_ir(text: str, architecture: str) -> str:
+    """The LLVM IR of a module text; raises LoweringError, or ends the process."""
+    from mlir.dialects import llvm  # the import is slow: only a worker pays for it
+    from mlir.ir import Context, Module
+    from mlir.passmanager import PassManager
+
+    with Context() as context:
+        context.enable_multithreading(False)  # pyright: ignore[reportAttributeAccessIssue]
+        module = _diagnosed(lambda: Module.parse(text))
+        pipeline = PassManager.parse(PIPELINE % VECTOR_OPTIONS[architecture])
+        _diagnosed(lambda: pipeline.run(module.operation))
+        _only_llvm(module)
+        return llvm.translate_module_to_llvmir(  # pyright: ignore[reportAttributeAccessIssue]
+            module.operation
+        )
+
+
+def _diagnosed(action: Any) -> Any:
+    """The result of an upstream call, its MLIRError (which the stubs lack) as a LoweringError."""
+    from mlir import ir
+
+    try:
+        return action()
+    except ir.MLIRError as error:  # pyright: ignore[reportAttributeAccessIssue]
+        told = error.error_diagnostics
+        if not told:
+            raise LoweringError(str(error)) from None
+        raise LoweringError(told[0].message, place(str(told[0].location))) from None
+
+
+def place(location: str) -> tuple[str, int, int] | None:
+    """File, line and column of an upstream location, or None if it has none."""
+    found = LOCATION.search(location)
+    return (found["file"], int(found["line"]), int(found["column"])) if found else None
+
+
+def _only_llvm(module: Any) -> None:
+    """Raises LoweringError for an operation that no pass lowered."""
+    for operation in module.body.operations:
+        if not operation.operation.name.startswith("llvm."):
+            name = operation.operation.name
+            raise LoweringError(f"'{name}' was not lowered", place(str(operation.location)))
+
+
+def read_message(stream: IO[bytes]) -> dict[str, Any] | None:
+    """The next message of a worker's pipe, or None at its end."""
+    head = stream.read(LENGTH.size)
+    if len(head) < LENGTH.size:
+        return None
+    body = stream.read(LENGTH.unpack(head)[0])
+    return json.loads(body) if body else None
+
+
+def write_message(stream: IO[bytes], message: dict[str, Any]) -> None:
+    """Writes one message to a worker's pipe."""
+    body = json.dumps(message).encode()
+    stream.write(LENGTH.pack(len(body)) + body)
+    stream.flush()
+
+
+def serve() -> None:
+    """The worker's loop: lowers each module that comes in on standard input, until its end."""
+    while (request := read_message(sys.stdin.buffer)) is not None:
+        try:
+            reply = {"ir": to_llvm_ir(request["text"], request["architecture"])}
+        except LoweringError as error:
+            reply = {"error": error.message, "location": error.location}
+        write_message(sys.stdout.buffer, reply)

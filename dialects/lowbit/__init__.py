@@ -1,0 +1,1 @@
+"""The lowbit dialect: number formats and the tensors that carry them."""

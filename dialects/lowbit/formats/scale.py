@@ -1,0 +1,95 @@
+"""Scale and zero trees: S and Z of `W[r,k] = S[r,g] * T(c[r,k]) + Z[r,g]`.
+
+A scale is a stored float, or a small integer under a stored float that a super-group shares. A
+zero is nothing, a stored minimum (a tree of its own) or a stored integer zero point.
+"""
+
+from dataclasses import dataclass
+
+from nybble.dialects.lowbit.formats.errors import FormatError
+
+SCALE_BITS = {"f32": 32, "f16": 16, "bf16": 16, "e8m0": 8, "e4m3": 8}
+
+
+@dataclass(frozen=True)
+class FloatScale:
+    """One stored float per group: f32, f16, bf16, e8m0 (2**(e-127), MX) or e4m3 (NVFP4)."""
+
+    dtype: str
+
+    def __post_init__(self) -> None:
+        if self.dtype not in SCALE_BITS:
+            raise FormatError(f"unknown scale type '{self.dtype}'", accepted=", ".join(SCALE_BITS))
+
+    @property
+    def spell(self) -> str:
+        """Text of this scale in a format's spelling."""
+        return self.dtype
+
+
+@dataclass(frozen=True)
+class SuperScale:
+    """`(c - offset) * base`: integers of `width` bits per group, a float per super-group."""
+
+    width: int
+    offset: int
+    base: FloatScale
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.width <= 8 or not 0 <= self.offset < 2**self.width:
+            raise FormatError(
+                f"sub-scale '{self.spell}'", accepted="uN or uN-OFFSET with N of 1 to 8"
+            )
+
+    @property
+    def dtype(self) -> str:
+        """Type of the stored float."""
+        return self.base.dtype
+
+    @property
+    def spell(self) -> str:
+        """Text of this scale in a format's spelling."""
+        offset = f"-{self.offset}" if self.offset else ""
+        return f"u{self.width}{offset}*{self.base.spell}"
+
+
+ScaleTree = FloatScale | SuperScale
+
+
+@dataclass(frozen=True)
+class StoredMin:
+    """Z is a stored scale tree, negated if `negated` (K-quants subtract their minima)."""
+
+    tree: ScaleTree
+    negated: bool = False
+
+    @property
+    def spell(self) -> str:
+        """Text of this zero in a format's spelling."""
+        return f"{'neg' if self.negated else 'min'}.{self.tree.spell}"
+
+
+@dataclass(frozen=True)
+class IntegerZero:
+    """Z = -S * z with a stored integer z of `width` bits per group (GPTQ, AWQ)."""
+
+    width: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.width <= 8:
+            raise FormatError(f"integer zero of {self.width} bits", accepted="1 to 8 bits")
+
+    @property
+    def spell(self) -> str:
+        """Text of this zero in a format's spelling."""
+        return f"int.u{self.width}"
+
+
+Zero = StoredMin | IntegerZero
+
+
+def tree_bits(tree: ScaleTree, group: int, super_group: int) -> float:
+    """Bits per weight of a tree; group and super_group in weights."""
+    if isinstance(tree, FloatScale):
+        return SCALE_BITS[tree.dtype] / group
+    return tree.width / group + SCALE_BITS[tree.dtype] / super_group

@@ -1,0 +1,32 @@
+"""Gated linear units and the other elementwise steps of a decoder layer."""
+
+import numpy as np
+
+from nybble.dialects.numpy_ref.arrays import F32, F64
+
+
+def silu(x: F64) -> F64:
+    """Return x * sigmoid(x), without overflow for large negative x."""
+    return x * 0.5 * (1.0 + np.tanh(0.5 * x))
+
+
+def gelu_tanh(x: F64) -> F64:
+    """Return the tanh form of GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415)."""
+    return 0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x * x * x)))
+
+
+ACTIVATIONS = {"silu": silu, "gelu_tanh": gelu_tanh}
+
+
+def glu(gate: F32, up: F32, activation: str = "silu") -> F32:
+    """Return activation(gate) * up, elementwise on f32 arrays of one shape, computed in f64."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation '{activation}' is not one of {', '.join(ACTIVATIONS)}")
+    return (ACTIVATIONS[activation](gate.astype(np.float64)) * up.astype(np.float64)).astype(
+        np.float32
+    )
+
+
+def add(x: F32, y: F32) -> F32:
+    """Return x + y in f32; y is x's shape (a residual) or its last dimension (a bias)."""
+    return (x + y).astype(np.float32)

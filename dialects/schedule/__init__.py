@@ -1,0 +1,1 @@
+"""The schedule dialect: the attributes a scheduler sets and a lowering reads."""

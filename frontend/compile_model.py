@@ -1,0 +1,176 @@
+"""Compiles a language model ahead of time: a checkpoint in, an artifact directory out."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from xdsl.dialects import func
+from xdsl.dialects.builtin import ModuleOp
+
+from nybble.backends.cache import Cache
+from nybble.backends.cpu import isa as levels
+from nybble.backends.cpu.artifact_writer import save
+from nybble.backends.cpu.codegen import compile_module, compile_modules
+from nybble.backends.cpu.machine import cpu_flags, native
+from nybble.backends.cpu.plan import Json
+from nybble.backends.cpu.runner import EXTERNALS, runner_module
+from nybble.backends.cpu.weights import pack_storage
+from nybble.dialects.errors import NybbleError
+from nybble.dialects.lowbit import formats
+from nybble.dialects.registry import make_context
+from nybble.frontend.checkpoint import Checkpoint
+from nybble.frontend.graph import ModelGraph
+from nybble.frontend.language_model import LanguageModel, Planner, add_ends, constant_bytes
+from nybble.frontend.text import tokenizer_of
+from nybble.passes.options import Option, configure
+from nybble.passes.pipeline import build_pipeline, run_passes
+from nybble.passes.stages import STAGES, stages_between
+
+Importer = Callable[[Checkpoint, int, str], ModelGraph]
+"""From a checkpoint, the context in tokens and the cache's type to the model at stage `import`."""
+
+KV_OF_MODE = {"i8": "f16", "f32": "f32"}
+"""The type of the key-value cache that goes with a mode of activations."""
+
+
+def _nothing(message: str) -> None:
+    """The observer of a compilation that nobody watches."""
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """What a compilation may choose.
+
+    activations: "i8" or "f32". kv: type of the cache, None for the mode's own. context: tokens
+    that a text may have. chunk: tokens of a prefill step. threads: the most that will run it.
+    isa: level of `backends.cpu.isa`, None for the host's. dump: a folder for the IR of each stage.
+    """
+
+    activations: str = "i8"
+    kv: str | None = None
+    context: int = 2048
+    chunk: int = 512
+    threads: int = 2
+    isa: str | None = None
+    dump: Path | None = None
+
+    def pass_options(self) -> Mapping[str, Option]:
+        """The options that passes know by these names."""
+        level = levels.get(self.isa) if self.isa else levels.detect(cpu_flags())
+        rounds = self.activations == "i8" and level.tiles
+        return {
+            "activations": self.activations,
+            "prefill": "bf16" if rounds else self.activations,
+            "chunk": min(self.chunk, self.context),
+            "threads": self.threads,
+            "isa": level.name,
+        }
+
+
+@dataclass(frozen=True)
+class ModelCompiler:
+    """A compilation of one checkpoint.
+
+    cache: kernels compiled before. progress: told in a few words what is being done.
+    """
+
+    checkpoint: Checkpoint
+    options: CompileOptions
+    importer: Importer
+    cache: Cache | None = None
+    progress: Callable[[str], None] = field(default=_nothing)
+
+    def write(self, directory: Path) -> None:
+        """Compile, and write the artifact whole or not at all."""
+        options = self.options
+        self.progress("importing the model")
+        tokenizer = tokenizer_of(self.checkpoint)
+        kv = options.kv or KV_OF_MODE.get(options.activations, "f32")
+        graph = self.importer(self.checkpoint, options.context, kv)
+        module = self.lower(graph)
+        storage = {name: entry.stored_as for name, entry in self.checkpoint.tensors.items()}
+        planner = Planner(graph, module, min(options.chunk, options.context), storage)
+        model = planner.plan(options.threads, self._facts(graph))
+        objects = self._objects(module, model)
+        self.progress("packing weights")
+        save(
+            directory,
+            model.plan,
+            native(),
+            objects,
+            lambda name: self._weight_bytes(graph, module, model, name),
+            tokenizer.to_files(),
+        )
+
+    def lower(self, graph: ModelGraph) -> ModuleOp:
+        """The model at the lowered stage."""
+        module = graph.module()
+        self._dump("import", module)
+        context = make_context(allow_unregistered=True)
+        for stage in stages_between("import", STAGES[-1].name):
+            self.progress(f"stage {stage.name}")
+            passes = configure(build_pipeline(stage.passes), self.options.pass_options())
+            run_passes(context, module, passes)
+            if stage.name == "operators":
+                add_ends(module, graph)
+            stage.form.check(module, stage.name)
+            self._dump(stage.name, module)
+        return module
+
+    def _dump(self, stage: str, module: ModuleOp) -> None:
+        folder = self.options.dump
+        if folder is None:
+            return
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{stage}.mlir").write_text(f"{module}\n")
+        except OSError as error:
+            raise NybbleError(f"cannot write stages to {folder}: {error.strerror}") from error
+
+    def _facts(self, graph: ModelGraph) -> dict[str, Json]:
+        return {
+            "model": self.checkpoint.path.name,
+            "architecture": graph.architecture,
+            "activations": self.options.activations,
+            "kv": graph.dimensions.kv_dtype,
+            "isa": str(self.options.pass_options()["isa"]),
+            "parameters": sum(int(np.prod(t.shape)) for t in self.checkpoint.tensors.values()),
+        }
+
+    def _objects(self, module: ModuleOp, model: LanguageModel) -> list[bytes]:
+        kernels = {kernel.symbol for kernel in model.plan.kernels}
+        sources: dict[str, ModuleOp | str] = {
+            op.sym_name.data: ModuleOp([op.clone()])
+            for op in module.ops
+            if isinstance(op, func.FuncOp) and op.sym_name.data in kernels
+        }
+        left = len(sources)
+
+        def compiled(name: str) -> None:
+            nonlocal left
+            left -= 1
+            self.progress(f"compiling kernels, {left} left")
+
+        code = compile_modules(sources, cache=self.cache, progress=compiled)
+        runner = compile_module(runner_module(native().architecture), allowed=EXTERNALS)
+        return [*code.values(), runner]
+
+    def _weight_bytes(
+        self, graph: ModelGraph, module: ModuleOp, model: LanguageModel, name: str
+    ) -> npt.NDArray[np.uint8]:
+        source = model.weights[name]
+        if source.constant:
+            return constant_bytes(graph.constants[source.constant])
+        entry = self.checkpoint.tensors[source.tensor]
+        if len(entry.shape) == 1:
+            return as_f32(entry.format, entry.raw(), entry.shape[0])
+        rows, cols = entry.shape
+        return pack_storage(formats.get(entry.format), entry.raw(), (rows, cols))
+
+
+def as_f32(spec: str, raw: npt.NDArray[np.uint8], length: int) -> npt.NDArray[np.uint8]:
+    """The bytes of a vector as f32."""
+    values = formats.get(spec).unpack(raw.reshape(1, -1), length).dequantize()
+    return np.ascontiguousarray(values, np.float32).view(np.uint8).reshape(-1)

@@ -1,0 +1,30 @@
+"""The table of nybble's passes: name -> "module:Class", imported only when a pipeline names it."""
+
+from typing import TypeGuard
+
+from xdsl.passes import ModulePass
+
+from nybble.dialects.loading import Registry
+
+PASSES: dict[str, str] = {
+    "raise-torch-to-operators": "nybble.passes.raise_torch_to_operators:RaiseTorchToOperators",
+    "convert-linear-to-mpgemm": "nybble.passes.convert_linear_to_mpgemm:ConvertLinearToMPGemm",
+    "select-dataflow": "nybble.passes.select_dataflow:SelectDataflow",
+    "assign-layout": "nybble.passes.assign_layout:AssignLayout",
+    "fuse-kernels": "nybble.passes.fuse_kernels:FuseKernels",
+    "specialize-tokens": "nybble.passes.specialize_tokens:SpecializeTokens",
+    "schedule-kernels": "nybble.passes.schedule_kernels:ScheduleKernels",
+    "lower-kernels-to-cpu": "nybble.backends.cpu.lower_kernels:LowerKernelsToCpu",
+}
+
+
+def _is_pass(found: object) -> TypeGuard[type[ModulePass]]:
+    return isinstance(found, type) and issubclass(found, ModulePass)
+
+
+REGISTRY: Registry[type[ModulePass]] = Registry("pass", PASSES, _is_pass)
+
+
+def load_pass(name: str) -> type[ModulePass]:
+    """The pass class registered as `name`; raises UnknownNameError for a name without a row."""
+    return REGISTRY.load(name)

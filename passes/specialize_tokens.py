@@ -1,0 +1,89 @@
+"""Pass `specialize-tokens`: one copy of every function for decode, one for prefill.
+
+Before:
+
+```mlir
+func.func @f(%x: tensor<?x4xf32>, %y: tensor<?x4xf32>) -> tensor<?x4xf32> {
+  %s = arith.addf %x, %y : tensor<?x4xf32>
+  func.return %s : tensor<?x4xf32>
+}
+```
+
+After:
+
+```mlir
+func.func @f.prefill(%x: tensor<?x4xf32>, %y: tensor<?x4xf32>) -> tensor<?x4xf32> {
+  %s = arith.addf %x, %y : tensor<?x4xf32>
+  func.return %s : tensor<?x4xf32>
+}
+func.func @f.decode(%x: tensor<1x4xf32>, %y: tensor<1x4xf32>) -> tensor<1x4xf32> {
+  %s = arith.addf %x, %y : tensor<1x4xf32>
+  func.return %s : tensor<1x4xf32>
+}
+```
+
+Does not handle: functions whose dynamic dimension is not the number of tokens.
+"""
+
+from dataclasses import dataclass
+
+from xdsl.context import Context
+from xdsl.dialects import func
+from xdsl.dialects.builtin import DYNAMIC_INDEX, FunctionType, ModuleOp, StringAttr, TensorType
+from xdsl.ir import Attribute, Block
+from xdsl.passes import ModulePass
+from xdsl.rewriter import InsertPoint, Rewriter
+
+from nybble.dialects.lowbit.types import LowBitTensorType
+
+
+@dataclass(frozen=True)
+class SpecializeTokens(ModulePass):
+    """Copy functions for one token and for many; see the module's text."""
+
+    name = "specialize-tokens"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        for function in [found for found in op.ops if isinstance(found, func.FuncOp)]:
+            if not function.body.blocks or not is_dynamic(function):
+                continue
+            decode = function.clone()
+            with_one_token(decode)
+            base = function.sym_name.data
+            decode.properties["sym_name"] = StringAttr(f"{base}.decode")
+            function.properties["sym_name"] = StringAttr(f"{base}.prefill")
+            Rewriter.insert_op(decode, InsertPoint.after(function))
+
+
+def is_dynamic(function: func.FuncOp) -> bool:
+    """Whether any argument's first dimension is dynamic."""
+    return any(static_type(type_) != type_ for type_ in function.function_type.inputs)
+
+
+def static_type(type_: Attribute) -> Attribute:
+    """The type with a dynamic number of rows set to 1."""
+    if isinstance(type_, LowBitTensorType) and type_.rows == DYNAMIC_INDEX:
+        return LowBitTensorType.get((1, type_.cols), type_.format.data, type_.layout.data)
+    if isinstance(type_, TensorType):
+        shape = type_.get_shape()
+        if shape and shape[0] == DYNAMIC_INDEX:
+            return TensorType(type_.element_type, (1, *shape[1:]), type_.encoding)
+    return type_
+
+
+def with_one_token(function: func.FuncOp) -> None:
+    """Set the dynamic dimension of every value of a function to 1, in place."""
+    for block in function.walk_blocks():
+        _retype_arguments(block)
+    for op in function.walk():
+        for result in op.results:
+            Rewriter.replace_value_with_new_type(result, static_type(result.type))
+    inputs, outputs = function.function_type.inputs, function.function_type.outputs
+    function.properties["function_type"] = FunctionType.from_lists(
+        [static_type(type_) for type_ in inputs], [static_type(type_) for type_ in outputs]
+    )
+
+
+def _retype_arguments(block: Block) -> None:
+    for argument in block.args:
+        Rewriter.replace_value_with_new_type(argument, static_type(argument.type))

@@ -1,0 +1,37 @@
+// RUN: nybble-opt %s | nybble-opt | filecheck %s
+// RUN: nybble-opt %s --mlir-print-op-generic | nybble-opt | filecheck %s
+
+// CHECK-LABEL: func.func @intent
+func.func @intent(%x: tensor<?x64xf32>, %w: !lowbit.tensor<8x64, "q4_1">) -> tensor<?x8xf32> {
+  // CHECK: mpgemm.matmul %{{.*}}, %{{.*}} : tensor<?x64xf32>, !lowbit.tensor<8x64, "q4_1"> -> tensor<?x8xf32>
+  %y = mpgemm.matmul %x, %w : tensor<?x64xf32>, !lowbit.tensor<8x64, "q4_1"> -> tensor<?x8xf32>
+  func.return %y : tensor<?x8xf32>
+}
+
+// CHECK-LABEL: func.func @intent_with_bias
+func.func @intent_with_bias(%x: tensor<3x64xf32>, %w: !lowbit.tensor<8x64, "q8_0">, %b: tensor<8xf32>) -> tensor<3x8xf32> {
+  // CHECK: mpgemm.matmul %{{.*}}, %{{.*}} bias %{{.*}} : tensor<8xf32> : tensor<3x64xf32>, !lowbit.tensor<8x64, "q8_0"> -> tensor<3x8xf32>
+  %y = mpgemm.matmul %x, %w bias %b : tensor<8xf32> : tensor<3x64xf32>, !lowbit.tensor<8x64, "q8_0"> -> tensor<3x8xf32>
+  func.return %y : tensor<3x8xf32>
+}
+
+// CHECK-LABEL: func.func @integers
+func.func @integers(%x: !lowbit.tensor<?x64, "a8g32">, %w: !lowbit.tensor<8x64, "q4_0", "tile64">) -> tensor<?x8xf32> {
+  // CHECK: mpgemm.int_matmul %{{.*}}, %{{.*}} : !lowbit.tensor<?x64, "a8g32">, !lowbit.tensor<8x64, "q4_0", "tile64"> -> tensor<?x8xf32>
+  %y = mpgemm.int_matmul %x, %w : !lowbit.tensor<?x64, "a8g32">, !lowbit.tensor<8x64, "q4_0", "tile64"> -> tensor<?x8xf32>
+  func.return %y : tensor<?x8xf32>
+}
+
+// CHECK-LABEL: func.func @rounded
+func.func @rounded(%x: tensor<1x64xf32>, %w: !lowbit.tensor<8x64, "q4_0">) -> tensor<1x8xf32> {
+  // CHECK: mpgemm.dequant_matmul %{{.*}}, %{{.*}} precision "bf16" : tensor<1x64xf32>, !lowbit.tensor<8x64, "q4_0"> -> tensor<1x8xf32>
+  %y = mpgemm.dequant_matmul %x, %w precision "bf16" : tensor<1x64xf32>, !lowbit.tensor<8x64, "q4_0"> -> tensor<1x8xf32>
+  func.return %y : tensor<1x8xf32>
+}
+
+// CHECK-LABEL: func.func @decoded
+func.func @decoded(%x: tensor<1x64xf32>, %w: !lowbit.tensor<8x64, "bf16">) -> tensor<1x8xf32> {
+  // CHECK: mpgemm.dequant_matmul %{{.*}}, %{{.*}} : tensor<1x64xf32>, !lowbit.tensor<8x64, "bf16"> -> tensor<1x8xf32>
+  %y = mpgemm.dequant_matmul %x, %w : tensor<1x64xf32>, !lowbit.tensor<8x64, "bf16"> -> tensor<1x8xf32>
+  func.return %y : tensor<1x8xf32>
+}

@@ -1,0 +1,9 @@
+// RUN: nybble-opt %s --split-input-file --verify-diagnostics
+
+// expected-error @+1 {{unknown dataflow "magic"; accepted: int_dot, dequantize, vector}}
+func.func private @f() attributes {schedule = #schedule.kernel<"cpu", "magic", {}, "">}
+
+// -----
+
+// expected-error @+1 {{option "rows" must be an integer, got "many"}}
+func.func private @f() attributes {schedule = #schedule.kernel<"cpu", "vector", {rows = "many"}, "">}

@@ -1,0 +1,54 @@
+// RUN: nybble-opt %s --split-input-file --verify-diagnostics -p lower-kernels-to-cpu
+
+func.func @loose(%x: tensor<1x64xf32>) -> tensor<1x64xf32> {
+  // expected-error @+1 {{'arith.addf' is in no kernel}}
+  %y = arith.addf %x, %x : tensor<1x64xf32>
+  func.return %y : tensor<1x64xf32>
+}
+
+// -----
+
+func.func @unknown(%x: tensor<1x64xf32>) -> tensor<1x64xf32> {
+  // expected-error @+1 {{kernel "mystery" is none of norm, norm_quantize}}
+  %y = fused.kernel "mystery"(%x) : (tensor<1x64xf32>) -> tensor<1x64xf32> {
+  ^bb0(%a: tensor<1x64xf32>):
+    fused.yield %a : tensor<1x64xf32>
+  }
+  func.return %y : tensor<1x64xf32>
+}
+
+// -----
+
+func.func @unscheduled(%x: tensor<1x64xf32>) -> tensor<1x64xf32> {
+  // expected-error @+1 {{kernel "add" has no schedule with a number of tokens}}
+  %y = fused.kernel "add"(%x) : (tensor<1x64xf32>) -> tensor<1x64xf32> {
+  ^bb0(%a: tensor<1x64xf32>):
+    %b = arith.addf %a, %a : tensor<1x64xf32>
+    fused.yield %b : tensor<1x64xf32>
+  }
+  func.return %y : tensor<1x64xf32>
+}
+
+// -----
+
+func.func @table(%x: tensor<1x64xf32>, %w: !lowbit.tensor<8x64, "nf4">) -> tensor<1x8xf32> {
+  // expected-error @+1 {{the CPU backend cannot hold weights of format 'nf4'}}
+  %y = fused.kernel "product"(%x, %w) : (tensor<1x64xf32>, !lowbit.tensor<8x64, "nf4">) -> tensor<1x8xf32> schedule #schedule.kernel<"cpu", "dequantize", {tokens = 1 : i64}, ""> {
+  ^bb0(%a: tensor<1x64xf32>, %b: !lowbit.tensor<8x64, "nf4">):
+    %c = mpgemm.dequant_matmul %a, %b : tensor<1x64xf32>, !lowbit.tensor<8x64, "nf4"> -> tensor<1x8xf32>
+    fused.yield %c : tensor<1x8xf32>
+  }
+  func.return %y : tensor<1x8xf32>
+}
+
+// -----
+
+func.func @overwritten(%x: tensor<1x64xf32>, %y: tensor<1x64xf32>) -> (tensor<1x64xf32>, tensor<1x64xf32>) {
+  // expected-error @+1 {{kernel "add" overwrites a value that is read later}}
+  %s = fused.kernel "add"(%x, %y) : (tensor<1x64xf32>, tensor<1x64xf32>) -> tensor<1x64xf32> schedule #schedule.kernel<"cpu", "vector", {tokens = 1 : i64}, ""> {
+  ^bb0(%a: tensor<1x64xf32>, %b: tensor<1x64xf32>):
+    %c = arith.addf %a, %b : tensor<1x64xf32>
+    fused.yield %c : tensor<1x64xf32>
+  }
+  func.return %s, %x : tensor<1x64xf32>, tensor<1x64xf32>
+}

@@ -1,0 +1,100 @@
+"""One token: integer dot products on every instruction set, and the f32 form."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nybble.backends.cpu.isa import AVX512_VNNI, X86_64_V3
+from nybble.backends.cpu.kernels.matmul import Codes, Dense, MatmulSpec
+
+LEVELS = [AVX512_VNNI, X86_64_V3]
+INT8 = {
+    "q4_0": MatmulSpec(Codes(4, 32, 8), (128,), 96),
+    "q4_1 parts, bias": MatmulSpec(Codes(4, 32, 0, True), (70, 1, 64), 64, bias=True),
+    "q8_0 residual": MatmulSpec(Codes(8, 32, 128), (64,), 96, residual=True),
+    "one bit, one row": MatmulSpec(Codes(1, 32), (1,), 32),
+    "two bits, silu": MatmulSpec(Codes(2, 64, 1), (65, 65), 128, activation_group=64, glu="silu"),
+    "group 512 of 32, gelu": MatmulSpec(
+        Codes(4, 512, 8, True, "f32"), (16, 16), 1024, glu="gelu_tanh"
+    ),
+    "group 512": MatmulSpec(Codes(3, 512, 4, True), (64,), 512, activation_group=512),
+}
+F32 = {
+    "q4_1": MatmulSpec(Codes(4, 32, 0, True), (65, 1), 96, activations="f32"),
+    "q8_0, group 256": MatmulSpec(Codes(8, 256, 128), (64,), 256, activations="f32"),
+    "f32, odd": MatmulSpec(Dense("f32"), (70,), 37, activations="f32", residual=True),
+    "bf16": MatmulSpec(Dense("bf16"), (64, 64), 40, activations="f32", glu="silu"),
+    "f16": MatmulSpec(Dense("f16"), (3,), 4, activations="f32", bias=True),
+}
+NAMES = [*INT8, *F32]
+
+
+def at(level):
+    return [replace(spec, isa=level) for spec in (*INT8.values(), *F32.values())]
+
+
+@pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.name)
+@pytest.mark.parametrize("name", NAMES)
+def test_product(matmuls, rng, error, level, name):
+    run = matmuls(at(level))
+    problem = run.problem(NAMES.index(name), 1, rng)
+    for got, want in zip(run(problem), problem.expected(), strict=True):
+        assert error(got, want) < 1e-11
+
+
+@pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.name)
+def test_integers_are_exact(matmuls, rng, level):
+    run = matmuls(at(level))
+    for name in ("q4_0", "q8_0 residual", "one bit, one row", "group 512"):
+        problem = run.problem(NAMES.index(name), 1, rng, integers=True)
+        for i in range(len(problem.spec.rows) if problem.spec.residual else 0):
+            problem.inputs[f"y{i}"][:] = 3
+        for got, want in zip(run(problem), problem.expected(), strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
+def test_levels_agree_bit_for_bit(matmuls, rng):
+    fast, plain = (matmuls(at(level)) for level in LEVELS)
+    for index in range(len(INT8)):
+        problem = fast.problem(index, 1, rng)
+        if problem.spec.glu:
+            continue
+        twin = plain.problem(index, 1, rng)
+        twin.weights, twin.inputs = problem.weights, problem.inputs
+        for one, other in zip(fast(problem), plain(twin), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 7])
+def test_threads_change_nothing(matmuls, rng, threads):
+    run = matmuls(at(LEVELS[0]))
+    for index in range(len(NAMES)):
+        problem = run.problem(index, 1, rng)
+        for one, other in zip(run(problem), run(problem, threads), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["q4_1 parts, bias", "q4_1"])
+def test_zero_groups(matmuls, rng, name):
+    run = matmuls(at(LEVELS[0]))
+    problem = run.problem(NAMES.index(name), 1, rng)
+    for values in problem.inputs.values():
+        values[:] = 0
+    for got in run(problem):
+        np.testing.assert_array_equal(got, np.zeros_like(got))
+
+
+@pytest.mark.parametrize("name", ["q4_0", "q4_1"])
+def test_scales_at_the_edge_of_f16(matmuls, rng, error, name):
+    run = matmuls(at(LEVELS[0]))
+    problem = run.problem(NAMES.index(name), 1, rng)
+    weight = problem.weights[0]
+    weight.scale[:] = np.float16(6e-8)
+    if weight.zero is not None:
+        weight.zero[:] = 0
+    weight.scale[5, 1] = np.inf
+    (want, *_), (got, *_) = problem.expected(), run(problem)
+    others = np.arange(len(want[0])) != 5
+    assert not np.isfinite(got[0, 5])
+    assert error(got[0, others], want[0, others]) < 1e-11

@@ -1,0 +1,37 @@
+"""Embedding rows out of packed layouts against the dequantized table."""
+
+import numpy as np
+import pytest
+
+from nybble.backends.cpu import packing
+from nybble.backends.cpu.kernels.embed import Embed
+from nybble.dialects.lowbit import formats
+
+VOCAB = 150
+
+
+@pytest.mark.parametrize("name", ["q4_0", "q4_1", "q8_0", "w2g64", "w4g128"])
+@pytest.mark.parametrize(("rows", "n", "threads"), [(1, 1, 1), (1, 1, 3), (20, 7, 2)])
+def test_integer_codes(run, rng, name, rows, n, threads):
+    table = rng.standard_normal((VOCAB, 256)).astype(np.float32)
+    weight = formats.get(name).quantize(table)
+    layout = packing.layout_of(weight)
+    data = packing.pack(weight, layout).view(np.int8)
+    ids = np.r_[VOCAB - 1, rng.integers(0, VOCAB, n)][:n].astype(np.int32)
+    spec = Embed(layout, rows, 1.5, weight.zero_point)
+    out = run(spec, n=n, threads=threads, ids=ids, table=data)["out"]
+    want = weight.dequantize()[ids] * np.float32(1.5)
+    np.testing.assert_allclose(out[: want.size].reshape(want.shape), want, rtol=1e-6, atol=1e-6)
+    assert np.all(np.isnan(out[want.size :]))
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
+@pytest.mark.parametrize(("rows", "n"), [(1, 1), (9, 5)])
+def test_floats(run, rng, dtype, rows, n):
+    table = rng.standard_normal((VOCAB, 40)).astype(np.float32)
+    layout = packing.DenseLayout(VOCAB, 40, dtype)
+    data = packing.pack_dense(table, layout)
+    ids = rng.integers(0, VOCAB, n).astype(np.int32)
+    out = run(Embed(layout, rows), n=n, threads=2, ids=ids, table=data.view(np.int8))["out"]
+    want = packing.unpack_dense(data, layout)[ids]
+    np.testing.assert_array_equal(out[: want.size].reshape(want.shape), want)

@@ -1,0 +1,92 @@
+"""Activation quantization, bit for bit against the reference."""
+
+import numpy as np
+import pytest
+
+from nybble.backends.cpu.kernels.norm import RmsNorm, RmsNormQuantize
+from nybble.backends.cpu.kernels.quantize import Quantize
+from nybble.dialects.numpy_ref.quantize import dequantize_rows, quantize_rows
+
+
+def check(out, x, group):
+    want = quantize_rows(x, group)
+    for name, expected in zip("qsz", want, strict=True):
+        flat = expected.reshape(-1)
+        np.testing.assert_array_equal(out[name][: flat.size], flat, name)
+
+
+@pytest.mark.parametrize("group", [32, 64, 128, 256])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_rows(run, rng, group, threads):
+    x = (rng.standard_normal((5, 768)) * 10.0 ** rng.integers(-20, 20, (5, 1))).astype(np.float32)
+    check(run(Quantize(768, 20, group), n=5, threads=threads, x=x), x, group)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7, 40])
+def test_decode(run, rng, threads):
+    x = rng.standard_normal((1, 576)).astype(np.float32)
+    check(run(Quantize(576, 1), threads=threads, x=x), x, 32)
+
+
+def test_only_n_rows_are_written(run, rng):
+    x = rng.standard_normal((20, 64)).astype(np.float32)
+    out = run(Quantize(64, 20), n=3, x=x)
+    assert np.all(out["q"][3 * 64 :] == 77)
+    assert np.all(np.isnan(out["s"][6:]))
+
+
+def test_nasty_rows(run):
+    x = np.zeros((8, 32), np.float32)
+    x[1] = 1e-42  # denormal
+    x[2, 3] = -1e-30
+    x[3] = np.finfo(np.float32).max
+    x[4] = np.arange(32) - 15.5
+    x[5] = -0.0
+    x[6, 0], x[6, 1:] = 127, np.arange(31) + 0.5  # halves, scale 1
+    x[7, 31] = np.nextafter(np.float32(1e-30), np.float32(0))
+    check(run(Quantize(32, 8), n=8, x=x), x, 32)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_number_that_is_not_finite_spoils_its_group_alone(run, rng, bad):
+    x = rng.standard_normal((1, 96)).astype(np.float32)
+    x[0, 40] = bad
+    out = run(Quantize(96, 1), x=x)
+    want = quantize_rows(x, 32)
+    assert not np.isfinite(out["s"][1])
+    assert not np.isfinite(want.s[0, 1])
+    for group in (0, 2):
+        assert out["s"][group] == want.s[0, group]
+        assert out["z"][group] == want.z[0, group]
+
+
+@pytest.mark.parametrize("group", [32, 128])
+@pytest.mark.parametrize(("rows", "n", "threads"), [(1, 1, 1), (1, 1, 4), (9, 9, 2)])
+@pytest.mark.parametrize("offset", [False, True])
+def test_fused_norm_is_norm_then_quantize(run, rng, group, rows, n, threads, offset):
+    x = rng.standard_normal((n, 640)).astype(np.float32) * 3
+    w = rng.standard_normal(640).astype(np.float32)
+    normed = run(RmsNorm(640, rows, 1e-5, offset=offset), n=n, x=x, w=w)["out"][: x.size]
+    fused = RmsNormQuantize(640, rows, 1e-5, group, offset)
+    check(run(fused, n=n, threads=threads, x=x, w=w), normed.reshape(n, 640), group)
+
+
+def test_dequantized_error_is_half_a_step(run, rng):
+    x = rng.standard_normal((4, 256)).astype(np.float32)
+    out = run(Quantize(256, 4, 64), n=4, x=x)
+    codes, scale = out["q"][: 4 * 256].reshape(4, 256), out["s"][: 4 * 4].reshape(4, 4)
+    step = np.repeat(scale, 64, axis=1)
+    assert np.all(np.abs(dequantize_rows(codes, scale) - x) <= 0.501 * step)
+
+
+@pytest.mark.parametrize(
+    ("width", "group", "fault"), [(100, 32, "row length 100"), (96, 48, "group size 48")]
+)
+def test_shapes_that_do_not_fit(width, group, fault):
+    with pytest.raises(ValueError, match=fault):
+        Quantize(width, 1, group).build("kernel")
+
+
+def test_reference_rejects_a_partial_group():
+    with pytest.raises(ValueError, match="row length 33 is not a multiple of the group size 32"):
+        quantize_rows(np.zeros((1, 33), np.float32), 32)

@@ -1,0 +1,47 @@
+"""The commands, as a shell calls them."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from nybble.tools.bench.cli import bench
+from nybble.tools.bench.errors import BenchError
+
+
+def run(*arguments):
+    """What a command printed; raises what it raises."""
+    return CliRunner().invoke(bench, arguments, catch_exceptions=False, standalone_mode=False)
+
+
+KERNELS = (
+    "kernels", "--formats", "q4_0", "--shapes", "64x64", "--n", "1", "--peers", "none",
+    "--rounds", "1",
+)  # fmt: skip
+
+
+def test_json_alone_on_standard_output():
+    content = json.loads(run(*KERNELS, "--json", "-").stdout)
+    assert content["kind"] == "kernels"
+    assert content["rows"][0]["peers"] == {}
+
+
+def test_table_and_file(tmp_path):
+    path = tmp_path / "report.json"
+    assert "64" in run(*KERNELS, "--json", str(path)).stdout
+    assert json.loads(path.read_text())["rows"][0]["rows"] == 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("kernels", "--shapes", "64"), "no shape"),
+        (("kernels", "--cache", "warm"), "not one of the choices"),
+        (("kernels", "--threads", "0"), "whole number"),
+        (("model", "smollm2", "--llama-bench", "x=/none"), "no program '/none'"),
+        (("model", "smollm2", "--depths", "a"), "whole number"),
+    ],
+)
+def test_slips_are_told_before_anything_runs(arguments, message):
+    with pytest.raises(BenchError, match=message):
+        run(*arguments)

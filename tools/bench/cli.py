@@ -1,0 +1,179 @@
+"""The command line of the benchmarks: `nybble bench kernels | model`."""
+
+import sys
+from collections.abc import Sequence
+
+import click
+from rich.console import Console
+
+from nybble.tools.bench.options import (
+    CACHES,
+    COLD_BYTES,
+    KERNEL_SCHEDULE,
+    MODEL_SCHEDULE,
+    KernelOptions,
+    ModelOptions,
+    parse_choices,
+    parse_counts,
+    parse_names,
+    parse_shapes,
+)
+from nybble.tools.bench.peers.llama_bench import parse_external
+from nybble.tools.bench.report import Column, Report
+from nybble.tools.bench.rounds import Schedule
+from nybble.tools.files import STANDARD_STREAM, write_output
+from nybble.tools.models import cache_root, shown_progress
+
+NO_PEERS = "none"
+_PIPE_WIDTH = 200  # columns of a table that is not printed on a terminal
+
+
+def _value(name: str, default: str, metavar: str, help: str) -> click.Option:
+    return click.Option([name], default=default, show_default=True, metavar=metavar, help=help)
+
+
+def _count(name: str, default: int, help: str) -> click.Option:
+    return click.Option(
+        [name], type=click.IntRange(1), default=default, show_default=True, help=help
+    )
+
+
+def _shared(rounds: int) -> list[click.Parameter]:
+    return [
+        _value("--threads", "1", "N,..", "Numbers of threads."),
+        _value("--peers", "llama.cpp", "NAME,..", "Systems to compare with, or none."),
+        _count("--rounds", rounds, "Turns that each contestant has."),
+        click.Option(["--seed"], type=int, default=0, help="Of the order of the turns."),
+        click.Option(["--json", "json_file"], metavar="FILE", help="Write the report as JSON."),
+    ]
+
+
+def _kernels(
+    formats: str,
+    shapes: str,
+    n: str,
+    cache: str,
+    cold_bytes: int,
+    threads: str,
+    peers: str,
+    rounds: int,
+    seed: int,
+    json_file: str | None,
+) -> None:
+    options = KernelOptions(
+        parse_names(formats),
+        parse_shapes(shapes),
+        parse_counts(n),
+        parse_choices(cache, CACHES),
+        parse_counts(threads),
+        _peers(peers),
+        cold_bytes,
+        Schedule(rounds=rounds, seed=seed),
+    )
+    # Imported here, as below: code generation and the model's frontend take their time to load.
+    from nybble.tools.bench.kernels import COLUMNS, bench_kernels
+
+    with shown_progress() as progress:
+        report = bench_kernels(options, progress)
+    _publish(report, COLUMNS, json_file)
+
+
+def _model(
+    model: str,
+    peer_types: str,
+    prompt_tokens: int,
+    decode_tokens: int,
+    depths: str,
+    activations: str,
+    llama_bench: tuple[str, ...],
+    perplexity: bool,
+    threads: str,
+    peers: str,
+    rounds: int,
+    seed: int,
+    json_file: str | None,
+) -> None:
+    options = ModelOptions(
+        model,
+        cache_root() / "bench",
+        _peers(peers),
+        parse_names(peer_types),
+        parse_counts(threads),
+        prompt_tokens,
+        decode_tokens,
+        parse_counts(depths, 0),
+        activations,
+        tuple(parse_external(one) for one in llama_bench),
+        perplexity,
+        Schedule(rounds=rounds, seed=seed),
+    )
+    from nybble.tools.bench.model import COLUMNS, bench_model
+
+    with shown_progress() as progress:
+        report = bench_model(options, progress)
+    _publish(report, COLUMNS, json_file)
+
+
+def _peers(names: str) -> tuple[str, ...]:
+    return () if names.strip() == NO_PEERS else parse_names(names)
+
+
+def _publish(report: Report, columns: Sequence[Column], json_file: str | None) -> None:
+    """The JSON where it is asked for, and the table unless the JSON is on standard output."""
+    if json_file is not None:
+        write_output(json_file, report.as_json().encode())
+    if json_file != STANDARD_STREAM:
+        width = None if sys.stdout.isatty() else _PIPE_WIDTH
+        report.print(Console(file=sys.stdout, width=width), columns)
+
+
+_KERNEL_PARAMETERS: list[click.Parameter] = [
+    _value("--formats", "q4_0,q4_1,q8_0", "NAME,..", "Number formats of the weights."),
+    _value("--shapes", "4096x4096", "ROWSxCOLS,..", "Shapes of the weights."),
+    _value("--n", "1,128", "N,..", "Numbers of token rows."),
+    _value("--cache", "hot", "hot,cold", "Whether the weights were just used, or long ago."),
+    _count("--cold-bytes", COLD_BYTES, "Weights that a cold product goes through in turn."),
+    *_shared(KERNEL_SCHEDULE.rounds),
+]
+_MODEL_PARAMETERS: list[click.Parameter] = [
+    click.Argument(["model"]),
+    _value("--peer-types", "same", "TYPE,..", "File types the peers run; others are made of it."),
+    _count("--prompt-tokens", 512, "Tokens of the prompt."),
+    _count("--decode-tokens", 64, "Tokens decoded in a turn."),
+    _value("--depths", "0,512", "N,..", "Positions that decoding starts from."),
+    click.Option(
+        ["--activations"],
+        type=click.Choice(["i8", "f32"]),
+        default="i8",
+        show_default=True,
+        help="Of ours.",
+    ),
+    click.Option(
+        ["--llama-bench"],
+        multiple=True,
+        metavar="NAME=PATH",
+        help="A program like llama-bench to compare with; 'NAME=PATH OPTIONS' gives it options.",
+    ),
+    click.Option(
+        ["--perplexity/--no-perplexity"], default=True, help="Measure it (default) or not."
+    ),
+    *_shared(MODEL_SCHEDULE.rounds),
+]
+
+kernels_command = click.Command(
+    "kernels",
+    params=_KERNEL_PARAMETERS,
+    callback=_kernels,
+    help="Measure products of low-bit weights with token rows against other systems.",
+)
+model_command = click.Command(
+    "model",
+    params=_MODEL_PARAMETERS,
+    callback=_model,
+    help="Measure prompts and decoding of a MODEL (path or alias) against other systems.",
+)
+bench = click.Group(
+    "bench",
+    commands=[kernels_command, model_command],
+    help="Measure kernels or a model against other systems, in turn and in one process.",
+)

@@ -1,0 +1,1 @@
+"""What this machine can do at most: generated code that only reads, or only multiplies."""

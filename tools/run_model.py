@@ -1,0 +1,42 @@
+"""Running a compiled model on token ids, to see that and how fast it runs."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from nybble.backends.cpu.session import Session
+from nybble.dialects.errors import NybbleError
+
+
+def run_model(
+    folder: Path, ids: str | None, tokens: int, seed: int, threads: int
+) -> dict[str, object]:
+    """Feed tokens to a model and report the likeliest next ones.
+
+    ids: numbers separated by commas, or None for `tokens` random ones.
+    """
+    session = Session.load(folder, threads)
+    chosen = parse_ids(ids) if ids is not None else random_ids(session.vocab, tokens, seed)
+    start = time.perf_counter()
+    session.prefill(chosen)
+    seconds = time.perf_counter() - start
+    best = np.argsort(-session.logits)[:5]
+    return {
+        "tokens": len(chosen),
+        "seconds": seconds,
+        "likeliest": [[int(token), float(session.logits[token])] for token in best],
+    }
+
+
+def parse_ids(text: str) -> list[int]:
+    """Token ids out of "1,2,3"; raises NybbleError."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise NybbleError(f"'{text}' is no list of token ids", accepted="1,2,3") from None
+
+
+def random_ids(vocabulary: int, count: int, seed: int) -> list[int]:
+    """`count` token ids that depend on the seed alone."""
+    return np.random.default_rng(seed).integers(0, vocabulary, count).tolist()

@@ -1,0 +1,1 @@
+"""The verbs of the `nybble` command, one module each with a click `command`."""
