@@ -11,10 +11,12 @@ PASSES: dict[str, str] = {
     "convert-linear-to-mpgemm": "nybble.passes.convert_linear_to_mpgemm:ConvertLinearToMPGemm",
     "select-dataflow": "nybble.passes.select_dataflow:SelectDataflow",
     "assign-layout": "nybble.passes.assign_layout:AssignLayout",
+    "pad-tokens": "nybble.passes.pad_tokens:PadTokens",
+    "fuse-linalg": "nybble.passes.fuse_linalg:FuseLinalg",
     "fuse-kernels": "nybble.passes.fuse_kernels:FuseKernels",
     "specialize-tokens": "nybble.passes.specialize_tokens:SpecializeTokens",
     "schedule-kernels": "nybble.passes.schedule_kernels:ScheduleKernels",
-    "lower-kernels-to-cpu": "nybble.backends.cpu.lower_kernels:LowerKernelsToCpu",
+    "lower-kernels-to-cpu": "nybble.backends.cpu.lower_kernels_to_cpu:LowerKernelsToCpu",
 }
 
 

@@ -10,23 +10,28 @@ from nybble.dialects.errors import NybbleError
 
 
 def run_model(
-    folder: Path, ids: str | None, tokens: int, seed: int, threads: int
+    folder: Path, ids: str | None, tokens: int, seed: int, threads: int | None
 ) -> dict[str, object]:
     """Feed tokens to a model and report the likeliest next ones.
 
-    ids: numbers separated by commas, or None for `tokens` random ones.
+    ids: numbers separated by commas, or None for `tokens` random ones. threads: None for all.
     """
+    given = None if ids is None else parse_ids(ids)
     session = Session.load(folder, threads)
-    chosen = parse_ids(ids) if ids is not None else random_ids(session.vocab, tokens, seed)
-    start = time.perf_counter()
-    session.prefill(chosen)
-    seconds = time.perf_counter() - start
-    best = np.argsort(-session.logits)[:5]
-    return {
-        "tokens": len(chosen),
-        "seconds": seconds,
-        "likeliest": [[int(token), float(session.logits[token])] for token in best],
-    }
+    try:
+        chosen = given or random_ids(session.vocab, tokens, seed)
+        start = time.perf_counter()
+        session.prefill(chosen)
+        seconds = time.perf_counter() - start
+        best = np.argsort(-session.logits)[:5]
+        return {
+            "tokens": len(chosen),
+            "threads": session.executor.threads,
+            "seconds": seconds,
+            "likeliest": [[int(token), float(session.logits[token])] for token in best],
+        }
+    finally:
+        session.close()
 
 
 def parse_ids(text: str) -> list[int]:
@@ -34,7 +39,7 @@ def parse_ids(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise NybbleError(f"'{text}' is no list of token ids", accepted="1,2,3") from None
+        raise NybbleError(f"'{text[:60]}' is no list of token ids", accepted="1,2,3") from None
 
 
 def random_ids(vocabulary: int, count: int, seed: int) -> list[int]:

@@ -9,7 +9,7 @@ from xdsl.ir import Attribute, SSAValue
 from xdsl.traits import SymbolTable
 
 from nybble.backends.cpu.kernels.buffers import byte_width
-from nybble.backends.cpu.lower_kernels import ACCESS
+from nybble.backends.cpu.lower_kernels_to_cpu import ACCESS
 from nybble.backends.cpu.plan import Buffer, BufferRef, Kernel, Kind, Step
 from nybble.dialects.errors import NybbleError
 

@@ -10,6 +10,8 @@ import struct
 import sys
 from typing import IO, Any
 
+from nybble.dialects.errors import InternalError
+
 PIPELINE = (
     "builtin.module("
     "canonicalize,cse,"
@@ -32,7 +34,7 @@ LENGTH = struct.Struct("<Q")
 LOCATION = re.compile(r'loc\("(?P<file>[^"]*)":(?P<line>\d+):(?P<column>\d+)')
 
 
-class LoweringError(Exception):
+class LoweringError(InternalError):
     """An upstream diagnostic: what is wrong, and the file, line and column, or None."""
 
     def __init__(self, message: str, location: tuple[str, int, int] | None = None) -> None:
@@ -56,6 +58,19 @@ def to_llvm_ir(text: str, architecture: str) -> str:
         return llvm.translate_module_to_llvmir(  # pyright: ignore[reportAttributeAccessIssue]
             module.operation
         )
+
+
+def transform(text: str, pipeline: str) -> str:
+    """A module text after an upstream pipeline, in generic form; raises LoweringError."""
+    from mlir.ir import Context, Module
+    from mlir.passmanager import PassManager
+
+    with Context() as context:
+        context.enable_multithreading(False)  # pyright: ignore[reportAttributeAccessIssue]
+        module = _diagnosed(lambda: Module.parse(text))
+        passes = PassManager.parse(pipeline)
+        _diagnosed(lambda: passes.run(module.operation))
+        return module.operation.get_asm(print_generic_op_form=True)
 
 
 def _diagnosed(action: Any) -> Any:
@@ -105,7 +120,13 @@ def serve() -> None:
     """The worker's loop: lowers each module that comes in on standard input, until its end."""
     while (request := read_message(sys.stdin.buffer)) is not None:
         try:
-            reply = {"ir": to_llvm_ir(request["text"], request["architecture"])}
+            pipeline = request.get("pipeline")
+            made = (
+                transform(request["text"], pipeline)
+                if pipeline
+                else to_llvm_ir(request["text"], request["architecture"])
+            )
+            reply = {"ir": made}
         except LoweringError as error:
             reply = {"error": error.message, "location": error.location}
         write_message(sys.stdout.buffer, reply)

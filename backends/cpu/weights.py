@@ -4,12 +4,13 @@ import numpy as np
 import numpy.typing as npt
 
 from nybble.backends.cpu.kernels.matmul.spec import Codes, Dense
-from nybble.backends.cpu.packing import DenseLayout, TileLayout, pack, pack_dense
+from nybble.backends.cpu.packing import DenseLayout, FloatName, TileLayout, pack, pack_dense
 from nybble.dialects.lowbit.formats import Format, FormatError
 from nybble.dialects.lowbit.formats.element import PlainFloat
 from nybble.dialects.lowbit.formats.scale import FloatScale, StoredMin
 
 Bytes = npt.NDArray[np.uint8]
+FLOATS: dict[str, FloatName] = {"f32": "f32", "f16": "f16", "bf16": "bf16"}
 
 
 def weight_kind(description: Format) -> Codes | Dense:
@@ -19,7 +20,7 @@ def weight_kind(description: Format) -> Codes | Dense:
     """
     element = description.element
     if isinstance(element, PlainFloat):
-        return Dense(element.name)
+        return Dense(FLOATS[element.name])
     if not element.has_codes or element.table is not None:
         raise FormatError(
             f"the CPU backend cannot hold weights of format '{description.spec}'",

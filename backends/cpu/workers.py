@@ -34,14 +34,14 @@ class Worker:
         self.close = finalize(self, _close, self._process, self._log)
         self.ready = True
 
-    def lower(self, text: str, architecture: str) -> str:
-        """The LLVM IR of a module text; raises CodegenError."""
+    def ask(self, request: dict[str, str]) -> str:
+        """The worker's answer to a request (see lowering.serve); raises CodegenError."""
         self.ready = False
         process = self._process
         if process.stdin is None or process.stdout is None:
             raise ValueError("a worker without pipes")
         try:
-            write_message(process.stdin, {"text": text, "architecture": architecture})
+            write_message(process.stdin, request)
             reply = read_message(process.stdout)
         except BrokenPipeError:
             reply = None
@@ -77,13 +77,22 @@ def lower(text: str, architecture: str) -> str:
 
     Raises CodegenError with the upstream diagnostic and its place in the text.
     """
+    return _ask({"text": text, "architecture": architecture})
+
+
+def transform(text: str, pipeline: str) -> str:
+    """A module text after a pipeline of upstream passes, in generic form; else as `lower`."""
+    return _ask({"text": text, "pipeline": pipeline})
+
+
+def _ask(request: dict[str, str]) -> str:
     versions()
     with _lock:
         idle = _idle.setdefault(os.getpid(), [])  # a forked child must not use its parent's
         worker = idle.pop() if idle else None
     worker = worker or Worker()
     try:
-        return worker.lower(text, architecture)
+        return worker.ask(request)
     finally:
         if worker.ready:
             with _lock:

@@ -23,12 +23,12 @@ from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
 from nybble.dialects.numpy_ref import attention as ref
+from nybble.dialects.numpy_ref.arrays import KvArray
 from nybble.dialects.numpy_ref.rope import append_kv
 from nybble.dialects.shapes import check_equal, check_rank
 from nybble.dialects.sparse_attn.masks import CausalMask, WindowMask
 
 Array = npt.NDArray[np.float32]
-Cache = npt.NDArray[np.float32 | np.float16]
 F32Tensor = TensorType.constr(Float32Type())
 CacheTensor = TensorType.constr(BaseAttr(Float32Type) | BaseAttr(Float16Type))
 FloatProp = FloatAttr[Float32Type]
@@ -59,7 +59,7 @@ class AppendKVOp(IRDLOperation):
         if self.result.type != self.cache.type:
             raise VerifyException("the result must have the type of the cache")
 
-    def reference(self, cache: Cache, rows: Array, position: int) -> tuple[Cache]:
+    def reference(self, cache: KvArray, rows: Array, position: int) -> tuple[KvArray]:
         """cache [H, C, D]; rows f32 [n, H*D]; raises ValueError past the end of the context."""
         return (append_kv(cache, rows, position),)
 
@@ -108,7 +108,9 @@ class AttentionOp(IRDLOperation):
         """How many recent keys a query sees at most."""
         return self.mask.span
 
-    def reference(self, query: Array, keys: Cache, values: Cache, position: int) -> tuple[Array]:
+    def reference(
+        self, query: Array, keys: KvArray, values: KvArray, position: int
+    ) -> tuple[Array]:
         """query f32 [n, Hq*D]; keys, values [Hkv, C, D]; f32 [n, Hq*D]."""
         cap = None if self.softcap is None else self.softcap.value.data
         scale, span = self.scale.value.data, self.span

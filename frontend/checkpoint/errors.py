@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from nybble.dialects.errors import NybbleError
+
 _QUOTE_LIMIT = 80
 _PATH_LIMIT = 1024
 
 
-class CheckpointError(ValueError):
+class CheckpointError(NybbleError, ValueError):
     """A checkpoint that cannot be used: where, what is wrong, the value, and what is accepted.
 
     ``path`` is the file or folder; ``offset`` the byte in it, where the fault has one.

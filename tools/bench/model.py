@@ -200,6 +200,7 @@ class _Measurement:
             runner.close()
             if name == OURS:
                 found[OURS] = value
+                self._note(f"perplexity of ours, {self.options.activations}: {value:.3f}")
             else:
                 found.setdefault(name, {})[file_type] = value
         for external in self.options.externals:

@@ -46,8 +46,10 @@ class Report:
         return json.dumps({**content, "rows": self.rows, "notes": self.notes}, indent=1) + "\n"
 
     def print(self, console: Console, columns: Sequence[Column]) -> None:
-        """The rows as a table, the notes below it."""
-        table = Table(title=f"{self.host.cpu}, {self.host.threads} processors, {self.host.isa}")
+        """The machine, the rows as a table, and the notes."""
+        machine = f"{self.host.cpu}, {self.host.threads} processors, {self.host.isa}"
+        console.print(machine, markup=False, highlight=False)
+        table = Table()
         for column in columns:
             table.add_column(column.heading, justify="right")
         for row in self.rows:

@@ -54,7 +54,12 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str, raw: bool) -> list[int]:
 
 
 def generate(
-    session: Session, tokenizer: Tokenizer, ids: list[int], limit: int, sampling: Sampling, show: bool
+    session: Session,
+    tokenizer: Tokenizer,
+    ids: list[int],
+    limit: int,
+    sampling: Sampling,
+    show: bool,
 ) -> Generated:
     """Answer a prompt; `show` prints the text on standard output as it comes."""
     stream = tokenizer.stream()

@@ -7,42 +7,74 @@ import click
 
 from nybble.backends.cpu.artifact import MANIFEST
 from nybble.dialects.errors import NybbleError
-from nybble.tools.files import write_output
+from nybble.tools.diagnostics import Session, UsageError
+from nybble.tools.files import STANDARD_STREAM, write_output
+from nybble.tools.mlir_file import SUFFIX
+from nybble.tools.model_options import activations_option, isa_option, json_option, threads_option
+from nybble.tools.models import check_isa
 from nybble.tools.run_file import FileRun, run_file
 from nybble.tools.run_model import run_model
 
+EXIT_DISAGREES = 1
+
 
 @click.command(name="run")
-@click.argument("what", type=click.Path(path_type=Path))
+@click.argument("what")
 @click.option("--function", help="Function of an MLIR file; default: its only one.")
 @click.option("--tokens", type=click.IntRange(1), default=1, show_default=True, help="Token rows.")
+@click.option(
+    "--position",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of the first row of an MLIR function.",
+)
 @click.option("--ids", help="Token ids for a model, separated by commas; default: random ones.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of random inputs.")
-@click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True)
-@click.option("--isa", help="Instruction-set level; default: this machine's.")
-@click.option("--activations", type=click.Choice(["i8", "f32"]), default="i8", show_default=True)
-@click.option("--json", "json_file", metavar="FILE", help="Write a JSON report; - is stdout.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random inputs."
+)
+@activations_option
+@isa_option
+@threads_option
+@json_option
+@click.pass_obj
 def command(
-    what: Path,
+    session: Session,
+    what: str,
     function: str | None,
     tokens: int,
+    position: int,
     ids: str | None,
     seed: int,
-    threads: int,
+    activations: str | None,
     isa: str | None,
-    activations: str,
+    threads: int | None,
     json_file: str | None,
-) -> None:
-    """Run WHAT: a directory of `nybble compile`, or a .mlir file at the operators stage, whose
-    results are compared with the reference."""
-    if (what / MANIFEST).is_file():
-        report = run_model(what, ids, tokens, seed, threads)
-    elif what.suffix == ".mlir":
-        report = run_file(what, FileRun(function, tokens, seed, threads, isa, activations))
+) -> int:
+    """Run WHAT: a directory of `nybble compile`, or a .mlir file at the operators stage (- is
+    standard input), whose results are compared with the reference. Exits with 1 if they differ."""
+    if (Path(what) / MANIFEST).is_file():
+        given = {"function": function, "isa": isa, "activations": activations}
+        _refuse(given, "a compiled model")
+        report = run_model(Path(what), ids, tokens, seed, threads)
+    elif Path(what).suffix == SUFFIX or what == STANDARD_STREAM:
+        _refuse({"ids": ids}, "an MLIR file")
+        check_isa(isa)
+        mode = activations or "i8"
+        run = FileRun(function, tokens, position, seed, threads or 1, isa, mode)
+        report = run_file(what, run, session)
     else:
         raise NybbleError(f"cannot run {what}", accepted="a compiled directory or a .mlir file")
     if json_file is not None:
         write_output(json_file, (json.dumps(report) + "\n").encode())
-        return
-    for name, value in report.items():
-        click.echo(f"{name}: {value}")
+    else:
+        for name, value in report.items():
+            click.echo(f"{name}: {value}")
+    return 0 if report.get("agrees", True) else EXIT_DISAGREES
+
+
+def _refuse(options: dict[str, str | None], what: str) -> None:
+    """Raise UsageError for an option that says nothing about what is run."""
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"--{name} means nothing for {what}")

@@ -14,6 +14,7 @@ from nybble.backends.cpu.bindings.rowwise import (
 )
 from nybble.backends.cpu.bindings.site import Binding, Site
 from nybble.backends.cpu.isa import Isa
+from nybble.backends.cpu.linalg import bind_linalg
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp
 
@@ -26,6 +27,7 @@ RULES: dict[str, Callable[[Site], Binding]] = {
     "product_glu": bind_product,
     "rope_append": bind_rope_append,
     "attention": bind_attention,
+    "linalg": bind_linalg,
     "glu": bind_glu,
     "add": bind_add,
     "embed": bind_embed,

@@ -19,13 +19,16 @@ from nybble.backends.cpu.packing import LANES, TILE
 
 TILE_COLUMNS = 32
 TILE_BYTES = 1024
+L2_SHARE = 3 << 19
+"""Bytes of an L2 of 2 MB that bf16 activations may fill (assumed)."""
 _CONFIG = [1, *[0] * 15, *[64, 0] * 8, *[0] * 16, *[16] * 8, *[0] * 8]
 """Palette 1; all eight tiles have 64 bytes in each of 16 rows (Intel SDM, LDTILECFG)."""
 
 
-def amx_tiles() -> GemmTiles:
-    """Sizes that keep the weight block in L1."""
-    return GemmTiles(columns=256, tiles=1, subtiles=2, tokens=32, unroll=2)
+def amx_tiles(spec: MatmulSpec) -> GemmTiles:
+    """Sizes that keep a weight block in L1; more tiles at once where activations outgrow L2."""
+    tiles = 1 if spec.tokens * spec.cols * 2 <= L2_SHARE else 4
+    return GemmTiles(columns=256, tiles=tiles, subtiles=2, tokens=32, unroll=2)
 
 
 @dataclass
@@ -70,7 +73,7 @@ class AmxProduct(Product):
         """See Product."""
         size = self.columns * TILE // 2
         out = self.weights.part(slot * size, size)
-        reader(self.b, self.spec, part).unpack_bf16(tile, first, self.columns, out)
+        reader(self.b, self.spec, part, self.columns).unpack_bf16(tile, first, self.columns, out)
 
     def _convert(self) -> None:
         """Activations to bf16 [token / 16][column / 32][16][32]."""
@@ -129,15 +132,15 @@ class AmxProduct(Product):
         """Add the products of 32 columns."""
         b = self.b
         line = b.const(64, i64)
+        for i in range(2):
+            place = w + i * self.columns * (LANES // 2)
+            self._tile("tileloadd64", 6 + i, self.weights.pointer(place), line)
         for c in range(2):
             place = x + c * self.steps * (TILE_BYTES // 2)
             self._tile("tileloadd64", 4 + c, self.x.pointer(place), line)
-        for r in range(2):
-            place = w + r * self.columns * (LANES // 2)
-            self._tile("tileloadd64", 6 + r, self.weights.pointer(place), line)
-        for i in range(4):
-            numbers = [b.immediate(n) for n in (i, 4 + i // 2, 6 + i % 2)]
-            b.intrinsic_effect("llvm.x86.tdpbf16ps", numbers)
+            for r in range(2):
+                numbers = [b.immediate(n) for n in (2 * c + r, 4 + c, 6 + r)]
+                b.intrinsic_effect("llvm.x86.tdpbf16ps", numbers)
 
     def _tile(self, name: str, number: int, place: Value, stride: Value) -> None:
         b = self.b

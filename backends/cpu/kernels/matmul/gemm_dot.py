@@ -55,7 +55,7 @@ class DotProduct(Product):
     def unpack(self, part: int, tile: Value, first: Value, slot: Value) -> None:
         """See Product."""
         b = self.b
-        weights = reader(b, self.spec, part)
+        weights = reader(b, self.spec, part, self.columns)
         assert isinstance(weights, CodeReader)
         size = self.columns * TILE
         weights.unpack_u8(tile, first, self.columns, self.codes.part(slot * size, size))

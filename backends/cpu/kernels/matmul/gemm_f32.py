@@ -15,7 +15,7 @@ from nybble.backends.cpu.packing import LANES, TILE
 def f32_tiles(isa: Isa) -> GemmTiles:
     """Sizes by the number of registers."""
     if isa.vector_bits * isa.registers >= 512 * 32:
-        return GemmTiles(columns=256, tiles=1, subtiles=4, tokens=4, unroll=4)
+        return GemmTiles(columns=128, tiles=1, subtiles=4, tokens=4, unroll=4)
     return GemmTiles(columns=256, tiles=1, subtiles=2, tokens=2, unroll=2)
 
 
@@ -45,7 +45,7 @@ class F32Product(Product):
         """See Product."""
         size = self.columns * TILE
         out = self.decoded.part(slot * size, size)
-        reader(self.b, self.spec, part).unpack_f32(tile, first, self.columns, out)
+        reader(self.b, self.spec, part, self.columns).unpack_f32(tile, first, self.columns, out)
 
     def multiply(self, sums: Sums, first: Value, slots: Value) -> None:
         """See Product."""

@@ -28,7 +28,7 @@ class GemvTiles:
     """
 
     unroll: int = 8
-    ahead: int = 4096
+    ahead: int = 2048
 
 
 def lower_gemv(spec: MatmulSpec, name: str, tiles: GemvTiles = GemvTiles()) -> FuncOp:
@@ -59,7 +59,8 @@ class _Tile:
         self.group = spec.activation_group
         self.tiles = tiles
         self.dot: IntDot = int_dot(spec.isa, layout.width)
-        self.reader = CodeReader(b, b.buffer(f"w{part}"), layout, spec.weight.zero_point)
+        weights = b.buffer(f"w{part}")
+        self.reader = CodeReader(b, weights, layout, spec.weight.zero_point, tiles.ahead)
         self.q = b.buffer("q").view(i32)
 
     def sums(self, tile: Value) -> list[Value]:
@@ -143,7 +144,5 @@ class _Tile:
                 for p in range(dot.planes)
             ]
             for r in range(SUBTILES):
-                if self.tiles.ahead:
-                    self.reader.prefetch(block, v, r, self.tiles.ahead)
                 sums[r] = dot.step(b, sums[r], self.reader.word(block, v, r), xs)
         return sums

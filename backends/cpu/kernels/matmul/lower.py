@@ -25,7 +25,7 @@ def takes_tiles(spec: MatmulSpec) -> bool:
 def product(spec: MatmulSpec) -> Product:
     """The product that computes a spec with many tokens."""
     if takes_tiles(spec):
-        return AmxProduct(spec, amx_tiles())
+        return AmxProduct(spec, amx_tiles(spec))
     if spec.activations == "a8":
         return DotProduct(spec, dot_tiles(spec.isa))
     return F32Product(spec, f32_tiles(spec.isa))

@@ -77,13 +77,19 @@ class WeightReader(ABC):
 
 
 class CodeReader(WeightReader):
-    """A weight in a TileLayout."""
+    """A weight in a TileLayout.
 
-    def __init__(self, b: KernelBuilder, buffer: Buffer, layout: TileLayout, zero_point: int):
+    ahead: bytes between a line that is read and the one that is prefetched; 0 for no prefetch.
+    """
+
+    def __init__(
+        self, b: KernelBuilder, buffer: Buffer, layout: TileLayout, zero_point: int, ahead: int
+    ):
         super().__init__(b, buffer)
         self.layout = layout
         self.zero_point = zero_point
         self.step = divisor(layout.group, UNROLL_COLUMNS, 4 * layout.planes)
+        self.ahead = ahead
 
     def block(self, tile: Value, group: Value) -> Value:
         """Byte where a group of a tile starts."""
@@ -91,21 +97,19 @@ class CodeReader(WeightReader):
 
     def word(self, block: Value, vector: int, subtile: int) -> Value:
         """A packed vector of a sub-tile as i32 lanes, one per row."""
-        offset = (vector * SUBTILES + subtile) * 64
-        return self.b.bitcast(self.w.vload(block + offset, 64), WORDS)
-
-    def prefetch(self, block: Value, vector: int, subtile: int, ahead: int) -> None:
-        """Ask for the packed vector that lies `ahead` bytes after this one."""
-        self.w.prefetch(block + ((vector * SUBTILES + subtile) * 64 + ahead))
+        return self.b.bitcast(self._load(block, (vector * SUBTILES + subtile) * 64, 64), WORDS)
 
     def scale(self, block: Value, subtile: int, kind: int = 0) -> Value:
         """Scales (kind 0) or zeros (kind 1) of a sub-tile as f32 lanes."""
         span = LANES * FLOAT_BYTES[self.layout.scale]
         offset = self.layout.code_bytes + (kind * SUBTILES + subtile) * span
-        element = _TYPES[self.layout.scale]
-        return self.b.to_float(
-            self.b.bitcast(self.w.vload(block + offset, span), vec(LANES, element))
-        )
+        lanes = vec(LANES, _TYPES[self.layout.scale])
+        return self.b.to_float(self.b.bitcast(self._load(block, offset, span), lanes))
+
+    def _load(self, block: Value, offset: int, size: int) -> Value:
+        if self.ahead and offset % 64 == 0:
+            self.w.prefetch(block + (offset + self.ahead))
+        return self.w.vload(block + offset, size)
 
     def columns(self, tile: Value, first: Value, subtile: int) -> Iterator[tuple[int, list[Value]]]:
         """See WeightReader: `S * (c - zero_point) + Z`, with one rounding after the product."""
@@ -229,11 +233,12 @@ def bf16_pair(b: KernelBuilder, low: Value, high: Value) -> Value:
     return b.intrinsic("llvm.x86.avx512.pternlog.d.512", operands, WORDS)
 
 
-def reader(b: KernelBuilder, spec: MatmulSpec, part: int) -> WeightReader:
-    """The reader of a part's weight."""
+def reader(b: KernelBuilder, spec: MatmulSpec, part: int, columns: int = 0) -> WeightReader:
+    """The reader of a part's weight; it prefetches what lies `columns` ahead (0: nothing)."""
     layout = spec.layouts[part]
     buffer = b.buffer(f"w{part}")
     if isinstance(layout, DenseLayout):
         return DenseReader(b, buffer, layout)
     assert isinstance(spec.weight, Codes)
-    return CodeReader(b, buffer, layout, spec.weight.zero_point)
+    ahead = columns // layout.group * layout.block_bytes
+    return CodeReader(b, buffer, layout, spec.weight.zero_point, ahead)

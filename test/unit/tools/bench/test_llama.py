@@ -25,7 +25,7 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch):
 
     libraries.llama.cache_clear()
     monkeypatch.setattr(libraries, "import_module", refuse)
-    with pytest.raises(UnavailableError, match="not installed.*nybble\\[bench\\]"):
+    with pytest.raises(UnavailableError, match=r"not installed.*nybble\[bench\]"):
         libraries.llama()
 
 

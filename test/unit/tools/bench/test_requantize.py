@@ -66,7 +66,7 @@ def test_another_source_is_another_file(quantizer, source, tmp_path):
 
 def test_names_are_those_of_the_library(quantizer):
     assert requantize.file_type("Q4_K_M") == 15
-    with pytest.raises(BenchError, match="no file type 'q9'.*same, q4_0, q4_k_m"):
+    with pytest.raises(BenchError, match=r"no file type 'q9'.*same, q4_0, q4_k_m"):
         requantize.file_type("q9")
 
 

@@ -60,5 +60,5 @@ def test_perplexity_scores_the_token_after_each_position():
 
 
 def test_too_few_tokens():
-    with pytest.raises(UnavailableError, match="511 tokens for a perplexity"):
+    with pytest.raises(UnavailableError, match="511 tokens are too few"):
         text.perplexity(lambda window: np.zeros((255, 4), np.float32), [0] * 511)

@@ -3,23 +3,42 @@
 Before:
 
 ```mlir
-func.func @f.decode(%x: tensor<1x64xf32>, %y: tensor<1x64xf32>) -> tensor<1x64xf32> {
-  %s = fused.kernel "add"(%x, %y) : (tensor<1x64xf32>, tensor<1x64xf32>) -> tensor<1x64xf32>
-      schedule #schedule.kernel<"cpu", "vector", {tokens = 1 : i64}, "no matrix product"> {
-  ^bb0(%0: tensor<1x64xf32>, %1: tensor<1x64xf32>):
-    %2 = arith.addf %0, %1 : tensor<1x64xf32>
-    fused.yield %2 : tensor<1x64xf32>
+func.func @f(%x: tensor<1x16xf32>, %y: tensor<1x16xf32>) -> tensor<1x16xf32> {
+  %s = fused.kernel "add"(%x, %y) : (tensor<1x16xf32>, tensor<1x16xf32>) -> tensor<1x16xf32>
+      schedule #schedule.kernel<"cpu", "vector", {tokens = 1 : i64}, ""> {
+  ^bb0(%0: tensor<1x16xf32>, %1: tensor<1x16xf32>):
+    %2 = arith.addf %0, %1 : tensor<1x16xf32>
+    fused.yield %2 : tensor<1x16xf32>
   }
-  func.return %s : tensor<1x64xf32>
+  func.return %s : tensor<1x16xf32>
 }
 ```
 
-After (the kernel's own body left out):
+After with `lower-kernels-to-cpu{isa=x86-64-v4}`:
 
-```
-func.func @f.decode(%x: memref<64xf32>, %y: memref<64xf32>, %n: index, %pos: index, %tid:
-    index, %nth: index) {
-  func.call @f.decode.0.add(%x, %y, %x, %n, %pos, %tid, %nth) : (...) -> ()
+```mlir
+func.func @f.0.add(%0: memref<16xf32>, %1: memref<16xf32>, %2: memref<16xf32>, %3: index, %4:
+    index, %5: index, %6: index) {
+  %7 = arith.constant 16 : index
+  %8 = arith.constant 1 : index
+  %9 = arith.constant 0 : index
+  %10 = arith.divui %5, %6 : index
+  %11 = arith.addi %5, %8 : index
+  %12 = arith.divui %11, %6 : index
+  %13 = arith.muli %10, %7 : index
+  %14 = arith.muli %12, %7 : index
+  scf.for %15 = %13 to %14 step %7 {
+    %16 = vector.load %0[%15] : memref<16xf32>, vector<16xf32>
+    %17 = vector.load %1[%15] : memref<16xf32>, vector<16xf32>
+    %18 = arith.addf %16, %17 : vector<16xf32>
+    vector.store %18, %2[%15] : memref<16xf32>, vector<16xf32>
+  }
+  func.return
+}
+func.func @f(%x: memref<16xf32>, %y: memref<16xf32>, %0: index, %1: index, %2: index, %3:
+    index) {
+  func.call @f.0.add(%x, %y, %x, %0, %1, %2, %3) {access = "uru"} : (memref<16xf32>,
+      memref<16xf32>, memref<16xf32>, index, index, index, index) -> ()
   func.return
 }
 ```
@@ -34,12 +53,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xdsl.context import Context
-from xdsl.dialects import func, memref
+from xdsl.dialects import arith, func, memref
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
     Float32Type,
     FunctionType,
     IndexType,
+    IntegerAttr,
     IntegerType,
     MemRefType,
     ModuleOp,
@@ -49,7 +69,7 @@ from xdsl.dialects.builtin import (
     i32,
 )
 from xdsl.dialects.builtin import f32 as f32_type
-from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.ir import Attribute, Block, Operation, OpResult, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
@@ -142,6 +162,26 @@ def access_of(slot: Slot, binding: Binding) -> str:
     return "w"
 
 
+def static_rows(op: KernelOp) -> int:
+    """The number of tokens that is the same in every call; 0 where calls say how many."""
+    types = [value.type for value in (*op.inputs, *op.outputs)]
+    rows = [type_.rows for type_ in types if isinstance(type_, LowBitTensorType)]
+    rows += [dim for type_ in types if isinstance(type_, TensorType) for dim in type_.get_shape()]
+    schedule = op.schedule
+    tokens = None if schedule is None else schedule.option("tokens")
+    return 0 if DYNAMIC_INDEX in rows or tokens is None else tokens
+
+
+def fix_rows(kernel: func.FuncOp, rows: int) -> None:
+    """Make a kernel handle `rows` rows whatever its argument n says."""
+    block = kernel.body.block
+    first = block.first_op
+    assert first is not None
+    constant = arith.ConstantOp(IntegerAttr(rows, IndexType()))
+    block.insert_op_before(constant, first)
+    block.args[-CALL_INDICES].replace_all_uses_with(constant.result)
+
+
 class FunctionLowering:
     """Lowers one function; `buffers` maps each value to the memrefs that hold it."""
 
@@ -188,12 +228,12 @@ class FunctionLowering:
 
     def _fresh_results(self, terminator: func.ReturnOp) -> list[SSAValue]:
         """Returned values that take over no argument's memory."""
-        return [value for value in terminator.operands if self._origin(value) is None]
+        return [value for value in terminator.operands if self.origin(value) is None]
 
-    def _origin(self, value: SSAValue) -> SSAValue | None:
+    def origin(self, value: SSAValue) -> SSAValue | None:
         """The argument whose memory holds a value in the end, if there is one."""
-        while isinstance(value.owner, KernelOp):
-            source = self._taken_over(value.owner, list(value.owner.outputs).index(value))
+        while isinstance(value, OpResult) and isinstance(value.op, KernelOp):
+            source = self._taken_over(value.op, value.index)
             if source is None:
                 return None
             value = source
@@ -219,6 +259,8 @@ class FunctionLowering:
         name = f"{self.function.sym_name.data}.{len(self.kernels)}.{op.kernel_name.data}"
         kernel = binding.kernel.build(name)
         kernel.location = op.location
+        if (rows := static_rows(op)) > 1:
+            fix_rows(kernel, rows)
         self.kernels.append(kernel)
         for index, output in enumerate(op.outputs):
             self._place_output(op, binding, index, output)

@@ -1,0 +1,123 @@
+"""Random arguments for a function at the operators stage, and their bytes in its buffers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from xdsl.dialects import func
+from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
+    Float16Type,
+    Float32Type,
+    IndexType,
+    IntegerType,
+    TensorType,
+)
+from xdsl.ir import Attribute, SSAValue
+
+from nybble.backends.cpu.weights import pack_storage
+from nybble.dialects.errors import NybbleError
+from nybble.dialects.fused.ops import EmbedOp, NllOp
+from nybble.dialects.locations import location_of
+from nybble.dialects.lowbit.formats import Weight
+from nybble.dialects.lowbit.types import STORAGE, LowBitTensorType
+
+Array = npt.NDArray[np.generic]
+Value = Array | Weight | float | int
+"""What the interpreter takes: an array, a low-bit matrix, or a number."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """How to make arguments. tokens: rows where their number is dynamic; position: of the first."""
+
+    tokens: int
+    position: int
+    seed: int
+
+    def of(self, function: func.FuncOp) -> list[Value]:
+        """A value for each argument; equal seeds give equal values."""
+        random = np.random.default_rng(self.seed)
+        try:
+            return [self._value(argument, random) for argument in function.body.block.args]
+        except NybbleError as fault:
+            fault.location = fault.location or location_of(function)
+            raise
+
+    def _value(self, argument: SSAValue, random: np.random.Generator) -> Value:
+        match argument.type:
+            case IndexType():
+                return self.position
+            case TensorType():
+                return self._tensor(argument, argument.type, random)
+            case LowBitTensorType() as type_:
+                rows = self.tokens if type_.rows == DYNAMIC_INDEX else type_.rows
+                values = random.standard_normal((rows, type_.cols), np.float32)
+                return type_.number_format.quantize(values)
+            case Float32Type():
+                return float(np.float32(random.uniform(0.5, 1.0)))
+            case IntegerType():
+                return int(random.integers(0, 8))
+            case other:
+                raise refusal(other)
+
+    def _tensor(
+        self, argument: SSAValue, type_: TensorType[Attribute], random: np.random.Generator
+    ) -> Array:
+        shape = [self.tokens if dim == DYNAMIC_INDEX else dim for dim in type_.get_shape()]
+        match type_.element_type:
+            case Float32Type():
+                return random.standard_normal(shape, np.float32)
+            case Float16Type():
+                return random.standard_normal(shape, np.float32).astype(np.float16)
+            case IntegerType() as element if element.width.data == 32:
+                return random.integers(0, index_bound(argument), shape, np.int32)
+            case _:
+                raise refusal(type_)
+
+
+def refusal(type_: Attribute) -> NybbleError:
+    """The error about an argument of a type that has no random values."""
+    return NybbleError(
+        f"no random value for an argument of type {type_}",
+        accepted="index, f32, integers, !lowbit.tensor, and tensors of f32, f16 or i32",
+    )
+
+
+def index_bound(argument: SSAValue) -> int:
+    """How many rows a vector of integers may choose from: of a table, of logits, else two."""
+    bounds = [2]
+    for use in argument.uses:
+        op = use.operation
+        if isinstance(op, EmbedOp) and isinstance(op.table.type, LowBitTensorType):
+            bounds.append(op.table.type.rows)
+        elif isinstance(op, NllOp) and isinstance(op.logits.type, TensorType):
+            bounds.append(op.logits.type.get_shape()[1])
+    return bounds[-1]
+
+
+def buffers_of(value: Value, type_: Attribute) -> Sequence[Array]:
+    """The arrays that a value occupies in the buffers of a lowered function.
+
+    A weight in a compute layout is one, a quantized activation three: codes, scales, sums.
+    """
+    match type_:
+        case LowBitTensorType() if isinstance(value, Weight):
+            return _low_bit(value, type_)
+        case IntegerType():
+            return [np.array([value], f"i{type_.width.data // 8}")]
+        case Float32Type():
+            return [np.array([value], np.float32)]
+        case _:
+            return [np.asarray(value)]
+
+
+def _low_bit(value: Weight, type_: LowBitTensorType) -> Sequence[Array]:
+    description = type_.number_format
+    if type_.layout.data != STORAGE:
+        shape = (type_.rows, type_.cols)
+        return [pack_storage(description, description.pack(value), shape)]
+    codes = value.require_codes().astype(np.int16) - value.zero_point
+    sums = codes.reshape(len(codes), -1, description.group).sum(axis=2, dtype=np.int32)
+    return [codes.astype(np.int8), value.scale, sums]
