@@ -9,12 +9,16 @@ from types import TracebackType
 from xdsl.context import Context
 from xdsl.dialects.builtin import (
     AnyDenseElement,
+    AnyFloat,
+    ComplexType,
     DenseIntOrFPElementsAttr,
+    IndexType,
+    IntegerType,
     ModuleOp,
     RankedStructure,
 )
 from xdsl.ir import AttributeInvT, Operation, SSAValue
-from xdsl.parser import Parser, UnresolvedOperand
+from xdsl.parser import AttrParser, Parser, UnresolvedOperand
 from xdsl.utils.exceptions import (
     MultipleSpansParseError,
     ParseError,
@@ -34,6 +38,21 @@ MAX_CONSTANT_ELEMENTS = 1 << 18
 _UNKNOWN_NAME = re.compile(
     r"(?:Operation |undefined symbol alias )?'?(?P<name>[^' ]+)'?(?: is not|$)"
 )
+
+
+class BitsElement(Parser._TensorLiteralElement):  # pyright: ignore[reportPrivateUsage]
+    """A hexadecimal element of a dense constant, which xDSL would take for a number in any type."""
+
+    def to_type(
+        self, parser: AttrParser, type: AnyFloat | IntegerType | IndexType | ComplexType
+    ) -> int | float | tuple[int, int] | tuple[float, float]:
+        """The element as a value of `type`: of a float, these are the bits."""
+        if not isinstance(type, AnyFloat) or not isinstance(self.value, int):
+            return super().to_type(parser, type)
+        size = type.compile_time_size
+        if self.value >> 8 * size:
+            parser.raise_error(f"more than {size} bytes for a {type}", at_position=self.span)
+        return next(type.iter_unpack(self.value.to_bytes(size, "little")))
 
 
 class LocatingParser(Parser):
@@ -84,6 +103,12 @@ class LocatingParser(Parser):
         type = super()._parse_dense_literal_type()
         self._bound_elements(type)
         return type
+
+    def _parse_tensor_literal_element(self) -> Parser._TensorLiteralElement:
+        """Parse an element of a dense constant; hexadecimal digits are the bits of a float."""
+        is_bits = self._current_token.text[:2] in ("0x", "0X")
+        element = super()._parse_tensor_literal_element()
+        return BitsElement(element.is_negative, element.value, element.span) if is_bits else element
 
     def _bound_elements(self, type: RankedStructure[AnyDenseElement]) -> None:
         count = math.prod(type.get_shape())

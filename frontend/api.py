@@ -1,30 +1,24 @@
-"""The Python entry points for PyTorch modules; torch is imported when one is called."""
+"""The Python entry points: compile a model or a module, quantize, lower; torch only when needed."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
 
-from xdsl.dialects.builtin import ModuleOp
-
-from nybble.dialects.registry import make_context
-from nybble.passes.convert_linear_to_mpgemm import ConvertLinearToMPGemm
+from nybble.backends.cache import Cache
+from nybble.backends.cpu.host import thread_count
+from nybble.dialects.errors import NybbleError, UnknownNameError
+from nybble.frontend.compile_model import CompileOptions
+from nybble.frontend.compile_module import compile_module
+from nybble.frontend.compiled import Compiled
+from nybble.frontend.compiled_model import CompiledModel, compile_model
+from nybble.frontend.compiled_module import CompiledModule
+from nybble.frontend.lower_module import Lowered, lower_module
+from nybble.passes.select_dataflow import check_mode
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from nybble.frontend.pytorch.import_module import ImportedModule
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """A PyTorch module at the `operators` stage.
-
-    module: its function `main` over mpgemm products, linalg and tensor ops.
-    source: what to bind the function's arguments to, in their order.
-    """
-
-    module: ModuleOp
-    source: "ImportedModule"
+TARGETS = ("cpu",)
 
 
 def quantize(module: "nn.Module", fmt: str, skip: Collection[str] = ()) -> "nn.Module":
@@ -38,14 +32,82 @@ def quantize(module: "nn.Module", fmt: str, skip: Collection[str] = ()) -> "nn.M
 
 
 def lower(module: "nn.Module", example_inputs: Sequence["Tensor"]) -> Lowered:
-    """A module in eval mode, for inputs of the examples' shapes, at the `operators` stage.
+    """A module at the `operators` stage; see `nybble.frontend.lower_module.lower_module`."""
+    return lower_module(module, example_inputs)
 
-    Raises NybbleError for a module that cannot be exported or lowered.
+
+@overload
+def compile(
+    model: str | Path,
+    example_inputs: None = None,
+    target: str = "cpu",
+    activations: str = "i8",
+    threads: int | None = None,
+    *,
+    isa: str | None = None,
+    context: int = 2048,
+    kv: str | None = None,
+    cache: Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> CompiledModel: ...
+
+
+@overload
+def compile(
+    model: "nn.Module",
+    example_inputs: Sequence["Tensor"] | None = None,
+    target: str = "cpu",
+    activations: str = "i8",
+    threads: int | None = None,
+    *,
+    isa: str | None = None,
+    context: int = 2048,
+    kv: str | None = None,
+    cache: Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> CompiledModule: ...
+
+
+def compile(
+    model: "str | Path | nn.Module",
+    example_inputs: Sequence["Tensor"] | None = None,
+    target: str = "cpu",
+    activations: str = "i8",
+    threads: int | None = None,
+    *,
+    isa: str | None = None,
+    context: int = 2048,
+    kv: str | None = None,
+    cache: Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Compiled:
+    """Machine code for a language model or for a PyTorch module.
+
+    model: a checkpoint (GGUF file, Hugging Face folder, an alias such as "smollm2"), or a module,
+    which is taken in eval mode and needs example_inputs: tensors of the shapes and dtypes that
+    every call will have. Layers quantized by `quantize` keep their formats, other Linear layers
+    compute in f32.
+    activations: "i8" (of products on integer codes, in groups) or "f32". threads: the most that
+    will run it, all processors by default. isa: level of `nybble.backends.cpu.isa`, this host's
+    by default. context, kv: tokens and element type of a language model's cache.
+    cache: a folder that keeps kernels between runs. progress: told what is being done.
+    Raises NybbleError for what cannot be compiled, before code is generated where that is known.
     """
-    from nybble.frontend.pytorch.import_module import import_module
+    if target not in TARGETS:
+        raise UnknownNameError(f"unknown target '{target}'", accepted=", ".join(TARGETS))
+    check_mode(activations)
+    count = thread_count() if threads is None else threads
+    if not 1 <= count <= 64:
+        raise NybbleError(f"{count} threads", accepted="1 to 64")
+    options = CompileOptions(activations, kv, context, threads=count, isa=isa)
+    kernels = None if cache is None else Cache(cache)
+    report = progress or _nothing
+    if isinstance(model, str | Path):
+        if example_inputs is not None:
+            raise NybbleError("a checkpoint takes no example inputs", accepted="None")
+        return compile_model(model, options, kernels, report)
+    return compile_module(model, example_inputs, options, kernels, report)
 
-    source = import_module(module, example_inputs)
-    operators = source.module()
-    ConvertLinearToMPGemm().apply(make_context(), operators)
-    operators.verify()
-    return Lowered(operators, source)
+
+def _nothing(message: str) -> None:
+    """The observer of a compilation that nobody watches."""

@@ -85,10 +85,8 @@ class ModelCompiler:
     def write(self, directory: Path) -> None:
         """Compile, and write the artifact whole or not at all."""
         options = self.options
-        self.progress("importing the model")
         tokenizer = tokenizer_of(self.checkpoint)
-        kv = options.kv or KV_OF_MODE.get(options.activations, "f32")
-        graph = self.importer(self.checkpoint, options.context, kv)
+        graph = self.graph()
         module = self.lower(graph)
         storage = {name: entry.stored_as for name, entry in self.checkpoint.tensors.items()}
         planner = Planner(graph, module, min(options.chunk, options.context), storage)
@@ -104,12 +102,18 @@ class ModelCompiler:
             tokenizer.to_files(),
         )
 
-    def lower(self, graph: ModelGraph) -> ModuleOp:
-        """The model at the lowered stage."""
+    def graph(self) -> ModelGraph:
+        """The model at the import stage."""
+        self.progress("importing the model")
+        kv = self.options.kv or KV_OF_MODE.get(self.options.activations, "f32")
+        return self.importer(self.checkpoint, self.options.context, kv)
+
+    def lower(self, graph: ModelGraph, stop: str = STAGES[-1].name) -> ModuleOp:
+        """The model at stage `stop`, the lowered one by default."""
         module = graph.module()
         self._dump("import", module)
         context = make_context(allow_unregistered=True)
-        for stage in stages_between("import", STAGES[-1].name):
+        for stage in stages_between("import", stop):
             self.progress(f"stage {stage.name}")
             passes = configure(build_pipeline(stage.passes), self.options.pass_options())
             run_passes(context, module, passes)

@@ -7,9 +7,13 @@ from importlib import import_module
 import click
 
 from nybble import __version__
-from nybble.tools.diagnostics import Session, run_command
+from nybble.tools.diagnostics import EXIT_USAGE, Session, run_command
 
 PROGRAM = "nybble"
+_EPILOG = (
+    "Exit codes: 0 ok, 1 the input is wrong, 2 usage, 70 a fault of nybble, 130 interrupted. "
+    "NYBBLE_CACHE names the directory for what is kept between runs."
+)
 VERBS: dict[str, str] = {
     "generate": "Generate text from a model, compiling it first if need be.",
     "compile": "Compile a model or an MLIR file ahead of time.",
@@ -51,11 +55,19 @@ def _print_version(context: click.Context, _option: click.Parameter, wanted: boo
         context.exit()
 
 
+@click.pass_context
+def _help_without_verb(context: click.Context) -> int:
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+    return EXIT_USAGE
+
+
 command = LazyGroup(
     name=PROGRAM,
     help="Compile the operators of low-bit and sparse LLMs, and run what was compiled.",
-    epilog="Exit codes: 0 ok, 1 the input is wrong, 2 usage, 70 a fault of nybble, 130 interrupted.",
-    no_args_is_help=True,
+    epilog=_EPILOG,
+    invoke_without_command=True,
+    callback=_help_without_verb,
     params=[
         click.Option(
             ["--version"],

@@ -5,6 +5,8 @@ standard output; the model graph goes into the requested folder.
 """
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -36,9 +38,10 @@ def import_in_child(checkpoint: Checkpoint, context: int, kv: str) -> ModelGraph
             "context": context,
             "kv": kv,
             "folder": folder,
+            "parent": os.getpid(),
         }
         child = subprocess.run(
-            [sys.executable, "-m", "nybble.tools.import_child"],
+            [sys.executable, "-P", "-m", "nybble.tools.import_child"],
             input=json.dumps(request).encode(),
             capture_output=True,
             check=False,
@@ -70,6 +73,9 @@ def main() -> None:
         graph.save(Path(request["folder"]))
     except NybbleError as error:
         answer = {"message": error.message, "accepted": error.accepted}
+    if os.getppid() != request["parent"]:  # it was killed, and nobody else will clean up
+        shutil.rmtree(request["folder"], ignore_errors=True)
+        return
     sys.stdout.write("\n" + json.dumps(answer) + "\n")
 
 

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from importlib.metadata import version
@@ -151,7 +151,7 @@ class ModelChoice:
         )
 
     def _fitting(self) -> CompileOptions:
-        return CompileOptions(**{**vars(self.options), "context": self.context})
+        return replace(self.options, context=self.context)
 
     def _check_asked(self) -> None:
         """Raise where an artifact is not what the command line asks for."""

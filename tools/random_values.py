@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +15,19 @@ from xdsl.dialects.builtin import (
     IntegerType,
     TensorType,
 )
-from xdsl.ir import Attribute, SSAValue
+from xdsl.ir import Attribute, BlockArgument, SSAValue
 
+from nybble.backends.cpu.kernels.kv import KvCache
 from nybble.backends.cpu.weights import pack_storage
 from nybble.dialects.errors import NybbleError
-from nybble.dialects.fused.ops import EmbedOp, NllOp
+from nybble.dialects.fused.ops import EmbedOp, NllOp, RopeOp
 from nybble.dialects.locations import location_of
 from nybble.dialects.lowbit.formats import Weight
 from nybble.dialects.lowbit.types import STORAGE, LowBitTensorType
+from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
 
 Array = npt.NDArray[np.generic]
+KV_NAMES = {"float32": "f32", "float16": "f16"}
 Value = Array | Weight | float | int
 """What the interpreter takes: an array, a low-bit matrix, or a number."""
 
@@ -54,7 +58,7 @@ class Inputs:
             case LowBitTensorType() as type_:
                 rows = self.tokens if type_.rows == DYNAMIC_INDEX else type_.rows
                 values = random.standard_normal((rows, type_.cols), np.float32)
-                return type_.number_format.quantize(values)
+                return type_.number_format.quantize(values / np.float32(type_.cols) ** 0.5)
             case Float32Type():
                 return float(np.float32(random.uniform(0.5, 1.0)))
             case IntegerType():
@@ -95,6 +99,32 @@ def index_bound(argument: SSAValue) -> int:
         elif isinstance(op, NllOp) and isinstance(op.logits.type, TensorType):
             bounds.append(op.logits.type.get_shape()[1])
     return bounds[-1]
+
+
+def key_caches(function: func.FuncOp) -> frozenset[int]:
+    """The numbers of the arguments that attention reads keys from, at the operators stage."""
+    found = [op.keys for op in function.walk() if isinstance(op, AttentionOp)]
+    found += [
+        op.cache
+        for op in function.walk()
+        if isinstance(op, AppendKVOp) and isinstance(op.rows.owner, RopeOp)
+    ]
+    sources = [key.owner.cache if isinstance(key.owner, AppendKVOp) else key for key in found]
+    return frozenset(key.index for key in sources if isinstance(key, BlockArgument))
+
+
+def stored_keys(values: Array) -> Array:
+    """A cache of keys [heads, context, head_dim] as the kernels keep it: flat."""
+    heads, context, dim = values.shape
+    cache = KvCache(heads, dim, context, KV_NAMES[values.dtype.name])
+    return cache.keys_from_rows(cast("npt.NDArray[np.float32]", values))
+
+
+def loaded_keys(flat: Array, shape: Sequence[int]) -> Array:
+    """The cache [heads, context, head_dim] out of what the kernels keep."""
+    heads, context, dim = shape
+    cache = KvCache(heads, dim, context, KV_NAMES[flat.dtype.name])
+    return cache.keys_as_rows(cast("npt.NDArray[np.float32]", flat))
 
 
 def buffers_of(value: Value, type_: Attribute) -> Sequence[Array]:

@@ -69,7 +69,7 @@ from xdsl.dialects.builtin import (
     i32,
 )
 from xdsl.dialects.builtin import f32 as f32_type
-from xdsl.ir import Attribute, Block, Operation, OpResult, Region, SSAValue
+from xdsl.ir import Attribute, Block, BlockArgument, Operation, OpResult, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
@@ -147,7 +147,7 @@ class Lowering:
         elements = self._elements(shape)
         scales = elements // group
         return [
-            MemRefType(i8, [elements]),
+            MemRefType(i8, [elements * digits_of(type_.number_format)]),
             MemRefType(f32_type, [scales]),
             MemRefType(i32, [scales]),
         ]
@@ -202,7 +202,7 @@ class FunctionLowering:
         terminator = source.last_op
         assert isinstance(terminator, func.ReturnOp)
         for value in self._fresh_results(terminator):
-            self._add_argument(value)
+            self._add_argument(self._first_holder(value))
         self.indices = [
             self.block.insert_arg(IndexType(), len(self.block.args)) for _ in range(CALL_INDICES)
         ]
@@ -232,12 +232,17 @@ class FunctionLowering:
 
     def origin(self, value: SSAValue) -> SSAValue | None:
         """The argument whose memory holds a value in the end, if there is one."""
+        first = self._first_holder(value)
+        return first if isinstance(first, BlockArgument) else None
+
+    def _first_holder(self, value: SSAValue) -> SSAValue:
+        """The first value in the memory that a value ends up in."""
         while isinstance(value, OpResult) and isinstance(value.op, KernelOp):
             source = self._taken_over(value.op, value.index)
             if source is None:
-                return None
+                return value
             value = source
-        return value if isinstance(value.owner, Block) else None
+        return value
 
     def _taken_over(self, op: KernelOp, output: int) -> SSAValue | None:
         index = self._bind(op).in_place.get(output)

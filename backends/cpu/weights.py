@@ -6,7 +6,7 @@ import numpy.typing as npt
 from nybble.backends.cpu.kernels.matmul.spec import Codes, Dense
 from nybble.backends.cpu.packing import DenseLayout, FloatName, TileLayout, pack, pack_dense
 from nybble.dialects.lowbit.formats import Format, FormatError
-from nybble.dialects.lowbit.formats.element import PlainFloat
+from nybble.dialects.lowbit.formats.element import PlainFloat, TwoDigits, Uniform
 from nybble.dialects.lowbit.formats.scale import FloatScale, StoredMin
 
 Bytes = npt.NDArray[np.uint8]
@@ -45,6 +45,19 @@ def _is_stored_as_f16(description: Format) -> bool:
     zero = description.zero
     return description.scale == half and (
         zero is None or (isinstance(zero, StoredMin) and zero.tree == half)
+    )
+
+
+def digits_of(description: Format) -> int:
+    """How many 8-bit digits an activation of a format has; raises FormatError for other formats."""
+    element = description.element
+    if isinstance(element, TwoDigits):
+        return 2
+    if isinstance(element, Uniform) and element.bits == 8 and element.narrow:
+        return 1
+    raise FormatError(
+        f"the CPU backend does not multiply activations of format '{description.spec}'",
+        accepted="a8gN, a16gN",
     )
 
 

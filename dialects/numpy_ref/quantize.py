@@ -1,4 +1,4 @@
-"""Symmetric int8 quantization of activations in groups along a row."""
+"""Symmetric quantization of activations in groups along a row, in one or two 8-bit digits."""
 
 from typing import NamedTuple
 
@@ -9,37 +9,59 @@ from nybble.dialects.numpy_ref.arrays import F32, I8, I32
 SMALLEST_AMAX = np.float32(1e-30)
 """A group whose largest magnitude is below this is stored as zeros: 127 / amax stays finite."""
 
+LARGEST = {1: 127, 2: 127 * 256}
+"""The largest integer by number of digits."""
+
 
 class Quantized(NamedTuple):
-    """Codes q i8 [n, k], scales s f32 [n, k / group], sums z i32 [n, k / group] of the codes."""
+    """Codes q, scales s f32 [n, k / group], sums z i32 [n, k / group] of the integers.
+
+    q is i8 [n, k], the integers; or, in two digits, i8 [2, n, k]: 256 * q[0] + q[1].
+    """
 
     q: I8
     s: F32
     z: I32
 
 
-def quantize_rows(x: F32, group: int) -> Quantized:
-    """Quantize x [n, k] with `s = amax / 127`, `q = roundeven(x * (127 / amax))`, all in f32.
+def quantize_rows(x: F32, group: int, digits: int = 1) -> Quantized:
+    """Quantize x [n, k] with `s = amax / L`, integers `roundeven(x * (L / amax))`, all in f32.
 
-    A group with an infinity or a NaN gets a scale that is not finite; its q and z are unspecified.
-    Raises ValueError if k is not a multiple of `group`.
+    L is LARGEST[digits]. A group with an infinity or a NaN gets a scale that is not finite; its q
+    and z are unspecified. Raises ValueError if k is not a multiple of `group`.
     """
     rows, width = x.shape
     if width % group:
         raise ValueError(f"row length {width} is not a multiple of the group size {group}")
+    largest = np.float32(LARGEST[digits])
     groups = x.astype(np.float32).reshape(rows, width // group, group)
-    amax = np.max(np.abs(groups), axis=2)
+    amax = np.max(np.abs(groups), axis=2, initial=0)
     kept = ~(amax < SMALLEST_AMAX)
     with np.errstate(all="ignore"):
-        scale = np.where(kept, amax / np.float32(127), np.float32(0)).astype(np.float32)
-        inverse = np.where(kept, np.float32(127) / amax, np.float32(0)).astype(np.float32)
+        scale = np.where(kept, amax / largest, np.float32(0)).astype(np.float32)
+        inverse = np.where(kept, largest / amax, np.float32(0)).astype(np.float32)
         scaled = np.where(np.isfinite(amax)[..., None], groups * inverse[..., None], np.float32(0))
-    codes = np.rint(scaled).astype(np.int8)
-    sums = codes.sum(axis=2, dtype=np.int32)
-    return Quantized(codes.reshape(rows, width), scale, sums)
+    integers = np.rint(scaled).astype(np.int32)
+    sums = integers.sum(axis=2, dtype=np.int32)
+    return Quantized(_digits(integers.reshape(rows, width), digits), scale, sums)
+
+
+def _digits(integers: I32, digits: int) -> I8:
+    """The codes; a high digit is rounded, so that the low one fits a signed byte."""
+    if digits == 1:
+        return integers.astype(np.int8)
+    high = (integers + 128) >> 8
+    return np.stack([high, integers - 256 * high]).astype(np.int8)
+
+
+def integers_of(codes: I8) -> I32:
+    """The integers i32 [n, k] of codes [n, k] or [2, n, k]."""
+    wide = codes.astype(np.int32)
+    return wide if codes.ndim == 2 else 256 * wide[0] + wide[1]
 
 
 def dequantize_rows(codes: I8, scale: F32) -> F32:
-    """Return q * s as f32 [n, k] for codes [n, k] and scale [n, k / group]."""
-    group = codes.shape[1] // scale.shape[1]
-    return (codes.astype(np.float32) * np.repeat(scale, group, axis=1)).astype(np.float32)
+    """The integers times their scales, f32 [n, k], for scale [n, k / group]."""
+    wide = integers_of(codes)
+    group = wide.shape[1] // scale.shape[1]
+    return (wide.astype(np.float32) * np.repeat(scale, group, axis=1)).astype(np.float32)

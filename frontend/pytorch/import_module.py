@@ -28,15 +28,18 @@ class ImportedModule:
     text: generic form; function `main` calls `@nybble.linear.N` for quantized Linear layers.
     arguments: inputs in the order of the call, then weights.
     weights: name of a weight -> its values; bytes of a format are uint8 [rows, bytes per row].
+    single: whether a call returns one tensor, and not a tuple of them.
     """
 
     text: str
     arguments: tuple[Argument, ...]
     weights: Mapping[str, npt.NDArray[np.generic]]
+    single: bool
 
     def module(self) -> ModuleOp:
-        """The text parsed and verified."""
-        return parse_module(make_context(), self.text, f"{ENTRY}.mlir")
+        """The text parsed and verified; operations that nybble does not know are left in it."""
+        context = make_context(allow_unregistered=True)
+        return parse_module(context, self.text, f"{ENTRY}.mlir")
 
 
 def import_module(module: nn.Module, example_inputs: Sequence[object]) -> ImportedModule:
@@ -55,7 +58,8 @@ def import_module(module: nn.Module, example_inputs: Sequence[object]) -> Import
     target = TorchModule()
     arguments = target.add_program(part, program)
     lower_to_linalg(target.module)
-    return ImportedModule(target.text(), arguments, _weights(program, arguments))
+    weights = _weights(program, arguments)
+    return ImportedModule(target.text(), arguments, weights, _is_single(program))
 
 
 def _input(index: int, example: object) -> Input:
@@ -79,6 +83,16 @@ def _export(part: Part) -> ExportedProgram:
             accepted="a module without side effects",
         )
     return program
+
+
+def _is_single(program: ExportedProgram) -> bool:
+    """Whether the module returns a tensor; NybbleError unless that or a flat tuple or list."""
+    spec = program.call_spec.out_spec
+    kinds = [spec, *spec.children()] if spec is not None else []
+    flat = spec is not None and (spec.is_leaf() or spec.type in (tuple, list))
+    if not flat or not all(child.is_leaf() for child in kinds[1:]):
+        raise NybbleError(f"the module returns {spec}", accepted="a tensor, or a tuple of tensors")
+    return kinds[0].is_leaf()
 
 
 def _functional(program: ExportedProgram) -> ExportedProgram:

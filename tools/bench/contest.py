@@ -14,7 +14,7 @@ from nybble.tools.bench.probes.team import Team
 from nybble.tools.bench.report import Row
 from nybble.tools.bench.roofs import Work, roof
 from nybble.tools.bench.rounds import Contestant, Timing, interleave
-from nybble.tools.bench.tuning import Setting, tune
+from nybble.tools.bench.tuning import Setting, finalists
 
 PREFILL, DECODE = "prefill", "decode"
 OURS = "ours"
@@ -34,11 +34,16 @@ class Phase:
         return f"{self.name}{where}, {self.threads} threads"
 
 
+def spelled(setting: Setting) -> str:
+    """A setting as a report has it."""
+    return ", ".join(f"{name} {value}" for name, value in setting.items())
+
+
 @dataclass(frozen=True)
 class Entry:
     """A contestant: whose, with which file type, under which setting.
 
-    prepare: called before the rounds, or None.
+    run: one turn, in seconds; prepare: called once before the rounds.
     """
 
     name: str
@@ -51,30 +56,26 @@ class Entry:
     @property
     def key(self) -> str:
         """What tells this contestant from the others."""
-        return f"{self.name} {self.file_type}"
+        return f"{self.name} {self.file_type} {spelled(self.setting)}"
 
 
 @dataclass
 class Contest:
     """What all phases share. ids: tokens of a text, as many as the longest phase takes.
 
-    settings: (peer, file type, phase) -> what tuning found.
+    settings: (peer, file type) -> what tuning found for a prompt.
     """
 
     host: Host
     options: ModelOptions
     work: ModelWork
     ids: Sequence[int]
-    settings: dict[tuple[str, str, Phase], Setting] = field(
-        default_factory=dict[tuple[str, str, Phase], Setting]
-    )
+    settings: dict[tuple[str, str], Setting] = field(default_factory=dict[tuple[str, str], Setting])
 
     def setting(self, name: str, file_type: str, model: TunableModel) -> Setting:
-        """A setting that was found for some phase of this peer and type, or its default."""
-        for (peer, type_, phase), found in self.settings.items():
-            if (peer, type_, phase.name) == (name, file_type, PREFILL):
-                return found
-        return {dimension: values[0] for dimension, values in model.choices.items()}
+        """What tuning found for a prompt of this peer and type, or its default."""
+        default = {dimension: values[0] for dimension, values in model.choices(True).items()}
+        return self.settings.get((name, file_type), default)
 
     def tokens(self, phase: Phase) -> int:
         """Tokens that a run of the phase is credited with."""
@@ -94,7 +95,10 @@ class Contest:
         return runner.decode(self.ids[phase.depth : phase.depth + count], phase.depth)
 
     def rows(self, phase: Phase, entries: Sequence[Entry]) -> list[Row]:
-        """Lets the contestants run in turn with probes, then closes them; a row for each peer."""
+        """Lets the contestants run in turn with probes, then closes them.
+
+        A row for each peer and type, of the entry that was fastest.
+        """
         for entry in entries:
             entry.prepare(self, phase)
         team = Team(phase.threads)
@@ -124,10 +128,13 @@ class Contest:
             "roof_fraction": per_token * tokens / ours.best if ours else None,
             "rates": rates,
         }
-        peers = [one for one in entries if one.name != OURS]
-        if not peers:
+        fastest: dict[tuple[str, str], Entry] = {}
+        for one in sorted(entries, key=lambda entry: timings[entry.key].best):
+            if one.name != OURS:
+                fastest.setdefault((one.name, one.file_type), one)
+        if not fastest:
             return [head | dict.fromkeys(_PEER_KEYS)]
-        return [head | _against(one, timings[one.key], tokens, ours) for one in peers]
+        return [head | _against(one, timings[one.key], tokens, ours) for one in fastest.values()]
 
     def _work(self, phase: Phase) -> Work:
         if phase.name == DECODE:
@@ -141,11 +148,10 @@ _PEER_KEYS = (
 
 
 def _against(peer: Entry, timing: Timing, tokens: int, ours: Timing | None) -> Row:
-    setting = ", ".join(f"{name} {value}" for name, value in peer.setting.items())
     values = (
         peer.name,
         peer.file_type,
-        setting,
+        spelled(peer.setting),
         tokens / timing.best,
         tokens / timing.median,
         timing.best / ours.best if ours else None,
@@ -159,10 +165,10 @@ def our_entry(runner: ModelRunner) -> Entry:
     return _runner_entry(OURS, "", {}, runner)
 
 
-def peer_entry(
+def peer_entries(
     name: str, file_type: str, model: TunableModel, phase: Phase, contest: Contest
-) -> Entry:
-    """A peer under the setting that is best for it in this phase."""
+) -> list[Entry]:
+    """A peer under each of the settings that may be best for it in this phase."""
 
     def look(setting: Setting) -> float:
         runner = model.runner(phase.threads, contest.options.context, setting)
@@ -172,11 +178,18 @@ def peer_entry(
         finally:
             runner.close()
 
-    setting = tune(model.choices, look)
-    contest.settings[name, file_type, phase] = setting
-    return _runner_entry(
-        name, file_type, setting, model.runner(phase.threads, contest.options.context, setting)
-    )
+    settings = finalists(model.choices(phase.name == PREFILL), look)
+    if phase.name == PREFILL:
+        contest.settings[name, file_type] = settings[0]
+    return [
+        _runner_entry(
+            name,
+            file_type,
+            setting,
+            model.runner(phase.threads, contest.options.context, setting),
+        )
+        for setting in settings
+    ]
 
 
 def external_entry(

@@ -25,7 +25,7 @@ from nybble.tools.bench.contest import (
     Phase,
     external_entry,
     our_entry,
-    peer_entry,
+    peer_entries,
 )
 from nybble.tools.bench.errors import BenchError
 from nybble.tools.bench.machine import describe_host
@@ -166,7 +166,7 @@ class _Measurement:
         entries = [our_entry(ours.runner(phase.threads))] if ours else []
         for (name, file_type), model in models.items():
             try:
-                entries.append(peer_entry(name, file_type, model, phase, contest))
+                entries += peer_entries(name, file_type, model, phase, contest)
             except NybbleError as reason:
                 self._note(f"{name} {file_type}, {phase}: {reason}")
         for external in self.options.externals:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import click
+from filelock import FileLock, Timeout
 
 from nybble.tools.models import cache_root, kernel_cache, models_folder
 
@@ -13,9 +14,24 @@ def folder_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-@click.group(name="cache")
+def model_entries() -> list[Path]:
+    """The folders of compiled models."""
+    return sorted(manifest.parent for manifest in models_folder().glob("[!.]*/manifest.json"))
+
+
+def remove_model(folder: Path) -> bool:
+    """Remove a compiled model unless a process is just making it; tells whether it was removed."""
+    try:
+        with FileLock(folder.with_suffix(".lock"), timeout=0):
+            shutil.rmtree(folder, ignore_errors=True)
+    except Timeout:
+        return False
+    return True
+
+
+@click.group(name="cache", no_args_is_help=False)
 def command() -> None:
-    """List or clear what was compiled before."""
+    """List or clear what was compiled before. NYBBLE_CACHE names the directory."""
 
 
 @command.command(name="list")
@@ -24,16 +40,15 @@ def list_entries() -> None:
     click.echo(f"folder {cache_root()}")
     cache = kernel_cache()
     click.echo(f"kernels {len(list(cache.entries()))} entries, {cache.size() / 1e6:.1f} MB")
-    models = sorted(models_folder().glob("*/manifest.json"))
-    click.echo(f"models {len(models)} entries, {folder_bytes(models_folder()) / 1e6:.1f} MB")
-    for manifest in models:
-        click.echo(f"  {manifest.parent.name} {folder_bytes(manifest.parent) / 1e6:.1f} MB")
+    models = model_entries()
+    click.echo(f"models {len(models)} entries, {sum(map(folder_bytes, models)) / 1e6:.1f} MB")
+    for folder in models:
+        click.echo(f"  {folder.name} {folder_bytes(folder) / 1e6:.1f} MB")
 
 
 @command.command(name="clear")
 def clear() -> None:
-    """Remove everything that was compiled before."""
+    """Remove everything that was compiled before; a model that is just being made stays."""
     removed = kernel_cache().clear()
-    models = len(list(models_folder().glob("*/manifest.json")))
-    shutil.rmtree(models_folder(), ignore_errors=True)
+    models = sum(remove_model(folder) for folder in model_entries())
     click.echo(f"removed {removed} kernels and {models} models")

@@ -5,48 +5,66 @@ from pathlib import Path
 
 import click
 
-from nybble.dialects.errors import NybbleError, UnknownNameError
+from nybble.backends.cpu.artifact import MANIFEST
+from nybble.tools.diagnostics import Session, UsageError
+from nybble.tools.files import STANDARD_STREAM
+from nybble.tools.folder import check_folder
 from nybble.tools.kernels_file import compile_file
-from nybble.tools.models import choose, model_options
+from nybble.tools.mlir_file import STAGE_NAMES, SUFFIX
+from nybble.tools.model_options import model_options
+from nybble.tools.models import ModelChoice, choose
 
 TARGETS = ("cpu",)
-
-
-def check_target(target: str) -> None:
-    """Raise unless the target is one that code is generated for."""
-    if target not in TARGETS:
-        raise UnknownNameError(f"unknown target '{target}'", accepted=", ".join(TARGETS))
+_FOLDER = click.Path(path_type=Path)
 
 
 @click.command(name="compile")
 @click.argument("model")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Directory.")
-@click.option("--target", default="cpu", show_default=True)
-@click.option("--dump-stages", type=click.Path(path_type=Path), help="Write the IR of each stage.")
-@click.option("--compile-from", metavar="STAGE", help="The stage that an MLIR file is at.")
-@click.option("--compile-to", metavar="STAGE", help="Stop an MLIR file there and write its IR.")
+@click.option("-o", "--output", required=True, type=_FOLDER, help="Directory to write.")
+@click.option("--target", type=click.Choice(TARGETS), default="cpu", show_default=True)
+@click.option("--dump-stages", type=_FOLDER, help="Directory for the IR of each stage.")
+@click.option(
+    "--compile-from",
+    type=click.Choice(STAGE_NAMES),
+    help="The stage that an MLIR file is at; default: operators.",
+)
+@click.option(
+    "--compile-to", type=click.Choice(STAGE_NAMES), help="Stop at this stage and write its IR."
+)
 @model_options
+@click.pass_obj
 def command(
+    session: Session,
     model: str,
     output: Path,
     target: str,
     dump_stages: Path | None,
     compile_from: str | None,
     compile_to: str | None,
-    activations: str,
+    activations: str | None,
     kv: str | None,
-    context: int,
+    context: int | None,
     isa: str | None,
     threads: int | None,
 ) -> None:
     """Compile MODEL (alias, GGUF file, Hugging Face folder) or an MLIR file into a directory."""
-    check_target(target)
-    choice = choose(model, activations, kv, context, isa)
-    options = replace(choice.options, dump=dump_stages, threads=threads or choice.options.threads)
-    if Path(model).suffix == ".mlir":
-        compile_file(Path(model), output, options, compile_from, compile_to)
+    choice = choose(model, activations, kv, context, isa, threads)
+    options = replace(choice.options, dump=dump_stages)
+    if Path(model).suffix == SUFFIX or model == STANDARD_STREAM:
+        compile_file(model, output, options, compile_from, compile_to, session)
     elif compile_from or compile_to:
-        raise NybbleError("only an MLIR file can start or end at a stage", accepted="FILE.mlir")
+        raise UsageError(
+            "only an MLIR file can start or end at a stage",
+            accepted="FILE.mlir; --dump-stages DIR writes every stage of a model",
+        )
     else:
-        replace(choice, options=options).compile_to(output)
+        compile_model(replace(choice, options=options), output)
     click.echo(f"wrote {output}")
+
+
+def compile_model(choice: ModelChoice, output: Path) -> None:
+    """Write the artifact of a model; what is wrong with the folders is said before the work."""
+    check_folder(output, MANIFEST)
+    if choice.options.dump is not None:
+        check_folder(choice.options.dump, f"{STAGE_NAMES[0]}{SUFFIX}")
+    choice.compile_to(output)

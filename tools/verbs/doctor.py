@@ -14,7 +14,7 @@ from nybble.backends.cpu.machine import cpu_flags, native
 from nybble.backends.cpu.toolchain import versions
 from nybble.dialects.errors import NybbleError
 from nybble.frontend.checkpoint.aliases import ALIASES, packaged_file
-from nybble.tools.models import cache_root
+from nybble.tools.models import CACHE_VARIABLE, cache_root
 
 EXTRAS = {
     "torch": "torch",
@@ -83,9 +83,9 @@ def _alias(name: str) -> Finding:
 def _cache() -> Finding:
     root = cache_root()
     place = next(folder for folder in (root, *root.parents) if folder.exists())
-    if os.access(place, os.W_OK):
+    if place.is_dir() and os.access(place, os.W_OK):
         return Finding("cache", str(root))
-    return Finding("cache", f"{root} cannot be written", "set NYBBLE_CACHE to a folder that can")
+    return Finding("cache", f"{root} cannot be written", f"set {CACHE_VARIABLE} to one that can")
 
 
 @click.command(name="doctor")

@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import click
 import numpy as np
@@ -12,9 +11,9 @@ import numpy.typing as npt
 
 from nybble.backends.cpu.session import Session
 from nybble.dialects.errors import NybbleError
-from nybble.frontend.text import read_tokenizer
-from nybble.tools.files import write_output
-from nybble.tools.models import choose, model_options
+from nybble.tools.files import display_name, read_input, write_output
+from nybble.tools.model_options import json_option, model_options
+from nybble.tools.models import choose
 
 
 @dataclass(frozen=True)
@@ -25,19 +24,25 @@ class Perplexity:
     tokens: int
 
 
+def check_window(tokens: int, window: int, context: int) -> None:
+    """Raise NybbleError unless a text of so many tokens has a window that fits the context."""
+    if not 4 <= window <= context:
+        raise NybbleError(f"a window of {window} tokens", accepted=f"4 to {context}, the context")
+    if tokens < window:
+        raise NybbleError(
+            f"the text has {tokens} tokens",
+            accepted=f"at least one window of {window}; --window takes a smaller one",
+        )
+
+
 def perplexity(session: Session, ids: Sequence[int], window: int) -> Perplexity:
     """Score the second half of each whole window of `ids`, each window from an empty context.
 
     The method of llama.cpp's perplexity tool: windows do not overlap, and the first half of each
     only serves as context. Raises NybbleError for a text shorter than one window.
     """
-    if not 4 <= window <= session.context:
-        raise NybbleError(f"a window of {window} tokens", accepted=f"4 to {session.context}")
+    check_window(len(ids), window, session.context)
     starts = range(0, len(ids) - window + 1, window)
-    if not starts:
-        raise NybbleError(
-            f"the text has {len(ids)} tokens", accepted=f"at least one window of {window}"
-        )
     values = [score_window(session, ids[start : start + window]) for start in starts]
     scored = np.concatenate(values)
     return Perplexity(math.exp(float(scored.mean(dtype=np.float64))), len(scored))
@@ -49,36 +54,47 @@ def score_window(session: Session, ids: Sequence[int]) -> npt.NDArray[np.float32
     return session.likelihoods(ids)[len(ids) // 2 :]
 
 
+def read_text(path: str) -> str:
+    """The text of a file; raises NybbleError where it is not UTF-8."""
+    data = read_input(path)
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise NybbleError(
+            f"{display_name(path)}: byte {error.start} is 0x{data[error.start]:02x}, no UTF-8",
+            accepted="a text file in UTF-8",
+        ) from None
+
+
 @click.command(name="eval")
 @click.argument("model")
+@click.option("--text", "file", required=True, help="A UTF-8 text file; - is standard input.")
 @click.option(
-    "--text", "file", required=True, type=click.Path(path_type=Path), help="A UTF-8 text file."
+    "--window", type=click.IntRange(4), default=512, show_default=True, help="Tokens of a window."
 )
-@click.option("--window", type=int, default=512, show_default=True, help="Tokens of a window.")
-@click.option("--tokens", type=click.IntRange(1), help="Use this many tokens of the text at most.")
-@click.option("--json", "json_file", metavar="FILE", help="Write a JSON report; - is stdout.")
+@click.option("--tokens", type=click.IntRange(4), help="Use this many tokens of the text at most.")
+@json_option
 @model_options
 def command(
     model: str,
-    file: Path,
+    file: str,
     window: int,
     tokens: int | None,
     json_file: str | None,
-    activations: str,
+    activations: str | None,
     kv: str | None,
-    context: int,
+    context: int | None,
     isa: str | None,
     threads: int | None,
 ) -> None:
     """Print the perplexity of MODEL on a text."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise NybbleError(f"{file} is no UTF-8 text: {error.reason}") from error
-    folder = choose(model, activations, kv, context, isa).artifact()
-    ids = read_tokenizer(folder).encode(text, add_special_tokens=False)
-    session = Session.load(folder, threads)
-    found = perplexity(session, ids[:tokens], window)
+    text = read_text(file)
+    choice = choose(model, activations, kv, context, isa, threads)
+    ids = choice.tokenizer().encode(text, add_special_tokens=False)[:tokens]
+    check_window(len(ids), window, choice.context)
+    session = Session.load(choice.artifact(), threads)
+    found = perplexity(session, ids, window)
+    session.close()
     report = {"perplexity": found.perplexity, "tokens": found.tokens, "window": window}
     if json_file is not None:
         write_output(json_file, (json.dumps(report) + "\n").encode())

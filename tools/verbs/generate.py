@@ -5,15 +5,15 @@ import resource
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import click
 
 from nybble.backends.cpu.session import Sampling, Session
 from nybble.dialects.errors import NybbleError
-from nybble.frontend.text import Tokenizer, read_tokenizer
+from nybble.frontend.text import Tokenizer
 from nybble.tools.files import write_output
-from nybble.tools.models import choose, model_options
+from nybble.tools.model_options import json_option, model_options
+from nybble.tools.models import choose
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,15 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str, raw: bool) -> list[int]:
         return tokenizer.encode(prompt)
     text = tokenizer.chat([{"role": "user", "content": prompt}])
     return tokenizer.encode(text, add_special_tokens=False)
+
+
+def check_fits(tokens: int, context: int) -> None:
+    """Raise NybbleError for a prompt that is longer than the context."""
+    if tokens > context:
+        raise NybbleError(
+            f"the prompt has {tokens} tokens",
+            accepted=f"up to {context}, the context; --context takes more if the model does",
+        )
 
 
 def generate(
@@ -91,7 +100,7 @@ def generate(
 @click.option("--top-p", type=float, default=1.0, show_default=True, help="1 keeps all tokens.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--raw", is_flag=True, help="Continue the prompt; do not put it in chat form.")
-@click.option("--json", "json_file", metavar="FILE", help="Write a JSON report; - is stdout.")
+@json_option
 @model_options
 def command(
     model: str,
@@ -103,27 +112,31 @@ def command(
     seed: int,
     raw: bool,
     json_file: str | None,
-    activations: str,
+    activations: str | None,
     kv: str | None,
-    context: int,
+    context: int | None,
     isa: str | None,
     threads: int | None,
 ) -> None:
     """Generate text from MODEL: an alias (smollm2), a GGUF file, a Hugging Face folder, or a
     directory of `nybble compile`."""
     sampling = Sampling(temperature, top_k, top_p, seed)
-    folder: Path = choose(model, activations, kv, context, isa).artifact()
-    tokenizer = read_tokenizer(folder)
-    session = Session.load(folder, threads)
+    choice = choose(model, activations, kv, context, isa, threads)
+    # Whatever is wrong with the prompt is said before the model is compiled.
+    tokenizer = choice.tokenizer()
     ids = prompt_ids(tokenizer, prompt, raw)
+    check_fits(len(ids), choice.context)
+    session = Session.load(choice.artifact(), threads)
     answer = generate(session, tokenizer, ids, max_tokens, sampling, json_file is None)
+    used = session.executor.threads
+    session.close()
     report = answer.report()
     if json_file is not None:
         write_output(json_file, (json.dumps(report, ensure_ascii=False) + "\n").encode())
         return
     click.echo(
         f"[{answer.tokens} tokens at {report['decode_tps']} tokens/s, prompt of "
-        f"{answer.prompt_tokens} at {report['prefill_tps']} tokens/s, {session.executor.threads} "
-        f"threads, {report['peak_rss_mb']} MB]",
+        f"{answer.prompt_tokens} at {report['prefill_tps']} tokens/s, {used} threads, "
+        f"{report['peak_rss_mb']} MB]",
         err=True,
     )

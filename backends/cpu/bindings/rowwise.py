@@ -4,6 +4,7 @@ from nybble.backends.cpu.bindings.site import Binding, In, Out, Site, columns, p
 from nybble.backends.cpu.kernels.elementwise import Add, Glu
 from nybble.backends.cpu.kernels.norm import RmsNorm, RmsNormQuantize
 from nybble.backends.cpu.kernels.quantize import Quantize
+from nybble.backends.cpu.weights import digits_of
 from nybble.dialects.fused.ops import GluOp, RmsNormOp
 from nybble.dialects.lowbit.ops import QuantizeOp
 
@@ -38,6 +39,7 @@ def bind_norm_quantize(site: Site) -> Binding:
         group=quantize.result.type.number_format.group,
         offset=norm.unit_offset is not None,
         lanes=site.lanes,
+        digits=digits_of(quantize.result.type.number_format),
     )
     inputs = (In(site.place(norm.input)), In(site.place(norm.weight)))
     return Binding(kernel, (*inputs, *parts(Out, site.result(quantize.result))))
@@ -51,6 +53,7 @@ def bind_quantize(site: Site) -> Binding:
         rows=site.tokens,
         group=quantize.result.type.number_format.group,
         lanes=site.lanes,
+        digits=digits_of(quantize.result.type.number_format),
     )
     place, result = site.place(quantize.input), site.result(quantize.result)
     return Binding(kernel, (In(place), *parts(Out, result)))

@@ -110,11 +110,12 @@ class RmsNormQuantize:
     group: int = 32
     offset: bool = False
     lanes: int = 16
+    digits: int = 1
 
     @property
     def output(self) -> QuantizedRows:
         """The layout written."""
-        return QuantizedRows(self.width, self.rows, self.group, self.lanes)
+        return QuantizedRows(self.width, self.rows, self.group, self.lanes, self.digits)
 
     @property
     def buffers(self) -> list[BufferSpec]:

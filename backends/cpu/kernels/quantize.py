@@ -1,4 +1,4 @@
-"""Quantization of f32 activation rows to int8 with one scale per group.
+"""Quantization of f32 activation rows to one or two 8-bit digits with one scale per group.
 
 The arithmetic is that of `dialects.numpy_ref.quantize` step by step, so the codes are equal bit for
 bit: amax is found on the bit patterns (integer order is magnitude order, and a NaN is largest).
@@ -13,7 +13,7 @@ from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Value
 from nybble.backends.cpu.kernels.loops import for_each_row_part, padded_rows, tree
 from nybble.backends.cpu.kernels.mathlib import round_to_int
 from nybble.backends.cpu.kernels.values import with_element
-from nybble.dialects.numpy_ref.quantize import SMALLEST_AMAX
+from nybble.dialects.numpy_ref.quantize import LARGEST, SMALLEST_AMAX
 
 GROUPS = (32, 64, 128, 256)
 _MAGNITUDE_BITS = 0x7FFFFFFF
@@ -29,15 +29,21 @@ def check_group(width: int, group: int, lanes: int) -> None:
 
 @dataclass(frozen=True)
 class QuantizedRows:
-    """Output rows: q i8 [rows, width], s f32 and z i32 [rows, width / group]."""
+    """Output rows: q i8 [digits, rows, width], s f32 and z i32 [rows, width / group].
+
+    rows are padded; with two digits an integer is 256 * q[0] + q[1].
+    """
 
     width: int
     rows: int
     group: int
     lanes: int = 16
+    digits: int = 1
 
     def __post_init__(self) -> None:
         check_group(self.width, self.group, self.lanes)
+        if self.digits not in LARGEST:
+            raise ValueError(f"{self.digits} digits are none of {', '.join(map(str, LARGEST))}")
 
     @property
     def groups(self) -> int:
@@ -45,29 +51,43 @@ class QuantizedRows:
         return self.width // self.group
 
     @property
+    def plane(self) -> int:
+        """Elements of q that hold one digit."""
+        return padded_rows(self.rows) * self.width
+
+    @property
     def buffers(self) -> list[BufferSpec]:
         """q, s, z."""
         rows = padded_rows(self.rows)
         return [
-            BufferSpec("q", rows * self.width, i8),
+            BufferSpec("q", self.digits * self.plane, i8),
             BufferSpec("s", rows * self.groups, f32),
             BufferSpec("z", rows * self.groups, i32),
         ]
 
     def write_group(self, b: KernelBuilder, row: Value, group: Value, values: list[Value]) -> None:
         """Quantize the vectors of one group and store its codes, scale and sum."""
+        largest = float(LARGEST[self.digits])
         amax = largest_magnitude(b, values)
         tiny = amax < float(SMALLEST_AMAX)
-        scale = b.select(tiny, b.const(0.0, f32), amax / 127.0)
-        inverse = b.select(tiny, b.const(0.0, f32), 127.0 / amax)
+        scale = b.select(tiny, b.const(0.0, f32), amax / largest)
+        inverse = b.select(tiny, b.const(0.0, f32), largest / amax)
         factor = b.broadcast(inverse, self.lanes)
-        codes = [round_to_int(b, v * factor) for v in values]
+        integers = [round_to_int(b, v * factor) for v in values]
         at_group = row * self.groups + group
-        for i, code in enumerate(codes):
+        for i, integer in enumerate(integers):
             at = row * self.width + group * self.group + i * self.lanes
-            b.buffer("q").vstore(b.trunc(code, i8), at)
+            self._write_digits(b, integer, at)
         b.buffer("s").store(scale, at_group)
-        b.buffer("z").store(b.reduce("add", tree(codes, lambda x, y: x + y)), at_group)
+        b.buffer("z").store(b.reduce("add", tree(integers, lambda x, y: x + y)), at_group)
+
+    def _write_digits(self, b: KernelBuilder, integer: Value, at: Value) -> None:
+        if self.digits == 1:
+            b.buffer("q").vstore(b.trunc(integer, i8), at)
+            return
+        high = (integer + 128) >> 8
+        b.buffer("q").vstore(b.trunc(high, i8), at)
+        b.buffer("q").vstore(b.trunc(integer - high * 256, i8), at + self.plane)
 
     def write_groups(
         self,
@@ -97,11 +117,12 @@ class Quantize:
     rows: int
     group: int = 32
     lanes: int = 16
+    digits: int = 1
 
     @property
     def output(self) -> QuantizedRows:
         """The layout written."""
-        return QuantizedRows(self.width, self.rows, self.group, self.lanes)
+        return QuantizedRows(self.width, self.rows, self.group, self.lanes, self.digits)
 
     @property
     def buffers(self) -> list[BufferSpec]:

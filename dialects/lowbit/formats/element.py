@@ -8,6 +8,7 @@ T is `c - zero_point` if `table` is None, else `table[c]`. Elements with a table
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
@@ -165,6 +166,29 @@ class Ternary(Element):
     @property
     def zero_point(self) -> int:
         return 1
+
+
+@dataclass(frozen=True)
+class TwoDigits(Element):
+    """Signed integers of two 8-bit digits, `256 * high + low`, for activations.
+
+    Both digits are in -128 .. 127, and `high` in -127 .. 127, so that a product with a low-bit
+    weight is two 8-bit dot products. A value has no single code of 8 bits.
+    """
+
+    LARGEST: ClassVar[int] = 127 * 256
+
+    @property
+    def spell(self) -> str:
+        return "i8x2"
+
+    @property
+    def bits(self) -> int:
+        return 16
+
+    @property
+    def has_codes(self) -> bool:
+        return False
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from nybble.dialects.lowbit.formats.element import (
     EntropyCoded,
     PlainFloat,
     Ternary,
+    TwoDigits,
     Uniform,
 )
 from nybble.dialects.lowbit.formats.errors import FormatError
@@ -58,6 +59,7 @@ _FIXED: dict[str, Element] = {
     "f16": PlainFloat("f16"),
     "bf16": PlainFloat("bf16"),
     "bf16.huffman": EntropyCoded(),
+    "i8x2": TwoDigits(),
     "ternary": Ternary(),
     **{name: Codebook(name, values) for name, values in TABLES.items()},
 }

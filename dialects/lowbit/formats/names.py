@@ -2,7 +2,7 @@
 
 Adding a format whose parts exist is one row here. Beside the rows, three patterns are names:
 `wN[gG][z|m]` (uniform weights: symmetric, stored integer zero, stored minimum), `aN[gG]`
-(activations: narrow signed integers, f32 scale) and `bitmodN[gG]`.
+(activations: narrow signed integers, f32 scale; `a16` has two 8-bit digits) and `bitmodN[gG]`.
 """
 
 import re
@@ -52,11 +52,12 @@ SPELLED = {spelling: name for name, spelling in NAMED.items()}
 BITMOD_SPECIALS = {3: "3.0,-3.0,6.0,-6.0", 4: "5.0,-5.0,8.0,-8.0"}
 PATTERNS = "wN[gG][z|m], aN[gG], bitmodN[gG]"
 
-_PATTERN = re.compile(r"(w|a|bitmod)([1-9])(?:g([1-9][0-9]{0,6}))?([zm]?)")
+_PATTERN = re.compile(r"(w|a|bitmod)([1-9]|16)(?:g([1-9][0-9]{0,6}))?([zm]?)")
 _LONG_UNIFORM = re.compile(
     r"(?P<kind>[iu]|bip)(?P<n>[1-8])(?P<narrow>\.narrow)?:g=(?P<g>row|[0-9]+)"
     r":s=(?P<s>f16|f32)(?::z=(?P<z>min\.f16|int\.u[1-8]))?"
 )
+_LONG_DIGITS = re.compile(r"i8x2:g=(row|[0-9]+):s=f32")
 _LONG_BITMOD = re.compile(r"bitmod([34])\[(.*)\]:g=(row|[0-9]+):s=f16")
 
 
@@ -69,10 +70,12 @@ def expand(spec: str) -> str:
         return spec
     kind, bits, group, zero = match.groups()
     grouped = f"g={group or 'row'}"
+    if zero and kind != "w":
+        return spec
+    if bits == "16":
+        return f"i8x2:{grouped}:s=f32" if kind == "a" else spec
     if kind == "w":
         return _expand_weight(bits, grouped, zero)
-    if zero:
-        return spec
     if kind == "a":
         return f"i{bits}.narrow:{grouped}:s=f32"
     specials = BITMOD_SPECIALS.get(int(bits))
@@ -104,6 +107,9 @@ def _candidates(spelling: str) -> tuple[str, ...]:
     if bitmod is not None:
         bits, _, group = bitmod.groups()
         return (f"bitmod{bits}", f"bitmod{bits}g{group}")
+    digits = _LONG_DIGITS.fullmatch(spelling)
+    if digits is not None:
+        return ("a16", f"a16g{digits[1]}")
     match = _LONG_UNIFORM.fullmatch(spelling)
     if match is None:
         return ()

@@ -15,7 +15,7 @@ from nybble.dialects.lowbit.formats.codec import (
 )
 from nybble.dialects.lowbit.formats.corrections import attach, prune
 from nybble.dialects.lowbit.formats.description import Description
-from nybble.dialects.lowbit.formats.element import EntropyCoded
+from nybble.dialects.lowbit.formats.element import EntropyCoded, TwoDigits
 from nybble.dialects.lowbit.formats.errors import FormatError
 from nybble.dialects.lowbit.formats.fitting import ideal_scale, value_range
 from nybble.dialects.lowbit.formats.ggml_rounding import ROUNDINGS
@@ -31,6 +31,7 @@ from nybble.dialects.lowbit.formats.structure import LowRank, NOfM, Outliers
 from nybble.dialects.lowbit.formats.table_element import Grid
 from nybble.dialects.lowbit.formats.trees import can_be_negative, store_tree
 from nybble.dialects.lowbit.formats.weight import TreeParts, Weight
+from nybble.dialects.numpy_ref.quantize import dequantize_rows, quantize_rows
 
 _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 
@@ -54,6 +55,8 @@ def quantize(description: Description, values: F32) -> Weight:
         return empty_weight(description, rows)
     size = description.group_size(cols)
     groups = values.reshape(rows, cols // size, size)
+    if isinstance(description.element, TwoDigits):
+        return _round_to_digits(description, groups)
     return attach(description, _quantize_groups(description, groups), values)
 
 
@@ -76,6 +79,14 @@ def _check_quantizable(description: Description) -> None:
             f"quantizing to '{description.spec}' is not supported because of its {reason}",
             accepted="dense or NofM formats with codes, corrected by outliers or low rank at most",
         )
+
+
+def _round_to_digits(description: Description, groups: F32) -> Weight:
+    """Multiples of the largest magnitude / 32512, with the arithmetic of `numpy_ref.quantize`."""
+    rows, count, size = groups.shape
+    rounded = quantize_rows(groups.reshape(rows, count * size), size, digits=2)
+    nothing = np.zeros((rows, 0), np.float32)
+    return Weight(description.spec, None, nothing, values=dequantize_rows(rounded.q, rounded.s))
 
 
 def _quantize_groups(description: Description, groups: F32) -> Weight:

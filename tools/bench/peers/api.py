@@ -53,12 +53,11 @@ class ModelRunner(Protocol):
 
 
 class TunableModel(Protocol):
-    """A model of a peer, with settings that make the peer faster or slower.
+    """A model of a peer, with settings that make the peer faster or slower."""
 
-    choices: dimension -> values, the first being the peer's own default.
-    """
-
-    choices: Choices
+    def choices(self, prompt: bool) -> Choices:
+        """The settings that matter to a prompt, or to decoding; its own defaults come first."""
+        ...
 
     def runner(self, threads: int, context: int, setting: Setting) -> ModelRunner:
         """The model under one setting. Raises UnavailableError."""

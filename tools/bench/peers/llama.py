@@ -68,10 +68,13 @@ class _Model:
     def __init__(self, path: Path, thread: OwnThread, note: Note) -> None:
         self._path, self._thread = path, thread
         self._loaded: dict[str, LlamaModel] = {}
-        self.choices: Choices = {
-            "buffers": thread.run(_model_buffers, path, note),
+        self._buffers = thread.run(_model_buffers, path, note)
+
+    def choices(self, prompt: bool) -> Choices:
+        return {
+            "buffers": self._buffers,
             "flash": FLASH,
-            "batch": BATCHES,
+            "batch": BATCHES if prompt else BATCHES[:1],
         }
 
     def runner(self, threads: int, context: int, setting: Setting) -> ModelRunner:

@@ -7,7 +7,7 @@ writes the outputs. A slot is one tile of one part: a gated pair takes two.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xdsl.dialects.func import FuncOp
@@ -15,6 +15,7 @@ from xdsl.dialects.func import FuncOp
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i8
 from nybble.backends.cpu.kernels.matmul.epilogue import FLOATS, Epilogue
+from nybble.backends.cpu.kernels.matmul.parts import for_each_run
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.kernels.matmul.weights import SUBTILES, divisor
 from nybble.backends.cpu.packing import LANES, TILE
@@ -106,10 +107,7 @@ class Gemm:
     def __init__(self, spec: MatmulSpec, product: Product):
         self.spec = spec
         self.product = product
-        self.parts: list[tuple[int, ...]] = (
-            [(0, 1)] if spec.glu else [(i,) for i in range(len(spec.rows))]
-        )
-        self.slots = product.tiles.tiles * len(self.parts[0])
+        self.slots = product.tiles.tiles * len(spec.joined[0])
         self.scratch = Scratch()
         rows = -(-spec.tokens // product.tiles.tokens) * product.tiles.tokens
         self.sums_at = self.scratch.take(rows * self.slots * TILE * 4)
@@ -123,26 +121,13 @@ class Gemm:
         self.b, self.sums = b, Sums(buffer, self.slots)
         with b.if_(b.n > 0):
             self.product.begin(b, own)
-            self._for_each_run(self._run)
+            for_each_run(b, self.spec, self.product.tiles.tiles, self._run)
             self.product.end()
         return b.finish()
 
     def _sum_count(self) -> int:
         tokens = self.product.tiles.tokens
         return -(-self.spec.tokens // tokens) * tokens * self.slots * TILE
-
-    def _for_each_run(self, body: Callable[[tuple[int, ...], Value, Value], None]) -> None:
-        """Run `body(parts, first tile, tiles)` over this thread's tiles, a few at a time."""
-        b, step = self.b, self.product.tiles.tiles
-        counts = [self.spec.layouts[parts[0]].tiles for parts in self.parts]
-        lo, hi = b.partition(sum(counts))
-        first = 0
-        for parts, count in zip(self.parts, counts, strict=True):
-            start = b.min(b.max(lo, first), first + count) - first
-            stop = b.min(b.max(hi, first), first + count) - first
-            with b.for_(start, stop, step) as run:
-                body(parts, run.iv, b.min(stop - run.iv, step))
-            first += count
 
     def _run(self, parts: tuple[int, ...], tile: Value, tiles: Value) -> None:
         """All columns of a few tiles, then their epilogue."""

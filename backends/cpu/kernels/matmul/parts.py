@@ -6,18 +6,30 @@ from nybble.backends.cpu.kernels.builder import KernelBuilder, Value
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 
 
+def for_each_run(
+    b: KernelBuilder,
+    spec: MatmulSpec,
+    most: int,
+    body: Callable[[tuple[int, ...], Value, Value], None],
+) -> None:
+    """Run `body(parts, tile, count)` over this thread's tiles, at most `most` at a time.
+
+    `parts` are those whose tiles make one output: see `MatmulSpec.joined`.
+    """
+    counts = [spec.layouts[parts[0]].tiles for parts in spec.joined]
+    lo, hi = b.partition(sum(counts))
+    first = 0
+    for parts, count in zip(spec.joined, counts, strict=True):
+        # indices are unsigned: clamp before subtracting
+        start = b.min(b.max(lo, first), first + count) - first
+        stop = b.min(b.max(hi, first), first + count) - first
+        with b.for_(start, stop, most) as run:
+            body(parts, run.iv, b.min(stop - run.iv, most) if most > 1 else b.const(1))
+        first += count
+
+
 def for_each_tile(
     b: KernelBuilder, spec: MatmulSpec, body: Callable[[tuple[int, ...], Value], None]
 ) -> None:
-    """Run `body(parts, tile)` for this thread's tiles; `parts` is (0, 1) with a gate, else one."""
-    groups = [(0, 1)] if spec.glu else [(i,) for i in range(len(spec.rows))]
-    tiles = [spec.layouts[parts[0]].tiles for parts in groups]
-    lo, hi = b.partition(sum(tiles))
-    first = 0
-    for parts, count in zip(groups, tiles, strict=True):
-        # max and min on what may be negative: indices are unsigned, so clamp before subtracting
-        start = b.min(b.max(lo, first), first + count) - first
-        stop = b.min(b.max(hi, first), first + count) - first
-        with b.for_(start, stop) as loop:
-            body(parts, loop.iv)
-        first += count
+    """Run `body(parts, tile)` for each of this thread's tiles."""
+    for_each_run(b, spec, 1, lambda parts, tile, _: body(parts, tile))

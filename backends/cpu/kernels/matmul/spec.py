@@ -112,6 +112,11 @@ class MatmulSpec:
         return tuple(self.weight.layout(rows, self.cols) for rows in self.rows)
 
     @property
+    def joined(self) -> tuple[tuple[int, ...], ...]:
+        """For each output, the parts that make it: both with a gate, else one."""
+        return ((0, 1),) if self.glu else tuple((i,) for i in range(len(self.rows)))
+
+    @property
     def outputs(self) -> tuple[int, ...]:
         """Columns of each output."""
         return self.rows[:1] if self.glu else self.rows

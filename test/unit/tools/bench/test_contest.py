@@ -9,7 +9,7 @@ from nybble.tools.bench.contest import (
     Phase,
     external_entry,
     our_entry,
-    peer_entry,
+    peer_entries,
 )
 from nybble.tools.bench.machine import Cache, Host
 from nybble.tools.bench.model import best_peers
@@ -46,7 +46,8 @@ class Runner:
 class Model:
     """A peer's model that is fastest with flash off."""
 
-    choices = {"flash": (True, False)}  # noqa: RUF012
+    def choices(self, prompt):
+        return {"flash": (True, False)}
 
     def __init__(self):
         self.runners = []
@@ -66,7 +67,7 @@ def contest():
 
 def test_prefill_row(contest):
     ours, model, phase = Runner(0.01), Model(), Phase("prefill", 1)
-    entries = [our_entry(ours), peer_entry("p", "q4_0", model, phase, contest)]
+    entries = [our_entry(ours), *peer_entries("p", "q4_0", model, phase, contest)]
     (row,) = contest.rows(phase, entries)
     assert row.keys() >= KEYS
     assert (row["ours_tps"], row["peer_tps"]) == pytest.approx((100, 50))
@@ -89,7 +90,7 @@ def test_decode_starts_at_its_depth_and_goes_on_with_the_text(contest):
 
 def test_without_ours_the_peers_are_still_measured(contest):
     phase = Phase("prefill", 1)
-    (row,) = contest.rows(phase, [peer_entry("p", "same", Model(), phase, contest)])
+    (row,) = contest.rows(phase, peer_entries("p", "same", Model(), phase, contest))
     assert row["peer_tps"] == pytest.approx(50)
     assert (row["ours_tps"], row["speedup"], row["roof_fraction"]) == (None, None, None)
 
@@ -97,7 +98,7 @@ def test_without_ours_the_peers_are_still_measured(contest):
 def test_what_tuning_found_serves_for_perplexity(contest):
     model = Model()
     assert contest.setting("p", "same", model) == {"flash": True}
-    peer_entry("p", "same", model, Phase("prefill", 1), contest)
+    peer_entries("p", "same", model, Phase("prefill", 1), contest)
     assert contest.setting("p", "same", model) == {"flash": False}
 
 

@@ -71,6 +71,33 @@ def test_fused_norm_is_norm_then_quantize(run, rng, group, rows, n, threads, off
     check(run(fused, n=n, threads=threads, x=x, w=w), normed.reshape(n, 640), group)
 
 
+@pytest.mark.parametrize("rows", [1, 5])
+def test_two_digits(run, rng, rows):
+    x = rng.standard_normal((rows, 128)).astype(np.float32) * 7
+    x[0, :32] = 0
+    kernel = Quantize(128, rows, 64, digits=2)
+    out, want = run(kernel, n=rows, x=x), quantize_rows(x, 64, digits=2)
+    planes = out["q"].reshape(2, -1)[:, : x.size].reshape(2, rows, 128)
+    np.testing.assert_array_equal(planes, want.q)
+    np.testing.assert_array_equal(out["s"][: want.s.size], want.s.reshape(-1))
+    np.testing.assert_array_equal(out["z"][: want.z.size], want.z.reshape(-1))
+    step = np.repeat(want.s, 64, axis=1)
+    assert np.all(np.abs(dequantize_rows(want.q, want.s) - x) <= 0.51 * step)
+
+
+def test_the_low_digit_always_fits():
+    x = np.arange(-32512, 32513, dtype=np.float32)
+    x = np.concatenate([x, np.zeros(-len(x) % 32, np.float32)])[None]
+    x[0, ::32] = 32512
+    codes = quantize_rows(x, 32, digits=2).q
+    np.testing.assert_array_equal(256 * codes[0].astype(int) + codes[1], x)
+
+
+def test_three_digits_are_refused():
+    with pytest.raises(ValueError, match="3 digits are none of 1, 2"):
+        Quantize(64, 1, digits=3).build("kernel")
+
+
 def test_dequantized_error_is_half_a_step(run, rng):
     x = rng.standard_normal((4, 256)).astype(np.float32)
     out = run(Quantize(256, 4, 64), n=4, x=x)
