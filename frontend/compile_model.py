@@ -129,7 +129,7 @@ class ModelCompiler:
             return
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{stage}.mlir").write_text(f"{module}\n")
+            (folder / f"{stage}.mlir").write_text(str(module) + "\n")
         except OSError as error:
             raise NybbleError(f"cannot write stages to {folder}: {error.strerror}") from error
 

@@ -129,7 +129,8 @@ class ModuleCompiler:
         self.stages["operators"] = str(module) + "\n"
         interface = self._interface()
         weights = self._weight_types()
-        options = {**self.options.pass_options(), "chunk": 1}
+        mode = self.options.activations  # the same for one token and for many
+        options = {**self.options.pass_options(), "chunk": 1, "prefill": mode}
         reasons = ""
         for stage in STAGES:
             self.progress(f"stage {stage.name}")

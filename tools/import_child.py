@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,37 +35,53 @@ def import_in_child(checkpoint: Checkpoint, context: int, kv: str) -> ModelGraph
             accepted="pip install 'nybble[torch]', or a directory of `nybble compile`",
         )
     with tempfile.TemporaryDirectory(prefix="nybble-import-") as folder:
-        request = {
-            "path": str(checkpoint.path),
-            "context": context,
-            "kv": kv,
-            "folder": folder,
-            "parent": os.getpid(),
-        }
-        child = subprocess.run(
-            [sys.executable, "-P", "-m", "nybble.tools.import_child"],
-            input=json.dumps(request).encode(),
-            capture_output=True,
-            check=False,
-        )
-        _raise_for(child)
+        request = {"path": str(checkpoint.path), "context": context, "kv": kv, "folder": folder}
+        _ask(request)
         return ModelGraph.load(Path(folder))
 
 
-def _raise_for(child: subprocess.CompletedProcess[bytes]) -> None:
+def _ask(request: dict[str, str | int]) -> None:
+    """Have a child do a request. Its standard input stays open until it is done: see `_watch`."""
+    command = [sys.executable, "-P", "-m", "nybble.tools.import_child"]
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+        ) as child,
+    ):
+        assert child.stdin is not None
+        assert child.stdout is not None
+        with suppress(BrokenPipeError):
+            child.stdin.write(json.dumps(request).encode() + b"\n")
+            child.stdin.flush()
+        answer = child.stdout.read().splitlines()[-1:]
+        child.wait()
+        log.seek(0)
+        _raise_for(answer, log.read(), child.returncode)
+
+
+def _raise_for(answer: list[bytes], log: bytes, code: int) -> None:
     try:
-        answer = json.loads(child.stdout.splitlines()[-1])
-        message, accepted = answer["message"], answer["accepted"]
+        found = json.loads(answer[0])
+        message, accepted = found["message"], found["accepted"]
     except (ValueError, IndexError, KeyError, TypeError):
-        last = child.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise RuntimeError(f"the import ended with {child.returncode}: {last}") from None
+        last = log.decode(errors="replace").strip().splitlines()[-1:]
+        raise RuntimeError(f"the import ended with {code}: {last}") from None
     if message:
         raise ImportFailedError(message, accepted=accepted)
 
 
+def _watch(folder: str) -> None:
+    """Wait for the end of standard input, which is that of the parent; then clean up and leave."""
+    sys.stdin.read()
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
+
+
 def main() -> None:
     """Answer the one request on standard input."""
-    request = json.load(sys.stdin)
+    request = json.loads(sys.stdin.readline())
+    threading.Thread(target=_watch, args=(request["folder"],), daemon=True).start()
     answer: dict[str, str | None] = {"message": None, "accepted": None}
     try:
         from nybble.frontend.pytorch.import_model import import_model
@@ -73,10 +91,9 @@ def main() -> None:
         graph.save(Path(request["folder"]))
     except NybbleError as error:
         answer = {"message": error.message, "accepted": error.accepted}
-    if os.getppid() != request["parent"]:  # it was killed, and nobody else will clean up
-        shutil.rmtree(request["folder"], ignore_errors=True)
-        return
     sys.stdout.write("\n" + json.dumps(answer) + "\n")
+    sys.stdout.flush()
+    os._exit(0)  # at once: the watching thread would hold the interpreter's end up
 
 
 if __name__ == "__main__":

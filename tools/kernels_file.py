@@ -70,7 +70,7 @@ def compile_kernels(module: ModuleOp) -> dict[str, bytes]:
 
 
 def _dump(module: ModuleOp, stage: str) -> dict[str, bytes]:
-    return {f"{stage}.mlir": f"{module}\n".encode()}
+    return {f"{stage}.mlir": f"{module!s}\n".encode()}
 
 
 def _is_caller(function: func.FuncOp) -> bool:

@@ -78,7 +78,7 @@ from nybble.backends.cpu.bindings.site import Binding, In, Out, Slot
 from nybble.backends.cpu.bindings.table import bind
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.loops import padded_rows
-from nybble.backends.cpu.weights import layout_of
+from nybble.backends.cpu.weights import digits_of, layout_of
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.locations import location_of

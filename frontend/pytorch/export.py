@@ -113,7 +113,8 @@ def export_part(part: Part, max_tokens: int = 2) -> ExportedProgram:
 def _inputs_first(graph: fx.Graph, count: int) -> None:
     """Move the last `count` placeholders, the inputs, before the parameters."""
     holders = [node for node in graph.nodes if node.op == "placeholder"]
-    for node in holders[len(holders) - count :]:
+    inputs = holders[len(holders) - count :]
+    for node in inputs if len(inputs) < len(holders) else ():
         holders[0].prepend(node)
 
 

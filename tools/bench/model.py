@@ -33,6 +33,7 @@ from nybble.tools.bench.model_work import model_work
 from nybble.tools.bench.options import ModelOptions
 from nybble.tools.bench.ours_model import OurModel
 from nybble.tools.bench.peers.api import REGISTRY, Note, Peer, TunableModel
+from nybble.tools.bench.peers.llama_bench import Job, run_external
 from nybble.tools.bench.peers.requantize import requantized
 from nybble.tools.bench.report import Column, Report, Row
 
@@ -75,6 +76,7 @@ class _Measurement:
         ids = tokenizer_of(checkpoint).encode(sample, add_special_tokens=False)
         with ExitStack() as held:
             files = self._files(checkpoint)
+            self._try_externals(files)
             models = self._models(held, peers, files)
             ours = self._ours()
             contest = Contest(
@@ -127,6 +129,13 @@ class _Measurement:
             except NybbleError as reason:
                 self._note(f"type {name}: {reason}")
         return found
+
+    def _try_externals(self, files: Mapping[str, Path]) -> None:
+        """A short job for each program: what does not work is told before minutes pass."""
+        for external in self.options.externals:
+            for path in files.values():
+                self.progress(f"trying {external.name}")
+                run_external(external, Job(path, max(self.options.threads), prompt=1))
 
     def _models(
         self, held: ExitStack, peers: Mapping[str, Peer], files: Mapping[str, Path]

