@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, overload
 from nybble.backends.cache import Cache
 from nybble.backends.cpu.host import thread_count
 from nybble.dialects.errors import NybbleError, UnknownNameError
-from nybble.frontend.compile_model import CompileOptions
+from nybble.frontend.compile_model import DECODE_MODES, CompileOptions
 from nybble.frontend.compile_module import compile_module
 from nybble.frontend.compiled import Compiled
 from nybble.frontend.compiled_model import CompiledModel, compile_model
 from nybble.frontend.compiled_module import CompiledModule
 from nybble.frontend.lower_module import Lowered, lower_module
-from nybble.passes.select_dataflow import check_mode
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -87,7 +86,8 @@ def compile(
     which is taken in eval mode and needs example_inputs: tensors of the shapes and dtypes that
     every call will have. Layers quantized by `quantize` keep their formats, other Linear layers
     compute in f32.
-    activations: "i8" (of products on integer codes, in groups) or "f32". threads: the most that
+    activations: how products on integer codes see them: "i8" (integers, or what is as fast and
+    more precise), "i8-only", "i16", or "f32" (exact); see CompileOptions. threads: the most that
     will run it, all processors by default. isa: level of `nybble.backends.cpu.isa`, this host's
     by default. context, kv: tokens and element type of a language model's cache.
     cache: a folder that keeps kernels between runs. progress: told what is being done.
@@ -95,7 +95,10 @@ def compile(
     """
     if target not in TARGETS:
         raise UnknownNameError(f"unknown target '{target}'", accepted=", ".join(TARGETS))
-    check_mode(activations)
+    if activations not in DECODE_MODES:
+        raise NybbleError(
+            f"unknown activation mode '{activations}'", accepted=", ".join(DECODE_MODES)
+        )
     count = thread_count() if threads is None else threads
     if not 1 <= count <= 64:
         raise NybbleError(f"{count} threads", accepted="1 to 64")

@@ -13,6 +13,7 @@ from nybble.backends.cache import Cache
 from nybble.backends.cpu import isa as levels
 from nybble.backends.cpu.artifact_writer import save
 from nybble.backends.cpu.codegen import compile_module, compile_modules
+from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.machine import cpu_flags, native
 from nybble.backends.cpu.plan import Json
 from nybble.backends.cpu.runner import EXTERNALS, runner_module
@@ -31,8 +32,14 @@ from nybble.passes.stages import STAGES, stages_between
 Importer = Callable[[Checkpoint, int, str], ModelGraph]
 """From a checkpoint, the context in tokens and the cache's type to the model at stage `import`."""
 
-KV_OF_MODE = {"i8": "f16", "f32": "f32"}
+KV_OF_MODE = {"i8": "f16", "i8-only": "f16", "i16": "f16", "f32": "f32"}
 """The type of the key-value cache that goes with a mode of activations."""
+
+DECODE_MODES = {"i8": "i16", "i8-only": "i8", "i16": "i16", "f32": "f32"}
+"""What `select-dataflow` makes of a mode where a step brings one token.
+
+Memory bounds those steps, so a second digit costs nothing there.
+"""
 
 
 def _nothing(message: str) -> None:
@@ -43,7 +50,8 @@ def _nothing(message: str) -> None:
 class CompileOptions:
     """What a compilation may choose.
 
-    activations: "i8" or "f32". kv: type of the cache, None for the mode's own. context: tokens
+    activations: "i8" is products of integers, or what is as fast and more precise; "i8-only" is 8
+    bits everywhere, "i16" is 16 bits everywhere, "f32" is exact. kv: type of the cache, None for the mode's own. context: tokens
     that a text may have. chunk: tokens of a prefill step. threads: the most that will run it.
     isa: level of `backends.cpu.isa`, None for the host's. dump: a folder for the IR of each stage.
     """
@@ -59,14 +67,20 @@ class CompileOptions:
     def pass_options(self) -> Mapping[str, Option]:
         """The options that passes know by these names."""
         level = levels.get(self.isa) if self.isa else levels.detect(cpu_flags())
-        rounds = self.activations == "i8" and level.tiles
         return {
-            "activations": self.activations,
-            "prefill": "bf16" if rounds else self.activations,
+            "activations": DECODE_MODES[self.activations],
+            "prefill": self.prefill_mode(level),
             "chunk": min(self.chunk, self.context),
             "threads": self.threads,
             "isa": level.name,
         }
+
+
+    def prefill_mode(self, level: Isa) -> str:
+        """What `select-dataflow` makes of the mode where a step brings many tokens."""
+        if self.activations == "i8-only":
+            return "i8"
+        return "bf16" if self.activations == "i8" and level.tiles else self.activations
 
 
 @dataclass(frozen=True)

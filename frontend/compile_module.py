@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache as memoized
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,7 +47,7 @@ STAGES = (
     SCHEDULED,
     LOWERED,
 )
-"""The stages of a module after `operators`; those of a language model are `passes.stages.STAGES`."""
+"""The stages of a module after `operators`."""
 
 
 def compile_module(
@@ -70,13 +71,14 @@ def compile_module(
 def _checked(
     module: object, example_inputs: "Sequence[Tensor] | None"
 ) -> "tuple[nn.Module, Sequence[Tensor]]":
-    try:
-        import torch
-        import torch_mlir  # noqa: F401
-    except ImportError as error:
+    missing = [name for name in ("torch", "torch_mlir") if find_spec(name) is None]
+    if missing:
         raise NybbleError(
-            f"compiling a PyTorch module needs {error.name}", accepted="pip install 'nybble[torch]'"
-        ) from None
+            f"compiling a PyTorch module needs {', '.join(missing)}",
+            accepted="pip install 'nybble[torch]'",
+        )
+    import torch
+
     if not isinstance(module, torch.nn.Module):
         raise NybbleError(
             f"cannot compile a {type(module).__name__}",
@@ -129,8 +131,8 @@ class ModuleCompiler:
         self.stages["operators"] = str(module) + "\n"
         interface = self._interface()
         weights = self._weight_types()
-        mode = self.options.activations  # the same for one token and for many
-        options = {**self.options.pass_options(), "chunk": 1, "prefill": mode}
+        options = {**self.options.pass_options(), "chunk": 1}
+        options["prefill"] = options["activations"]  # the same on every machine
         reasons = ""
         for stage in STAGES:
             self.progress(f"stage {stage.name}")
@@ -250,4 +252,6 @@ def signature_of(buffer: str, value: SSAValue) -> Signature:
     dtype = ELEMENTS.get(str(type_.element_type)) if isinstance(type_, TensorType) else None
     if dtype is None or not isinstance(type_, TensorType):
         raise NybbleError(f"a tensor of type {type_}", accepted=", ".join(ELEMENTS))
+    if 0 in type_.get_shape():
+        raise NybbleError(f"{buffer} has no elements: {type_}", accepted="tensors that have some")
     return Signature(buffer, tuple(type_.get_shape()), np.dtype(dtype).name)

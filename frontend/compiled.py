@@ -12,6 +12,7 @@ from xdsl.dialects.builtin import ModuleOp
 from nybble.backends.cpu.artifact import open_artifact
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp
+from nybble.passes.stages import STAGES
 
 STAGES_FOLDER = "stages"
 """The IR of each stage lies beside an artifact's files, to be read by people."""
@@ -95,7 +96,8 @@ class Notes:
     @staticmethod
     def read(folder: Path) -> "Notes":
         """What `write` wrote; empty if there is nothing."""
-        stages = {path.stem: path.read_text() for path in sorted(folder.glob("*.mlir"))}
+        files = {stage.name: folder / f"{stage.name}.mlir" for stage in STAGES}
+        stages = {name: path.read_text() for name, path in files.items() if path.is_file()}
         reasons = folder / REASONS_FILE
         return Notes(stages, reasons.read_text() if reasons.is_file() else "")
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nybble.backends.cache import Cache
+from nybble.backends.cpu.artifact import MANIFEST
 from nybble.backends.cpu.session import Sampling, Session
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.parsing import parse_module
@@ -54,7 +55,12 @@ class CompiledModel(Compiled):
         return "".join(self.stream(prompt, max_tokens, sampling, raw=raw))
 
     def stream(
-        self, prompt: str, max_tokens: int = 128, sampling: Sampling | None = None, *, raw: bool = False
+        self,
+        prompt: str,
+        max_tokens: int = 128,
+        sampling: Sampling | None = None,
+        *,
+        raw: bool = False,
     ) -> Iterator[str]:
         """The answer piece by piece, as it is generated.
 
@@ -103,7 +109,7 @@ class CompiledModel(Compiled):
 
     def _write(self, directory: Path) -> None:
         target = directory.absolute()
-        if target.exists() and not (target / "manifest.json").is_file() and any(target.iterdir()):
+        if target.exists() and not (target / MANIFEST).is_file() and any(target.iterdir()):
             raise NybbleError(f"{directory} is not empty", accepted="a new or empty directory")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)

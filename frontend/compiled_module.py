@@ -155,5 +155,3 @@ def _as_tensor(array: Array) -> object:
     import torch
 
     return torch.from_numpy(array)
-
-

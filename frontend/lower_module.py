@@ -22,6 +22,7 @@ from xdsl.rewriter import Rewriter
 
 from nybble.backends.cpu.linalg_math import fault_of
 from nybble.dialects.errors import NybbleError
+from nybble.dialects.locations import location_of
 from nybble.dialects.registry import make_context
 from nybble.frontend.graph import Argument, Role
 from nybble.passes.convert_linear_to_mpgemm import ConvertLinearToMPGemm
@@ -36,12 +37,12 @@ ELEMENTS: Mapping[str, npt.DTypeLike] = {
     "f32": np.float32,
     "f64": np.float64,
     "i1": np.bool_,
-    "i8": np.uint8,
     "i32": np.int32,
     "i64": np.int64,
 }
-"""Element types that code is generated for, and numpy's name of each."""
-SCALARS = {*ELEMENTS, "index"}
+"""Element types that a module may take, give and hold, and numpy's of each."""
+SCALARS = {*ELEMENTS, "i8", "index"}
+"""Types that it may compute with; of bytes MLIR does not say whether they have a sign."""
 
 
 def unsupported(op: Operation) -> str | None:
@@ -101,13 +102,24 @@ def lower_module(module: "nn.Module", example_inputs: Sequence["Tensor"]) -> Low
     source = import_module(module, example_inputs)
     operators = source.module()
     ConvertLinearToMPGemm().apply(make_context(), operators)
+    _refuse_checks(operators)
     constants = lift_constants(operators)
     operators.verify()
     FORM.check(operators, "operators")
     lifted = [Argument(name, Role.CONSTANT, name) for name in constants]
-    return Lowered(
-        operators, source, (*source.arguments, *lifted), {**source.weights, **constants}
-    )
+    return Lowered(operators, source, (*source.arguments, *lifted), {**source.weights, **constants})
+
+
+def _refuse_checks(module: ModuleOp) -> None:
+    """Raise NybbleError where a module looks up rows by numbers that only a run knows."""
+    for op in module.walk():
+        if op.name == "cf.assert":
+            raise NybbleError(
+                "the module indexes by the values of a tensor (an embedding, x[i], gather), whose "
+                "bounds generated code does not check ('cf.assert')",
+                location=location_of(op),
+                accepted="look-ups outside of the compiled module",
+            )
 
 
 def lift_constants(module: ModuleOp) -> dict[str, npt.NDArray[np.generic]]:

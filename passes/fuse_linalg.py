@@ -222,7 +222,7 @@ def build(group: Group, replaced: dict[SSAValue, SSAValue]) -> KernelOp:
             owner = value.owner
             raise NybbleError(
                 f"a value of type {value.type} goes from one kernel to another",
-                location=location_of(owner) if isinstance(owner, Operation) else None,
+                location=location_of(owner if isinstance(owner, Operation) else group.ops[0]),
                 accepted="tensors",
             )
     body = Block(arg_types=[value.type for value in inputs])

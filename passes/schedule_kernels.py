@@ -46,6 +46,11 @@ from nybble.dialects.mpgemm.ops import DequantMatmulOp, IntMatmulOp
 from nybble.dialects.schedule.attrs import KernelSchedule
 
 
+BECAUSE_INTEGERS = "integer codes and activations: dot products without decoding"
+BECAUSE_ROUNDED = "enough tokens for tiles of bf16: decoding is paid once for all of them"
+BECAUSE_DECODED = "f32 activations, or a format without integer codes"
+
+
 @dataclass(frozen=True)
 class ScheduleKernels(ModulePass):
     """Fixed heuristics; see the module's text.
@@ -88,7 +93,7 @@ def choose_dataflow(kernel: KernelOp) -> tuple[str, str]:
     """The dataflow of a kernel's products and the reason for it."""
     for op in kernel.body.block.ops:
         if isinstance(op, IntMatmulOp):
-            return "int_dot", "integer codes and 8-bit activations: dot products without decoding"
+            return "int_dot", BECAUSE_INTEGERS
         if isinstance(op, DequantMatmulOp):
-            return "dequantize", "f32 activations, or a format without integer codes"
+            return "dequantize", BECAUSE_ROUNDED if op.rounds else BECAUSE_DECODED
     return "vector", "no matrix product"

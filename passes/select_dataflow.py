@@ -39,8 +39,9 @@ from nybble.dialects.lowbit.ops import QuantizeOp
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.ops import DequantMatmulOp, IntMatmulOp, MatmulOp
 
-ACTIVATION_MODES = ("i8", "bf16", "f32")
-
+DIGIT_MODES = {"i8": "a8", "i16": "a16"}
+"""Activation mode -> the format of its integers, to which `g` and a group size are added."""
+ACTIVATION_MODES = (*DIGIT_MODES, "bf16", "f32")
 
 Shared = dict[tuple[Block | None, SSAValue, str], SSAValue]
 """(block, activation, format) -> its quantization."""
@@ -50,9 +51,9 @@ Shared = dict[tuple[Block | None, SSAValue, str], SSAValue]
 class SelectDataflow(ModulePass):
     """Turn intent into a dataflow; see the module's text.
 
-    activations: "i8" quantizes activations to 8 bits per group of the weight, "bf16" lets a kernel
-    round activations and decoded weights to bf16, "f32" keeps them. prefill: the same for
-    products of more than one token; empty for no difference.
+    activations: "i8" and "i16" quantize activations to integers of so many bits with one scale per
+    group of the weight, "bf16" lets a kernel round activations and decoded weights to bf16, "f32"
+    keeps them. prefill: the same for products of more than one token; empty for no difference.
     """
 
     name = "select-dataflow"
@@ -76,8 +77,8 @@ def check_mode(mode: str) -> None:
 
 def rewrite(matmul: MatmulOp, mode: str, shared: Shared) -> None:
     """Replace one product by the dataflow that a mode asks for."""
-    if mode == "i8" and takes_integers(matmul):
-        to_int_matmul(matmul, shared)
+    if mode in DIGIT_MODES and takes_integers(matmul):
+        to_int_matmul(matmul, DIGIT_MODES[mode], shared)
     else:
         to_dequant_matmul(matmul, "bf16" if mode == "bf16" else None)
 
@@ -90,11 +91,11 @@ def takes_integers(matmul: MatmulOp) -> bool:
     return element.has_codes and element.table is None
 
 
-def to_int_matmul(matmul: MatmulOp, shared: Shared) -> None:
+def to_int_matmul(matmul: MatmulOp, integers: str, shared: Shared) -> None:
     """rewrite: `matmul(x, w) -> int_matmul(quantize(x), w)`, one quantize per (x, group)."""
     weight, activation = matmul.weight.type, matmul.activation
     assert isinstance(weight, LowBitTensorType)
-    spec = f"a8g{weight.number_format.group}"
+    spec = f"{integers}g{weight.number_format.group}"
     key = (matmul.parent, activation, spec)
     if key not in shared:
         tokens, columns = matmul.activation_shape()

@@ -1,6 +1,5 @@
 """Publishing a folder of files as one step: all of them or none."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -22,8 +21,10 @@ def check_folder(folder: Path, marker: str) -> None:
             accepted=f"a new or empty directory, or one with {marker} in it",
         )
     near = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not near.is_dir() or not os.access(near, os.W_OK | os.X_OK):
-        raise NybbleError(f"cannot write {folder}: {near} cannot be written")
+    try:
+        Path(tempfile.mkdtemp(prefix=".nybble-", dir=near)).rmdir()
+    except OSError as error:
+        raise NybbleError(f"cannot write {folder}: {near}: {error.strerror}") from None
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes], marker: str) -> None:

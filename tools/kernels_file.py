@@ -12,8 +12,8 @@ from nybble.backends.cpu.machine import native
 from nybble.backends.cpu.toolchain import versions
 from nybble.backends.cpu.workers import close_idle
 from nybble.frontend.compile_model import CompileOptions
-from nybble.passes.stages import stages_between
-from nybble.tools.diagnostics import Session
+from nybble.passes.stages import Stage, StageOrderError, stages_between
+from nybble.tools.diagnostics import Session, UsageError
 from nybble.tools.folder import check_folder, write_folder
 from nybble.tools.mlir_file import FIRST, LAST, advance, read_module
 from nybble.tools.models import kernel_cache, shown_progress
@@ -33,7 +33,7 @@ def compile_file(
     """Write a directory with the IR of the last stage and, if that is `lowered`, object code."""
     first, last = start or FIRST, stop or LAST
     check_folder(output, DESCRIPTION)
-    stages = stages_between(first, last) if first != last else ()
+    stages = _stages(first, last)
     module = read_module(path, first, session)
     files = _dump(module, first) if options.dump else {}
     reached = first
@@ -51,6 +51,13 @@ def compile_file(
         artifact["kernels.a"] = pack(list(code.values()))
     artifact[DESCRIPTION] = (json.dumps(described, indent=1) + "\n").encode()
     write_folder(output, artifact, DESCRIPTION)
+
+
+def _stages(first: str, last: str) -> tuple[Stage, ...]:
+    try:
+        return stages_between(first, last) if first != last else ()
+    except StageOrderError as error:
+        raise UsageError(error.message, accepted=error.accepted) from None
 
 
 def compile_kernels(module: ModuleOp) -> dict[str, bytes]:

@@ -224,7 +224,11 @@ def compile_function(
     types = [argument.type for argument in function.body.block.args]
     options = run.options()
     isa = levels.get(str(options.pass_options()["isa"]))
-    layout = Layout(Lowering(isa, run.threads, run.tokens), function, keys)
+    try:
+        layout = Layout(Lowering(isa, run.threads, run.tokens), function, keys)
+    except NybbleError as fault:
+        fault.location = fault.location or location_of(function)
+        raise
     rows = token_rows(function)
     advance(module, SCHEDULED, LAST, options)
     plan = call_plan(Assembler(module), name, layout.order, Config(run.end, rows, run.threads))

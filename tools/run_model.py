@@ -37,8 +37,8 @@ def run_model(
 def parse_ids(text: str) -> list[int]:
     """Token ids out of "1,2,3"; raises NybbleError."""
     try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
+        return np.array([int(part) for part in text.split(",")], np.int32).tolist()
+    except (ValueError, OverflowError):
         raise NybbleError(f"'{text[:60]}' is no list of token ids", accepted="1,2,3") from None
 
 

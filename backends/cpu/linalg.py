@@ -20,6 +20,7 @@ from xdsl.dialects.builtin import (
     ModuleOp,
     TensorType,
     UnitAttr,
+    i1,
     i8,
     i32,
     i64,
@@ -61,7 +62,7 @@ class LinalgKernel:
 
     op: KernelOp
 
-    @cached_property
+    @property
     def buffers(self) -> list[BufferSpec]:
         """Inputs, outputs, and scratch if the loops need temporary buffers."""
         specs = [flat_spec(value) for value in (*self.op.inputs, *self.op.outputs)]
@@ -94,6 +95,7 @@ class LinalgKernel:
         text = generic_text(ModuleOp([tensor_function(self.op)]))
         module = parse_module(make_context(), bufferized(text), f"{NAME}.mlir")
         expand_math(module)
+        widen_bits(module)
         for op in [found for found in module.walk() if isinstance(found, memref.CopyOp)]:
             replace(op, lambda b, op=op: copy_elements(b, op))
         (function,) = module.ops
@@ -119,9 +121,10 @@ def bufferized(text: str) -> str:
 
 
 def flat_spec(value: SSAValue) -> BufferSpec:
-    """The flat buffer of a tensor."""
+    """The flat buffer of a tensor; a bit takes a byte, as upstream loads nothing smaller."""
     type_ = tensor_type(value)
-    return BufferSpec("", prod(type_.get_shape()), type_.element_type)
+    element = i8 if type_.element_type == i1 else type_.element_type
+    return BufferSpec("", prod(type_.get_shape()), element)
 
 
 def tensor_type(value: SSAValue) -> TensorType:
@@ -136,7 +139,10 @@ def tensor_type(value: SSAValue) -> TensorType:
 def tensor_function(op: KernelOp) -> func.FuncOp:
     """The region as a function on flat memrefs, still computing on tensors."""
     values = (*op.inputs, *op.outputs)
-    types: list[Attribute] = [flat_spec(value).type for value in values]
+    shapes = [tensor_type(value) for value in values]
+    types: list[Attribute] = [
+        MemRefType(type_.element_type, [prod(type_.get_shape())]) for type_ in shapes
+    ]
     block = Block(arg_types=[*types, *[IndexType()] * INDICES])
     shaped = [
         shaped_memref(block, argument, tensor_type(value))
@@ -191,6 +197,38 @@ def write_to(value: SSAValue, buffer: SSAValue) -> Operation:
         operands=[value, buffer],
         properties={"restrict": UnitAttr(), "writable": UnitAttr()},
     )
+
+
+def widen_bits(module: ModuleOp) -> None:
+    """Make memrefs of bits memrefs of bytes that are 0 or 1, in place."""
+    for op in list(module.walk()):
+        for value in (*op.results, *(arg for region in op.regions for arg in block_args(region))):
+            if isinstance(value.type, MemRefType) and value.type.element_type == i1:
+                type_ = MemRefType(i8, value.type.shape, value.type.layout, value.type.memory_space)
+                Rewriter.replace_value_with_new_type(value, type_)
+    for op in [found for found in module.walk() if isinstance(found, memref.LoadOp)]:
+        if op.res.type == i1:
+            replace(op, lambda b, op=op: load_bit(b, op))
+    for op in [found for found in module.walk() if isinstance(found, memref.StoreOp)]:
+        if op.value.type == i1:
+            replace(op, lambda b, op=op: store_bit(b, op))
+
+
+def block_args(region: Region) -> list[SSAValue]:
+    """The arguments of all blocks of a region."""
+    return [argument for block in region.blocks for argument in block.args]
+
+
+def load_bit(b: KernelBuilder, op: memref.LoadOp) -> Value:
+    """A byte that is not 0."""
+    operands = [Value(b, value) for value in op.operands]
+    return b.emit(memref.LoadOp, operands, i8).ne(0)
+
+
+def store_bit(b: KernelBuilder, op: memref.StoreOp) -> None:
+    """A bit as a byte."""
+    value, *place = (Value(b, value) for value in op.operands)
+    b.emit_effect(memref.StoreOp, (b.zext(value, i8), *place))
 
 
 def allocations(function: func.FuncOp) -> list[memref.AllocOp]:
@@ -257,7 +295,5 @@ def run_on_first_thread(block: Block) -> None:
     for op in test:
         op.detach()
         block.add_op(op)
-    block.add_op(
-        scf.IfOp.create(operands=[first.ssa], regions=[Region(inner), Region()])
-    )
+    block.add_op(scf.IfOp.create(operands=[first.ssa], regions=[Region(inner), Region()]))
     block.add_op(func.ReturnOp())

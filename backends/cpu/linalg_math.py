@@ -7,13 +7,14 @@ become f32 arithmetic; there is no code for any other.
 from collections.abc import Callable
 from math import pi
 
-from xdsl.dialects import arith, math
-from xdsl.dialects.builtin import Float32Type, FloatAttr, ModuleOp
+from xdsl.dialects import arith
+from xdsl.dialects.builtin import Float32Type, FloatAttr, IntegerAttr, ModuleOp
 from xdsl.ir import Operation, SSAValue
 from xdsl.rewriter import Rewriter
 
 from nybble.backends.cpu.kernels import mathlib, vmath
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i32
+from nybble.backends.cpu.kernels.loops import tree
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.locations import location_of
 
@@ -22,7 +23,7 @@ INLINE = frozenset(
                                 "rsqrt", "sqrt", "trunc")
 )  # fmt: skip
 MAX_POWER = 16
-_POWER = "math.powf"
+_POWERS = frozenset({"math.powf", "math.fpowi"})
 
 # x P(x^2) / Q(x^2) on [-4, 4]: Eigen's generic erf (MathFunctionsImpl.h).
 _ERF_LIMIT = 3.9
@@ -121,16 +122,16 @@ EXPANDED: dict[str, Callable[[KernelBuilder, Value], Value]] = {
 
 def supported() -> str:
     """The operations that there is code for, for a message."""
-    return ", ".join(sorted((*INLINE, *EXPANDED, _POWER)))
+    return ", ".join(sorted((*INLINE, *EXPANDED, *_POWERS)))
 
 
 def fault_of(op: Operation) -> str | None:
     """Why there is no code for an operation of the math dialect; None if there is."""
     if op.name in INLINE:
         return None
-    if op.name == _POWER and power_of(op) is None:
+    if op.name in _POWERS and power_of(op) is None:
         return f"'{op.name}' with an exponent that is no constant multiple of 1/2 up to {MAX_POWER}"
-    if op.name != _POWER and op.name not in EXPANDED:
+    if op.name not in _POWERS and op.name not in EXPANDED:
         return f"no code is generated for '{op.name}'; there is for {supported()}"
     if not isinstance(op.operands[0].type, Float32Type):
         return f"no code is generated for '{op.name}' on {op.operands[0].type}, only on f32"
@@ -140,9 +141,11 @@ def fault_of(op: Operation) -> str | None:
 def power_of(op: Operation) -> float | None:
     """The constant exponent of a power, if there is code for it."""
     source = op.operands[1].owner
-    if not isinstance(source, arith.ConstantOp) or not isinstance(source.value, FloatAttr):
+    if not isinstance(source, arith.ConstantOp):
         return None
-    power = source.value.value.data
+    if not isinstance(source.value, FloatAttr | IntegerAttr):
+        return None
+    power = float(source.value.value.data)
     return power if abs(power) <= MAX_POWER and (2 * power).is_integer() else None
 
 
@@ -152,19 +155,19 @@ def power(b: KernelBuilder, x: Value, exponent: float) -> Value:
     factors = [x] * whole
     if abs(exponent) != whole:
         factors.append(b.sqrt(x))
-    product = mathlib.tree(factors, lambda p, q: p * q) if factors else b.const(1.0, f32)
+    product = tree(factors, lambda p, q: p * q) if factors else b.const(1.0, f32)
     return 1.0 / product if exponent < 0 else product
 
 
 def expand_math(module: ModuleOp) -> None:
     """Replace the operations of EXPANDED in scalar code by arithmetic, in place."""
-    for op in [found for found in module.walk() if isinstance(found.name, str)]:
+    for op in list(module.walk()):
         if not op.name.startswith("math.") or op.name in INLINE:
             continue
         fault = fault_of(op)
         if fault is not None:
             raise NybbleError(fault, location=location_of(op))
-        exponent = power_of(op) if isinstance(op, math.PowFOp) else None
+        exponent = power_of(op) if op.name in _POWERS else None
         replace(op, lambda b, op=op, exponent=exponent: _expanded(b, op, exponent))
 
 

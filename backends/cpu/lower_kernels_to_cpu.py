@@ -65,6 +65,7 @@ from xdsl.dialects.builtin import (
     ModuleOp,
     StringAttr,
     TensorType,
+    i1,
     i8,
     i32,
 )
@@ -120,13 +121,18 @@ class Lowering:
 
     def lower_function(self, function: func.FuncOp) -> None:
         """Replace a function by kernels and a function that calls them."""
-        kernels, caller = FunctionLowering(self, function).run()
+        try:
+            kernels, caller = FunctionLowering(self, function).run()
+        except NybbleError as fault:
+            fault.location = fault.location or location_of(function)
+            raise
         Rewriter.replace_op(function, [*kernels, caller], [])
 
     def buffer_types(self, type_: Attribute) -> list[MemRefType]:
         """The flat buffers that hold a value; raises NybbleError for a type that has none."""
         if isinstance(type_, TensorType):
-            return [MemRefType(type_.element_type, [self._elements(type_.get_shape())])]
+            element = i8 if type_.element_type == i1 else type_.element_type
+            return [MemRefType(element, [self._elements(type_.get_shape())])]
         if isinstance(type_, IntegerType | Float32Type):
             return [MemRefType(type_, [1])]
         if isinstance(type_, LowBitTensorType):

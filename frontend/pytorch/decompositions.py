@@ -1,6 +1,8 @@
 """Operators of PyTorch that are replaced by simpler ones before the import of a module."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import pi, sqrt
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +38,27 @@ def attention(
     return scores.softmax(-1) @ value
 
 
-TABLE: dict[torch._ops.OpOverload, Callable[..., Tensor]] = {
+def gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
+    """`aten.gelu` with constants in full precision; torch-mlir's tanh form is 5e-5 off."""
+    if approximate == "tanh":
+        inner = sqrt(2 / pi) * (x + 0.044715 * (x * x * x))
+        return 0.5 * x * (1 + torch.tanh(inner))
+    return 0.5 * x * (1 + torch.erf(x * sqrt(0.5)))
+
+
+def logsumexp(x: Tensor, dim: Sequence[int], keepdim: bool = False) -> Tensor:
+    """`aten.logsumexp`, shifted by the largest finite element."""
+    largest = x.amax(dim, keepdim=True)
+    shift = torch.where(largest.abs() == torch.inf, torch.zeros_like(largest), largest)
+    found = torch.log(torch.exp(x - shift).sum(dim, keepdim=True)) + shift
+    if not keepdim:
+        for index in sorted((one % x.dim() for one in dim), reverse=True):
+            found = found.squeeze(index)
+    return found
+
+
+TABLE: dict[Any, Callable[..., Tensor]] = {
+    torch.ops.aten.gelu.default: gelu,
+    torch.ops.aten.logsumexp.default: logsumexp,
     torch.ops.aten.scaled_dot_product_attention.default: attention,
 }

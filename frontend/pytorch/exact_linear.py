@@ -1,4 +1,4 @@
-"""Runs `nn.Linear` layers as nybble's products on unrounded f32 weights, for the time of an export."""
+"""Runs `nn.Linear` layers as nybble's products on f32 weights for the time of an export."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

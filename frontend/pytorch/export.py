@@ -105,7 +105,7 @@ def export_part(part: Part, max_tokens: int = 2) -> ExportedProgram:
         return torch.export.export(
             part.module,
             tuple(i.example for i in part.inputs),
-            dynamic_shapes=shapes,
+            dynamic_shapes=shapes if any(shapes) else None,
             strict=False,
         )
 

@@ -5,18 +5,20 @@ torch-mlir has no lowering for custom ops, and some of its passes reject them. S
 and shape of the weight; pass `convert-linear-to-mpgemm` turns the calls into products.
 """
 
+import re
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
 from torch_mlir.dialects import func as func_dialect
 
-from nybble.dialects.errors import NybbleError
+from nybble.dialects.errors import NybbleError, SourceLocation
 
 # Native modules without type information.
 ir: Any = import_module("torch_mlir.ir")
 passmanager: Any = import_module("torch_mlir.passmanager")
 
+LOCATION = re.compile(r'"([^"]*)":(\d+):(\d+)')
 PREFIX = "torch.nybble."
 TO_BACKEND = (
     "func.func(torch-match-quantized-custom-ops),torchdynamo-export-to-torch-backend-pipeline{}"
@@ -44,8 +46,18 @@ def _run(module: Any, passes: str) -> None:
     try:
         passmanager.PassManager.parse(f"builtin.module({passes})").run(module.operation)
     except ir.MLIRError as error:
-        first = next((d.message for d in error.error_diagnostics), "no reason given")
-        raise NybbleError(f"torch-mlir cannot lower the module: {first}") from error
+        told = error.error_diagnostics
+        reason = told[0].message if told else "no reason given"
+        raise NybbleError(
+            f"torch-mlir cannot lower the module: {reason}",
+            location=_location(str(told[0].location)) if told else None,
+        ) from error
+
+
+def _location(text: str) -> SourceLocation | None:
+    """The place in a Python file that an upstream location names first."""
+    found = LOCATION.search(text)
+    return SourceLocation(found[1], int(found[2]), int(found[3]) + 1) if found else None
 
 
 def _replace_linears(module: Any) -> None:

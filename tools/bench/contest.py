@@ -9,7 +9,7 @@ from nybble.tools.bench.model_work import ModelWork
 from nybble.tools.bench.options import ModelOptions
 from nybble.tools.bench.peers.api import ModelRunner, TunableModel
 from nybble.tools.bench.peers.llama_bench import External, Job, run_external
-from nybble.tools.bench.probes.probes import peak_probes, read_probe
+from nybble.tools.bench.probes.probes import peak_probes, rates, read_probes
 from nybble.tools.bench.probes.team import Team
 from nybble.tools.bench.report import Row
 from nybble.tools.bench.roofs import Work, roof
@@ -103,17 +103,17 @@ class Contest:
             entry.prepare(self, phase)
         team = Team(phase.threads)
         level = self.host.level(self.work.bytes, phase.threads)
-        probes = [read_probe(team, level, self.work.bytes), *peak_probes(team)]
+        probes = [*read_probes(team, level, self.work.bytes), *peak_probes(team)]
         runs: dict[str, Contestant] = {
             entry.key: lambda entry=entry: entry.run(self, phase) for entry in entries
         }
-        runs |= {f"probe {probe.name}": probe.run for probe in probes}
+        runs |= {f"probe {i}": probe.run for i, probe in enumerate(probes)}
         timings = interleave(runs, self.options.schedule)
         team.close()
         for entry in entries:
             entry.close()
-        rates = {probe.name: probe.rate(timings[f"probe {probe.name}"].best) for probe in probes}
-        limit = roof(self._work(phase), level, rates)
+        measured = rates(probes, [timings[f"probe {i}"].best for i in range(len(probes))])
+        limit = roof(self._work(phase), level, measured)
         tokens = self.tokens(phase)
         ours = next((timings[one.key] for one in entries if one.name == OURS), None)
         per_token = limit.seconds / (tokens if phase.name == PREFILL else 1)
@@ -126,7 +126,7 @@ class Contest:
             "roof": limit.name,
             "roof_tps": 1 / per_token,
             "roof_fraction": per_token * tokens / ours.best if ours else None,
-            "rates": rates,
+            "rates": measured,
         }
         fastest: dict[tuple[str, str], Entry] = {}
         for one in sorted(entries, key=lambda entry: timings[entry.key].best):

@@ -14,7 +14,7 @@ from nybble.tools.bench.machine import Host, describe_host
 from nybble.tools.bench.options import COLD, KernelOptions, Shape
 from nybble.tools.bench.ours_kernel import OurKernel
 from nybble.tools.bench.peers.api import REGISTRY, KernelRunner, Note, Peer
-from nybble.tools.bench.probes.probes import Probe, peak_probes, read_probe
+from nybble.tools.bench.probes.probes import Probe, peak_probes, rates, read_probes
 from nybble.tools.bench.probes.team import Team
 from nybble.tools.bench.report import Column, Report, Row
 from nybble.tools.bench.roofs import Work, roof
@@ -130,13 +130,13 @@ class _Measurement:
             runners = qualified(every)
             level, probes = self._probes(team, sample.weight_bytes * rotation.copies)
             contestants: dict[str, Contestant] = {f"{n}": r.seconds for n, r in runners.items()}
-            contestants |= {f"probe {probe.name}": probe.run for probe in probes}
+            contestants |= {f"probe {i}": probe.run for i, probe in enumerate(probes)}
             timings = interleave(contestants, self.options.schedule)
             errors = {name: sample.nmse(runner.result()) for name, runner in runners.items()}
             ours = runners.get(_OURS)
             dataflow = ours.dataflow if isinstance(ours, OurKernel) else None
-        rates = {probe.name: probe.rate(timings[f"probe {probe.name}"].best) for probe in probes}
-        limit = roof(Work(sample.weight_bytes, sample.operations), level, rates)
+        measured = rates(probes, [timings[f"probe {i}"].best for i in range(len(probes))])
+        limit = roof(Work(sample.weight_bytes, sample.operations), level, measured)
         row: Row = {
             "format": case.format,
             "rows": case.shape.rows,
@@ -149,7 +149,7 @@ class _Measurement:
             "rotation_bytes": sample.weight_bytes * rotation.copies,
         }
         row |= _compared(timings, errors)
-        row |= {"roof": limit.name, "roof_us": limit.seconds * 1e6, "rates": rates}
+        row |= {"roof": limit.name, "roof_us": limit.seconds * 1e6, "rates": measured}
         ours_us = row["ours_us"]
         row["roof_fraction"] = limit.seconds * 1e6 / ours_us if ours_us else None
         return row
@@ -175,7 +175,7 @@ class _Measurement:
 
     def _probes(self, team: Team, size: int) -> tuple[str, list[Probe]]:
         level = self.host.level(size, self.case.threads)
-        return level, [read_probe(team, level, size), *peak_probes(team)]
+        return level, [*read_probes(team, level, size), *peak_probes(team)]
 
 
 def _compared(timings: Mapping[str, Timing], errors: Mapping[str, float]) -> Row:

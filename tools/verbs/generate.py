@@ -1,10 +1,12 @@
 """nybble generate: text from a model."""
 
 import json
+import re
 import resource
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
@@ -39,8 +41,17 @@ class Generated:
 
 
 def peak_rss_mb() -> float:
-    """The most memory that this process had at once, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    """The most memory that this process had at once, in MB.
+
+    Linux tells it in /proc/self/status. What getrusage tells there includes the process that
+    started this one, up to the moment it did.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) / 1e3 if found else 0.0
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str, raw: bool) -> list[int]:
@@ -54,7 +65,9 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str, raw: bool) -> list[int]:
 
 
 def check_fits(tokens: int, context: int) -> None:
-    """Raise NybbleError for a prompt that is longer than the context."""
+    """Raise NybbleError for a prompt that is nothing, or longer than the context."""
+    if not tokens:
+        raise NybbleError("the prompt has no tokens", accepted="-p TEXT with a word in it")
     if tokens > context:
         raise NybbleError(
             f"the prompt has {tokens} tokens",

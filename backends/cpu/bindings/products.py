@@ -12,7 +12,7 @@ from nybble.backends.cpu.bindings.site import Binding, In, Out, Scratch, Site
 from nybble.backends.cpu.kernels.builder import BufferSpec
 from nybble.backends.cpu.kernels.matmul.lower import lower_matmul, matmul_buffers
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
-from nybble.backends.cpu.weights import weight_kind
+from nybble.backends.cpu.weights import digits_of, weight_kind
 from nybble.dialects.fused.ops import GluOp
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.ops import DequantMatmulOp, IntMatmulOp, ProductOp
@@ -68,6 +68,12 @@ def activation_kind(product: ProductOp) -> Literal["a8", "bf16", "f32"]:
     return "bf16" if isinstance(product, DequantMatmulOp) and product.rounds else "f32"
 
 
+def activation_digits(product: ProductOp) -> int:
+    """How many 8-bit digits a product's activations have; 1 for floats."""
+    type_ = product.operands[0].type
+    return digits_of(type_.number_format) if isinstance(type_, LowBitTensorType) else 1
+
+
 def weight_type(product: ProductOp) -> LowBitTensorType:
     """The type of a product's weight."""
     type_ = product.weight.type
@@ -91,6 +97,7 @@ def product_spec(site: Site, products: Sequence[ProductOp]) -> MatmulSpec:
         tokens=site.tokens,
         activations=activation_kind(products[0]),
         activation_group=group,
+        digits=activation_digits(products[0]),
         bias=biases == {True},
         residual=bool(site.all(arith.AddfOp)),
         glu=gates[0].activation.data if gates else "",

@@ -12,7 +12,7 @@ from nybble.backends.cpu.kernels.values import Operand, Value, i1, i8, i64, inde
 from nybble.dialects import upstream
 
 _PREFETCH = {locality: upstream.prefetch_properties(locality) for locality in range(4)}
-_BYTES = {"i1": 1, "i8": 1, "f16": 2, "bf16": 2, "i16": 2, "i32": 4, "f32": 4, "i64": 8, "f64": 8}
+_BYTES = {"i8": 1, "f16": 2, "bf16": 2, "i16": 2, "i32": 4, "f32": 4, "i64": 8, "f64": 8}
 
 
 def byte_width(element: Attribute) -> int:

@@ -15,7 +15,7 @@ from nybble.backends.cpu.kernels.mathlib import round_to_int
 from nybble.backends.cpu.kernels.values import with_element
 from nybble.dialects.numpy_ref.quantize import LARGEST, SMALLEST_AMAX
 
-GROUPS = (32, 64, 128, 256)
+GROUPS = (16, 32, 64, 128, 256)
 _MAGNITUDE_BITS = 0x7FFFFFFF
 
 

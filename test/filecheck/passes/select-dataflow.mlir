@@ -1,6 +1,7 @@
 // RUN: nybble-opt %s -p select-dataflow | filecheck %s --check-prefix=INT
 // RUN: nybble-opt %s -p 'select-dataflow{activations=f32}' | filecheck %s --check-prefix=FLOAT
 // RUN: nybble-opt %s -p 'select-dataflow{prefill=bf16}' | filecheck %s --check-prefix=MIXED
+// RUN: nybble-opt %s -p 'select-dataflow{activations=i16 prefill=i8}' | filecheck %s --check-prefix=WIDE
 
 // Products of one activation share its quantization; a float weight is decoded.
 // INT-LABEL: func.func @shared
@@ -14,6 +15,8 @@
 // FLOAT-NEXT: mpgemm.dequant_matmul %x, %b
 // MIXED-LABEL: func.func @shared
 // MIXED: mpgemm.dequant_matmul %x, %a precision "bf16"
+// WIDE-LABEL: func.func @shared
+// WIDE: !lowbit.tensor<?x64, "a8g32">
 func.func @shared(%x: tensor<?x64xf32>, %a: !lowbit.tensor<8x64, "q4_0">, %b: !lowbit.tensor<8x64, "q4_1">, %c: !lowbit.tensor<8x64, "f16">) -> (tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>) {
   %0 = mpgemm.matmul %x, %a : tensor<?x64xf32>, !lowbit.tensor<8x64, "q4_0"> -> tensor<?x8xf32>
   %1 = mpgemm.matmul %x, %b : tensor<?x64xf32>, !lowbit.tensor<8x64, "q4_1"> -> tensor<?x8xf32>
@@ -28,6 +31,10 @@ func.func @shared(%x: tensor<?x64xf32>, %a: !lowbit.tensor<8x64, "q4_0">, %b: !l
 // One token follows `activations`, not `prefill`.
 // MIXED-LABEL: func.func @two_groups
 // MIXED: lowbit.quantize
+// WIDE-LABEL: func.func @two_groups
+// WIDE: lowbit.quantize %x : tensor<1x128xf32> -> !lowbit.tensor<1x128, "a16g32">
+// WIDE-NEXT: mpgemm.int_matmul %{{.*}}, %a : !lowbit.tensor<1x128, "a16g32">
+// WIDE: lowbit.quantize %x : tensor<1x128xf32> -> !lowbit.tensor<1x128, "a16g128">
 func.func @two_groups(%x: tensor<1x128xf32>, %a: !lowbit.tensor<8x128, "q4_0">, %b: !lowbit.tensor<8x128, "w4g128">) -> (tensor<1x8xf32>, tensor<1x8xf32>) {
   %0 = mpgemm.matmul %x, %a : tensor<1x128xf32>, !lowbit.tensor<8x128, "q4_0"> -> tensor<1x8xf32>
   %1 = mpgemm.matmul %x, %b : tensor<1x128xf32>, !lowbit.tensor<8x128, "w4g128"> -> tensor<1x8xf32>

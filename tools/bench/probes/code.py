@@ -1,7 +1,7 @@
 """The probes' code: modules of upstream dialects, as text.
 
-`@read` adds up a range of memory; the others keep independent accumulators busy with one kind of
-multiplication, so that neither memory nor latency limits them. All of it is loop-carried and
+Those of READS add up a range of memory; the others keep independent accumulators busy with one kind
+of multiplication, so that neither memory nor latency limits them. All of it is loop-carried and
 stored at the end: nothing can be optimized away.
 """
 
@@ -9,8 +9,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 READ_LANES = 16
-READ_VECTORS = 4
-READ_STEP = READ_LANES * READ_VECTORS * 4  # bytes a round of the inner loop
+
+
+@dataclass(frozen=True)
+class Read:
+    """A way to read memory in order: `streams` places at once, `vectors` of 64 bytes at each.
+
+    ahead: bytes between what is read and what is prefetched; 0 for no prefetch.
+    """
+
+    name: str
+    streams: int
+    vectors: int
+    ahead: int
+
+    @property
+    def step(self) -> int:
+        """Bytes that a round of the inner loop reads of one stream."""
+        return 4 * READ_LANES * self.vectors
+
+
+READS = (Read("read", 1, 4, 0), Read("stream", 4, 2, 2048))
+"""Which one is faster depends on where the data is; the roof is the faster one."""
+
 _ANY = 1 << 40  # a static extent for memory of any size; nothing checks it
 
 TILE_BYTES = 1024
@@ -37,42 +58,51 @@ class Accumulate:
     operations: int
 
 
-def read_module() -> str:
-    """`read(memory, sums i32 [16], first, stop, passes)`: adds up i32 words `first` to `stop`.
+def read_module(read: Read) -> str:
+    """`<name>(memory, sums i32 [16], first, length, passes)`: adds up i32 words of memory.
 
-    The range is a multiple of READ_STEP bytes.
+    Stream s reads words first + s * length to first + (s + 1) * length, a multiple of its step.
     """
-    vector = f"vector<{READ_LANES}xi32>"
-    memory = f"memref<{_ANY}xi32>"
-    names = [f"%s{i}" for i in range(READ_VECTORS)]
-    inner = [f"%t{i}" for i in range(READ_VECTORS)]
+    vector, memory = f"vector<{READ_LANES}xi32>", f"memref<{_ANY}xi32>"
+    count = read.streams * read.vectors
+    outer, inner, new = ([f"%{letter}{i}" for i in range(count)] for letter in "stn")
+    types = ", ".join([vector] * count)
     body: list[str] = []
-    for i in range(READ_VECTORS):
+    for i in range(count):
+        stream, place = divmod(i, read.vectors)
         body += [
-            f"%o{i} = arith.constant {i * READ_LANES} : index",
-            f"%j{i} = arith.addi %j, %o{i} : index",
+            f"%k{i} = arith.constant {stream} : index",
+            f"%b{i} = arith.muli %length, %k{i} : index",
+            f"%c{i} = arith.constant {place * READ_LANES} : index",
+            f"%d{i} = arith.addi %b{i}, %c{i} : index",
+            f"%j{i} = arith.addi %j, %d{i} : index",
             f"%v{i} = vector.load %p[%j{i}] : {memory}, {vector}",
-            f"%n{i} = arith.addi {inner[i]}, %v{i} : {vector}",
+            f"{new[i]} = arith.addi {inner[i]}, %v{i} : {vector}",
         ]
-    results = ", ".join(f"%n{i}" for i in range(READ_VECTORS))
-    types = ", ".join([vector] * READ_VECTORS)
+        if read.ahead:
+            body += [
+                f"%a{i} = arith.constant {read.ahead // 4} : index",
+                f"%l{i} = arith.addi %j{i}, %a{i} : index",
+                f"memref.prefetch %p[%l{i}], read, locality<3>, data : {memory}",
+            ]
     return f"""
-func.func @read(%p: {memory}, %out: memref<{READ_LANES}xi32>,
-                %first: index, %stop: index, %passes: index) {{
+func.func @{read.name}(%p: {memory}, %out: memref<{READ_LANES}xi32>,
+                %first: index, %length: index, %passes: index) {{
   %zero = arith.constant 0 : index
   %one = arith.constant 1 : index
-  %step = arith.constant {READ_LANES * READ_VECTORS} : index
+  %step = arith.constant {READ_LANES * read.vectors} : index
+  %stop = arith.addi %first, %length : index
   %empty = arith.constant dense<0> : {vector}
-  %all:{READ_VECTORS} = scf.for %pass = %zero to %passes step %one
-      iter_args({_pairs(names, ["%empty"] * READ_VECTORS)}) -> ({types}) {{
-    %part:{READ_VECTORS} = scf.for %j = %first to %stop step %step
-        iter_args({_pairs(inner, names)}) -> ({types}) {{
+  %all:{count} = scf.for %pass = %zero to %passes step %one
+      iter_args({_pairs(outer, ["%empty"] * count)}) -> ({types}) {{
+    %part:{count} = scf.for %j = %first to %stop step %step
+        iter_args({_pairs(inner, outer)}) -> ({types}) {{
       {_lines(body)}
-      scf.yield {results} : {types}
+      scf.yield {", ".join(new)} : {types}
     }}
-    scf.yield {_numbered("%part", READ_VECTORS)} : {types}
+    scf.yield {_numbered("%part", count)} : {types}
   }}
-  {_fold("%all", READ_VECTORS, vector, "arith.addi")}
+  {_fold("%all", count, vector, "arith.addi")}
   vector.store %sum, %out[%zero] : memref<{READ_LANES}xi32>, {vector}
   return
 }}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nybble.backends.cpu import isa
 from nybble.backends.cpu.codegen import jit
@@ -14,10 +15,11 @@ from nybble.backends.cpu.loader import Argument, Library
 from nybble.backends.cpu.machine import cpu_flags
 from nybble.tools.bench.probes.code import (
     READ_LANES,
-    READ_STEP,
+    READS,
     TILE_BYTES,
     TILE_CONFIG,
     Accumulate,
+    Read,
     read_module,
     tile_module,
     tile_operations,
@@ -74,7 +76,7 @@ def accumulators(level: Isa) -> list[Accumulate]:
 def _library() -> tuple[Library, Isa]:
     """The code of every probe that this host runs, and the level it is for."""
     level = isa.detect(cpu_flags())
-    modules = [read_module(), *(vector_module(probe) for probe in accumulators(level))]
+    modules = [*map(read_module, READS), *(vector_module(probe) for probe in accumulators(level))]
     if level.tiles and request_amx():
         modules += [tile_module(kind) for kind in TILES]
     return jit("\n".join(modules)), level
@@ -91,20 +93,35 @@ def peak_probes(team: Team) -> list[Probe]:
     return found + [_tile_probe(team, library, kind) for kind in kinds]
 
 
-def read_probe(team: Team, name: str, size: int) -> Probe:
-    """Reading `size` bytes over and over, a part of them by each thread; work is in bytes."""
-    library, _ = _library()
-    share = max(size // team.size // READ_STEP, 1) * READ_STEP
-    memory = allocate(share * team.size)
-    passes = max(1, READ_BYTES // (share * team.size))
-    words = share // 4
+def read_probes(team: Team, name: str, size: int) -> list[Probe]:
+    """Reading `size` bytes over and over, a part of them by each thread; work is in bytes.
 
-    def read(index: int) -> None:
-        sums = np.zeros(READ_LANES, np.int32)
-        library.call("read", memory, sums, index * words, (index + 1) * words, passes)
-
+    They are READS, different ways to read the same memory, all under one name.
+    """
+    unit = team.size * max(read.step * read.streams for read in READS)
+    memory = allocate(max(size // unit, 1) * unit)
     memory[:] = 1  # untouched pages would all be the one page of zeros
-    return Probe(name, float(share * team.size * passes), lambda: team.seconds(read))
+    return [_read_probe(team, name, memory, read) for read in READS]
+
+
+def rates(probes: Sequence[Probe], seconds: Sequence[float]) -> dict[str, float]:
+    """Name -> bytes or operations a second, of the fastest probe of that name."""
+    found: dict[str, float] = {}
+    for probe, taken in zip(probes, seconds, strict=True):
+        found[probe.name] = max(found.get(probe.name, 0.0), probe.rate(taken))
+    return found
+
+
+def _read_probe(team: Team, name: str, memory: NDArray[np.uint8], read: Read) -> Probe:
+    library, _ = _library()
+    passes = max(1, READ_BYTES // memory.nbytes)
+    words = memory.nbytes // 4 // team.size
+
+    def run(index: int) -> None:
+        sums = np.zeros(READ_LANES, np.int32)
+        library.call(read.name, memory, sums, index * words, words // read.streams, passes)
+
+    return Probe(name, float(memory.nbytes * passes), lambda: team.seconds(run))
 
 
 def _vector_probe(team: Team, library: Library, probe: Accumulate) -> Probe:

@@ -1,4 +1,4 @@
-"""Integer dot products of unpacked codes with many rows of int8 activations."""
+"""Integer dot products of unpacked codes with many rows of integer activations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,10 +13,10 @@ from nybble.backends.cpu.kernels.matmul.weights import FLOATS, SUBTILES, CodeRea
 from nybble.backends.cpu.packing import LANES, TILE
 
 
-def dot_tiles(isa: Isa) -> GemmTiles:
-    """Sizes by the number of registers: sums, their integer halves, and the operands must fit."""
+def dot_tiles(isa: Isa, digits: int) -> GemmTiles:
+    """Sizes by the number of registers: sums, their integer parts, and the operands must fit."""
     if isa.vector_bits * isa.registers >= 512 * 32:
-        return GemmTiles(columns=512, tiles=1, subtiles=4, tokens=4)
+        return GemmTiles(columns=512, tiles=1, subtiles=4, tokens=4 // digits)
     return GemmTiles(columns=512, tiles=1, subtiles=1, tokens=2, unroll=2)
 
 
@@ -36,7 +36,7 @@ class DotProduct(Product):
         self.columns = column_block(self.spec, self.tiles.columns, weight.group)
         self.scales = self.columns // weight.group * TILE
         self.slots = self.tiles.tiles * (2 if self.spec.glu else 1)
-        self.dot = int_dot(self.spec.isa, 8)
+        self.dot = int_dot(self.spec.isa, 8, self.spec.digits)
 
     def reserve(self, scratch: Scratch) -> None:
         """See Product: codes u8 per slot, then scales and zeros f32 [group][64] per slot."""
@@ -50,7 +50,8 @@ class DotProduct(Product):
         self.codes = scratch.view(i8, self.codes_at, self.slots * self.columns * TILE)
         self.scale = scratch.view(f32, self.scales_at, self.slots * self.scales)
         self.zero = scratch.view(f32, self.zeros_at, self.slots * self.scales)
-        self.q = b.buffer("q").view(i32)
+        q, plane = b.buffer("q"), self.spec.plane
+        self.q = [q.view(i32, digit * plane, plane // 4) for digit in range(self.spec.digits)]
 
     def unpack(self, part: int, tile: Value, first: Value, slot: Value) -> None:
         """See Product."""
@@ -106,20 +107,23 @@ class DotProduct(Product):
             if self.weight.zero_point:
                 z = b.buffer("z").load(self._group_index(token + c, first, group))
                 start = b.broadcast(z * -self.weight.zero_point, LANES)
-            inits += [start] * self.tiles.subtiles
+            inits += self.dot.start(b, start) * self.tiles.subtiles
         steps = self.group // 4
         unroll = divisor(steps, self.tiles.unroll)
         codes = (slot * self.columns + group * self.group) * TILE + subtile * 64
         words = (token * self.spec.cols + first + group * self.group) // 4
         if unroll == steps:
-            return self._steps(codes, words, inits, steps)
-        with b.for_(0, steps, unroll, inits=inits) as loop:
-            inner = self._steps(codes + loop.iv * 256, words + loop.iv, loop.args, unroll)
-            loop.yield_(*inner)
-        return loop.results
+            sums = self._steps(codes, words, inits, steps)
+        else:
+            with b.for_(0, steps, unroll, inits=inits) as loop:
+                inner = self._steps(codes + loop.iv * 256, words + loop.iv, loop.args, unroll)
+                loop.yield_(*inner)
+            sums = loop.results
+        count = self.dot.accumulators
+        return [self.dot.total(b, sums[i : i + count]) for i in range(0, len(sums), count)]
 
     def _steps(self, codes: Value, words: Value, sums: Sequence[Value], count: int) -> list[Value]:
-        b, subtiles = self.b, self.tiles.subtiles
+        b, subtiles, per = self.b, self.tiles.subtiles, self.dot.accumulators
         sums = [*sums]
         for step in range(count):
             packed = [
@@ -127,11 +131,11 @@ class DotProduct(Product):
                 for r in range(subtiles)
             ]
             for c in range(self.tiles.tokens):
-                word = self.q.load(words + (c * self.spec.cols // 4 + step))
-                x = self.dot.activation(b, word)
+                place = words + (c * self.spec.cols // 4 + step)
+                x = self.dot.activation(b, [q.load(place) for q in self.q])
                 for r in range(subtiles):
-                    i = c * subtiles + r
-                    sums[i] = self.dot.step(b, [sums[i]], packed[r], [x])[0]
+                    mine = slice((c * subtiles + r) * per, (c * subtiles + r + 1) * per)
+                    sums[mine] = self.dot.step(b, sums[mine], packed[r], [x])
         return sums
 
     def _rescale(

@@ -1,4 +1,4 @@
-"""Matrix times one vector of int8 activations: integer dot products along packed tiles.
+"""Matrix times one vector of integer activations: integer dot products along packed tiles.
 
 Per tile of 64 rows and group: the four sub-tiles' sums start at `-zero_point * z` and add one
 dot-product step per packed vector; the group's scale, times the activation's, brings them to f32.
@@ -25,14 +25,16 @@ class GemvTiles:
 
     unroll: packed vectors per sub-tile in a round of the inner loop, at most.
     ahead: bytes between what is read and what is prefetched; 0 for no prefetch.
+    accumulators: integer sums that a loop keeps at once, at most, if a sub-tile's fit.
     """
 
     unroll: int = 8
     ahead: int = 2048
+    accumulators: int = 16
 
 
 def lower_gemv(spec: MatmulSpec, name: str, tiles: GemvTiles = GemvTiles()) -> FuncOp:
-    """The kernel of an int8 spec with one token."""
+    """The kernel of an integer spec with one token."""
     b = KernelBuilder(name, spec.buffers())
     epilogue = Epilogue(b, spec)
 
@@ -58,10 +60,12 @@ class _Tile:
         self.weight = spec.weight
         self.group = spec.activation_group
         self.tiles = tiles
-        self.dot: IntDot = int_dot(spec.isa, layout.width)
+        self.dot: IntDot = int_dot(spec.isa, layout.width, spec.digits)
+        self.subtiles = divisor(SUBTILES, tiles.accumulators // self.dot.accumulators)
         weights = b.buffer(f"w{part}")
         self.reader = CodeReader(b, weights, layout, spec.weight.zero_point, tiles.ahead)
-        self.q = b.buffer("q").view(i32)
+        q = b.buffer("q")
+        self.q = [q.view(i32, digit * spec.plane, spec.cols // 4) for digit in range(spec.digits)]
 
     def sums(self, tile: Value) -> list[Value]:
         """The four sub-tiles' products as f32 lanes."""
@@ -113,36 +117,41 @@ class _Tile:
         start = b.const(0, WORDS)
         if self.weight.zero_point:
             start = b.broadcast(b.buffer("z").load(group) * -self.weight.zero_point, LANES)
-        sums = [self.dot.start(b, start) for _ in range(SUBTILES)]
-        vectors = self.group // (4 * self.dot.planes)
+        totals: list[Value] = []
+        for first in range(0, SUBTILES, self.subtiles):
+            totals += self._subtiles(block, group, first, start)
+        return [b.sitofp(total) for total in totals]
+
+    def _subtiles(self, block: Value, group: Value, first: int, start: Value) -> list[Value]:
+        """Integer dot products of `self.subtiles` sub-tiles from `first` on."""
+        b, dot = self.b, self.dot
+        sums = dot.start(b, start) * self.subtiles
+        vectors = self.group // (4 * dot.planes)
         word = group * (self.group // 4)
         unroll = divisor(vectors, self.tiles.unroll)
+        block = block + first * 64
         if unroll == vectors:
             sums = self._vectors(block, word, sums, vectors)
         else:
-            flat = [one for accumulators in sums for one in accumulators]
-            with b.for_(0, vectors, unroll, inits=flat) as loop:
+            with b.for_(0, vectors, unroll, inits=sums) as loop:
                 at = block + loop.iv * (SUBTILES * 64)
-                inner = self._vectors(
-                    at, word + loop.iv * self.dot.planes, self._unflat(loop.args), unroll
-                )
-                loop.yield_(*(one for accumulators in inner for one in accumulators))
-            sums = self._unflat(loop.results)
-        return [b.sitofp(self.dot.total(b, one)) for one in sums]
+                here = word + loop.iv * dot.planes
+                loop.yield_(*self._vectors(at, here, loop.args, unroll))
+            sums = loop.results
+        return [dot.total(b, one) for one in self._by_subtile(sums)]
 
-    def _unflat(self, flat: Sequence[Value]) -> list[list[Value]]:
-        count = len(flat) // SUBTILES
-        return [[*flat[i : i + count]] for i in range(0, len(flat), count)]
+    def _by_subtile(self, sums: Sequence[Value]) -> list[Sequence[Value]]:
+        count = self.dot.accumulators
+        return [sums[i : i + count] for i in range(0, len(sums), count)]
 
     def _vectors(
-        self, block: Value, word: Value, sums: list[list[Value]], count: int
-    ) -> list[list[Value]]:
+        self, block: Value, word: Value, sums: Sequence[Value], count: int
+    ) -> list[Value]:
         b, dot = self.b, self.dot
+        parts = self._by_subtile(sums)
         for v in range(count):
-            xs = [
-                dot.activation(b, self.q.load(word + (v * dot.planes + p)))
-                for p in range(dot.planes)
-            ]
-            for r in range(SUBTILES):
-                sums[r] = dot.step(b, sums[r], self.reader.word(block, v, r), xs)
-        return sums
+            places = [word + (v * dot.planes + p) for p in range(dot.planes)]
+            xs = [dot.activation(b, [q.load(place) for q in self.q]) for place in places]
+            for r, part in enumerate(parts):
+                parts[r] = dot.step(b, part, self.reader.word(block, v, r), xs)
+        return [one for part in parts for one in part]

@@ -1,8 +1,8 @@
 """Four-way integer dot products of packed codes with int8 activations, per instruction set.
 
-A word is 16 rows of one packed vector: i32 lanes, each with 4 columns' codes in every plane. The
-activation word is the 4 columns' int8 values, equal for all rows. Both forms are exact, so they
-agree bit for bit.
+A word is 16 rows of one packed vector: i32 lanes, each with 4 columns' codes in every plane. An
+activation word is one digit of 4 columns, int8, equal for all rows; an activation of two digits is
+256 * the first + the second. Both forms are exact modulo 2^32, so they agree bit for bit.
 """
 
 from abc import ABC, abstractmethod
@@ -17,26 +17,36 @@ from nybble.backends.cpu.packing import LANES
 WORDS = vec(LANES, i32)
 BYTES = vec(4 * LANES, i8)
 Activation: TypeAlias = Sequence[Value]
+DIGIT_BITS = 8
 
 
 @dataclass(frozen=True)
 class IntDot(ABC):
-    """Sums of code * activation for codes of `width` bits in `8 // width` planes."""
+    """Sums of code * activation for codes of `width` bits in `8 // width` planes.
+
+    digits: words of an activation, the most significant first.
+    """
 
     width: int
+    digits: int
 
     @property
     def planes(self) -> int:
         """Codes in a byte."""
         return 8 // self.width
 
+    @property
+    @abstractmethod
+    def accumulators(self) -> int:
+        """How many vectors `start` makes."""
+
     @abstractmethod
     def start(self, b: KernelBuilder, initial: Value) -> list[Value]:
         """Accumulators whose total is `initial` (i32 lanes)."""
 
     @abstractmethod
-    def activation(self, b: KernelBuilder, word: Value) -> Activation:
-        """An i32 of 4 int8 activations, made ready for `step`."""
+    def activation(self, b: KernelBuilder, words: Sequence[Value]) -> Activation:
+        """An i32 of 4 columns for each digit, made ready for `step`."""
 
     @abstractmethod
     def step(
@@ -51,50 +61,70 @@ class IntDot(ABC):
 
 @dataclass(frozen=True)
 class VnniDot(IntDot):
-    """`vpdpbusd`: codes are masked where they lie, and each plane's sum is shifted once."""
+    """`vpdpbusd`: codes are masked where they lie, and each plane's sum is shifted once.
+
+    Accumulators are [plane][digit], the last of plane 0 starting at the initial value.
+    """
 
     intrinsic: str
 
+    @property
+    def accumulators(self) -> int:
+        """See IntDot."""
+        return self.planes * self.digits
+
     def start(self, b: KernelBuilder, initial: Value) -> list[Value]:
         """See IntDot."""
-        return [initial] + [b.const(0, WORDS)] * (self.planes - 1)
+        sums = [b.const(0, WORDS)] * self.accumulators
+        sums[self.digits - 1] = initial
+        return sums
 
-    def activation(self, b: KernelBuilder, word: Value) -> Activation:
+    def activation(self, b: KernelBuilder, words: Sequence[Value]) -> Activation:
         """See IntDot."""
-        return [b.bitcast(b.broadcast(word, LANES), BYTES)]
+        return [b.bitcast(b.broadcast(word, LANES), BYTES) for word in words]
 
     def step(
         self, b: KernelBuilder, sums: Sequence[Value], word: Value, xs: Sequence[Activation]
     ) -> list[Value]:
         """See IntDot."""
         added: list[Value] = []
-        for plane, (total, x) in enumerate(zip(sums, xs, strict=True)):
+        for plane, x in enumerate(xs):
             codes = b.bitcast(word, BYTES)
             if self.planes > 1:
                 mask = ((1 << self.width) - 1) << (plane * self.width)
                 codes = codes & (mask - 256 if mask > 127 else mask)
-            added.append(b.intrinsic(self.intrinsic, (total, codes, x[0]), WORDS))
+            for digit, value in enumerate(x):
+                total = sums[plane * self.digits + digit]
+                added.append(b.intrinsic(self.intrinsic, (total, codes, value), WORDS))
         return added
 
     def total(self, b: KernelBuilder, sums: Sequence[Value]) -> Value:
         """See IntDot."""
-        result = sums[0]
-        for plane, one in enumerate(sums[1:], 1):
-            result = result + (one >> plane * self.width)
-        return result
+        digits: list[Value] = []
+        for digit in range(self.digits):
+            first, *others = sums[digit :: self.digits]
+            for plane, one in enumerate(others, 1):
+                first = first + (one >> plane * self.width)
+            digits.append(first)
+        return _number(digits)
 
 
 @dataclass(frozen=True)
 class GenericDot(IntDot):
     """Upstream operations alone: each column's codes are shifted out and multiplied as i32."""
 
+    @property
+    def accumulators(self) -> int:
+        """See IntDot."""
+        return 1
+
     def start(self, b: KernelBuilder, initial: Value) -> list[Value]:
         """See IntDot."""
         return [initial]
 
-    def activation(self, b: KernelBuilder, word: Value) -> Activation:
+    def activation(self, b: KernelBuilder, words: Sequence[Value]) -> Activation:
         """See IntDot."""
-        columns = [(word << 24 - 8 * j) >> 24 for j in range(4)]
+        columns = [_number([(word << 24 - 8 * j) >> 24 for word in words]) for j in range(4)]
         return [b.broadcast(column, LANES) for column in columns]
 
     def step(
@@ -114,6 +144,16 @@ class GenericDot(IntDot):
         return sums[0]
 
 
-def int_dot(isa: Isa, width: int) -> IntDot:
+def _number(digits: Sequence[Value]) -> Value:
+    """The number of some digits, the most significant first."""
+    number, *others = digits
+    for digit in others:
+        number = (number << DIGIT_BITS) + digit
+    return number
+
+
+def int_dot(isa: Isa, width: int, digits: int) -> IntDot:
     """The form for an instruction set."""
-    return VnniDot(width, isa.int8_dot) if isa.int8_dot else GenericDot(width)
+    if isa.int8_dot:
+        return VnniDot(width, digits, isa.int8_dot)
+    return GenericDot(width, digits)

@@ -13,10 +13,13 @@ from nybble.backends.cpu.kernels.matmul.spec import Codes, MatmulSpec
 
 
 def takes_tiles(spec: MatmulSpec) -> bool:
-    """Whether AMX computes a spec: many tokens, rounding allowed, whole tiles of columns."""
+    """Whether AMX computes a spec: many tokens, rounding allowed, whole tiles of columns.
+
+    Activations of two digits would lose the second to bf16.
+    """
     group = spec.weight.group if isinstance(spec.weight, Codes) else TILE_COLUMNS
     whole = group % TILE_COLUMNS == 0 or TILE_COLUMNS % group == 0
-    rounding = spec.activations != "f32"
+    rounding = spec.activations != "f32" and spec.digits == 1
     return (
         spec.isa.tiles and rounding and spec.tokens > 1 and spec.cols % TILE_COLUMNS == 0 and whole
     )
@@ -27,7 +30,7 @@ def product(spec: MatmulSpec) -> Product:
     if takes_tiles(spec):
         return AmxProduct(spec, amx_tiles(spec))
     if spec.activations == "a8":
-        return DotProduct(spec, dot_tiles(spec.isa))
+        return DotProduct(spec, dot_tiles(spec.isa, spec.digits))
     return F32Product(spec, f32_tiles(spec.isa))
 
 

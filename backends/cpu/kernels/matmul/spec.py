@@ -15,6 +15,7 @@ from nybble.backends.cpu.kernels.loops import padded_rows
 from nybble.backends.cpu.kernels.values import f32, i8, i32
 from nybble.backends.cpu.packing import DenseLayout, FloatName, TileLayout
 from nybble.dialects.errors import NybbleError
+from nybble.dialects.numpy_ref.quantize import LARGEST
 
 GLUS = ("", "silu", "gelu_tanh")
 
@@ -57,6 +58,7 @@ class MatmulSpec:
     tokens: the most token rows of a call; with 1 the kernel ignores n.
     activations: "a8" takes int8 codes q, scales s and sums z per `activation_group` columns;
     "f32" takes x f32 and computes in f32; "bf16" takes x f32 and may round operands to bf16.
+    digits: int8 codes per activation, [digits, tokens, cols]; with 2 it is 256 * q[0] + q[1].
     bias: add a vector to each part. residual: add to what the outputs hold.
     glu: "", "silu" or "gelu_tanh": two equal parts become one output, activation(y0) * y1.
     threads: the most that run the kernel; each has its own slice of the scratch buffer.
@@ -69,6 +71,7 @@ class MatmulSpec:
     tokens: int = 1
     activations: Literal["a8", "f32", "bf16"] = "a8"
     activation_group: int = 32
+    digits: int = 1
     bias: bool = False
     residual: bool = False
     glu: str = ""
@@ -87,6 +90,7 @@ class MatmulSpec:
             )
         if self.activations == "a8":
             self._check_activation_group()
+            self._check_digits()
         assert self.layouts, "a layout for each part"
 
     def _check_activation_group(self) -> None:
@@ -104,6 +108,21 @@ class MatmulSpec:
                 f"activations in groups of {self.activation_group} for codes of "
                 f"{self.weight.bits} bits",
                 accepted=f"a multiple of {span}",
+            )
+
+    def _check_digits(self) -> None:
+        """A group's integer product fits in 32 bits; sums on the way to it may wrap around."""
+        assert isinstance(self.weight, Codes)
+        if self.digits not in LARGEST:
+            raise MatmulError(
+                f"activations of {self.digits} digits", accepted=", ".join(map(str, LARGEST))
+            )
+        steepest = max(2**self.weight.bits - 1, self.weight.zero_point) * LARGEST[self.digits]
+        if self.activation_group * steepest >= 2**31:
+            raise MatmulError(
+                f"activations of {self.digits} digits in groups of {self.activation_group} for "
+                f"codes of {self.weight.bits} bits",
+                accepted=f"groups of at most {(2**31 - 1) // steepest}",
             )
 
     @cached_property
@@ -126,6 +145,11 @@ class MatmulSpec:
         """Token rows that activation and output buffers have room for."""
         return padded_rows(self.tokens)
 
+    @property
+    def plane(self) -> int:
+        """Elements of q that hold one digit."""
+        return self.padded * self.cols
+
     def buffers(self, scratch: int = 0) -> list[BufferSpec]:
         """The kernel's memref arguments in order, with `scratch` bytes for each thread if any.
 
@@ -143,10 +167,10 @@ class MatmulSpec:
 
     def _activation_buffers(self) -> list[BufferSpec]:
         if self.activations != "a8":
-            return [BufferSpec("x", self.padded * self.cols, f32)]
+            return [BufferSpec("x", self.plane, f32)]
         groups = self.cols // self.activation_group
         return [
-            BufferSpec("q", self.padded * self.cols, i8),
+            BufferSpec("q", self.digits * self.plane, i8),
             BufferSpec("s", self.padded * groups, f32),
             BufferSpec("z", self.padded * groups, i32),
         ]

@@ -5,8 +5,14 @@ import pytest
 
 from nybble.backends.cpu.codegen import jit
 from nybble.backends.cpu.isa import AVX512_VNNI, X86_64_V3
-from nybble.tools.bench.probes.code import READ_LANES, read_module, tile_operations, vector_module
-from nybble.tools.bench.probes.probes import accumulators, peak_probes, read_probe
+from nybble.tools.bench.probes.code import (
+    READ_LANES,
+    READS,
+    read_module,
+    tile_operations,
+    vector_module,
+)
+from nybble.tools.bench.probes.probes import Probe, accumulators, peak_probes, rates, read_probes
 from nybble.tools.bench.probes.team import Team
 
 
@@ -17,12 +23,13 @@ def team():
     made.close()
 
 
-def test_read_adds_up_its_range_each_pass():
-    library = jit(read_module())
-    memory = np.arange(256, dtype=np.int32)
+@pytest.mark.parametrize("read", READS)
+def test_reading_adds_up_its_range_each_pass(read):
+    library = jit(read_module(read))
+    memory = np.arange(1024, dtype=np.int32)
     sums = np.zeros(READ_LANES, np.int32)
-    library.call("read", memory, sums, 64, 192, 3)
-    assert sums.sum() == 3 * memory[64:192].sum()
+    library.call(read.name, memory, sums, 64, 512 // read.streams, 3)
+    assert sums.sum() == 3 * memory[64:576].sum()
 
 
 def test_generic_accumulators_run_anywhere():
@@ -52,11 +59,16 @@ def test_peaks_of_this_host(team):
         assert probe.rate(probe.run()) > 0
 
 
-def test_read_probe_counts_the_bytes_of_all_threads(team):
-    probe = read_probe(team, "l2", 100_000)
-    assert probe.name == "l2"
-    assert probe.work % (2 * 256) == 0
-    assert probe.rate(probe.run()) > 0
+def test_read_probes_count_the_bytes_of_all_threads(team):
+    for probe in read_probes(team, "l2", 100_000):
+        assert probe.name == "l2"
+        assert probe.work % (2 * 512) == 0
+        assert probe.rate(probe.run()) > 0
+
+
+def test_the_fastest_probe_of_a_name_counts():
+    probes = [Probe("l3", 10.0, float), Probe("l3", 10.0, float), Probe("f32", 3.0, float)]
+    assert rates(probes, [2.0, 1.0, 1.0]) == {"l3": 10.0, "f32": 3.0}
 
 
 def test_team_runs_every_index(team):

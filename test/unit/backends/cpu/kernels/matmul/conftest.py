@@ -53,7 +53,7 @@ class Problem:
         self.weights = [self._weight(rows) for rows in spec.rows]
         x = self.rng.standard_normal(shape).astype(np.float32)
         if spec.activations == "a8":
-            q, s, z = quantize_rows(x, spec.activation_group)
+            q, s, z = quantize_rows(x, spec.activation_group, spec.digits)
             s = np.ones_like(s) if self.integers else s
             self.inputs = {"q": q, "s": s, "z": z}
         else:
@@ -141,6 +141,9 @@ class Matmuls:
         """Outputs [n, rows]; every byte the kernel must not touch is checked."""
         spec = problem.spec
         given = {**problem.inputs, **problem.packed()}
+        if spec.digits > 1:
+            rows = ((0, 0), (0, spec.padded - problem.n), (0, 0))
+            given["q"] = np.pad(given["q"], rows, constant_values=77)
         guarded = [_guarded(buffer, given.get(buffer.name)) for buffer in matmul_buffers(spec)]
         arrays = [whole[GUARD:-GUARD] for whole in guarded]
         kernels, name = library(self.specs), f"k{self.specs.index(spec)}"

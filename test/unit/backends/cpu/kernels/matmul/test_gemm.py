@@ -18,6 +18,10 @@ SPECS = {
     ),
     "group 512": MatmulSpec(Codes(4, 512, 1, True), (64,), 1024, TOKENS, activation_group=512),
 }
+TWO_DIGITS = {
+    f"{name}, two digits": replace(SPECS[name], digits=2)
+    for name in ("q4_1 parts, bias", "q8_0 residual", "two bits, silu", "group 512")
+}
 F32 = {
     "q4_1 f32": MatmulSpec(Codes(4, 32, 0, True), (65, 1), 96, TOKENS, "f32"),
     "bf16 odd": MatmulSpec(Dense("bf16"), (64,), 37, TOKENS, "f32", residual=True),
@@ -27,12 +31,13 @@ ROUNDED = {
     "bf16 weights": MatmulSpec(Dense("bf16"), (70,), 64, TOKENS, "bf16"),
     "group 16": MatmulSpec(Codes(4, 16, 3, True), (64,), 96, TOKENS, "bf16", residual=True),
 }
-EXACT = [*SPECS, *F32]
+ALL = {**SPECS, **TWO_DIGITS, **F32}
+EXACT = [*ALL]
 TILED = [*SPECS, *ROUNDED]
 
 
 def exact_at(level):
-    return [replace(spec, isa=level) for spec in (*SPECS.values(), *F32.values())]
+    return [replace(spec, isa=level) for spec in ALL.values()]
 
 
 def tiled():
@@ -65,6 +70,24 @@ def test_integers_are_exact(matmuls, rng, level):
         problem = run.problem(EXACT.index(name), 17, rng, integers=True)
         for got, want in zip(run(problem), problem.expected(), strict=True):
             np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("level", [AVX512_VNNI, X86_64_V3], ids=lambda level: level.name)
+def test_two_digits_are_exact(matmuls, rng, level):
+    spec = MatmulSpec(
+        Codes(8, 256, 128), (65,), 256, TOKENS, activation_group=256, digits=2, isa=level
+    )
+    run = matmuls([spec])
+    problem = run.problem(0, 17, rng, integers=True)
+    q = problem.inputs["q"]
+    q[0, :4], q[1, :4] = -127, 0
+    numbers = 256 * q[0].astype(np.int64) + q[1]
+    problem.inputs["z"][:, 0] = numbers.sum(axis=1)
+    problem.weights[0].codes[:5] = 255
+    problem.weights[0].codes[5:9] = 0
+    want = numbers @ (problem.weights[0].codes.astype(np.int64).T - 128)
+    (got,) = run(problem)
+    np.testing.assert_array_equal(got, want.astype(np.float32))
 
 
 @pytest.mark.parametrize("level", [AMX, AVX512_VNNI], ids=lambda level: level.name)

@@ -20,6 +20,13 @@ INT8 = {
     ),
     "group 512": MatmulSpec(Codes(3, 512, 4, True), (64,), 512, activation_group=512),
 }
+TWO_DIGITS = {f"{name}, two digits": replace(spec, digits=2) for name, spec in INT8.items()}
+EXTREMES = {
+    (bits, zero_point): MatmulSpec(
+        Codes(bits, 256, zero_point), (65,), 256, activation_group=256, digits=2
+    )
+    for bits, zero_point in ((1, 0), (2, 1), (3, 4), (4, 8), (8, 0), (8, 128))
+}
 F32 = {
     "q4_1": MatmulSpec(Codes(4, 32, 0, True), (65, 1), 96, activations="f32"),
     "q8_0, group 256": MatmulSpec(Codes(8, 256, 128), (64,), 256, activations="f32"),
@@ -27,11 +34,12 @@ F32 = {
     "bf16": MatmulSpec(Dense("bf16"), (64, 64), 40, activations="f32", glu="silu"),
     "f16": MatmulSpec(Dense("f16"), (3,), 4, activations="f32", bias=True),
 }
-NAMES = [*INT8, *F32]
+SPECS = {**INT8, **TWO_DIGITS, **F32}
+NAMES = [*SPECS]
 
 
-def at(level):
-    return [replace(spec, isa=level) for spec in (*INT8.values(), *F32.values())]
+def at(level, specs=SPECS):
+    return [replace(spec, isa=level) for spec in specs.values()]
 
 
 @pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.name)
@@ -54,9 +62,26 @@ def test_integers_are_exact(matmuls, rng, level):
             np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.name)
+def test_two_digits_at_the_edges_of_their_range(matmuls, rng, level):
+    run = matmuls(at(level, EXTREMES))
+    for index, spec in enumerate(EXTREMES.values()):
+        for pair in ((127, 0), (-127, 0), (-127, 127), (126, -128), (-1, -1)):
+            problem = run.problem(index, 1, rng, integers=True)
+            codes, q = problem.weights[0].codes, problem.inputs["q"]
+            codes[:, 1:] = 2**spec.weight.bits - 1
+            q[:] = np.array(pair).reshape(2, 1, 1)
+            q[:, :, :5] = rng.integers(-127, 128, (2, 1, 5))
+            numbers = 256 * q[0].astype(np.int64) + q[1]
+            problem.inputs["z"][:] = numbers.sum()
+            want = numbers @ (codes.astype(np.int64).T - spec.weight.zero_point)
+            (got,) = run(problem)
+            np.testing.assert_array_equal(got, want.astype(np.float32))
+
+
 def test_levels_agree_bit_for_bit(matmuls, rng):
     fast, plain = (matmuls(at(level)) for level in LEVELS)
-    for index in range(len(INT8)):
+    for index in range(len(INT8) + len(TWO_DIGITS)):
         problem = fast.problem(index, 1, rng)
         if problem.spec.glu:
             continue

@@ -33,6 +33,11 @@ Q4 = MatmulSpec(Codes(4, 32, 8), (64,), 64)
         ({"glu": "silu", "rows": (64, 64), "residual": True}, "gated output of parts"),
         ({"activation_group": 48}, "activations in groups of 48, weights in groups of 32"),
         ({"activation_group": 4}, "activations in groups of 4 for codes of 4 bits"),
+        ({"digits": 3}, "activations of 3 digits"),
+        (
+            {"weight": Codes(8, 512), "cols": 512, "activation_group": 512, "digits": 2},
+            "2 digits in groups of 512 for codes of 8 bits",
+        ),
         ({"weight": Dense("f32")}, "8-bit activations with float weights"),
     ],
 )
@@ -56,6 +61,15 @@ def test_buffers():
     assert buffers["scratch"] % 3 == 0
 
 
+def test_digits_of_activations():
+    sizes = [
+        {buffer.name: buffer.size for buffer in matmul_buffers(replace(Q4, digits=digits))}
+        for digits in (1, 2)
+    ]
+    assert sizes[1]["q"] == 2 * sizes[0]["q"]
+    assert {name for name in sizes[0] if sizes[0][name] != sizes[1][name]} == {"q"}
+
+
 def test_one_token_needs_no_scratch():
     names = [buffer.name for buffer in matmul_buffers(replace(Q4, activations="f32"))]
     assert names == ["x", "w0", "y0"]
@@ -67,6 +81,7 @@ def test_one_token_needs_no_scratch():
         ({}, True),
         ({"tokens": 1}, False),
         ({"activations": "f32"}, False),
+        ({"digits": 2}, False),
         ({"isa": LEVELS["avx512-vnni"]}, False),
         ({"weight": Codes(4, 48), "cols": 96, "activation_group": 48}, False),
         ({"weight": Codes(8, 4), "cols": 36, "activation_group": 4}, False),
