@@ -67,8 +67,8 @@ def digits_of(description: Format) -> int:
     if isinstance(element, Uniform) and element.bits == 8 and element.narrow:
         return 1
     raise FormatError(
-        f"the CPU backend does not multiply activations of format '{description.spec}'",
-        accepted="a8gN, a16gN",
+        f"the CPU backend does not take activations of format '{description.spec}'",
+        accepted="a8gN, a16gN; a weight needs a compute layout (pass assign-layout)",
     )
 
 

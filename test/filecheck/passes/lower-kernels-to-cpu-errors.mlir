@@ -31,14 +31,16 @@ func.func @unscheduled(%x: tensor<1x64xf32>) -> tensor<1x64xf32> {
 
 // -----
 
-func.func @table(%x: tensor<1x64xf32>, %w: !lowbit.tensor<8x64, "nf4">) -> tensor<1x8xf32> {
-  // expected-error @+1 {{the CPU backend cannot hold weights of format 'nf4'}}
-  %y = fused.kernel "product"(%x, %w) : (tensor<1x64xf32>, !lowbit.tensor<8x64, "nf4">) -> tensor<1x8xf32> schedule #schedule.kernel<"cpu", "dequantize", {tokens = 1 : i64}, ""> {
-  ^bb0(%a: tensor<1x64xf32>, %b: !lowbit.tensor<8x64, "nf4">):
-    %c = mpgemm.dequant_matmul %a, %b : tensor<1x64xf32>, !lowbit.tensor<8x64, "nf4"> -> tensor<1x8xf32>
-    fused.yield %c : tensor<1x8xf32>
-  }
-  func.return %y : tensor<1x8xf32>
+// expected-error @+1 {{the CPU backend cannot hold weights of format 'nf4'}}
+func.func @table(%w: !lowbit.tensor<8x64, "nf4", "tile64">) {
+  func.return
+}
+
+// -----
+
+// expected-error @+1 {{the CPU backend does not take activations of format 'q4_0'}}
+func.func @storage(%w: !lowbit.tensor<8x64, "q4_0">) {
+  func.return
 }
 
 // -----
