@@ -6,7 +6,7 @@ PyTorch in silence.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,7 +17,6 @@ from nybble.frontend.compiled_module import CompiledModule
 from nybble.frontend.pytorch import operators
 from nybble.frontend.pytorch.exact_linear import FORMAT
 
-OPTIONS = ("activations", "threads", "isa")
 MAX_SHAPES = 64
 """Compilations that one graph keeps: each holds its weights."""
 LINEARS: tuple[object, ...] = (torch.nn.functional.linear, torch._C._nn.linear)  # pyright: ignore
@@ -36,13 +35,33 @@ def backend(
     The graph is compiled when it is called first, and again for inputs of other shapes.
     Raises NybbleError for unknown options.
     """
-    given = dict(options or {})
-    unknown = sorted(set(given) - set(OPTIONS))
-    if unknown:
-        raise NybbleError(
-            f"unknown option '{unknown[0]}' of backend nybble", accepted=", ".join(OPTIONS)
-        )
-    return GraphFunction(graph, given)
+    return GraphFunction(graph, BackendOptions.of(options or {}))
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """Those options of `nybble.compile` that torch.compile may pass on."""
+
+    activations: str = "i8"
+    threads: int | None = None
+    isa: str | None = None
+
+    @staticmethod
+    def of(given: Mapping[str, object]) -> "BackendOptions":
+        """The options of a mapping; raises NybbleError for an unknown name or a wrong type."""
+        known = [field.name for field in fields(BackendOptions)]
+        for name in given:
+            if name not in known:
+                raise NybbleError(
+                    f"unknown option '{name}' of backend nybble", accepted=", ".join(known)
+                )
+        activations, threads = given.get("activations", "i8"), given.get("threads")
+        isa = given.get("isa")
+        if not isinstance(activations, str) or not isinstance(isa, str | None):
+            raise NybbleError(f"options {dict(given)}", accepted="names of a mode and of a level")
+        if not isinstance(threads, int | None):
+            raise NybbleError(f"{threads!r} threads", accepted="a number")
+        return BackendOptions(activations, threads, isa)
 
 
 @dataclass(frozen=True)
@@ -58,7 +77,7 @@ class GraphFunction:
     """A graph of torch.compile as a function of the graph's inputs."""
 
     graph: fx.GraphModule
-    options: dict[str, object]
+    options: BackendOptions
     entries: dict[object, Entry] = field(default_factory=dict[object, Entry])
 
     def __post_init__(self) -> None:
@@ -95,7 +114,7 @@ class GraphFunction:
                 f"a graph called with more than {MAX_SHAPES} shapes", accepted="inputs padded alike"
             )
         examples = tuple(value.detach() for value in free)
-        made = compile(bound(self.graph, fixed), examples, **self.options)  # pyright: ignore
+        made = compile(bound(self.graph, fixed), examples, **asdict(self.options))
         self.entries[key] = Entry(made, held)
         return self.entries[key]
 

@@ -45,7 +45,6 @@ from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.ops import DequantMatmulOp, IntMatmulOp
 from nybble.dialects.schedule.attrs import KernelSchedule
 
-
 BECAUSE_INTEGERS = "integer codes and activations: dot products without decoding"
 BECAUSE_ROUNDED = "enough tokens for tiles of bf16: decoding is paid once for all of them"
 BECAUSE_DECODED = "f32 activations, or a format without integer codes"

@@ -7,7 +7,7 @@ import click
 
 from nybble.backends.cpu.isa import LEVELS
 
-MODES = ("i8", "f32")
+MODES = ("i8", "i8-only", "i16", "f32")
 MAX_THREADS = 64
 
 Function = TypeVar("Function", bound=Callable[..., object])
@@ -23,7 +23,8 @@ json_option = click.option(
 activations_option = click.option(
     "--activations",
     type=click.Choice(MODES),
-    help="i8: 8-bit integers per group (default); f32: exact.",
+    help="i8: 8-bit integer products, of two digits or bf16 where precision needs it (default); "
+    "i8-only: of one digit; i16: of two; f32: exact.",
 )
 threads_option = click.option(
     "--threads",

@@ -75,7 +75,7 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
 from nybble.backends.cpu import isa as levels
-from nybble.backends.cpu.bindings.site import Binding, In, Out, Slot
+from nybble.backends.cpu.bindings.site import Binding, In, Out, Partial, Slot
 from nybble.backends.cpu.bindings.table import bind
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.loops import padded_rows
@@ -165,7 +165,7 @@ def access_of(slot: Slot, binding: Binding) -> str:
         return "u" if slot.index in binding.in_place.values() else "r"
     if isinstance(slot, Out):
         return "u" if slot.index in binding.in_place else "w"
-    return "w"
+    return "r" if isinstance(slot, Partial) and not slot.written else "w"
 
 
 def static_rows(op: KernelOp) -> int:
@@ -189,7 +189,10 @@ def fix_rows(kernel: func.FuncOp, rows: int) -> None:
 
 
 class FunctionLowering:
-    """Lowers one function; `buffers` maps each value to the memrefs that hold it."""
+    """Lowers one function.
+
+    buffers: the memrefs that hold each value. partial: what lies between a region's two launches.
+    """
 
     def __init__(self, lowering: Lowering, function: func.FuncOp):
         self.lowering = lowering
@@ -198,6 +201,7 @@ class FunctionLowering:
         self.buffers: dict[SSAValue, list[SSAValue]] = {}
         self.indices: list[SSAValue] = []
         self.kernels: list[func.FuncOp] = []
+        self.partial: SSAValue | None = None
 
     def run(self) -> tuple[list[func.FuncOp], func.FuncOp]:
         """The kernels and the function that calls them."""
@@ -267,14 +271,19 @@ class FunctionLowering:
 
     def _lower_kernel(self, op: KernelOp) -> None:
         binding = self._bind(op)
+        for index, output in enumerate(op.outputs):
+            self._place_output(op, binding, index, output)
+        for launch in binding.launches:
+            self._launch(op, launch)
+        self.partial = None
+
+    def _launch(self, op: KernelOp, binding: Binding) -> None:
         name = f"{self.function.sym_name.data}.{len(self.kernels)}.{op.kernel_name.data}"
         kernel = binding.kernel.build(name)
         kernel.location = op.location
         if (rows := static_rows(op)) > 1:
             fix_rows(kernel, rows)
         self.kernels.append(kernel)
-        for index, output in enumerate(op.outputs):
-            self._place_output(op, binding, index, output)
         arguments = [
             self._argument(op, slot, spec.type)
             for slot, spec in zip(binding.slots, binding.kernel.buffers, strict=True)
@@ -311,10 +320,13 @@ class FunctionLowering:
             held = self.buffers[op.inputs[slot.index]][slot.part]
         elif isinstance(slot, Out):
             held = self.buffers[op.outputs[slot.index]][slot.part]
+        elif isinstance(slot, Partial) and self.partial is not None:
+            held = self.partial
         else:
             scratch = memref.AllocOp([], [], type_)
             self.block.add_op(scratch)
             held = scratch.memref
+            self.partial = held if isinstance(slot, Partial) else self.partial
         if held.type != type_:
             raise NybbleError(
                 f'kernel "{op.kernel_name.data}" takes {type_} where a value is in {held.type}',

@@ -131,7 +131,6 @@ class GluOp(IRDLOperation):
                 f'unknown activation "{self.activation.data}"; accepted: {", ".join(ACTIVATIONS)}'
             )
 
-
     def reference(self, gate: Array, up: Array) -> tuple[Array]:
         """gate, up f32 [n, F]."""
         return (glu.glu(gate, up, self.activation.data),)

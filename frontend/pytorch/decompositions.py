@@ -1,6 +1,6 @@
 """Operators of PyTorch that are replaced by simpler ones before the import of a module."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import pi, sqrt
 from typing import Any
 
@@ -46,7 +46,7 @@ def gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
     return 0.5 * x * (1 + torch.erf(x * sqrt(0.5)))
 
 
-def logsumexp(x: Tensor, dim: Sequence[int], keepdim: bool = False) -> Tensor:
+def logsumexp(x: Tensor, dim: list[int], keepdim: bool = False) -> Tensor:
     """`aten.logsumexp`, shifted by the largest finite element."""
     largest = x.amax(dim, keepdim=True)
     shift = torch.where(largest.abs() == torch.inf, torch.zeros_like(largest), largest)

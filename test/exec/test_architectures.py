@@ -7,6 +7,8 @@ from nybble.backends.cpu.session import Session
 from nybble.frontend.checkpoint import open_checkpoint
 
 torch = pytest.importorskip("torch", reason="needs nybble[torch]")
+pytest.importorskip("torch_mlir", reason="needs nybble[torch]")
+pytest.importorskip("transformers", reason="needs nybble[torch]")
 
 from nybble.frontend.pytorch.architectures import (  # noqa: E402
     ARCHITECTURES,

@@ -18,6 +18,8 @@ from nybble.frontend.text import read_tokenizer
 from nybble.tools.bench.text import sample_text
 from nybble.tools.verbs.eval import perplexity
 
+for package in ("torch", "torch_mlir", "transformers"):
+    pytest.importorskip(package, reason="needs nybble[torch]")
 pytestmark = pytest.mark.slow
 
 MODEL = "smollm2"

@@ -1,16 +1,29 @@
 """Bindings of attention and of what fills its cache."""
 
+import math
 from collections.abc import Sequence
 
 from xdsl.dialects.builtin import TensorType
 from xdsl.ir import SSAValue
 
-from nybble.backends.cpu.bindings.site import Binding, BindingError, In, Out, Scratch, Site, columns
+from nybble.backends.cpu.bindings.site import (
+    Binding,
+    BindingError,
+    In,
+    Out,
+    Partial,
+    Scratch,
+    Site,
+    columns,
+)
 from nybble.backends.cpu.kernels.attention import Attention
+from nybble.backends.cpu.kernels.attention_merge import AttentionMerge
 from nybble.backends.cpu.kernels.kv import PADDING, KvCache
 from nybble.backends.cpu.kernels.rope import HeadNorm, RopeAppend
 from nybble.dialects.fused.ops import RmsNormOp, RopeOp
 from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
+
+MOST_SPLITS = 8
 
 
 def bind_rope_append(site: Site) -> Binding:
@@ -80,8 +93,15 @@ def kv_cache(cache: SSAValue) -> KvCache:
     return held
 
 
+def decode_splits(site: Site, kv_heads: int) -> int:
+    """Parts that give all threads as many (key head, part) items; 1 where tokens share out."""
+    if site.tokens > 1:
+        return 1
+    return min(site.threads // math.gcd(kv_heads, site.threads), MOST_SPLITS)
+
+
 def bind_attention(site: Site) -> Binding:
-    """Attention over the cache."""
+    """Attention over the cache; a second launch joins the parts of a decode kernel."""
     op = site.only(AttentionOp)
     cache = kv_cache(op.keys)
     kernel = Attention(
@@ -92,6 +112,11 @@ def bind_attention(site: Site) -> Binding:
         threads=site.threads,
         window=op.span,
         softcap=None if op.softcap is None else op.softcap.value.data,
+        splits=decode_splits(site, cache.kv_heads),
     )
-    inputs = (In(site.place(value)) for value in (op.query, op.keys, op.values))
-    return Binding(kernel, (*inputs, Out(site.result(op.result)), Scratch()))
+    inputs = tuple(In(site.place(value)) for value in (op.query, op.keys, op.values))
+    out = Out(site.result(op.result))
+    if kernel.splits == 1:
+        return Binding(kernel, (*inputs, out, Scratch()))
+    merge = Binding(AttentionMerge(kernel.partial), (Partial(written=False), out))
+    return Binding(kernel, (*inputs, Partial(written=True), Scratch()), then=merge)

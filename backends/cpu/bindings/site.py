@@ -60,7 +60,14 @@ class Scratch:
     """Memory that holds nothing between launches."""
 
 
-Slot = In | Out | Scratch
+@dataclass(frozen=True)
+class Partial:
+    """Memory that the first launch of a region writes and the last one reads."""
+
+    written: bool
+
+
+Slot = In | Out | Scratch | Partial
 
 
 @dataclass(frozen=True)
@@ -68,11 +75,21 @@ class Binding:
     """A kernel and its arguments.
 
     slots: one per buffer of the kernel. in_place: output -> the input whose memory it takes over.
+    then: what a region launches after this, where one kernel cannot do it all.
     """
 
     kernel: Kernel
     slots: tuple[Slot, ...]
     in_place: dict[int, int] = field(default_factory=dict[int, int])
+    then: "Binding | None" = None
+
+    def __post_init__(self) -> None:
+        assert len(self.slots) == len(self.kernel.buffers)
+
+    @property
+    def launches(self) -> tuple["Binding", ...]:
+        """This and what follows, in order."""
+        return (self, *(() if self.then is None else self.then.launches))
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,6 @@ def bind(op: KernelOp, isa: Isa, threads: int) -> Binding:
     if rule is None:
         raise site.error(f"is none of {', '.join(RULES)}")
     try:
-        binding = rule(site)
+        return rule(site)
     except (NybbleError, ValueError) as fault:
         raise site.rephrased(fault) from fault
-    assert len(binding.slots) == len(binding.kernel.buffers)
-    return binding

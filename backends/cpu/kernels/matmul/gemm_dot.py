@@ -16,7 +16,7 @@ from nybble.backends.cpu.packing import LANES, TILE
 def dot_tiles(isa: Isa, digits: int) -> GemmTiles:
     """Sizes by the number of registers: sums, their integer parts, and the operands must fit."""
     if isa.vector_bits * isa.registers >= 512 * 32:
-        return GemmTiles(columns=512, tiles=1, subtiles=4, tokens=4 // digits)
+        return GemmTiles(columns=512, tiles=1, subtiles=4 // digits, tokens=4)
     return GemmTiles(columns=512, tiles=1, subtiles=1, tokens=2, unroll=2)
 
 

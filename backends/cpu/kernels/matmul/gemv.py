@@ -29,7 +29,7 @@ class GemvTiles:
     """
 
     unroll: int = 8
-    ahead: int = 2048
+    ahead: int = 8192
     accumulators: int = 16
 
 
@@ -144,9 +144,7 @@ class _Tile:
         count = self.dot.accumulators
         return [sums[i : i + count] for i in range(0, len(sums), count)]
 
-    def _vectors(
-        self, block: Value, word: Value, sums: Sequence[Value], count: int
-    ) -> list[Value]:
+    def _vectors(self, block: Value, word: Value, sums: Sequence[Value], count: int) -> list[Value]:
         b, dot = self.b, self.dot
         parts = self._by_subtile(sums)
         for v in range(count):

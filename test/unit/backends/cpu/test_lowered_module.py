@@ -98,9 +98,7 @@ class Layer:
             for phase in ("prefill", "decode")
         )
         sizes = assembler.argument_bytes("layer.prefill")
-        buffers = [
-            Buffer(a.name_hint, size, Kind.IO) for a, size in zip(named, sizes, strict=True)
-        ]
+        buffers = [Buffer(a.name_hint, size, Kind.IO) for a, size in zip(named, sizes, strict=True)]
         plan = Plan(
             (*buffers, *assembler.buffers.values()),
             tuple(assembler.kernels.values()),

@@ -7,6 +7,7 @@ pytest.importorskip("torch_mlir", reason="needs nybble[torch]")
 
 import nybble  # noqa: E402
 from nybble.backends.cpu import loader  # noqa: E402
+from nybble.frontend.dynamo import backend  # noqa: E402
 
 EXACT = {"activations": "f32"}
 
@@ -84,7 +85,14 @@ def test_gradients_are_refused(make_mlp):
         torch.compile(make_mlp(), backend="nybble")(torch.randn(1, 64))
 
 
-def test_unknown_options_are_refused():
-    fast = torch.compile(torch.sin, backend="nybble", options={"speed": 9})
-    with pytest.raises(Exception, match="unknown option 'speed' of backend nybble"):
-        fast(torch.randn(3))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"speed": 9}, "unknown option 'speed' of backend nybble"),
+        ({"threads": "two"}, "'two' threads"),
+        ({"isa": 3}, "names of a mode and of a level"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(nybble.NybbleError, match=message):
+        backend(torch.fx.GraphModule({}, torch.fx.Graph()), (), options=options)

@@ -1,0 +1,212 @@
+"""The verbs of nybble on good input: what they print, write and report."""
+
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+from nybble.tools.driver import VERBS
+
+PRODUCT = """func.func @f(%x: tensor<?x64xf32>, %w: !lowbit.tensor<8x64, "q4_0">)
+    -> tensor<?x8xf32> {
+  %y = mpgemm.matmul %x, %w : tensor<?x64xf32>, !lowbit.tensor<8x64, "q4_0"> -> tensor<?x8xf32>
+  func.return %y : tensor<?x8xf32>
+}
+"""
+
+
+def test_help_names_every_verb(run_nybble):
+    outcome = run_nybble("--help")
+    assert outcome.code == 0
+    assert all(f"  {verb} " in outcome.out for verb in VERBS)
+    assert "NYBBLE_CACHE" in outcome.out
+
+
+def test_no_verb_is_a_usage_error_that_helps(run_nybble):
+    outcome = run_nybble()
+    assert (outcome.code, outcome.out) == (2, run_nybble("--help").out)
+
+
+def test_version(run_nybble):
+    assert run_nybble("--version").out == f"nybble {version('nybble')}\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb, run_nybble):
+    outcome = run_nybble(verb, "--help")
+    assert outcome.code == 0
+    assert outcome.out.startswith(f"Usage: nybble {verb} ")
+
+
+def test_help_imports_no_library():
+    code = (
+        "import sys\n"
+        "from nybble.tools.driver import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'torch', 'mlir', 'rich', 'tokenizers', 'llvmlite'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, capture_output=True)
+
+
+def test_formats_as_a_table_and_as_json(run_nybble):
+    rows = json.loads(run_nybble("formats", "--json", "-").out)
+    found = {row["name"]: row["dataflows"]["cpu"] for row in rows}
+    assert found["q4_1"] == ["int_dot", "dequantize"]
+    assert found["f16"] == ["dequantize"]
+    assert found["nf4"] == []
+    assert "q4_1" in run_nybble("formats").out
+
+
+def test_doctor_finds_the_compiler(run_nybble):
+    outcome = run_nybble("doctor")
+    assert outcome.code == 0, outcome.out
+    assert "ok      compiler: xtc-mlir-python-bindings-" in outcome.out
+
+
+def test_doctor_says_what_to_do(run_nybble, monkeypatch):
+    monkeypatch.setenv("NYBBLE_CACHE", "/dev/null/cache")
+    assert "-> set NYBBLE_CACHE to one that can" in run_nybble("doctor").out
+
+
+# ---- models
+
+
+def test_generate_reports_what_it_did(run_nybble, artifact):
+    outcome = run_nybble("generate", str(artifact), "-p", "w1 w2", "--max-tokens", "3", "--json=-")
+    report = json.loads(outcome.out)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert (report["prompt_tokens"], report["tokens"]) == (2, 3)
+    assert len(report["text"].split()) == 3
+    assert 10 < report["peak_rss_mb"] < 100_000
+    assert report["prefill_tps"] > 0
+    assert report["decode_tps"] > 0
+
+
+def test_generate_shows_the_text_and_then_a_summary(run_nybble, artifact):
+    given = ["generate", str(artifact), "-p", "w1", "--max-tokens", "2", "--temperature", "1"]
+    outcome = run_nybble(*given)
+    assert outcome.out == run_nybble(*given, "--seed", "0").out
+    assert outcome.err.startswith("[2 tokens at ")
+
+
+def test_generate_stops_at_the_end_of_the_context(run_nybble, artifact):
+    prompt = "w1 " * 126
+    outcome = run_nybble("generate", str(artifact), "-p", prompt, "--json", "-")
+    assert json.loads(outcome.out)["tokens"] == 3
+
+
+def test_an_answer_of_no_tokens(run_nybble, artifact):
+    outcome = run_nybble("generate", str(artifact), "-p", "w1", "--max-tokens", "0", "--json", "-")
+    report = json.loads(outcome.out)
+    assert (report["text"], report["tokens"], report["decode_tps"]) == ("", 0, 0)
+
+
+def test_eval_scores_the_second_half_of_each_window(run_nybble, artifact, tmp_path):
+    file = tmp_path / "text"
+    file.write_text(" ".join(f"w{n % 64}" for n in range(40)))
+    outcome = run_nybble(
+        "eval", str(artifact), "--text", str(file), "--window", "16", "--json", "-"
+    )
+    report = json.loads(outcome.out)
+    assert (report["tokens"], report["window"]) == (2 * 7, 16)
+    assert report["perplexity"] > 1
+
+
+def test_run_a_model_on_ids(run_nybble, artifact):
+    report = json.loads(run_nybble("run", str(artifact), "--ids", "1,2,3", "--json", "-").out)
+    assert report["tokens"] == 3
+    logits = [value for _, value in report["likeliest"]]
+    assert logits == sorted(logits, reverse=True)
+    assert json.loads(run_nybble("run", str(artifact), "--tokens=7", "--json=-").out)["tokens"] == 7
+
+
+def test_cache_is_listed_and_cleared(run_nybble, cache_folder, artifact, tiny):
+    listed = run_nybble("cache", "list").out
+    assert listed.startswith(f"folder {cache_folder}\nkernels ")
+    kernels = int(listed.split("kernels ")[1].split()[0])
+    assert kernels > 0
+    assert run_nybble("cache", "clear").out == f"removed {kernels} kernels and 0 models\n"
+    assert "kernels 0 entries" in run_nybble("cache", "list").out
+
+
+# ---- MLIR files
+
+
+@pytest.fixture
+def product(tmp_path):
+    path = tmp_path / "product.mlir"
+    path.write_text(PRODUCT)
+    return path
+
+
+def test_compile_a_file_to_object_code(run_nybble, product, tmp_path):
+    out, stages = tmp_path / "out", tmp_path / "stages"
+    options = ["-o", str(out), "--dump-stages", str(stages)]
+    outcome = run_nybble("compile", str(product), *options)
+    assert (outcome.code, outcome.out) == (0, f"wrote {out}\n")
+    assert sorted(file.name for file in out.iterdir()) == [
+        "kernels.a", "kernels.json", "lowered.mlir",
+    ]  # fmt: skip
+    described = json.loads((out / "kernels.json").read_text())
+    assert described["stage"] == "lowered"
+    assert described["kernels"]
+    assert sorted(file.stem for file in stages.iterdir()) == [
+        "fused", "lowered", "operators", "scheduled",
+    ]  # fmt: skip
+    assert run_nybble("compile", str(product), *options).code == 0, "our own folder is replaced"
+
+
+def test_compile_stops_and_goes_on_at_a_stage(run_nybble, product, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    run_nybble("compile", str(product), "-o", str(first), "--compile-to", "fused")
+    assert sorted(file.name for file in first.iterdir()) == ["fused.mlir", "kernels.json"]
+    outcome = run_nybble(
+        "compile", str(first / "fused.mlir"), "-o", str(second)
+        , "--compile-from", "fused", "--compile-to", "scheduled",
+    )  # fmt: skip
+    assert outcome.code == 0
+    assert "#schedule.kernel" in (second / "scheduled.mlir").read_text()
+
+
+def test_explain_a_file(run_nybble, product):
+    report = json.loads(run_nybble("explain", str(product), "--json", "-").out)
+    assert report["target"] == "cpu"
+    decode = [one for one in report["kernels"] if one["function"] == "f.decode"]
+    assert [one["kernel"] for one in decode] == ["quantize", "product"]
+    assert decode[1]["because"]
+    assert decode[1]["tokens"] == 1
+    assert "f.decode product: int_dot, 1 token(s)" in run_nybble("explain", str(product)).out
+
+
+QUESTION = ["explain", "--op", "mpgemm.matmul", "--json", "-"]
+
+
+def test_explain_an_operator(run_nybble):
+    given = ["--format", "q4_1", "--shape", "64x128", "--n", "1", "--isa", "x86-64-v3"]
+    report = json.loads(run_nybble(*QUESTION, *given).out)
+    assert report["supported"]
+    assert report["isa"] == "x86-64-v3"
+    assert report["kernels"][-1]["dataflow"] == "int_dot"
+    assert report["kernels"][-1]["buffers"]["y0"] == 4 * 64
+
+
+@pytest.mark.parametrize(
+    ("given", "because", "nearest"),
+    [
+        (["--format", "iq4_nl", "--shape", "64x128"], "iq4_nl", "--format q4_0 --shape 64x128"),
+        (["--format", "q4_0", "--shape", "64x100"], "100 columns", "--format q4_0 --shape 64x96"),
+        (["--format", "q4_0", "--shape", "64x20"], "20 columns", "--format q4_0 --shape 64x32"),
+    ],
+)
+def test_explain_why_not_and_what_instead(given, because, nearest, run_nybble):
+    outcome = run_nybble(*QUESTION, *given)
+    report = json.loads(outcome.out)
+    assert outcome.code == 0
+    assert not report["supported"]
+    assert because in report["because"]
+    assert report["nearest"] == f"{nearest} --n 1"
+    assert "nearest that is: " in run_nybble(*QUESTION[:3], *given).out

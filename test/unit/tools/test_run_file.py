@@ -1,0 +1,98 @@
+"""Running a function of an MLIR file: every kind of value, and both references."""
+
+import json
+
+import numpy as np
+import pytest
+
+from nybble.tools.run_file import compare, error
+
+LAYER = """
+func.func @attend(%x: tensor<?x64xf32>, %pos: index, %cos: tensor<128x8xf32>,
+    %sin: tensor<128x8xf32>, %kc: tensor<2x128x16xf16>, %vc: tensor<2x128x16xf16>,
+    %wq: !lowbit.tensor<64x64, "q4_1">, %wk: !lowbit.tensor<32x64, "q4_1">)
+    -> (tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16>) {
+  %q = mpgemm.matmul %x, %wq : tensor<?x64xf32>, !lowbit.tensor<64x64, "q4_1"> -> tensor<?x64xf32>
+  %k = mpgemm.matmul %x, %wk : tensor<?x64xf32>, !lowbit.tensor<32x64, "q4_1"> -> tensor<?x32xf32>
+  %v = mpgemm.matmul %x, %wk : tensor<?x64xf32>, !lowbit.tensor<32x64, "q4_1"> -> tensor<?x32xf32>
+  %qr = fused.rope %q, %cos, %sin at %pos : tensor<?x64xf32>, tensor<128x8xf32> -> tensor<?x64xf32>
+  %kr = fused.rope %k, %cos, %sin at %pos : tensor<?x32xf32>, tensor<128x8xf32> -> tensor<?x32xf32>
+  %k2 = sparse_attn.append_kv %kr into %kc at %pos : tensor<?x32xf32> into tensor<2x128x16xf16>
+      -> tensor<2x128x16xf16>
+  %v2 = sparse_attn.append_kv %v into %vc at %pos : tensor<?x32xf32> into tensor<2x128x16xf16>
+      -> tensor<2x128x16xf16>
+  %a = sparse_attn.attention %qr, %k2, %v2 at %pos mask #sparse_attn.causal scale 0.25 :
+      tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16> -> tensor<?x64xf32>
+  func.return %a, %k2, %v2 : tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16>
+}
+"""
+ENDS = """
+func.func @embed(%ids: tensor<?xi32>, %t: !lowbit.tensor<40x32, "q8_0">) -> tensor<?x32xf32> {
+  %y = fused.embed %ids, %t scale 2.0 : tensor<?xi32>, !lowbit.tensor<40x32, "q8_0">
+      -> tensor<?x32xf32>
+  func.return %y : tensor<?x32xf32>
+}
+func.func @draw(%l: tensor<40xf32>, %t: f32, %k: i32, %p: f32, %s: i64, %n: i64) -> i32 {
+  %y = fused.sample %l temperature %t top_k %k top_p %p seed %s at %n : tensor<40xf32> -> i32
+  func.return %y : i32
+}
+func.func @sum(%x: tensor<?x32xf32>, %g: tensor<32xf32>) -> tensor<?x32xf32> {
+  %n = fused.rms_norm %x, %g eps 1.0e-05 : tensor<?x32xf32>, tensor<32xf32> -> tensor<?x32xf32>
+  %y = arith.addf %n, %x : tensor<?x32xf32>
+  func.return %y : tensor<?x32xf32>
+}
+func.func @round(%x: tensor<?x64xf32>) -> !lowbit.tensor<?x64, "a8g32"> {
+  %y = lowbit.quantize %x : tensor<?x64xf32> -> !lowbit.tensor<?x64, "a8g32">
+  func.return %y : !lowbit.tensor<?x64, "a8g32">
+}
+func.func @rounded(%x: !lowbit.tensor<?x64, "a8g32">, %w: !lowbit.tensor<16x64, "q4_0">)
+    -> tensor<?x16xf32> {
+  %y = mpgemm.int_matmul %x, %w : !lowbit.tensor<?x64, "a8g32">, !lowbit.tensor<16x64, "q4_0">
+      -> tensor<?x16xf32>
+  func.return %y : tensor<?x16xf32>
+}
+"""
+
+
+@pytest.mark.parametrize("tokens", [1, 5])
+@pytest.mark.parametrize("mode", ["i8", "f32"])
+def test_attention_in_the_middle_of_a_text(tokens, mode, run_nybble):
+    given = ["--tokens", str(tokens), "--position", "21", "--threads", "2", "--activations", mode]
+    outcome = run_nybble("run", "-", *given, "--json", "-", stdin=LAYER.encode())
+    report = json.loads(outcome.out)
+    assert outcome.code == 0, outcome.out
+    assert report["agrees"]
+    assert report["position"] == 21
+    assert [one["shape"] for one in report["results"]] == [
+        [tokens, 64], [2, 128, 16], [2, 128, 16],
+    ]  # fmt: skip
+    exact = [one["nmse_of_operators"] for one in report["results"]]
+    assert all(value < 1e-9 for value in exact) == (mode == "f32")
+    assert max(exact) < 1e-2
+
+
+@pytest.mark.parametrize("name", ["embed", "draw", "sum", "round", "rounded"])
+def test_every_kind_of_value(name, run_nybble):
+    given = ["--function", name, "--tokens", "3", "--seed", "4", "--isa", "x86-64-v3"]
+    outcome = run_nybble("run", "-", *given, "--json", "-", stdin=ENDS.encode())
+    assert outcome.code == 0, outcome.out + outcome.err
+    assert json.loads(outcome.out)["results"][0]["nmse"] < 1e-9
+
+
+def test_a_wrong_result_is_told_and_exits_with_1(run_nybble, monkeypatch):
+    monkeypatch.setattr("nybble.tools.run_file.TOLERANCE", -1.0)
+    outcome = run_nybble("run", "-", "--function", "sum", stdin=ENDS.encode())
+    assert outcome.code == 1
+    assert "agrees: False" in outcome.out
+
+
+def test_errors_of_results():
+    wanted = np.array([[3.0, 4.0]])
+    assert error(wanted, wanted) == 0
+    assert error(wanted * 0, wanted) == 1
+    assert error(np.zeros((1, 2)), np.zeros((1, 2))) == 0
+    assert error(np.array([[np.nan, 4.0]]), wanted) == np.inf
+    found = compare(np.array([[3.0, 4.5]]), wanted, wanted)
+    assert found == {
+        "shape": [1, 2], "nmse": 0.01, "max_error": 0.5, "nmse_of_operators": 0.01,
+    }  # fmt: skip
