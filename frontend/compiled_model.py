@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from weakref import finalize
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,6 @@ class CompiledModel(Compiled):
         self.folder = folder
         self.session = session
         self.tokenizer: Tokenizer = read_tokenizer(folder)
-        self._held: object = None
 
     @staticmethod
     def open(folder: Path, notes: Notes, threads: int | None) -> "CompiledModel":
@@ -103,10 +103,6 @@ class CompiledModel(Compiled):
         """End the worker threads; nothing can run afterwards."""
         self.session.close()
 
-    def hold(self, owner: object) -> None:
-        """Keep `owner`, on which the artifact's life depends, as long as this lives."""
-        self._held = owner
-
     def _write(self, directory: Path) -> None:
         target = directory.absolute()
         if target.exists() and not (target / MANIFEST).is_file() and any(target.iterdir()):
@@ -138,13 +134,17 @@ def compile_model(
             f"compiling a model needs {error.name}",
             accepted="pip install 'nybble[torch]', or a directory of `nybble compile`",
         ) from None
-    work = tempfile.TemporaryDirectory(prefix="nybble-model-")
-    folder = Path(work.name) / "artifact"
-    dump = Path(work.name) / STAGES_FOLDER
-    chosen = replace(options, dump=dump)
-    ModelCompiler(checkpoint, chosen, import_model, cache, progress).write(folder)
-    found = CompiledModel.open(folder, explained(Notes.read(dump)), options.threads)
-    found.hold(work)
+    work = Path(tempfile.mkdtemp(prefix="nybble-model-"))
+    try:
+        chosen = replace(options, dump=work / STAGES_FOLDER)
+        artifact = work / "artifact"
+        ModelCompiler(checkpoint, chosen, import_model, cache, progress).write(artifact)
+        notes = explained(Notes.read(work / STAGES_FOLDER))
+        found = CompiledModel.open(artifact, notes, options.threads)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    finalize(found, shutil.rmtree, work, True)
     return found
 
 

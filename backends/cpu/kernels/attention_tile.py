@@ -281,9 +281,7 @@ class Tile:
         else:
             source = self.v
             base = shape.cache.value_row(self.head, first_key + key) + offset
-        places = [base + i * KEY_BLOCK for i in range(vectors)]
-        values = [b.to_float(source.vload(place, KEY_BLOCK)) for place in places]
-        self._prefetch(source, places)
+        values = [b.to_float(source.vload(base + i * KEY_BLOCK, KEY_BLOCK)) for i in range(vectors)]
         out: list[Value] = []
         for r in range(shape.row_tile):
             p = self.scratch.load(self.at("s", (row + r) * shape.key_block + key))

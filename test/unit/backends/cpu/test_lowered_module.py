@@ -147,6 +147,7 @@ LEVELS = [levels.BASELINE.name, levels.detect(cpu_flags()).name]
         ("q4_1", "f32", {"activations": "f32"}, 2e-6),
         ("q4_0", "f16", {"activations": "i8"}, 5e-3),
         ("q8_0", "f16", {"activations": "i8", "prefill": "bf16"}, 1e-2),
+        ("q4_1", "f32", {"activations": "i16"}, 1e-4),
         ("bf16", "f32", {"activations": "f32"}, 2e-6),
         ("w4g32", "f32", {"activations": "f32"}, 2e-6),
     ],
