@@ -107,7 +107,7 @@ def _check_weights(lowered: Lowered, activations: str) -> None:
             message = f"weight '{argument.source}': {error.message}"
             raise NybbleError(message, accepted=error.accepted) from error
         integers = form.element.has_codes and form.element.table is None
-        if activations == "i8" and integers and form.group not in GROUPS:
+        if activations != "f32" and integers and form.group not in GROUPS:
             raise NybbleError(
                 f"weight '{argument.source}' has groups of {form.group} columns, and no kernel "
                 "quantizes activations so",

@@ -82,18 +82,9 @@ class AmxProduct(Product):
             tile = (token.iv // LANES * self.steps + step.iv) * (TILE_BYTES // 2)
             at = tile + token.iv % LANES * TILE_COLUMNS
             for half in range(0, TILE_COLUMNS, LANES):
-                value = self._activation(token.iv, step.iv * TILE_COLUMNS + half)
+                column = token.iv * self.spec.cols + step.iv * TILE_COLUMNS + half
+                value = b.buffer("x").vload(column, LANES)
                 self.x.vstore(b.to_float(value, bf16), at + half)
-
-    def _activation(self, token: Value, column: Value) -> Value:
-        """16 activations as f32 lanes."""
-        b, spec = self.b, self.spec
-        at = token * spec.cols + column
-        if spec.activations != "a8":
-            return b.buffer("x").vload(at, LANES)
-        group = token * (spec.cols // spec.activation_group) + column // spec.activation_group
-        codes = b.sitofp(b.sext(b.buffer("q").vload(at, LANES), i32))
-        return codes * b.broadcast(b.buffer("s").load(group), LANES)
 
     def multiply(self, sums: Sums, first: Value, slots: Value) -> None:
         """See Product."""

@@ -13,16 +13,14 @@ from nybble.backends.cpu.kernels.matmul.spec import Codes, MatmulSpec
 
 
 def takes_tiles(spec: MatmulSpec) -> bool:
-    """Whether AMX computes a spec: many tokens, rounding allowed, whole tiles of columns.
+    """Whether AMX computes a spec: many tokens, rounding to bf16 allowed, whole tiles of columns.
 
-    Activations of two digits would lose the second to bf16.
+    Integer products stay exact: they take no tiles of bf16.
     """
     group = spec.weight.group if isinstance(spec.weight, Codes) else TILE_COLUMNS
     whole = group % TILE_COLUMNS == 0 or TILE_COLUMNS % group == 0
-    rounding = spec.activations != "f32" and spec.digits == 1
-    return (
-        spec.isa.tiles and rounding and spec.tokens > 1 and spec.cols % TILE_COLUMNS == 0 and whole
-    )
+    fits = spec.tokens > 1 and spec.cols % TILE_COLUMNS == 0 and whole
+    return spec.isa.tiles and spec.activations == "bf16" and fits
 
 
 def product(spec: MatmulSpec) -> Product:

@@ -81,14 +81,15 @@ def test_one_token_needs_no_scratch():
         ({}, True),
         ({"tokens": 1}, False),
         ({"activations": "f32"}, False),
-        ({"digits": 2}, False),
+        ({"activations": "a8"}, False),
+        ({"activations": "a8", "digits": 2}, False),
         ({"isa": LEVELS["avx512-vnni"]}, False),
         ({"weight": Codes(4, 48), "cols": 96, "activation_group": 48}, False),
         ({"weight": Codes(8, 4), "cols": 36, "activation_group": 4}, False),
     ],
 )
 def test_what_takes_tiles(change, tiles):
-    spec = replace(Q4, tokens=2, isa=LEVELS["amx"])
+    spec = replace(Q4, tokens=2, isa=LEVELS["amx"], activations="bf16")
     assert takes_tiles(replace(spec, **change)) == tiles
 
 
