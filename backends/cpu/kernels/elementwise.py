@@ -4,11 +4,9 @@ from dataclasses import dataclass
 
 from xdsl.dialects.func import FuncOp
 
-from nybble.backends.cpu.kernels import vmath
 from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Operand, Value, f32
+from nybble.backends.cpu.kernels.gates import GATES
 from nybble.backends.cpu.kernels.loops import for_each_vector, load, padded_rows, store
-
-ACTIVATIONS = {"silu": vmath.silu, "gelu_tanh": vmath.gelu_tanh}
 
 
 def _elements(b: KernelBuilder, rows: int, width: int) -> Value:
@@ -25,8 +23,8 @@ class Glu:
     lanes: int = 16
 
     def __post_init__(self) -> None:
-        if self.activation not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
+        if self.activation not in GATES:
+            known = ", ".join(GATES)
             raise ValueError(f"activation '{self.activation}' is not one of {known}")
 
     @property
@@ -41,7 +39,7 @@ class Glu:
         gate, up, out = b.buffers
 
         def body(at: Value, mask: Value | None) -> None:
-            value = ACTIVATIONS[self.activation](b, load(b, gate, at, self.lanes, mask))
+            value = GATES[self.activation](b, load(b, gate, at, self.lanes, mask))
             store(out, value * load(b, up, at, self.lanes, mask), at, mask)
 
         for_each_vector(b, _elements(b, self.rows, self.width), self.lanes, body)

@@ -50,6 +50,19 @@ _LOG_POLYNOMIAL = (
 )
 
 
+# e^r on [-ln(2) / 2, ln(2) / 2]: Cephes expf (S. Moshier), with ln 2 in two parts.
+_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
+_EXP_MIN, _EXP_MAX = -87.33654475, 88.02969
+_EXP_POLYNOMIAL = (
+    1.9875691500e-4,
+    1.3981999507e-3,
+    8.3334519073e-3,
+    4.1665795894e-2,
+    1.6666665459e-1,
+    5.0000001201e-1,
+)
+
+
 def polynomial(b: KernelBuilder, x: Value, coefficients: Sequence[float]) -> Value:
     """Horner's rule with fused multiply-add; coefficients from the highest power down."""
     result = b.const(float(coefficients[0]), x.type)
@@ -72,6 +85,18 @@ def exp2_nonpositive(b: KernelBuilder, x: Value) -> Value:
 def exp2(b: KernelBuilder, x: Value) -> Value:
     """2^x within 1.3e-7 relative, with x clamped to [-125, 127]."""
     return exp2_nonpositive(b, b.min(b.const(_HIGHEST_POWER, x.type), x))
+
+
+def exp(b: KernelBuilder, x: Value) -> Value:
+    """e^x within 2 units in the last place; 0 below -87.3, about 1.7e38 above 88.02."""
+    clamped = b.min(b.const(_EXP_MAX, x.type), b.max(b.const(_EXP_MIN, x.type), x))
+    power = b.roundeven(clamped * LOG2_E)
+    rest = b.fma(power, b.const(-_LN2_HIGH, x.type), clamped)
+    rest = b.fma(power, b.const(-_LN2_LOW, x.type), rest)
+    value = b.fma(polynomial(b, rest, _EXP_POLYNOMIAL), rest * rest, rest) + 1.0
+    bits = (round_to_int(b, power) + 127) << 23
+    scaled = value * b.bitcast(bits, with_element(x.type, f32))
+    return b.select(x < _EXP_MIN, b.const(0.0, x.type), scaled)
 
 
 def tanh(b: KernelBuilder, x: Value) -> Value:

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from nybble.backends.cpu.kernels import vmath
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, vec
+from nybble.backends.cpu.kernels.gates import GATES
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.packing import LANES, TILE
 
-GATES = {"silu": vmath.silu, "gelu_tanh": vmath.gelu_tanh}
 FLOATS = vec(LANES, f32)
 
 

@@ -5,7 +5,7 @@ import pytest
 from xdsl.dialects.builtin import ModuleOp
 
 from nybble.backends.cpu.codegen import jit
-from nybble.backends.cpu.kernels import vmath
+from nybble.backends.cpu.kernels import gates
 from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, f32
 from nybble.dialects.numpy_ref.glu import ACTIVATIONS
 
@@ -24,7 +24,7 @@ def library():
         b = KernelBuilder(name, [BufferSpec("x", SIZE, f32), BufferSpec("y", SIZE, f32)])
         x, y = b.buffers
         with b.for_(0, SIZE, 16) as loop:
-            y.vstore(getattr(vmath, name)(b, x.vload(loop.iv, 16)), loop.iv)
+            y.vstore(getattr(gates, name)(b, x.vload(loop.iv, 16)), loop.iv)
         kernels.append(b.finish())
     return jit(ModuleOp(kernels))
 
