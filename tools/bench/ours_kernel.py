@@ -1,4 +1,7 @@
-"""Our side of a kernel measurement: quantize the activations, then multiply, copy after copy."""
+"""Our side of a kernel measurement: the product as a model's compilation would make it.
+
+With integer dot products the activations are quantized before each, as in a model.
+"""
 
 from collections.abc import Sequence
 
@@ -19,6 +22,7 @@ from nybble.backends.cpu.machine import cpu_flags, native
 from nybble.backends.cpu.pool import Call, Pool, StepList
 from nybble.backends.cpu.runner import EXTERNALS, runner_module
 from nybble.backends.cpu.weights import pack_storage, weight_kind
+from nybble.frontend.compile_model import CompileOptions
 from nybble.tools.bench.data import Sample
 from nybble.tools.bench.errors import UnavailableError
 from nybble.tools.bench.rounds import Rotation, timed
@@ -29,22 +33,23 @@ class OurKernel:
 
     def __init__(self, sample: Sample, threads: int, rotation: Rotation) -> None:
         spec = _spec(sample, threads)
-        quantize = Quantize(spec.cols, spec.tokens, spec.activation_group)
-        functions = [quantize.build("quantize"), lower_matmul(spec, "matmul")]
+        before = _quantizers(spec)
+        functions = [one.build("quantize") for one in before] + [lower_matmul(spec, "matmul")]
         runner = compile_module(runner_module(native().architecture), allowed=EXTERNALS)
         library = load([compile_module(ModuleOp(functions)), runner], EXTERNALS)
         self.dataflow = _dataflow(spec)
         self._count = rotation.products
         self._n = len(sample.x)
         self._rows = sample.shape.rows
-        self._buffers = _buffers([*quantize.buffers, *matmul_buffers(spec)])
+        quantized = [buffer for one in before for buffer in one.buffers]
+        self._buffers = _buffers([*quantized, *matmul_buffers(spec)])
         self._buffers["x"][: sample.x.nbytes] = sample.x.view(np.uint8).reshape(-1)
         self._weights = _copies(sample, rotation.copies)
-        quantized = Call(library.symbol("quantize"), self._pointers(quantize.buffers))
+        first = [Call(library.symbol("quantize"), self._pointers(one.buffers)) for one in before]
         calls: list[Call] = []
         for weight in self._weights * rotation.repeats:
             pointers = self._pointers(matmul_buffers(spec), weight)
-            calls += [quantized, Call(library.symbol("matmul"), pointers)]
+            calls += [*first, Call(library.symbol("matmul"), pointers)]
         self._steps = StepList(calls)
         self._pool = Pool(library, threads)
 
@@ -72,15 +77,27 @@ def _spec(sample: Sample, threads: int) -> MatmulSpec:
     kind = weight_kind(sample.format)
     if not isinstance(kind, Codes):
         raise UnavailableError(f"no integer product of ours takes {sample.format.spec}")
+    level = _level()
+    chosen = CompileOptions(isa=level.name).pass_options()
+    mode = chosen["activations" if len(sample.x) == 1 else "prefill"]
     return MatmulSpec(
         weight=kind,
         rows=(sample.shape.rows,),
         cols=sample.shape.cols,
         tokens=len(sample.x),
+        activations="bf16" if mode == "bf16" else "a8",
         activation_group=kind.group,
+        digits=2 if mode == "i16" else 1,
         threads=threads,
-        isa=_level(),
+        isa=level,
     )
+
+
+def _quantizers(spec: MatmulSpec) -> list[Quantize]:
+    """What runs before the product: nothing where it reads f32."""
+    if spec.activations != "a8":
+        return []
+    return [Quantize(spec.cols, spec.tokens, spec.activation_group, digits=spec.digits)]
 
 
 def _level() -> Isa:
@@ -90,8 +107,9 @@ def _level() -> Isa:
 
 def _dataflow(spec: MatmulSpec) -> str:
     if takes_tiles(spec):
-        return "int8 tiles"
-    return "int8 dot" if spec.isa.int8_dot else "int8 vectors"
+        return "bf16 tiles"
+    unit = "dot" if spec.isa.int8_dot else "vectors"
+    return f"int{8 * spec.digits} {unit}"
 
 
 def _buffers(specs: Sequence[BufferSpec]) -> dict[str, NDArray[np.uint8]]:
