@@ -1,1 +1,1 @@
-"""nybble backends."""
+"""Targets: last-mile lowering, code generation, runtime."""

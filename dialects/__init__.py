@@ -1,1 +1,1 @@
-"""nybble dialects."""
+"""The IR: types, attributes, operations and what they mean. Imports nothing else of nybble."""

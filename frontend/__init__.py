@@ -1,1 +1,1 @@
-"""nybble frontend."""
+"""From PyTorch, GGUF and safetensors to IR, and the Python API."""

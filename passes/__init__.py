@@ -1,1 +1,1 @@
-"""nybble passes."""
+"""IR to IR: raise, choose dataflows and layouts, fuse, schedule."""

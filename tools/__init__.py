@@ -1,1 +1,1 @@
-"""nybble tools."""
+"""Commands: the only readers of arguments, environment, clock and terminal."""

@@ -1,1 +1,1 @@
-"""nybble backends/cpu."""
+"""The CPU: kernels as upstream IR, object code, launch plans, worker pool, sessions."""
