@@ -173,15 +173,16 @@ def test_two_processes_compile_once(checkpoint, environment):
 
 
 def test_a_killed_compilation_leaves_nothing_in_use(checkpoint, environment):
-    """Killed while it imports, then while it compiles: the next run starts over and succeeds."""
+    """Killed while it imports, then while it writes: the next run starts over and succeeds."""
     again = [*GENERATE, "--context", "256"]
     models = Path(environment["NYBBLE_CACHE"], "models")
     before = set(models.glob("*/manifest.json"))
-    for seconds in (2, 9):
+    importing = (Path(environment["TMPDIR"]), "nybble-import-*")
+    for folder, sign in (importing, (models, ".*")):
         process = subprocess.Popen(
             again, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        time.sleep(seconds)
+        wait_for_new(folder, sign, process)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert set(models.glob("*/manifest.json")) == before
@@ -189,6 +190,14 @@ def test_a_killed_compilation_leaves_nothing_in_use(checkpoint, environment):
     assert ran.returncode == 0, ran.stderr
     assert "Paris" in json.loads(ran.stdout)["text"]
     assert left_over(environment) == []
+
+
+def wait_for_new(folder, sign, process):
+    """Until the process has made something new in `folder` whose name matches `sign`."""
+    known = set(folder.glob(sign))
+    while set(folder.glob(sign)) <= known:
+        assert process.poll() is None, "it ended before that"
+        time.sleep(0.005)
 
 
 def left_over(environment):
