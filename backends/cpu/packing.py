@@ -142,20 +142,6 @@ class DenseLayout:
         return self.tiles * self.tile_bytes
 
 
-def layout_of(weight: Weight) -> TileLayout:
-    """The tile layout that holds a weight with integer codes without loss.
-
-    Scales and zeros are f16 where each of them is an f16 number, else f32.
-    """
-    codes = weight.require_codes()
-    rows, cols = codes.shape
-    zero = weight.zero
-    exact = _is_f16(weight.scale) and (zero is None or _is_f16(zero))
-    bits = max(int(codes.max(initial=0)).bit_length(), 1)
-    group = cols // weight.scale.shape[1]
-    return TileLayout(rows, cols, bits, group, zero is not None, "f16" if exact else "f32")
-
-
 def pack(weight: Weight, layout: TileLayout) -> Bytes:
     """The bytes of a weight in a tile layout: u8 [layout.size].
 
@@ -284,8 +270,3 @@ def _from_floats(data: Bytes, dtype: FloatName) -> Floats:
     if dtype == "f32":
         return data.view(np.float32)
     return (data.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
-
-
-def _is_f16(values: Floats) -> bool:
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.array_equal(values.astype(np.float16).astype(np.float32), values, True))

@@ -1,10 +1,10 @@
-"""Elementwise steps on activation rows: gated linear unit, residual sum, bias."""
+"""Elementwise steps on activation rows: gated linear unit, residual sum."""
 
 from dataclasses import dataclass
 
 from xdsl.dialects.func import FuncOp
 
-from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Operand, Value, f32
+from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Value, f32
 from nybble.backends.cpu.kernels.gates import GATES
 from nybble.backends.cpu.kernels.loops import for_each_vector, load, padded_rows, store
 
@@ -70,35 +70,4 @@ class Add:
             store(out, total, at, mask)
 
         for_each_vector(b, _elements(b, self.rows, self.width), self.lanes, body)
-        return b.finish()
-
-
-@dataclass(frozen=True)
-class AddBias:
-    """x f32 [n, width], bias f32 [width] -> out = x + bias; out may be x."""
-
-    width: int
-    rows: int
-    lanes: int = 16
-
-    @property
-    def buffers(self) -> list[BufferSpec]:
-        """x, bias, out."""
-        size = padded_rows(self.rows) * self.width
-        bias = BufferSpec("bias", self.width, f32)
-        return [BufferSpec("x", size, f32), bias, BufferSpec("out", size, f32)]
-
-    def build(self, name: str) -> FuncOp:
-        """The kernel: shared out by columns, so that a thread keeps its part of the bias."""
-        b = KernelBuilder(name, self.buffers)
-        x, bias, out = b.buffers
-        rows: Operand = 1 if self.rows == 1 else b.n
-
-        def body(column: Value, mask: Value | None) -> None:
-            added = load(b, bias, column, self.lanes, mask)
-            with b.for_(0, rows) as loop:
-                at = loop.iv * self.width + column
-                store(out, load(b, x, at, self.lanes, mask) + added, at, mask)
-
-        for_each_vector(b, b.const(self.width), self.lanes, body)
         return b.finish()

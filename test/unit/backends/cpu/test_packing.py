@@ -9,7 +9,6 @@ from nybble.backends.cpu.packing import (
     DenseLayout,
     LayoutError,
     TileLayout,
-    layout_of,
     pack,
     pack_dense,
     unpack,
@@ -76,15 +75,6 @@ def test_padding_rows_are_zero():
     codes, scales, _ = unpack(pack(weight, layout), padded)
     assert not codes[1:].any()
     assert not scales[1:].any()
-
-
-def test_layout_of_a_weight_loses_nothing():
-    rng = np.random.default_rng(0)
-    weight = made_up(rng, TileLayout(3, 64, 3, 32, True, "f32"))
-    layout = layout_of(weight)
-    assert layout == TileLayout(3, 64, 3, 32, True, "f32")
-    np.testing.assert_array_equal(unpack(pack(weight, layout), layout)[1], weight.scale)
-    assert layout_of(made_up(rng, TileLayout(3, 64, 8, 64))).scale == "f16"
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])

@@ -109,7 +109,8 @@ def test_a_plan_that_does_not_fit_together(make: Callable[[], Plan], message: st
 
 
 def test_steps_may_share_what_they_read() -> None:
-    plan(step("mul", "x", "w", "a", barrier=False), step("mul", "x", "w", "b"))
+    made = plan(step("mul", "x", "w", "a", barrier=False), step("mul", "x", "w", "b"))
+    assert [one.barrier for one in made.programs[0].steps] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 
 from nybble.backends.cpu import packing
 from nybble.backends.cpu.kernels.embed import Embed
+from nybble.backends.cpu.weights import layout_of
 from nybble.dialects.lowbit import formats
 
 VOCAB = 150
@@ -14,8 +15,9 @@ VOCAB = 150
 @pytest.mark.parametrize(("rows", "n", "threads"), [(1, 1, 1), (1, 1, 3), (20, 7, 2)])
 def test_integer_codes(run, rng, name, rows, n, threads):
     table = rng.standard_normal((VOCAB, 256)).astype(np.float32)
-    weight = formats.get(name).quantize(table)
-    layout = packing.layout_of(weight)
+    form = formats.get(name)
+    weight = form.quantize(table)
+    layout = layout_of(form, table.shape)
     data = packing.pack(weight, layout).view(np.int8)
     ids = np.r_[VOCAB - 1, rng.integers(0, VOCAB, n)][:n].astype(np.int32)
     spec = Embed(layout, rows, 1.5, weight.zero_point)

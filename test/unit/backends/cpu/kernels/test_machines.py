@@ -7,7 +7,7 @@ from xdsl.dialects.builtin import ModuleOp
 from nybble.backends.cpu.codegen import compile_module
 from nybble.backends.cpu.kernels.attention import Attention
 from nybble.backends.cpu.kernels.attention_merge import AttentionMerge
-from nybble.backends.cpu.kernels.elementwise import Add, AddBias, Glu
+from nybble.backends.cpu.kernels.elementwise import Add, Glu
 from nybble.backends.cpu.kernels.embed import Embed
 from nybble.backends.cpu.kernels.kv import KvCache
 from nybble.backends.cpu.kernels.last_row import LastRow
@@ -33,7 +33,6 @@ SPECS = {
     "silu": Glu(40, 4, "silu"),
     "gelu": Glu(40, 4, "gelu_tanh"),
     "add": Add(40, 4),
-    "bias": AddBias(40, 4),
     "last": LastRow(40, 4),
     "rope": RopeAppend(CACHE, 2, 4, HeadNorm(1e-5)),
     "decode": DECODE,
