@@ -71,7 +71,7 @@ _ELEMENTS = (
     f"{', '.join(TABLES)}, table[V,..], bitmodN[V,..], grid.NAME"
 )
 _FIELDS = "g=, s=, z=, sparse=, fix=, store="
-_SUM = "uN[-OFFSET]*TYPE[+min], TYPE*tensor or TYPE, of f32, f16, bf16, e8m0, e4m3"
+_SUM = "uN[-OFFSET]*TYPE[+min], e4m3*tensor or TYPE, of f32, f16, bf16, e8m0, e4m3"
 _MAX_LENGTH = 8192
 
 

@@ -173,17 +173,20 @@ def _fit_centred(description: Description, groups: F32, rounding: Rounding) -> W
     """Without a zero: of the tables and ranges each group takes the ones with the least error."""
     element = description.element
     choices, factors = range(element.choices), _factors(description)
+    if element.choices > 1 and description.scale and can_be_negative(description.scale):
+        # Under the other sign a lopsided table reaches less far, which may be the lesser error.
+        factors = (*factors, *(-factor for factor in factors))
     ideals = [
         ideal_scale(element, description.scale, groups, choice, rounding.ternary)
         for choice in choices
     ]
-    scales = [ideal * np.float32(factor) for ideal in ideals for factor in factors]
+    scales = [ideal * np.float32(factor) for factor in factors for ideal in ideals]
 
     def error(index: int) -> F32:
-        return _error(description, groups, scales[index], choice=index // len(factors))
+        return _error(description, groups, scales[index], choice=index % len(choices))
 
     best = _least(len(scales), error, scales[0])
-    selector = (best // len(factors)).astype(np.uint8)
+    selector = (best % len(choices)).astype(np.uint8)
     scale, parts = _stored_scale(description, _pick(best, scales))
     codes = _codes(description, groups, scale)
     for choice in choices[1:]:

@@ -87,6 +87,8 @@ def _check_additions(parts: Parts, spelling: str) -> None:
             raise FormatError(f"'{spelling}': two corrections of one kind ({kind.__name__})")
     if isinstance(parts.element, EntropyCoded) and (parts.sparsity or parts.corrections):
         raise FormatError(f"'{spelling}': lossless weights have no sparsity or corrections")
+    if parts.element.choices > 1 and parts.zero is not None:
+        raise FormatError(f"'{spelling}': a zero beside tables that each group chooses from")
     values_only = not parts.element.has_codes and not isinstance(parts.element, PlainFloat)
     if values_only and (parts.sparsity or parts.corrections):
         raise FormatError(f"'{spelling}': weights without codes have no sparsity or corrections")

@@ -66,9 +66,13 @@ class SuperScale:
 
 @dataclass(frozen=True)
 class TensorScale:
-    """A stored float per group times one f32 of the whole matrix (NVFP4 as checkpoints have it)."""
+    """A stored byte per group times one f32 of the whole matrix (NVFP4 as checkpoints have it)."""
 
     inner: FloatScale
+
+    def __post_init__(self) -> None:
+        if SCALE_BITS[self.inner.dtype] != 8:
+            raise FormatError(f"scale '{self.spell}'", accepted="e4m3*tensor, e8m0*tensor")
 
     @property
     def dtype(self) -> str:

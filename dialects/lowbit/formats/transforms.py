@@ -30,7 +30,7 @@ def smoothing_vector(values: F32, activations: F32 | None) -> F32:
     `v = sqrt(max|W_k| / max|x_k|)` (arXiv 2211.10438; SmoothQuant+, arXiv 2312.03788, searches
     alpha). activations: f32 [cols], the largest magnitude of each input; None takes them equal,
     which evens out the columns of W. Columns of zeros, and factors that are not normal numbers,
-    get 1.
+    get the median of the others (1 without others).
     """
     if not values.shape[0]:
         return np.ones(values.shape[1], np.float32)
@@ -39,4 +39,5 @@ def smoothing_vector(values: F32, activations: F32 | None) -> F32:
         vector = np.sqrt(wide / (1.0 if activations is None else activations))
     vector = vector.astype(np.float32)
     usable = np.isfinite(vector) & (vector >= np.finfo(np.float32).tiny)
-    return np.where(usable, vector, np.float32(1))
+    typical = np.median(vector[usable]) if usable.any() else np.float32(1)
+    return np.where(usable, vector, typical).astype(np.float32)

@@ -119,11 +119,12 @@ class Weight:
 
     def dequantize(self) -> F32:
         """f32 [rows, cols]: the specification of what the format means."""
-        result = self.in_its_basis()
-        if self.rotation is not None:
-            result = rotate(result, self.rotation)
-        if self.smoothing is not None:
-            result *= self.smoothing
+        with np.errstate(invalid="ignore", over="ignore"):
+            result = self.in_its_basis()
+            if self.rotation is not None:
+                result = rotate(result, self.rotation)
+            if self.smoothing is not None:
+                result *= self.smoothing
         return result
 
     def in_its_basis(self) -> F32:
