@@ -143,7 +143,7 @@ class _Measurement:
             timings = interleave(contestants, self.options.schedule)
             errors = {name: sample.nmse(runner.result()) for name, runner in runners.items()}
             ours = runners.get(_OURS)
-            dataflow = ours.dataflow if isinstance(ours, OurKernel) else None
+            dataflow = getattr(ours, "dataflow", None)
         measured = rates(probes, [timings[f"probe {i}"].best for i in range(len(probes))])
         limit = roof(Work(sample.weight_bytes, sample.operations), level, measured)
         row: Row = {

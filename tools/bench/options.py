@@ -33,7 +33,8 @@ class Shape:
 class KernelOptions:
     """All combinations of these are measured.
 
-    activations: modes of ours. cold_bytes: how many bytes of weights a cold product goes through before it meets one again.
+    activations: modes of ours. cold_bytes: how many bytes of weights a cold product goes through
+    before it meets one again.
     """
 
     formats: tuple[str, ...]
