@@ -38,6 +38,7 @@ from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit.ops import QuantizeOp
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.ops import DequantMatmulOp, IntMatmulOp, MatmulOp
+from nybble.dialects.numpy_ref.quantize import activation_group
 
 DIGIT_MODES = {"i8": "a8", "i16": "a16"}
 """Activation mode -> the format of its integers, to which `g` and a group size are added."""
@@ -95,7 +96,8 @@ def to_int_matmul(matmul: MatmulOp, integers: str, shared: Shared) -> None:
     """rewrite: `matmul(x, w) -> int_matmul(quantize(x), w)`, one quantize per (x, group)."""
     weight, activation = matmul.weight.type, matmul.activation
     assert isinstance(weight, LowBitTensorType)
-    spec = f"{integers}g{weight.number_format.group}"
+    group = weight.number_format.group_size(weight.cols)
+    spec = f"{integers}g{activation_group(group) or group}"
     key = (matmul.parent, activation, spec)
     if key not in shared:
         tokens, columns = matmul.activation_shape()

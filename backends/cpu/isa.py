@@ -90,7 +90,7 @@ NEON = Isa(
         "registers": "Arm ARM (DDI 0487), A1.4",
         "int8_dot": "assumed: SDOT is signed x signed and optional, not used yet",
         "tiles": "assumed",
-        "byte_shuffle": "Arm ARM (DDI 0487), TBL; name in llvm/include/llvm/IR/IntrinsicsAArch64.td",
+        "byte_shuffle": "Arm ARM (DDI 0487), TBL; llvm/include/llvm/IR/IntrinsicsAArch64.td",
         "float_permute": "assumed: none",
         "needs": "arch/arm64/include/uapi/asm/hwcap.h",
     },

@@ -47,15 +47,15 @@ class LayoutError(NybbleError):
     """A weight or a shape that a compute layout cannot hold."""
 
 
-def pieces(bits: int, group: int, whole: bool) -> tuple[int, ...]:
+def pieces(bits: int, group: int) -> tuple[int, ...]:
     """The widths of the pieces that a code of `bits` bits is stored in; empty if there are none.
 
     Of all widths of at least `bits` whose pieces fill whole vectors with a group's columns, the
-    narrowest; with `whole` only those of one piece.
+    narrowest.
     """
     for width in range(bits, 9):
         parts = (8,) if width == 8 else tuple(piece for piece in PIECES if width & piece)
-        if group % (32 // min(parts)) == 0 and (len(parts) == 1 or not whole):
+        if group % (32 // min(parts)) == 0:
             return parts
     return ()
 
@@ -65,8 +65,8 @@ class TileLayout:
     """Integer codes in tiles of 64 rows; see the module's text.
 
     bits: width of a code, 1 .. 8. group: columns per scale. has_zero: whether zeros follow the
-    scales. scale: float type of scales and zeros. whole: codes are one piece (tables look them up).
-    has_choice: whether a byte per group chooses a special value.
+    scales. scale: float type of scales and zeros. has_choice: whether a byte per group chooses a
+    special value.
     Raises LayoutError where `cols` is not a multiple of the group, or the group not of 4.
     """
 
@@ -76,7 +76,6 @@ class TileLayout:
     group: int
     has_zero: bool = False
     scale: FloatName = "f16"
-    whole: bool = False
     has_choice: bool = False
 
     def __post_init__(self) -> None:
@@ -96,7 +95,7 @@ class TileLayout:
     @cached_property
     def widths(self) -> tuple[int, ...]:
         """Bits of each piece of a code, the low ones first."""
-        return pieces(self.bits, self.group, self.whole)
+        return pieces(self.bits, self.group)
 
     @property
     def width(self) -> int:

@@ -74,7 +74,7 @@ class OurKernel:
 
 
 def _spec(sample: Sample, threads: int) -> MatmulSpec:
-    kind = weight_kind(sample.format)
+    kind = weight_kind(sample.format, sample.shape.cols)
     if not isinstance(kind, Codes):
         raise UnavailableError(f"no integer product of ours takes {sample.format.spec}")
     level = _level()

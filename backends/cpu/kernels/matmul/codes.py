@@ -97,14 +97,7 @@ class Codes:
     def layout(self, rows: int, cols: int) -> TileLayout:
         """The layout of a part."""
         return TileLayout(
-            rows,
-            cols,
-            self.bits,
-            self.group,
-            self.has_zero,
-            self.scale,
-            whole=isinstance(self.table, Table),
-            has_choice=self.has_choice,
+            rows, cols, self.bits, self.group, self.has_zero, self.scale, self.has_choice
         )
 
     @cached_property

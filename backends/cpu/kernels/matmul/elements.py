@@ -141,6 +141,15 @@ def looked_up_bytes(
     return joined(b, runs)
 
 
+def one_of(b: KernelBuilder, values: Sequence[float], choice: Value) -> Value:
+    """values[choice] in f32 lanes, or i32 lanes for whole numbers, by i32 lanes of choices."""
+    type_ = WORDS if isinstance(values[0], int) else FLOATS
+    found = b.const(values[0], type_)
+    for index, value in enumerate(values[1:], 1):
+        found = b.select(choice.eq(index), b.const(value, type_), found)
+    return found
+
+
 def _selected(b: KernelBuilder, leaves: Sequence[Value], index: Value, bit: int = 0) -> Value:
     """leaves[index >> bit], lane by lane, for a power of two of leaves."""
     while len(leaves) > 1:

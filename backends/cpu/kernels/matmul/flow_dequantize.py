@@ -30,7 +30,7 @@ def refusal(work: Work) -> str | None:
 def spec(work: Work) -> MatmulSpec:
     """The kernel of `work`; raises what the kernel's specification raises."""
     return MatmulSpec(
-        weight=weight_kind(work.description),
+        weight=weight_kind(work.description, work.cols),
         rows=(work.rows,),
         cols=work.cols,
         tokens=work.tokens,
