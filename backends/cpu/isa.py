@@ -32,7 +32,7 @@ class Isa:
     int8_dot: LLVM intrinsic of u8 x s8 four-way dot products into i32 on whole registers, or "".
     tiles: whether there are AMX tiles with int8 and bf16 products.
     byte_shuffle: looks up bytes by the low four bits of bytes below 128.
-    float_permute: looks up f32 by the low bits of i32, as many as its lanes need; none if unnamed.
+    word_permute: looks up i32 by the low bits of i32, as many as its lanes need; none if unnamed.
     needs: CPU flags of /proc/cpuinfo. sources: field -> where the fact is from, or "assumed".
     """
 
@@ -42,7 +42,7 @@ class Isa:
     int8_dot: str
     tiles: bool
     byte_shuffle: Permute
-    float_permute: Permute
+    word_permute: Permute
     needs: frozenset[str]
     sources: Mapping[str, str] = field(hash=False, compare=False)
 
@@ -54,8 +54,8 @@ _AMX_FLAGS = _VNNI_FLAGS | {"amx_tile", "amx_int8", "amx_bf16", "avx512_bf16"}
 _VPDPBUSD = "llvm.x86.avx512.vpdpbusd.512"
 _PSHUFB_256 = Permute("llvm.x86.avx2.pshuf.b", 32)
 _PSHUFB_512 = Permute("llvm.x86.avx512.pshuf.b.512", 64)
-_VPERMPS_256 = Permute("llvm.x86.avx2.permps", 8)
-_VPERMPS_512 = Permute("llvm.x86.avx512.permvar.sf.512", 16)
+_VPERMD_256 = Permute("llvm.x86.avx2.permd", 8)
+_VPERMD_512 = Permute("llvm.x86.avx512.permvar.si.512", 16)
 _TBL = Permute("llvm.aarch64.neon.tbl1.v16i8", 16)
 _X86_SOURCES = {
     "vector_bits": _SDM,
@@ -63,12 +63,12 @@ _X86_SOURCES = {
     "int8_dot": _SDM + ": VPDPBUSD; name in llvm/include/llvm/IR/IntrinsicsX86.td",
     "tiles": _SDM + ": TDPBF16PS, TDPBUSD",
     "byte_shuffle": _SDM + ": PSHUFB; name in llvm/include/llvm/IR/IntrinsicsX86.td",
-    "float_permute": _SDM + ": VPERMPS; name in llvm/include/llvm/IR/IntrinsicsX86.td",
+    "word_permute": _SDM + ": VPERMD; name in llvm/include/llvm/IR/IntrinsicsX86.td",
     "needs": _PSABI + ", and arch/x86/include/asm/cpufeatures.h for the names",
 }
 
-_PERMUTES_256 = (_PSHUFB_256, _VPERMPS_256)
-_PERMUTES_512 = (_PSHUFB_512, _VPERMPS_512)
+_PERMUTES_256 = (_PSHUFB_256, _VPERMD_256)
+_PERMUTES_512 = (_PSHUFB_512, _VPERMD_512)
 
 X86_64_V3 = Isa("x86-64-v3", 256, 16, "", False, *_PERMUTES_256, _V3_FLAGS, _X86_SOURCES)
 X86_64_V4 = Isa("x86-64-v4", 512, 32, "", False, *_PERMUTES_512, _V4_FLAGS, _X86_SOURCES)
@@ -91,7 +91,7 @@ NEON = Isa(
         "int8_dot": "assumed: SDOT is signed x signed and optional, not used yet",
         "tiles": "assumed",
         "byte_shuffle": "Arm ARM (DDI 0487), TBL; llvm/include/llvm/IR/IntrinsicsAArch64.td",
-        "float_permute": "assumed: none",
+        "word_permute": "assumed: none",
         "needs": "arch/arm64/include/uapi/asm/hwcap.h",
     },
 )

@@ -1,12 +1,14 @@
 """T(c) of packed codes inside a kernel: f32 numbers, or levels for integer dot products.
 
 A register of 16 values answers a code of at most 4 bits with one permutation, whatever T is; wider
-codes are computed. The permutations are those of the instruction set (`Isa.float_permute`,
+codes are computed. The permutations are those of the instruction set (`Isa.word_permute`,
 `Isa.byte_shuffle`); without one the values are selected bit by bit.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+
+import numpy as np
 
 from nybble.backends.cpu.isa import Isa, Permute
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i8, i32, vec
@@ -61,7 +63,7 @@ class Lookup(Element):
         super().__init__(b, codes.bits)
         values = codes.values()
         self.values = values * (MOST_VALUES // len(values))
-        self.permute = isa.float_permute
+        self.permute = isa.word_permute
         self.special = codes.table.special if isinstance(codes.table, Table) else 0
 
     def at(self, word: Value, bit: int, chosen: Value | None = None) -> Value:
@@ -108,23 +110,21 @@ def element(b: KernelBuilder, codes: Codes, isa: Isa) -> Element:
     """T of some codes."""
     if isinstance(codes.table, SmallFloat):
         return Computed(b, codes.table)
-    looked_up = codes.bits <= 4 and (isa.float_permute.name or codes.table is not None)
+    looked_up = codes.bits <= 4 and (isa.word_permute.name or codes.table is not None)
     return Lookup(b, codes, isa) if looked_up else Affine(b, codes)
 
 
 def permuted(b: KernelBuilder, permute: Permute, values: Sequence[float], index: Value) -> Value:
     """values[index % 16] in f32 lanes, by an instruction that knows `permute.lanes` at once."""
     width = permute.lanes
-    tables = [
-        b.const(values[first : first + width], vec(width, f32))
-        for first in range(0, len(values), width)
-    ]
+    bits = np.array(values, np.float32).view(np.int32).tolist()
+    tables = [b.const(bits[at : at + width], vec(width, i32)) for at in range(0, len(bits), width)]
     runs: list[Value] = []
     for first in range(0, LANES, width):
         run = b.slice(index, first, width) if width < LANES else index
-        found = [b.intrinsic(permute.name, (table, run), vec(width, f32)) for table in tables]
+        found = [b.intrinsic(permute.name, (table, run), vec(width, i32)) for table in tables]
         runs.append(_selected(b, found, run, width.bit_length() - 1))
-    return joined(b, runs)
+    return b.bitcast(joined(b, runs), FLOATS)
 
 
 def looked_up_bytes(
