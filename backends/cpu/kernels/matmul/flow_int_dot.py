@@ -4,9 +4,10 @@ Integer codes are multiplied with activations quantized to one or two 8-bit digi
 (`gemv`, `gemm_dot`); see `work` for what is asked.
 """
 
+from nybble.backends.cpu.kernels.matmul.codes import Codes
 from nybble.backends.cpu.kernels.matmul.cost import cycles as estimate
 from nybble.backends.cpu.kernels.matmul.intdot import int_dot
-from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
+from nybble.backends.cpu.kernels.matmul.spec import MatmulError, MatmulSpec
 from nybble.backends.cpu.kernels.matmul.work import Work, refused
 from nybble.backends.cpu.packing import LANES, SUBTILES, TileLayout
 from nybble.backends.cpu.weights import weight_kind
@@ -24,10 +25,20 @@ RESCALE = 4.0
 
 def refusal(work: Work) -> str | None:
     """Why integer dot products cannot compute `work`; None if they can."""
-    group = work.description.group_size(work.cols)
-    if activation_group(group) is None:
-        return f"groups of {group} columns (accepted: a multiple of {GROUPS[0]})"
-    return refused(lambda: spec(work))
+    return refused(lambda: checked(work)) or refused(lambda: spec(work))
+
+
+def checked(work: Work) -> None:
+    """Raise MatmulError unless a weight is integers under scales whose groups activations share."""
+    description = work.description
+    kind = weight_kind(description, work.cols)
+    if not isinstance(kind, Codes) or kind.integers is None:
+        raise MatmulError(
+            f"weights of '{description.spec}' are no integer codes, or table of such",
+            accepted="wN, bipN, Q4_0 to Q6_K, IQ1 to IQ4, ternary, e2m1 and e2m3",
+        )
+    if activation_group(kind.group) is None:
+        raise MatmulError(f"groups of {kind.group} columns", accepted=f"a multiple of {GROUPS[0]}")
 
 
 def spec(work: Work) -> MatmulSpec:
