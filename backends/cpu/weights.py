@@ -2,8 +2,10 @@
 
 Codes stay codes where a register can tell what they mean: integers, tables of at most 16 values,
 small floats, and the vector codebooks, whose weights are one of at most 16 whole numbers each.
-Tables of more values become 8-bit integers where all of them are such; what is left is decoded and
-held as floats.
+Tables of more values become 8-bit integers where all of them are such. What a sparse format leaves
+out is held as codes that mean zero; outliers and low-rank factors are kept beside (`additions`).
+What is left is decoded and held as f32: rotated and smoothed weights, groups across rows, other
+tables, sparse formats in which no code means zero. DFloat11 is held as the bf16 that it means.
 """
 
 from dataclasses import replace
@@ -11,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from nybble.backends.cpu.additions import NOTHING, Added, pack_added
 from nybble.backends.cpu.float_bytes import FloatName
 from nybble.backends.cpu.kernels.matmul.codes import (
     MOST_VALUES,
@@ -24,7 +27,8 @@ from nybble.backends.cpu.packing import DenseLayout, TileLayout, pack, pack_dens
 from nybble.dialects.lowbit.formats import Format, FormatError, Weight
 from nybble.dialects.lowbit.formats import element as elements
 from nybble.dialects.lowbit.formats.grid_blocks import GRID_BLOCKS
-from nybble.dialects.lowbit.formats.scale import FloatScale, StoredMin
+from nybble.dialects.lowbit.formats.scale import FloatScale, IntegerZero, StoredMin
+from nybble.dialects.lowbit.formats.structure import LowRank, Outliers, Rotation, Smoothing
 from nybble.dialects.lowbit.formats.table_element import BitMod, Grid
 from nybble.dialects.lowbit.formats.table_element import SmallFloat as SmallFloatElement
 
@@ -47,14 +51,33 @@ def weight_kind(description: Format, cols: int) -> Codes | Dense:
         return Dense("bf16")
     if isinstance(element, elements.TwoDigits):
         raise FormatError(f"'{description.spec}' is a format of activations, not of weights")
-    if description.sparsity is not None or description.corrections:
-        raise FormatError(
-            f"the CPU backend cannot hold the sparsity or corrections of '{description.spec}'",
-            accepted="dense formats without corrections",
-        )
-    if description.grouping.axis != "cols":
+    if description.grouping.axis != "cols" or not _is_zero_a_code(description):
+        return _DECODED
+    if any(isinstance(one, Rotation | Smoothing) for one in description.corrections):
         return _DECODED
     return _codes(description, description.group_size(cols))
+
+
+def _is_zero_a_code(description: Format) -> bool:
+    """Whether what a sparse format leaves out can be codes that mean zero, if it is one."""
+    element, zero = description.element, description.zero
+    if description.sparsity is None or isinstance(zero, IntegerZero):
+        return True
+    if zero is not None or not element.has_codes:
+        return False
+    table = element.plain_table
+    return bool((table == 0).any()) if table is not None and table.ndim == 1 else True
+
+
+def added_of(description: Format, cols: int) -> Added:
+    """What kernels add to the products of a format's codes."""
+    if weight_kind(description, cols) == _DECODED:
+        return NOTHING
+    parts = description.corrections
+    return Added(
+        sum(one.permille for one in parts if isinstance(one, Outliers)),
+        sum(one.rank for one in parts if isinstance(one, LowRank)),
+    )
 
 
 def _codes(description: Format, group: int) -> Codes | Dense:
@@ -153,21 +176,32 @@ def layout_of(description: Format, shape: tuple[int, int]) -> TileLayout | Dense
     return weight_kind(description, shape[1]).layout(*shape)
 
 
+def packed_size(description: Format, shape: tuple[int, int]) -> int:
+    """Bytes of a packed weight [rows, cols]; raises what `layout_of` raises."""
+    added = added_of(description, shape[1]).layout(*shape)
+    return layout_of(description, shape).size + added.size
+
+
 def pack_storage(description: Format, raw: Bytes, shape: tuple[int, int]) -> Bytes:
-    """Storage bytes u8 [rows, row_bytes] of a weight [rows, cols] in its compute layout."""
+    """Storage bytes of a weight [rows, cols], u8 [rows, row_bytes] or a stream, as it is packed."""
     if isinstance(description.element, Grid):
         return pack_weight(description, _grid_codes(description, raw, shape))
     return pack_weight(description, description.unpack(raw, shape[1]))
 
 
 def pack_weight(description: Format, weight: Weight) -> Bytes:
-    """A weight of a format in its compute layout."""
-    kind = weight_kind(description, weight.shape[1])
-    layout = kind.layout(*weight.shape)
+    """A weight of a format in its compute layout, then what is added to it."""
+    rows, cols = weight.shape
+    kind = weight_kind(description, cols)
+    layout = kind.layout(rows, cols)
+    added = added_of(description, cols).layout(rows, cols)
     if isinstance(layout, DenseLayout):
-        return pack_dense(weight.dequantize(), layout)
-    assert isinstance(kind, Codes)
-    return pack(_as_held(description, kind, weight), layout)
+        bare = replace(weight, outliers=None, low_rank=None) if added.size else weight
+        data = pack_dense(bare.dequantize(), layout)
+    else:
+        assert isinstance(kind, Codes)
+        data = pack(_as_held(description, kind, weight), layout)
+    return np.concatenate([data, pack_added(weight, added)]) if added.size else data
 
 
 def _as_held(description: Format, kind: Codes, weight: Weight) -> Weight:
