@@ -23,11 +23,11 @@ from nybble.backends.cpu.kernels.matmul.codes import (
     Table,
     affine,
 )
-from nybble.backends.cpu.packing import DenseLayout, TileLayout, pack, pack_dense
+from nybble.backends.cpu.packing import DenseLayout, TileLayout, Tree, pack, pack_dense
 from nybble.dialects.lowbit.formats import Format, FormatError, Weight
 from nybble.dialects.lowbit.formats import element as elements
 from nybble.dialects.lowbit.formats.grid_blocks import GRID_BLOCKS
-from nybble.dialects.lowbit.formats.scale import FloatScale, IntegerZero, StoredMin
+from nybble.dialects.lowbit.formats.scale import FloatScale, IntegerZero, StoredMin, SuperScale
 from nybble.dialects.lowbit.formats.structure import LowRank, Outliers, Rotation, Smoothing
 from nybble.dialects.lowbit.formats.table_element import BitMod, Grid
 from nybble.dialects.lowbit.formats.table_element import SmallFloat as SmallFloatElement
@@ -51,7 +51,7 @@ def weight_kind(description: Format, cols: int) -> Codes | Dense:
         return Dense("bf16")
     if isinstance(element, elements.TwoDigits):
         raise FormatError(f"'{description.spec}' is a format of activations, not of weights")
-    if description.grouping.axis != "cols" or not _is_zero_a_code(description):
+    if description.grouping.axis == "rows" or not _is_zero_a_code(description):
         return _DECODED
     if any(isinstance(one, Rotation | Smoothing) for one in description.corrections):
         return _DECODED
@@ -83,16 +83,10 @@ def added_of(description: Format, cols: int) -> Added:
 def _codes(description: Format, group: int) -> Codes | Dense:
     """Codes with the right T; decoded floats where T is none that a kernel knows."""
     element = description.element
-    codes = Codes(
-        element.bits,
-        group,
-        element.zero_point,
-        description.zero is not None,
-        _scale_type(description),
-    )
+    codes = _with_scales(Codes(element.bits, group, element.zero_point), description)
     if isinstance(element, Grid):
         values = _padded(tuple(map(float, GRID_BLOCKS[element.name].values)))
-        return _with_values(replace(codes, scale="f32"), values)
+        return _with_values(replace(codes, scale="f32", tree=None), values)
     if isinstance(element, BitMod):
         return _with_choices(codes, element)
     if element.table is None:
@@ -132,20 +126,35 @@ def _with_choices(codes: Codes, element: BitMod) -> Codes:
     return replace(codes, table=Table(values, specials, special))
 
 
-def _scale_type(description: Format) -> FloatName:
-    """The narrowest type that holds every scale and zero of a format exactly."""
-    zero = description.zero
-    trees = [description.scale]
-    if isinstance(zero, StoredMin):
-        trees.append(zero.tree)
-    names = {_SCALES[tree.dtype] if isinstance(tree, FloatScale) else "f32" for tree in trees}
-    integer = zero is not None and not isinstance(zero, StoredMin)
-    return names.pop() if len(names) == 1 and not integer else "f32"
+def _with_scales(codes: Codes, description: Format) -> Codes:
+    """How scales and zeros are held: as stored where kernels read that, else as f32."""
+    scale, zero = description.scale, description.zero
+    codes = replace(codes, integer_zero=isinstance(zero, IntegerZero), has_zero=zero is not None)
+    trees = [scale, *([zero.tree] if isinstance(zero, StoredMin) else [])]
+    if zero is not None and not isinstance(zero, IntegerZero | StoredMin):
+        return replace(codes, scale="f32")
+    if all(isinstance(tree, FloatScale) for tree in trees):
+        names = {_SCALES[tree.dtype] for tree in trees if tree is not None}
+        return replace(codes, scale=names.pop() if len(names) == 1 else "f32")
+    if not all(_is_plain_tree(tree) for tree in trees) or description.grouping.axis != "cols":
+        return replace(codes, scale="f32")
+    bases = {tree.dtype for tree in trees if isinstance(tree, SuperScale)}
+    exact = len(bases) == 1 and bases <= {"f16", "bf16"} and description.element.unit == 1
+    offsets = [tree.offset for tree in trees if isinstance(tree, SuperScale)]
+    return replace(
+        codes,
+        scale=FLOATS[bases.pop()] if exact else "f32",
+        tree=Tree(description.grouping.count, *offsets),
+    )
+
+
+def _is_plain_tree(tree: object) -> bool:
+    return isinstance(tree, SuperScale) and not tree.has_low
 
 
 def _unit(description: Format) -> float:
     """The part of the element's unit that T keeps: f16 scales are held as they are stored."""
-    return description.element.unit if _scale_type(description) == "f16" else 1.0
+    return description.element.unit if description.scale == FloatScale("f16") else 1.0
 
 
 def dataflows(description: Format) -> tuple[str, ...]:
@@ -209,6 +218,9 @@ def _as_held(description: Format, kind: Codes, weight: Weight) -> Weight:
     unit = np.float32(_unit(description))
     if unit != 1:
         weight = replace(weight, scale=weight.scale / unit)
+    zero, parts = description.zero, weight.zero_parts
+    if isinstance(zero, StoredMin) and zero.negated and parts is not None:
+        weight = replace(weight, zero_parts=replace(parts, base=-parts.base))
     if weight.table is None or kind.table is not None or kind.bits == description.element.bits:
         return weight
     numbers = (weight.table + np.float32(kind.zero_point)).astype(np.uint8)

@@ -33,6 +33,49 @@ _WORD = 4
 """Codes of one row that lie together in a plane."""
 
 
+class _Row:
+    """A row's scales of one group, each in all lanes."""
+
+    def __init__(self, b: KernelBuilder, layout: TileLayout, source: Value, group: Value):
+        self.b = b
+        self.layout = layout
+        self.lane = source % TILE
+        self.run = source // TILE * layout.tile_bytes + group // layout.count * layout.run_bytes
+        self.base = self.run + group % layout.count * layout.block_bytes
+
+    def scale(self) -> Value:
+        """S."""
+        tree, start = self.layout.tree, self.layout.code_bytes
+        if tree is None:
+            return self._float(self.base + start)
+        return self._byte(start, tree.offset) * self._shared(0)
+
+    def zero(self) -> Value:
+        """Z; 0 without one."""
+        tree, start = self.layout.tree, self.layout.zero
+        if not self.layout.has_zero:
+            return self.b.const(0.0, FLOATS)
+        if self.layout.integer_zero:
+            return -(self.scale() * self._byte(start, 0))
+        if tree is None:
+            return self._float(self.base + start)
+        return self._byte(start, tree.zero_offset) * self._shared(1)
+
+    def _shared(self, kind: int) -> Value:
+        shared = self.layout.count * self.layout.block_bytes + kind * self.layout.float_bytes
+        return self._float(self.run + shared)
+
+    def _float(self, place: Value) -> Value:
+        floats = self.b.buffer("table").view(_FLOATS[self.layout.scale])
+        value = floats.load(place // FLOAT_BYTES[self.layout.scale] + self.lane)
+        return self.b.broadcast(self.b.to_float(value), LANES)
+
+    def _byte(self, start: int, offset: int) -> Value:
+        code = self.b.buffer("table").load(self.base + start + self.lane)
+        number = self.b.sitofp(self.b.zext(code, i32) - offset)
+        return self.b.broadcast(number, LANES)
+
+
 @dataclass(frozen=True)
 class Embed:
     """ids i32 [n], table (bytes of the weight's layout) -> out f32 [n, cols] = scale * table[ids].
@@ -93,14 +136,8 @@ class Embed:
     def _group(
         self, b: KernelBuilder, layout: TileLayout, source: Value, row: Value, group: Value
     ) -> None:
-        table = b.buffer("table")
-        base = source // TILE * layout.tile_bytes + group * layout.block_bytes
-        floats = table.view(_FLOATS[layout.scale])
-        at_scale = (base + layout.code_bytes) // FLOAT_BYTES[layout.scale] + source % TILE
-        scale = b.broadcast(b.to_float(floats.load(at_scale)), LANES)
-        zero = b.const(0.0, FLOATS)
-        if layout.has_zero:
-            zero = b.broadcast(b.to_float(floats.load(at_scale + TILE)), LANES)
+        row_of = _Row(b, layout, source, group)
+        base, scale, zero = row_of.base, row_of.scale(), row_of.zero()
         chosen = self._chosen(b, layout, base, source)
         first = row * layout.cols + group * layout.group
         with b.for_(0, layout.steps) as step:

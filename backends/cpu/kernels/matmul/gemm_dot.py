@@ -69,7 +69,7 @@ class DotProduct(Product):
                 at = slot * self.scales + group.iv * TILE + r * LANES
                 self.scale.vstore(weights.scale(block, r), at)
                 if self.weight.has_zero:
-                    self.zero.vstore(weights.scale(block, r, 1), at)
+                    self.zero.vstore(weights.zero(block, r), at)
 
     def multiply(self, sums: Sums, first: Value, slots: Value) -> None:
         """See Product."""

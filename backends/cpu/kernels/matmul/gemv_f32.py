@@ -10,7 +10,13 @@ from nybble.backends.cpu.kernels.matmul.elements import FLOATS
 from nybble.backends.cpu.kernels.matmul.epilogue import Epilogue
 from nybble.backends.cpu.kernels.matmul.parts import for_each_tile
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
-from nybble.backends.cpu.kernels.matmul.weights import CodeReader, WeightReader, divisor, reader
+from nybble.backends.cpu.kernels.matmul.weights import (
+    Block,
+    CodeReader,
+    WeightReader,
+    divisor,
+    reader,
+)
 from nybble.backends.cpu.packing import LANES, SUBTILES, TILE
 
 
@@ -111,20 +117,20 @@ class _Groups:
             ]
             if self.layout.has_zero:
                 total = b.broadcast(self._total(first), LANES)
-                sums = [b.fma(reader.scale(block, r, 1), total, y) for r, y in enumerate(sums)]
+                sums = [b.fma(reader.zero(block, r), total, y) for r, y in enumerate(sums)]
             loop.yield_(*sums)
         return loop.results
 
-    def _dot(self, block: Value, first: Value, subtile: int) -> Value:
+    def _dot(self, block: Block, first: Value, subtile: int) -> Value:
         """`sum T(c) x` of a group in two chains."""
         b, layout, step = self.b, self.layout, self.reader.step
         zeros = [b.const(0.0, FLOATS)] * 2
         if step == layout.group:
-            columns = self.reader.elements(block, block, subtile, step)
+            columns = self.reader.elements(block, block.at, subtile, step)
             even, odd = _chained(b, columns, first, zeros)
             return even + odd
         with b.for_(0, layout.group // step, inits=zeros) as loop:
-            codes = block + loop.iv * (step // layout.step * layout.step_bytes)
+            codes = block.at + loop.iv * (step // layout.step * layout.step_bytes)
             columns = self.reader.elements(block, codes, subtile, step)
             loop.yield_(*_chained(b, columns, first + loop.iv * step, loop.args))
         return loop.results[0] + loop.results[1]
