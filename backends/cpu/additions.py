@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from nybble.backends.cpu.float_bytes import Bytes, Floats
-from nybble.backends.cpu.packing import TILE, LayoutError
+from nybble.backends.cpu.tile_layout import TILE, LayoutError
 from nybble.dialects.lowbit.formats.weight import Weight
 
 ALIGNMENT = 64

@@ -23,7 +23,8 @@ from nybble.backends.cpu.kernels.matmul.codes import (
     Table,
     affine,
 )
-from nybble.backends.cpu.packing import DenseLayout, TileLayout, Tree, pack, pack_dense
+from nybble.backends.cpu.packing import pack, pack_dense
+from nybble.backends.cpu.tile_layout import DenseLayout, TileLayout, Tree
 from nybble.dialects.lowbit.formats import Format, FormatError, Weight
 from nybble.dialects.lowbit.formats import element as elements
 from nybble.dialects.lowbit.formats.grid_blocks import GRID_BLOCKS

@@ -11,6 +11,7 @@ from functools import cached_property
 from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu import isa as isa_levels
+from nybble.backends.cpu.float_bytes import FLOAT_BYTES
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.builder import (
     BufferSpec,
@@ -26,7 +27,7 @@ from nybble.backends.cpu.kernels.loops import for_each_row_part, padded_rows
 from nybble.backends.cpu.kernels.matmul.codes import Codes, Dense, Table
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS, WORDS, element, one_of
 from nybble.backends.cpu.kernels.matmul.weights import clean_codes
-from nybble.backends.cpu.packing import FLOAT_BYTES, LANES, TILE, DenseLayout, TileLayout
+from nybble.backends.cpu.tile_layout import LANES, TILE, DenseLayout, TileLayout
 
 _FLOATS = {"f32": f32, "f16": f16, "bf16": bf16}
 _WORD = 4

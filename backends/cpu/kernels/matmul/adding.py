@@ -14,7 +14,7 @@ from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i32, 
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.kernels.matmul.weights import divisor
-from nybble.backends.cpu.packing import LANES, SUBTILES, TILE
+from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
 
 
 def scratch_size(spec: MatmulSpec) -> int:

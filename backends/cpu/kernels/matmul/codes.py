@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from nybble.backends.cpu.float_bytes import FloatName
-from nybble.backends.cpu.packing import DenseLayout, TileLayout, Tree
+from nybble.backends.cpu.tile_layout import DenseLayout, TileLayout, Tree
 
 MOST_VALUES = 16
 """Values of a table that one instruction looks up in registers."""

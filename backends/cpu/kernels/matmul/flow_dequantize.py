@@ -9,7 +9,7 @@ from nybble.backends.cpu.kernels.matmul.cost import cycles as estimate
 from nybble.backends.cpu.kernels.matmul.lower import takes_tiles
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.kernels.matmul.work import Work, refused
-from nybble.backends.cpu.packing import SUBTILES
+from nybble.backends.cpu.tile_layout import SUBTILES
 from nybble.backends.cpu.weights import added_of, weight_kind
 
 DECODE_FLOAT = 1.5

@@ -9,7 +9,7 @@ from nybble.backends.cpu.kernels.matmul.cost import cycles as estimate
 from nybble.backends.cpu.kernels.matmul.intdot import int_dot
 from nybble.backends.cpu.kernels.matmul.spec import MatmulError, MatmulSpec
 from nybble.backends.cpu.kernels.matmul.work import Work, refused
-from nybble.backends.cpu.packing import LANES, SUBTILES, TileLayout
+from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TileLayout
 from nybble.backends.cpu.weights import added_of, weight_kind
 from nybble.dialects.numpy_ref.quantize import GROUPS, activation_group
 

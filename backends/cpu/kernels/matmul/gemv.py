@@ -17,7 +17,7 @@ from nybble.backends.cpu.kernels.matmul.epilogue import Epilogue
 from nybble.backends.cpu.kernels.matmul.parts import for_each_tile
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.kernels.matmul.weights import Block, CodeReader, divisor
-from nybble.backends.cpu.packing import LANES, SUBTILES, VECTOR, TileLayout
+from nybble.backends.cpu.tile_layout import LANES, SUBTILES, VECTOR, TileLayout
 
 
 @dataclass(frozen=True)

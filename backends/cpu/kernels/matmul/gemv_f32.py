@@ -17,7 +17,7 @@ from nybble.backends.cpu.kernels.matmul.weights import (
     divisor,
     reader,
 )
-from nybble.backends.cpu.packing import LANES, SUBTILES, TILE
+from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
 
 
 def gemv_f32_scratch(spec: MatmulSpec) -> int:

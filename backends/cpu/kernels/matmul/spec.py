@@ -15,7 +15,7 @@ from nybble.backends.cpu.kernels.buffers import BufferSpec
 from nybble.backends.cpu.kernels.loops import padded_rows
 from nybble.backends.cpu.kernels.matmul.codes import Codes, Dense, Integers
 from nybble.backends.cpu.kernels.values import f32, i8, i32
-from nybble.backends.cpu.packing import DenseLayout, TileLayout
+from nybble.backends.cpu.tile_layout import DenseLayout, TileLayout
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.numpy_ref.quantize import LARGEST
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from xdsl.dialects.builtin import i16
 
-from nybble.backends.cpu.float_bytes import FloatName
+from nybble.backends.cpu.float_bytes import FLOAT_BYTES, FloatName
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import (
     KernelBuilder,
@@ -34,15 +34,7 @@ from nybble.backends.cpu.kernels.matmul.elements import (
     one_of,
 )
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
-from nybble.backends.cpu.packing import (
-    FLOAT_BYTES,
-    LANES,
-    SUBTILES,
-    TILE,
-    VECTOR,
-    DenseLayout,
-    TileLayout,
-)
+from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE, VECTOR, DenseLayout, TileLayout
 
 UNROLL_COLUMNS = 32
 _SELECT = 0xCA

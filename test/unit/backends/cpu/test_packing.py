@@ -5,15 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nybble.backends.cpu.packing import (
-    DenseLayout,
-    LayoutError,
-    TileLayout,
-    pack,
-    pack_dense,
-    unpack,
-    unpack_dense,
-)
+from nybble.backends.cpu.packing import pack, pack_dense, unpack, unpack_dense
+from nybble.backends.cpu.tile_layout import DenseLayout, LayoutError, TileLayout
 from nybble.backends.cpu.weights import pack_weight, weight_kind
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats import Weight
