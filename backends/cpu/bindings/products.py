@@ -12,7 +12,7 @@ from nybble.backends.cpu.bindings.site import Binding, In, Out, Scratch, Site
 from nybble.backends.cpu.kernels.builder import BufferSpec
 from nybble.backends.cpu.kernels.matmul.lower import lower_matmul, matmul_buffers
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
-from nybble.backends.cpu.weights import digits_of, weight_kind
+from nybble.backends.cpu.weights import added_of, digits_of, weight_kind
 from nybble.dialects.fused.ops import GluOp
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.ops import DequantMatmulOp, IntMatmulOp, ProductOp
@@ -99,6 +99,7 @@ def product_spec(site: Site, products: Sequence[ProductOp]) -> MatmulSpec:
         raise site.error("must give all of its products a bias and one format, or none")
     return MatmulSpec(
         weight=weight_kind(first.number_format, first.cols),
+        added=added_of(first.number_format, first.cols),
         rows=tuple(type_.rows for type_ in weights),
         cols=first.cols,
         tokens=site.tokens,

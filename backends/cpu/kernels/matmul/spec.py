@@ -9,12 +9,13 @@ from functools import cached_property
 from typing import Literal
 
 from nybble.backends.cpu import isa as isa_levels
+from nybble.backends.cpu.additions import NOTHING, Added
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.buffers import BufferSpec
 from nybble.backends.cpu.kernels.loops import padded_rows
 from nybble.backends.cpu.kernels.matmul.codes import Codes, Dense, Integers
 from nybble.backends.cpu.kernels.values import f32, i8, i32
-from nybble.backends.cpu.packing import DenseLayout, TileLayout
+from nybble.backends.cpu.tile_layout import DenseLayout, TileLayout
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.numpy_ref.quantize import LARGEST
 
@@ -36,6 +37,7 @@ class MatmulSpec:
     digits: int8 codes per activation, [digits, tokens, cols]; with 2 it is 256 * q[0] + q[1].
     bias: add a vector to each part. residual: add to what the outputs hold.
     glu: "", "silu" or "gelu_tanh": two equal parts become one output, activation(y0) * y1.
+    added: outliers and low-rank factors that are added to each part, in f32.
     threads: the most that run the kernel; each has its own slice of the scratch buffer.
     isa: what instructions it may use.
     """
@@ -50,6 +52,7 @@ class MatmulSpec:
     bias: bool = False
     residual: bool = False
     glu: str = ""
+    added: Added = NOTHING
     threads: int = 8
     isa: Isa = isa_levels.BASELINE
 
@@ -69,6 +72,10 @@ class MatmulSpec:
         assert self.layouts, "a layout for each part"
 
     def _check_activation_group(self) -> None:
+        if self.added:
+            raise MatmulError(
+                "8-bit activations with outliers or low-rank factors", accepted="f32 activations"
+            )
         if isinstance(self.weight, Dense):
             raise MatmulError("8-bit activations with float weights", accepted="f32 activations")
         assert self.integers
@@ -143,7 +150,9 @@ class MatmulSpec:
         q, s, z (or x), then w0, w1, .., then b0, .. with a bias, then y0, .., then scratch.
         """
         buffers = self._activation_buffers()
-        buffers += [BufferSpec(f"w{i}", part.size, i8) for i, part in enumerate(self.layouts)]
+        for i, part in enumerate(self.layouts):
+            added = self.added.layout(part.rows, self.cols)
+            buffers.append(BufferSpec(f"w{i}", part.size + added.size, i8))
         if self.bias:
             buffers += [BufferSpec(f"b{i}", rows, f32) for i, rows in enumerate(self.rows)]
         for i, rows in enumerate(self.outputs):
