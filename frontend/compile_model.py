@@ -20,6 +20,7 @@ from nybble.backends.cpu.runner import EXTERNALS, runner_module
 from nybble.backends.cpu.weights import pack_storage
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
+from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.registry import make_context
 from nybble.frontend.checkpoint import Checkpoint
 from nybble.frontend.graph import ModelGraph
@@ -189,8 +190,8 @@ class ModelCompiler:
         entry = self.checkpoint.tensors[source.tensor]
         if len(entry.shape) == 1:
             return as_f32(entry.format, entry.raw(), entry.shape[0])
-        rows, cols = entry.shape
-        return pack_storage(formats.get(entry.format), entry.raw(), (rows, cols))
+        type_ = LowBitTensorType.get(entry.shape, entry.format, source.layout)
+        return pack_storage(type_.number_format, entry.raw(), (type_.rows, type_.cols))
 
 
 def as_f32(spec: str, raw: npt.NDArray[np.uint8], length: int) -> npt.NDArray[np.uint8]:
