@@ -56,7 +56,8 @@ class CompileOptions:
     bf16 where it is faster; "i8-only": of one digit; "i16": of two; "f32": exact. kv: type of the
     cache, None for the mode's own. context: tokens that a text may have. chunk: tokens of a prefill
     step. threads: the most that will run it. isa: level of `backends.cpu.isa`, None for the host's.
-    dump: a folder for the IR of each stage.
+    dataflow: the one that all products take, empty for the cheapest of each. dump: a folder for the
+    IR of each stage.
     """
 
     activations: str = "i8"
@@ -65,6 +66,7 @@ class CompileOptions:
     chunk: int = 512
     threads: int = 2
     isa: str | None = None
+    dataflow: str = ""
     dump: Path | None = None
 
     def pass_options(self) -> Mapping[str, Option]:
@@ -76,6 +78,7 @@ class CompileOptions:
             "chunk": min(self.chunk, self.context),
             "threads": self.threads,
             "isa": level.name,
+            "dataflow": self.dataflow,
         }
 
     def machine(self) -> Machine:

@@ -4,7 +4,6 @@ import numpy as np
 import numpy.typing as npt
 
 from nybble.backends.cpu.kernels.matmul.spec import Codes, Dense
-from nybble.backends.cpu.kernels.quantize import GROUPS
 from nybble.backends.cpu.packing import DenseLayout, FloatName, TileLayout, pack, pack_dense
 from nybble.dialects.lowbit.formats import Format, FormatError
 from nybble.dialects.lowbit.formats.element import PlainFloat, TwoDigits, Uniform
@@ -39,16 +38,6 @@ def weight_kind(description: Format) -> Codes | Dense:
         has_zero=description.zero is not None,
         scale="f16" if _is_stored_as_f16(description) else "f32",
     )
-
-
-def dataflows(description: Format) -> tuple[str, ...]:
-    """The dataflows by which the CPU multiplies weights of a format; empty if it has none."""
-    try:
-        kind = weight_kind(description)
-    except FormatError:
-        return ()
-    integers = isinstance(kind, Codes) and kind.group in GROUPS
-    return ("int_dot", "dequantize") if integers else ("dequantize",)
 
 
 def _is_stored_as_f16(description: Format) -> bool:
