@@ -200,8 +200,8 @@ def _check(codes: Bytes, weight: Weight, layout: TileLayout) -> None:
         )
     if (weight.zero is not None) != layout.has_zero:
         raise LayoutError(f"the weight {'lacks' if layout.has_zero else 'has'} zeros: {layout}")
-    if int(codes.max(initial=0)) >> layout.width:
-        raise LayoutError(f"a code of {int(codes.max())} has more than {layout.width} bits")
+    if int(codes.max(initial=0)) >> layout.bits:
+        raise LayoutError(f"a code of {int(codes.max())} has more than {layout.bits} bits")
 
 
 def _chunks(layout: TileLayout) -> Iterator[tuple[slice, slice]]:

@@ -108,7 +108,7 @@ def _level() -> Isa:
 def _dataflow(spec: MatmulSpec) -> str:
     if takes_tiles(spec):
         return "bf16 tiles"
-    unit = "dot" if spec.isa.int8_dot else "vectors"
+    unit = "dot" if spec.isa.int_dot else "vectors"
     return f"int{8 * spec.digits} {unit}"
 
 

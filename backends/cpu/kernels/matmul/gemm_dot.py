@@ -3,21 +3,30 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i8, i32
 from nybble.backends.cpu.kernels.matmul.gemm import GemmTiles, Product, Scratch, Sums, column_block
-from nybble.backends.cpu.kernels.matmul.intdot import WORDS, int_dot
+from nybble.backends.cpu.kernels.matmul.intdot import BITS, WORDS, IntDot, int_dot
 from nybble.backends.cpu.kernels.matmul.spec import Codes, MatmulSpec
 from nybble.backends.cpu.kernels.matmul.weights import FLOATS, SUBTILES, CodeReader, divisor, reader
 from nybble.backends.cpu.packing import LANES, TILE
 
 
-def dot_tiles(isa: Isa, digits: int) -> GemmTiles:
-    """Sizes by the number of registers: sums, their integer parts, and the operands must fit."""
-    if isa.vector_bits * isa.registers >= 512 * 32:
-        return GemmTiles(columns=512, tiles=1, subtiles=4 // digits, tokens=4)
-    return GemmTiles(columns=512, tiles=1, subtiles=1, tokens=2, unroll=2)
+def dot_tiles(spec: MatmulSpec) -> GemmTiles:
+    """Sizes by the number of registers: integer sums of tokens and sub-tiles take a half."""
+    dot = _dot(spec)
+    room = spec.isa.registers * spec.isa.vector_bits // (2 * BITS)
+    pairs = max(1, room // max(dot.accumulators, dot.prepared))
+    tokens = min(4, 2 ** (pairs.bit_length() // 2))
+    return GemmTiles(
+        columns=512, tiles=1, subtiles=divisor(SUBTILES, pairs // tokens), tokens=tokens
+    )
+
+
+def _dot(spec: MatmulSpec) -> IntDot:
+    """The form for unpacked codes, one in a byte."""
+    assert isinstance(spec.weight, Codes)
+    return int_dot(spec.isa, 8, spec.digits, spec.weight.bits)
 
 
 @dataclass
@@ -36,13 +45,18 @@ class DotProduct(Product):
         self.columns = column_block(self.spec, self.tiles.columns, weight.group)
         self.scales = self.columns // weight.group * TILE
         self.slots = self.tiles.tiles * (2 if self.spec.glu else 1)
-        self.dot = int_dot(self.spec.isa, 8, self.spec.digits)
+        self.dot = _dot(self.spec)
 
     def reserve(self, scratch: Scratch) -> None:
-        """See Product: codes u8 per slot, then scales and zeros f32 [group][64] per slot."""
+        """See Product: codes u8 per slot, then scales and zeros f32 [group][64] per slot.
+
+        Then activations as the dot product wants them, i32 [word][token][column / 4].
+        """
         self.codes_at = scratch.take(self.slots * self.columns * TILE)
         self.scales_at = scratch.take(self.slots * self.scales * 4)
         self.zeros_at = scratch.take(self.slots * self.scales * 4 if self.weight.has_zero else 0)
+        words = self.dot.prepared * self.spec.plane if self.dot.prepares else 0
+        self.words_at = scratch.take(words)
 
     def begin(self, b: KernelBuilder, scratch: Buffer) -> None:
         """See Product."""
@@ -52,6 +66,20 @@ class DotProduct(Product):
         self.zero = scratch.view(f32, self.zeros_at, self.slots * self.scales)
         q, plane = b.buffer("q"), self.spec.plane
         self.q = [q.view(i32, digit * plane, plane // 4) for digit in range(self.spec.digits)]
+        if self.dot.prepares:
+            places = [self.words_at + i * plane for i in range(self.dot.prepared)]
+            prepared = [scratch.view(i32, place, plane // 4) for place in places]
+            self._prepare(prepared)
+            self.q = prepared
+
+    def _prepare(self, prepared: Sequence[Buffer]) -> None:
+        """Activations of this call, as the dot product wants them."""
+        b, words = self.b, self.spec.cols // 4
+        lanes = divisor(words, LANES)
+        with b.for_(0, b.n * words, lanes) as loop:
+            digits = [q.vload(loop.iv, lanes) for q in self.q]
+            for out, value in zip(prepared, self.dot.prepare(b, digits), strict=True):
+                out.vstore(value, loop.iv)
 
     def unpack(self, part: int, tile: Value, first: Value, slot: Value) -> None:
         """See Product."""
@@ -104,12 +132,12 @@ class DotProduct(Product):
         inits: list[Value] = []
         for c in range(self.tiles.tokens):
             start = b.const(0, WORDS)
-            if self.weight.zero_point:
+            if factor := self.dot.offset - self.weight.zero_point:
                 z = b.buffer("z").load(self._group_index(token + c, first, group))
-                start = b.broadcast(z * -self.weight.zero_point, LANES)
+                start = b.broadcast(z * factor, LANES)
             inits += self.dot.start(b, start) * self.tiles.subtiles
         steps = self.group // 4
-        unroll = divisor(steps, self.tiles.unroll)
+        unroll = divisor(steps, min(self.tiles.unroll, self.dot.run))
         codes = (slot * self.columns + group * self.group) * TILE + subtile * 64
         words = (token * self.spec.cols + first + group * self.group) // 4
         if unroll == steps:
@@ -119,12 +147,17 @@ class DotProduct(Product):
                 inner = self._steps(codes + loop.iv * 256, words + loop.iv, loop.args, unroll)
                 loop.yield_(*inner)
             sums = loop.results
-        count = self.dot.accumulators
-        return [self.dot.total(b, sums[i : i + count]) for i in range(0, len(sums), count)]
+        per = self._carried(sums)
+        return [self.dot.total(b, sums[i : i + per]) for i in range(0, len(sums), per)]
+
+    def _carried(self, sums: Sequence[Value]) -> int:
+        return len(sums) // (self.tiles.tokens * self.tiles.subtiles)
 
     def _steps(self, codes: Value, words: Value, sums: Sequence[Value], count: int) -> list[Value]:
-        b, subtiles, per = self.b, self.tiles.subtiles, self.dot.accumulators
-        sums = [*sums]
+        """The sums with a run of words."""
+        b, dot, subtiles, per = self.b, self.dot, self.tiles.subtiles, self._carried(sums)
+        parts = [sums[i : i + per] for i in range(0, len(sums), per)]
+        runs = [dot.open(part) for part in parts]
         for step in range(count):
             packed = [
                 b.bitcast(self.codes.vload(codes + (step * SUBTILES + r) * 64, 64), WORDS)
@@ -132,11 +165,12 @@ class DotProduct(Product):
             ]
             for c in range(self.tiles.tokens):
                 place = words + (c * self.spec.cols // 4 + step)
-                x = self.dot.activation(b, [q.load(place) for q in self.q])
+                x = [b.broadcast(q.load(place), LANES) for q in self.q]
                 for r in range(subtiles):
-                    mine = slice((c * subtiles + r) * per, (c * subtiles + r + 1) * per)
-                    sums[mine] = self.dot.step(b, sums[mine], packed[r], [x])
-        return sums
+                    at = c * subtiles + r
+                    runs[at] = dot.step(b, runs[at], packed[r], [x])
+        closed = [dot.close(b, part, run) for part, run in zip(parts, runs, strict=True)]
+        return [one for part in closed for one in part]
 
     def _rescale(
         self,

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from xdsl.dialects.func import FuncOp
 
+from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i32
 from nybble.backends.cpu.kernels.matmul.epilogue import FLOATS, Epilogue
-from nybble.backends.cpu.kernels.matmul.intdot import WORDS, IntDot, int_dot
+from nybble.backends.cpu.kernels.matmul.intdot import BITS, WORDS, Activation, IntDot, int_dot
 from nybble.backends.cpu.kernels.matmul.parts import for_each_tile
 from nybble.backends.cpu.kernels.matmul.spec import Codes, MatmulSpec
 from nybble.backends.cpu.kernels.matmul.weights import SUBTILES, CodeReader, divisor
@@ -25,12 +26,17 @@ class GemvTiles:
 
     unroll: packed vectors per sub-tile in a round of the inner loop, at most.
     ahead: bytes between what is read and what is prefetched; 0 for no prefetch.
-    accumulators: integer sums that a loop keeps at once, at most, if a sub-tile's fit.
+    spare: registers, in vectors of 512 bits, that integer sums leave to operands and constants.
     """
 
     unroll: int = 8
     ahead: int = 8192
-    accumulators: int = 16
+    spare: int = 6
+
+    def subtiles(self, isa: Isa, vectors: int) -> int:
+        """How many sub-tiles a loop keeps, of `vectors` vectors of 512 bits each."""
+        room = isa.registers * isa.vector_bits // BITS - self.spare
+        return divisor(SUBTILES, room // vectors)
 
 
 def lower_gemv(spec: MatmulSpec, name: str, tiles: GemvTiles = GemvTiles()) -> FuncOp:
@@ -60,8 +66,8 @@ class _Tile:
         self.weight = spec.weight
         self.group = spec.activation_group
         self.tiles = tiles
-        self.dot: IntDot = int_dot(spec.isa, layout.width, spec.digits)
-        self.subtiles = divisor(SUBTILES, tiles.accumulators // self.dot.accumulators)
+        self.dot: IntDot = int_dot(spec.isa, layout.width, spec.digits, layout.bits)
+        self.subtiles = tiles.subtiles(spec.isa, self.dot.accumulators)
         weights = b.buffer(f"w{part}")
         self.reader = CodeReader(b, weights, layout, spec.weight.zero_point, tiles.ahead)
         q = b.buffer("q")
@@ -115,8 +121,8 @@ class _Tile:
         """Integer dot products of one activation group, as f32 lanes."""
         b = self.b
         start = b.const(0, WORDS)
-        if self.weight.zero_point:
-            start = b.broadcast(b.buffer("z").load(group) * -self.weight.zero_point, LANES)
+        if factor := self.dot.offset - self.weight.zero_point:
+            start = b.broadcast(b.buffer("z").load(group) * factor, LANES)
         totals: list[Value] = []
         for first in range(0, SUBTILES, self.subtiles):
             totals += self._subtiles(block, group, first, start)
@@ -125,10 +131,12 @@ class _Tile:
     def _subtiles(self, block: Value, group: Value, first: int, start: Value) -> list[Value]:
         """Integer dot products of `self.subtiles` sub-tiles from `first` on."""
         b, dot = self.b, self.dot
-        sums = dot.start(b, start) * self.subtiles
+        sums = dot.start(b, start)
+        carried = len(sums)
+        sums = sums * self.subtiles
         vectors = self.group // (4 * dot.planes)
         word = group * (self.group // 4)
-        unroll = divisor(vectors, self.tiles.unroll)
+        unroll = divisor(vectors, min(self.tiles.unroll, dot.run))
         block = block + first * 64
         if unroll == vectors:
             sums = self._vectors(block, word, sums, vectors)
@@ -138,18 +146,21 @@ class _Tile:
                 here = word + loop.iv * dot.planes
                 loop.yield_(*self._vectors(at, here, loop.args, unroll))
             sums = loop.results
-        return [dot.total(b, one) for one in self._by_subtile(sums)]
-
-    def _by_subtile(self, sums: Sequence[Value]) -> list[Sequence[Value]]:
-        count = self.dot.accumulators
-        return [sums[i : i + count] for i in range(0, len(sums), count)]
+        return [dot.total(b, sums[i : i + carried]) for i in range(0, len(sums), carried)]
 
     def _vectors(self, block: Value, word: Value, sums: Sequence[Value], count: int) -> list[Value]:
+        """The sums with a run of packed vectors."""
         b, dot = self.b, self.dot
-        parts = self._by_subtile(sums)
+        carried = len(sums) // self.subtiles
+        parts = [sums[i : i + carried] for i in range(0, len(sums), carried)]
+        runs = [dot.open(part) for part in parts]
         for v in range(count):
-            places = [word + (v * dot.planes + p) for p in range(dot.planes)]
-            xs = [dot.activation(b, [q.load(place) for q in self.q]) for place in places]
-            for r, part in enumerate(parts):
-                parts[r] = dot.step(b, part, self.reader.word(block, v, r), xs)
-        return [one for part in parts for one in part]
+            xs = [self._activation(word + (v * dot.planes + p)) for p in range(dot.planes)]
+            for r, run in enumerate(runs):
+                runs[r] = dot.step(b, run, self.reader.word(block, v, r), xs)
+        closed = [dot.close(b, part, run) for part, run in zip(parts, runs, strict=True)]
+        return [one for part in closed for one in part]
+
+    def _activation(self, place: Value) -> Activation:
+        b = self.b
+        return self.dot.prepare(b, [b.broadcast(q.load(place), LANES) for q in self.q])
