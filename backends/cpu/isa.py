@@ -40,12 +40,25 @@ class Pairwise:
 
 
 @dataclass(frozen=True)
+class Permute:
+    """An LLVM intrinsic that looks up each lane's low bits in a register: `name(table, index)`.
+
+    lanes: elements of its registers. A byte's table are the 16 of its own 128 bits.
+    """
+
+    name: str = ""
+    lanes: int = 0
+
+
+@dataclass(frozen=True)
 class Isa:
     """An instruction-set level.
 
     vector_bits: width of the widest vector register. registers: number of them.
     int_dot: what adds up products of small integers; None for ordinary multiplication.
     tiles: whether there are AMX tiles with int8 and bf16 products.
+    byte_shuffle: looks up bytes by the low four bits of bytes below 128.
+    word_permute: looks up i32 by the low bits of i32, as many as its lanes need; none if unnamed.
     needs: CPU flags of /proc/cpuinfo. sources: field -> where the fact is from, or "assumed".
     """
 
@@ -54,6 +67,8 @@ class Isa:
     registers: int
     int_dot: FourWay | Pairwise | None
     tiles: bool
+    byte_shuffle: Permute
+    word_permute: Permute
     needs: frozenset[str]
     sources: Mapping[str, str] = field(hash=False, compare=False)
 
@@ -67,11 +82,18 @@ _MADD_512 = Pairwise("llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d
 _VNNI_256 = FourWay("llvm.x86.avx512.vpdpbusd.256", 256)
 _VNNI_512 = FourWay("llvm.x86.avx512.vpdpbusd.512", 512)
 _SDOT = FourWay("llvm.aarch64.neon.sdot.v4i32.v16i8", 128, signed=True)
+_PSHUFB_256 = Permute("llvm.x86.avx2.pshuf.b", 32)
+_PSHUFB_512 = Permute("llvm.x86.avx512.pshuf.b.512", 64)
+_VPERMD_256 = Permute("llvm.x86.avx2.permd", 8)
+_VPERMD_512 = Permute("llvm.x86.avx512.permvar.si.512", 16)
+_TBL = Permute("llvm.aarch64.neon.tbl1.v16i8", 16)
 _X86_SOURCES = {
     "vector_bits": _SDM,
     "registers": _SDM,
     "int_dot": _SDM + ": VPMADDUBSW, VPMADDWD, VPDPBUSD; names in llvm/IR/IntrinsicsX86.td",
     "tiles": _SDM + ": TDPBF16PS, TDPBUSD",
+    "byte_shuffle": _SDM + ": PSHUFB; name in llvm/include/llvm/IR/IntrinsicsX86.td",
+    "word_permute": _SDM + ": VPERMD; name in llvm/include/llvm/IR/IntrinsicsX86.td",
     "needs": _PSABI + ", and arch/x86/include/asm/cpufeatures.h for the names",
 }
 _ARM_SOURCES = {
@@ -79,17 +101,34 @@ _ARM_SOURCES = {
     "registers": "Arm ARM (DDI 0487), A1.4",
     "int_dot": "Arm ARM (DDI 0487), C7.2: SDOT; name in llvm/IR/IntrinsicsAArch64.td",
     "tiles": "assumed: SME is not looked for",
+    "byte_shuffle": "Arm ARM (DDI 0487), TBL; llvm/include/llvm/IR/IntrinsicsAArch64.td",
+    "word_permute": "assumed: none",
     "needs": "arch/arm64/include/uapi/asm/hwcap.h: HWCAP_ASIMD, HWCAP_ASIMDDP",
 }
 
-X86_64_V3 = Isa("x86-64-v3", 256, 16, _MADD_256, False, _V3_FLAGS, _X86_SOURCES)
-AVX_VNNI = Isa("avx-vnni", 256, 16, _VNNI_256, False, _V3_FLAGS | {"avx_vnni"}, _X86_SOURCES)
-X86_64_V4 = Isa("x86-64-v4", 512, 32, _MADD_512, False, _V4_FLAGS, _X86_SOURCES)
-AVX512_VNNI = Isa("avx512-vnni", 512, 32, _VNNI_512, False, _VNNI_FLAGS, _X86_SOURCES)
-AMX = Isa("amx", 512, 32, _VNNI_512, True, _AMX_FLAGS, _X86_SOURCES)
-NEON = Isa("aarch64-neon", 128, 32, None, False, frozenset({"asimd"}), _ARM_SOURCES)
+_PERMUTES_256 = (_PSHUFB_256, _VPERMD_256)
+_PERMUTES_512 = (_PSHUFB_512, _VPERMD_512)
+_PERMUTES_ARM = (_TBL, Permute())
+
+X86_64_V3 = Isa("x86-64-v3", 256, 16, _MADD_256, False, *_PERMUTES_256, _V3_FLAGS, _X86_SOURCES)
+AVX_VNNI = Isa(
+    "avx-vnni", 256, 16, _VNNI_256, False, *_PERMUTES_256, _V3_FLAGS | {"avx_vnni"}, _X86_SOURCES
+)
+X86_64_V4 = Isa("x86-64-v4", 512, 32, _MADD_512, False, *_PERMUTES_512, _V4_FLAGS, _X86_SOURCES)
+AVX512_VNNI = Isa(
+    "avx512-vnni", 512, 32, _VNNI_512, False, *_PERMUTES_512, _VNNI_FLAGS, _X86_SOURCES
+)
+AMX = Isa("amx", 512, 32, _VNNI_512, True, *_PERMUTES_512, _AMX_FLAGS, _X86_SOURCES)
+NEON = Isa("aarch64-neon", 128, 32, None, False, *_PERMUTES_ARM, frozenset({"asimd"}), _ARM_SOURCES)
 NEON_DOTPROD = Isa(
-    "aarch64-dotprod", 128, 32, _SDOT, False, frozenset({"asimd", "asimddp"}), _ARM_SOURCES
+    "aarch64-dotprod",
+    128,
+    32,
+    _SDOT,
+    False,
+    *_PERMUTES_ARM,
+    frozenset({"asimd", "asimddp"}),
+    _ARM_SOURCES,
 )
 LEVELS = {
     isa.name: isa for isa in (X86_64_V3, AVX_VNNI, X86_64_V4, AVX512_VNNI, AMX, NEON, NEON_DOTPROD)

@@ -5,28 +5,25 @@ from dataclasses import dataclass, field
 
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i8, i32
+from nybble.backends.cpu.kernels.matmul.codes import Codes
+from nybble.backends.cpu.kernels.matmul.codes_dot import LEVEL_BITS, CodesDot, level_dot
+from nybble.backends.cpu.kernels.matmul.elements import FLOATS, WORDS
 from nybble.backends.cpu.kernels.matmul.gemm import GemmTiles, Product, Scratch, Sums, column_block
-from nybble.backends.cpu.kernels.matmul.intdot import BITS, WORDS, IntDot, int_dot
-from nybble.backends.cpu.kernels.matmul.spec import Codes, MatmulSpec
-from nybble.backends.cpu.kernels.matmul.weights import FLOATS, SUBTILES, CodeReader, divisor, reader
-from nybble.backends.cpu.packing import LANES, TILE
+from nybble.backends.cpu.kernels.matmul.intdot import BITS
+from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
+from nybble.backends.cpu.kernels.matmul.weights import CodeReader, divisor, reader
+from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
 
 
 def dot_tiles(spec: MatmulSpec) -> GemmTiles:
     """Sizes by the number of registers: integer sums of tokens and sub-tiles take a half."""
-    dot = _dot(spec)
+    dot = level_dot(spec)
     room = spec.isa.registers * spec.isa.vector_bits // (2 * BITS)
     pairs = max(1, room // max(dot.accumulators, dot.prepared))
     tokens = min(4, 2 ** (pairs.bit_length() // 2))
     return GemmTiles(
         columns=512, tiles=1, subtiles=divisor(SUBTILES, pairs // tokens), tokens=tokens
     )
-
-
-def _dot(spec: MatmulSpec) -> IntDot:
-    """The form for unpacked codes, one in a byte."""
-    assert isinstance(spec.weight, Codes)
-    return int_dot(spec.isa, 8, spec.digits, spec.weight.bits)
 
 
 @dataclass
@@ -45,7 +42,8 @@ class DotProduct(Product):
         self.columns = column_block(self.spec, self.tiles.columns, weight.group)
         self.scales = self.columns // weight.group * TILE
         self.slots = self.tiles.tiles * (2 if self.spec.glu else 1)
-        self.dot = _dot(self.spec)
+        self.integers = self.spec.integers
+        self.form = level_dot(self.spec)
 
     def reserve(self, scratch: Scratch) -> None:
         """See Product: codes u8 per slot, then scales and zeros f32 [group][64] per slot.
@@ -55,19 +53,20 @@ class DotProduct(Product):
         self.codes_at = scratch.take(self.slots * self.columns * TILE)
         self.scales_at = scratch.take(self.slots * self.scales * 4)
         self.zeros_at = scratch.take(self.slots * self.scales * 4 if self.weight.has_zero else 0)
-        words = self.dot.prepared * self.spec.plane if self.dot.prepares else 0
+        words = self.form.prepared * self.spec.plane if self.form.prepares else 0
         self.words_at = scratch.take(words)
 
     def begin(self, b: KernelBuilder, scratch: Buffer) -> None:
         """See Product."""
         self.b = b
+        self.dot = CodesDot(b, self.spec, (LEVEL_BITS,), 4)
         self.codes = scratch.view(i8, self.codes_at, self.slots * self.columns * TILE)
         self.scale = scratch.view(f32, self.scales_at, self.slots * self.scales)
         self.zero = scratch.view(f32, self.zeros_at, self.slots * self.scales)
         q, plane = b.buffer("q"), self.spec.plane
         self.q = [q.view(i32, digit * plane, plane // 4) for digit in range(self.spec.digits)]
-        if self.dot.prepares:
-            places = [self.words_at + i * plane for i in range(self.dot.prepared)]
+        if self.form.prepares:
+            places = [self.words_at + i * plane for i in range(self.form.prepared)]
             prepared = [scratch.view(i32, place, plane // 4) for place in places]
             self._prepare(prepared)
             self.q = prepared
@@ -78,7 +77,7 @@ class DotProduct(Product):
         lanes = divisor(words, LANES)
         with b.for_(0, b.n * words, lanes) as loop:
             digits = [q.vload(loop.iv, lanes) for q in self.q]
-            for out, value in zip(prepared, self.dot.prepare(b, digits), strict=True):
+            for out, value in zip(prepared, self.form.prepare(b, digits), strict=True):
                 out.vstore(value, loop.iv)
 
     def unpack(self, part: int, tile: Value, first: Value, slot: Value) -> None:
@@ -94,7 +93,7 @@ class DotProduct(Product):
                 at = slot * self.scales + group.iv * TILE + r * LANES
                 self.scale.vstore(weights.scale(block, r), at)
                 if self.weight.has_zero:
-                    self.zero.vstore(weights.scale(block, r, 1), at)
+                    self.zero.vstore(weights.zero(block, r), at)
 
     def multiply(self, sums: Sums, first: Value, slots: Value) -> None:
         """See Product."""
@@ -129,13 +128,14 @@ class DotProduct(Product):
         """i32 sums of one activation group, token by token and sub-tile by sub-tile."""
         b = self.b
         slot, subtile, token = at
-        inits: list[Value] = []
+        starts: list[Value] = []
         for c in range(self.tiles.tokens):
             start = b.const(0, WORDS)
-            if factor := self.dot.offset - self.weight.zero_point:
+            if self.dot.factor:
                 z = b.buffer("z").load(self._group_index(token + c, first, group))
-                start = b.broadcast(z * factor, LANES)
-            inits += self.dot.start(b, start) * self.tiles.subtiles
+                start = b.broadcast(z * self.dot.factor, LANES)
+            starts += [start] * self.tiles.subtiles
+        inits = [one for start in starts for one in self.dot.start(start)]
         steps = self.group // 4
         unroll = divisor(steps, min(self.tiles.unroll, self.dot.run))
         codes = (slot * self.columns + group * self.group) * TILE + subtile * 64
@@ -147,17 +147,19 @@ class DotProduct(Product):
                 inner = self._steps(codes + loop.iv * 256, words + loop.iv, loop.args, unroll)
                 loop.yield_(*inner)
             sums = loop.results
-        per = self._carried(sums)
-        return [self.dot.total(b, sums[i : i + per]) for i in range(0, len(sums), per)]
+        parts = self._by_pair(sums)
+        return [self.dot.total(*pair) for pair in zip(parts, starts, strict=True)]
 
-    def _carried(self, sums: Sequence[Value]) -> int:
-        return len(sums) // (self.tiles.tokens * self.tiles.subtiles)
+    def _by_pair(self, sums: Sequence[Value]) -> list[Sequence[Value]]:
+        """The sums of each token and sub-tile."""
+        count = self.dot.carried
+        return [sums[i : i + count] for i in range(0, len(sums), count)]
 
     def _steps(self, codes: Value, words: Value, sums: Sequence[Value], count: int) -> list[Value]:
         """The sums with a run of words."""
-        b, dot, subtiles, per = self.b, self.dot, self.tiles.subtiles, self._carried(sums)
-        parts = [sums[i : i + per] for i in range(0, len(sums), per)]
-        runs = [dot.open(part) for part in parts]
+        b, subtiles = self.b, self.tiles.subtiles
+        parts = self._by_pair(sums)
+        runs = [self.dot.open(part) for part in parts]
         for step in range(count):
             packed = [
                 b.bitcast(self.codes.vload(codes + (step * SUBTILES + r) * 64, 64), WORDS)
@@ -168,8 +170,8 @@ class DotProduct(Product):
                 x = [b.broadcast(q.load(place), LANES) for q in self.q]
                 for r in range(subtiles):
                     at = c * subtiles + r
-                    runs[at] = dot.step(b, runs[at], packed[r], [x])
-        closed = [dot.close(b, part, run) for part, run in zip(parts, runs, strict=True)]
+                    runs[at] = self.dot.add(runs[at], packed[r], x)
+        closed = [self.dot.close(part, run) for part, run in zip(parts, runs, strict=True)]
         return [one for part in closed for one in part]
 
     def _rescale(
@@ -180,8 +182,8 @@ class DotProduct(Product):
         dots: Sequence[Value],
         sums: Sequence[Value],
     ) -> list[Value]:
-        """sums + S * s * dot (+ Z * s * z)."""
-        b, subtiles = self.b, self.tiles.subtiles
+        """sums + S * s * unit * dot (+ Z * s * z)."""
+        b, subtiles, unit = self.b, self.tiles.subtiles, self.integers.unit
         slot, subtile, token = at
         base = slot * self.scales + group * self.group // self.weight.group * TILE + subtile * LANES
         scales = [self.scale.vload(base + r * LANES, LANES) for r in range(subtiles)]
@@ -190,7 +192,7 @@ class DotProduct(Product):
         for c in range(self.tiles.tokens):
             index = self._group_index(token + c, first, group)
             s = b.buffer("s").load(index)
-            splat = b.broadcast(s, LANES)
+            splat = b.broadcast(s if unit == 1.0 else s * unit, LANES)
             shift = b.const(0.0, FLOATS)
             if self.weight.has_zero:
                 shift = b.broadcast(s * b.sitofp(b.buffer("z").load(index)), LANES)

@@ -25,7 +25,7 @@ from xdsl.dialects.builtin import i16
 from nybble.backends.cpu.isa import FourWay, Isa, Pairwise
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, i8, i32, vec
 from nybble.backends.cpu.kernels.values import lanes
-from nybble.backends.cpu.packing import LANES
+from nybble.backends.cpu.tile_layout import LANES
 
 WORDS = vec(LANES, i32)
 HALVES = vec(2 * LANES, i16)
@@ -84,9 +84,14 @@ class IntDot(ABC):
     def accumulators(self) -> int:
         """How many vectors a run keeps."""
 
+    @property
+    def carried(self) -> int:
+        """How many sums `start` makes."""
+        return self.accumulators
+
     def start(self, b: KernelBuilder, initial: Value) -> list[Value]:
         """Sums whose total is `initial` (i32 lanes)."""
-        return [*[b.const(0, WORDS)] * (self.digits - 1), initial]
+        return [*[b.const(0, WORDS)] * (self.carried - 1), initial]
 
     def prepare(self, b: KernelBuilder, words: Sequence[Value]) -> list[Value]:
         """The digits of 4 columns as words (i32 lanes, any number of them) that `step` takes."""
@@ -209,6 +214,11 @@ class BytePairsDot(IntDot):
         return len(self._places) * self.digits
 
     @property
+    def carried(self) -> int:
+        """See IntDot."""
+        return self.digits
+
+    @property
     def run(self) -> int:
         """See IntDot."""
         steepest = 2 * LARGEST_DIGIT * (self.largest << self._places[-1])
@@ -294,10 +304,6 @@ class WordPairsDot(IntDot):
         """See IntDot."""
         return True
 
-    def start(self, b: KernelBuilder, initial: Value) -> list[Value]:
-        """See IntDot."""
-        return [initial]
-
     def prepare(self, b: KernelBuilder, words: Sequence[Value]) -> list[Value]:
         """See IntDot."""
         halves = vec(2 * lanes(words[0].type), i16)
@@ -354,10 +360,6 @@ class GenericDot(IntDot):
         """See IntDot."""
         return True
 
-    def start(self, b: KernelBuilder, initial: Value) -> list[Value]:
-        """See IntDot."""
-        return [initial]
-
     def prepare(self, b: KernelBuilder, words: Sequence[Value]) -> list[Value]:
         """See IntDot."""
         return [_number([(word << 24 - 8 * j) >> 24 for word in words]) for j in range(4)]
@@ -387,13 +389,16 @@ def _number(digits: Sequence[Value]) -> Value:
     return number
 
 
-def int_dot(isa: Isa, width: int, digits: int, bits: int = 0) -> IntDot:
-    """The form for an instruction set; `bits`: those that codes have, if fewer than `width`."""
-    largest = 2 ** (bits or width) - 1
+def int_dot(isa: Isa, width: int, digits: int, largest: int = 0, run: int = 1) -> IntDot:
+    """The form for an instruction set, whose runs take at least `run` words.
+
+    largest: the largest code, if not all of `width` bits occur.
+    """
+    largest = largest or 2**width - 1
     form = isa.int_dot
     if isinstance(form, FourWay):
         return FourWayDot(width, digits, largest, form)
     if isinstance(form, Pairwise):
-        narrow = 2 * LARGEST_DIGIT * largest < 2**15
-        return (BytePairsDot if narrow else WordPairsDot)(width, digits, largest, form)
+        narrow = BytePairsDot(width, digits, largest, form)
+        return narrow if narrow.run >= run else WordPairsDot(width, digits, largest, form)
     return GenericDot(width, digits, largest)
