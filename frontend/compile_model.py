@@ -25,6 +25,7 @@ from nybble.frontend.checkpoint import Checkpoint
 from nybble.frontend.graph import ModelGraph
 from nybble.frontend.language_model import LanguageModel, Planner, add_ends, constant_bytes
 from nybble.frontend.text import tokenizer_of
+from nybble.frontend.weight_choice import AS_STORED, WeightChoice
 from nybble.passes.options import Option, configure
 from nybble.passes.pipeline import build_pipeline, run_passes
 from nybble.passes.stages import STAGES, stages_between
@@ -55,7 +56,7 @@ class CompileOptions:
     bf16 where it is faster; "i8-only": of one digit; "i16": of two; "f32": exact. kv: type of the
     cache, None for the mode's own. context: tokens that a text may have. chunk: tokens of a prefill
     step. threads: the most that will run it. isa: level of `backends.cpu.isa`, None for the host's.
-    dump: a folder for the IR of each stage.
+    weights: what becomes of a checkpoint's weights. dump: a folder for the IR of each stage.
     """
 
     activations: str = "i8"
@@ -64,6 +65,7 @@ class CompileOptions:
     chunk: int = 512
     threads: int = 2
     isa: str | None = None
+    weights: WeightChoice = AS_STORED
     dump: Path | None = None
 
     def pass_options(self) -> Mapping[str, Option]:
@@ -158,6 +160,7 @@ class ModelCompiler:
             "activations": self.options.activations,
             "kv": graph.dimensions.kv_dtype,
             "isa": str(self.options.pass_options()["isa"]),
+            "weights": self.options.weights.describe(),
             "parameters": sum(int(np.prod(t.shape)) for t in self.checkpoint.tensors.values()),
         }
 

@@ -1,16 +1,19 @@
 """The command-line options that several verbs have in common."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from functools import wraps
+from typing import Any, TypeVar
 
 import click
 
 from nybble.backends.cpu.isa import LEVELS
+from nybble.frontend.weight_choice import WeightChoice
+from nybble.tools.diagnostics import UsageError
 
 MODES = ("i8", "i8-only", "i16", "f32")
 MAX_THREADS = 64
 
-Function = TypeVar("Function", bound=Callable[..., object])
+Result = TypeVar("Result")
 
 isa_option = click.option(
     "--isa",
@@ -47,10 +50,34 @@ _MODEL_OPTIONS = (
     isa_option,
     threads_option,
 )
+WEIGHT_OPTIONS = (
+    click.option(
+        "--weights",
+        metavar="RULES",
+        help="Round weights to other formats: FORMAT for the layers' matrices, PATTERN=FORMAT for "
+        "those of a name like it (head, embed, down_proj, layers.0), with commas between.",
+    ),
+)
 
 
-def model_options(function: Function) -> Function:
-    """The options of every command that may have to compile a model."""
-    for option in reversed(_MODEL_OPTIONS):
-        function = option(function)
-    return function
+def model_options(function: Callable[..., Result]) -> Callable[..., Result]:
+    """The options of every command that may have to compile a model.
+
+    Those about weights are handed on as one argument, `weights`.
+    """
+    found = with_weights(function)
+    for option in reversed((*_MODEL_OPTIONS, *WEIGHT_OPTIONS)):
+        found = option(found)
+    return found
+
+
+def with_weights(function: Callable[..., Result]) -> Callable[..., Result]:
+    """The function with the options about weights as one argument, `weights`."""
+
+    @wraps(function)
+    def collected(*arguments: Any, weights: str | None, **options: Any) -> Result:
+        if weights == "":
+            raise UsageError("--weights is empty", accepted="RULES, such as w4g64,head=q8_0")
+        return function(*arguments, weights=WeightChoice(weights or ""), **options)
+
+    return collected

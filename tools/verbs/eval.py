@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from nybble.backends.cpu.session import Session
 from nybble.dialects.errors import NybbleError
+from nybble.frontend.weight_choice import WeightChoice
 from nybble.tools.files import display_name, read_input, write_output
 from nybble.tools.model_options import json_option, model_options
 from nybble.tools.models import choose
@@ -86,10 +87,11 @@ def command(
     context: int | None,
     isa: str | None,
     threads: int | None,
+    weights: WeightChoice,
 ) -> None:
     """Print the perplexity of MODEL on a text."""
     text = read_text(file)
-    choice = choose(model, activations, kv, context, isa, threads)
+    choice = choose(model, activations, kv, context, isa, threads, weights)
     ids = choice.tokenizer().encode(text, add_special_tokens=False)[:tokens]
     check_window(len(ids), window, choice.context)
     session = Session.load(choice.artifact(), threads)
