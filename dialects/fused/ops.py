@@ -5,6 +5,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 from xdsl.dialects.builtin import (
+    I64,
     Float32Type,
     FloatAttr,
     IndexType,
@@ -147,7 +148,7 @@ class HadamardOp(IRDLOperation):
     name = "fused.hadamard"
     T: ClassVar = VarConstraint("T", F32Tensor)
     input = operand_def(T)
-    block = prop_def(IntegerAttr[IntegerType])
+    block = prop_def(IntegerAttr[I64])
     result = result_def(T)
     traits = traits_def(Pure())
     assembly_format = "$input `block` $block attr-dict `:` type($input)"

@@ -118,6 +118,11 @@ class ScaleStep(FactorStep):
     axis: StringAttr
     vector: StringAttr
 
+    @staticmethod
+    def get(axis: str, vector: str) -> "ScaleStep":
+        """The step along "rows" or "columns"."""
+        return ScaleStep(StringAttr(axis), StringAttr(vector))
+
     def apply(self, values: Floats, lookup: Lookup) -> Floats:
         """See `StepAttr`."""
         return values * self.factors(lookup)
@@ -130,6 +135,11 @@ class UnscaleStep(FactorStep):
     name = "lowbit.unscale"
     axis: StringAttr
     vector: StringAttr
+
+    @staticmethod
+    def get(axis: str, vector: str) -> "UnscaleStep":
+        """The step along "rows" or "columns"."""
+        return UnscaleStep(StringAttr(axis), StringAttr(vector))
 
     def apply(self, values: Floats, lookup: Lookup) -> Floats:
         """See `StepAttr`."""

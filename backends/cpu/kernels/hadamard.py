@@ -1,7 +1,8 @@
 """The Hadamard transform of activation rows as butterflies of vectors.
 
 A block of `block` columns is taken in two passes, `H(a * b) = H(a) x H(b)`: the first transforms
-each run of b columns in registers, the second runs across the a runs, a vector of columns at a time.
+each run of b columns in registers, the second goes across the a runs, a vector of columns at a
+time.
 """
 
 from dataclasses import dataclass
