@@ -1,13 +1,14 @@
 """Compiles a language model ahead of time: a checkpoint in, an artifact directory out."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp
+from xdsl.passes import ModulePass
 
 from nybble.backends.cache import Cache
 from nybble.backends.cpu import isa as levels
@@ -21,11 +22,22 @@ from nybble.backends.cpu.weights import pack_storage
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
 from nybble.dialects.registry import make_context
+from nybble.frontend.calibration import Calibration
+from nybble.frontend.calibration_text import calibration_text
 from nybble.frontend.checkpoint import Checkpoint
 from nybble.frontend.graph import ModelGraph
-from nybble.frontend.language_model import LanguageModel, Planner, add_ends, constant_bytes
-from nybble.frontend.text import tokenizer_of
+from nybble.frontend.language_model import (
+    LanguageModel,
+    Planner,
+    WeightSource,
+    add_ends,
+    constant_bytes,
+)
+from nybble.frontend.prepare import Preparer, check_rounded, recipes_of
+from nybble.frontend.text import Tokenizer, tokenizer_of
 from nybble.frontend.weight_choice import AS_STORED, WeightChoice
+from nybble.passes.fold_smoothing import FoldSmoothing
+from nybble.passes.insert_hadamard import InsertHadamard
 from nybble.passes.options import Option, configure
 from nybble.passes.pipeline import build_pipeline, run_passes
 from nybble.passes.stages import STAGES, stages_between
@@ -107,18 +119,21 @@ class ModelCompiler:
         options = self.options
         tokenizer = tokenizer_of(self.checkpoint)
         graph = self.graph()
+        recipes = recipes_of(self.lower(graph, "operators"))
+        check_rounded(graph, recipes, self.checkpoint.tensors)
         module = self.lower(graph)
         storage = {name: entry.stored_as for name, entry in self.checkpoint.tensors.items()}
-        planner = Planner(graph, module, min(options.chunk, options.context), storage)
+        planner = Planner(graph, module, min(options.chunk, options.context), storage, recipes)
         model = planner.plan(options.threads, self._facts(graph))
         objects = self._objects(module, model)
+        preparer = self._preparer(graph, tokenizer)
         self.progress("packing weights")
         save(
             directory,
             model.plan,
             self.options.machine(),
             objects,
-            lambda name: self._weight_bytes(graph, module, model, name),
+            lambda name: weight_bytes(graph, preparer, model.weights[name]),
             tokenizer.to_files(),
         )
 
@@ -138,10 +153,34 @@ class ModelCompiler:
             passes = configure(build_pipeline(stage.passes), self.options.pass_options())
             run_passes(context, module, passes)
             if stage.name == "operators":
+                run_passes(context, module, self._weight_passes(graph))
                 add_ends(module, graph)
             stage.form.check(module, stage.name)
             self._dump(stage.name, module)
         return module
+
+    def _weight_passes(self, graph: ModelGraph) -> list[ModulePass]:
+        weights = self.options.weights
+        chosen: list[ModulePass] = [InsertHadamard()] if weights.rotate else []
+        if weights.smooth:
+            chosen.append(FoldSmoothing(tuple(dict.fromkeys(graph.layers))))
+        return chosen
+
+    def _preparer(self, graph: ModelGraph, tokenizer: Tokenizer) -> Preparer:
+        """What prepares weights, with the vectors of a calibration if there is to be one."""
+        plain = Preparer(self.checkpoint.tensors, {})
+        weights = self.options.weights
+        if not weights.smooth:
+            return plain
+        ids = tokenizer.encode(weights.calibration or calibration_text(), add_special_tokens=False)
+        if not ids:
+            raise NybbleError("the text of the calibration has no tokens", accepted="a text")
+        unsmoothed = replace(weights, smooth=False)
+        before = replace(self, options=replace(self.options, weights=unsmoothed, dump=None))
+        module = before.lower(graph, "operators")
+        return replace(
+            plain, vectors=Calibration(graph, module, plain, self.progress).smoothing(ids)
+        )
 
     def _dump(self, stage: str, module: ModuleOp) -> None:
         folder = self.options.dump
@@ -183,17 +222,21 @@ class ModelCompiler:
         runner = compile_module(runner_module(machine.architecture), machine, allowed=EXTERNALS)
         return [*code.values(), runner]
 
-    def _weight_bytes(
-        self, graph: ModelGraph, module: ModuleOp, model: LanguageModel, name: str
-    ) -> npt.NDArray[np.uint8]:
-        source = model.weights[name]
-        if source.constant:
-            return constant_bytes(graph.constants[source.constant])
-        entry = self.checkpoint.tensors[source.tensor]
-        if len(entry.shape) == 1:
-            return as_f32(entry.format, entry.raw(), entry.shape[0])
-        rows, cols = entry.shape
-        return pack_storage(formats.get(entry.format), entry.raw(), (rows, cols))
+
+def weight_bytes(
+    graph: ModelGraph, preparer: Preparer, source: WeightSource
+) -> npt.NDArray[np.uint8]:
+    """The bytes of a weight buffer: a table of the graph, or a parameter, prepared and packed."""
+    if source.constant:
+        return constant_bytes(graph.constants[source.constant])
+    entry = preparer.tensors[source.tensor]
+    if len(entry.shape) == 1 and source.steps:
+        return constant_bytes(preparer.values(source.tensor, source.steps, source.layer))
+    raw = preparer.raw(source.tensor, source.steps, source.layer) if source.steps else entry.raw()
+    if len(entry.shape) == 1:
+        return as_f32(entry.format, raw, entry.shape[0])
+    rows, cols = entry.shape
+    return pack_storage(formats.get(entry.format), raw, (rows, cols))
 
 
 def as_f32(spec: str, raw: npt.NDArray[np.uint8], length: int) -> npt.NDArray[np.uint8]:

@@ -127,9 +127,8 @@ def compile_model(
     progress: Callable[[str], None],
 ) -> CompiledModel:
     """A checkpoint compiled in this process; see `nybble.frontend.api.compile`."""
-    original = open_checkpoint(model)
-    checkpoint = requantized(original, options.weights)
-    said = note(checkpoint.tensors, original.tensors)
+    checkpoint = requantized(open_checkpoint(model), options.weights)
+    said = note(checkpoint.tensors, options.weights)
     if said:
         progress(said)
     try:

@@ -13,9 +13,11 @@ from xdsl.dialects.builtin import ModuleOp
 from nybble.backends.cpu.assemble import Assembler
 from nybble.backends.cpu.kernels.loops import padded_rows
 from nybble.backends.cpu.plan import Buffer, BufferRef, Config, Json, Kind, Plan, Program, Step
+from nybble.dialects.lowbit.steps import StepAttr
 from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
 from nybble.frontend.graph import Argument, ModelGraph, Role
+from nybble.frontend.prepare import Recipes
 
 HIDDEN = "hidden"
 LAST = "last"
@@ -54,10 +56,13 @@ class WeightSource:
     """Where the bytes of a weight buffer come from.
 
     tensor: a parameter of the checkpoint; constant: a table of the model graph. One is empty.
+    steps: by which the parameter is prepared, for the layer that its name is of.
     """
 
     tensor: str = ""
     constant: str = ""
+    steps: tuple[StepAttr, ...] = ()
+    layer: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,12 +76,23 @@ class LanguageModel:
 class Planner:
     """Lays out one model; `module` is at the lowered stage."""
 
-    def __init__(self, graph: ModelGraph, module: ModuleOp, chunk: int, storage: Mapping[str, str]):
-        """storage: parameter name -> name of the tensor in the file, so that ties are kept once."""
+    def __init__(
+        self,
+        graph: ModelGraph,
+        module: ModuleOp,
+        chunk: int,
+        storage: Mapping[str, str],
+        recipes: Recipes,
+    ):
+        """storage: parameter name -> name of the tensor in the file, so that ties are kept once.
+
+        recipes: how parameters are prepared.
+        """
         self.graph = graph
         self.assembler = Assembler(module)
         self.chunk = chunk
         self.storage = storage
+        self.recipes = recipes
         self.buffers: dict[str, Buffer] = {}
         self.weights: dict[str, WeightSource] = {}
 
@@ -153,19 +169,23 @@ class Planner:
         ]
         sizes = self.assembler.argument_bytes(name)
         refs = [
-            self._bind(argument, layer, source, size)
+            self._bind(function, argument, layer, source, size)
             for argument, size in zip(arguments, sizes, strict=False)
         ]
         return self.assembler.call(name, [*refs, *results])
 
-    def _bind(self, argument: Argument, layer: int | None, source: str, size: int) -> BufferRef:
+    def _bind(
+        self, function: str, argument: Argument, layer: int | None, source: str, size: int
+    ) -> BufferRef:
         match argument.role:
             case Role.CONSTANT:
                 return self._weight(argument.source, size, WeightSource(constant=argument.source))
             case Role.WEIGHT:
                 tensor = argument.tensor(layer)
-                key = self.storage.get(tensor, tensor)
-                return self._weight(key, size, WeightSource(tensor=tensor))
+                steps = self.recipes.get((function, argument.name), ())
+                # What is prepared in different ways shares no memory, wherever it is read from.
+                key = " ".join([self.storage.get(tensor, tensor), *map(str, steps)])
+                return self._weight(key, size, WeightSource(tensor, steps=steps, layer=layer))
             case Role.KEYS | Role.VALUES:
                 name = f"{argument.role.value}.{layer}"
                 self.buffers.setdefault(name, Buffer(name, size, Kind.STATE))

@@ -36,11 +36,11 @@ def requantized(checkpoint: Checkpoint, choice: WeightChoice) -> Checkpoint:
     format. Raises NybbleError for rules that cannot be read or name nothing, and for a format that
     cannot be quantized to or cannot hold a tensor of its shape; it names the tensor.
     """
-    if not choice.formats:
+    if not choice.rules:
         return checkpoint
     tensors = checkpoint.tensors
     matrices = [name for name, entry in tensors.items() if len(entry.shape) == 2]
-    chosen = choose_formats(parse_rules(choice.formats), matrices)
+    chosen = choose_formats(parse_rules(choice.rules), matrices)
     first: dict[tuple[str, tuple[int, ...]], str] = {}
     for name, spec in chosen.items():
         first.setdefault((spec, tensors[name].shape), name)
@@ -60,15 +60,17 @@ def requantized(checkpoint: Checkpoint, choice: WeightChoice) -> Checkpoint:
 
 
 def _rounded(entry: TensorEntry, spec: str) -> TensorEntry:
-    """A parameter in another format; the same one if it has that format already."""
+    """A parameter in another format, or in its own as if it were another."""
     target = formats.get(spec)
+
     if formats.get(entry.format) == target:
-        return entry
+        return replace(entry, original=entry)
 
     def read() -> npt.NDArray[np.uint8]:
         return target.pack(target.quantize(values_of(entry)))
 
-    return replace(entry, format=spec, stored_as=f"{entry.stored_as} as {spec}", read=read)
+    stored = f"{entry.stored_as} as {spec}"
+    return replace(entry, format=spec, stored_as=stored, read=read, original=entry)
 
 
 def check_target(what: str, target: formats.Format, shape: tuple[int, int]) -> None:
@@ -118,15 +120,15 @@ def _candidates(target: formats.Format) -> Iterator[str]:
     yield from (one.spec for one in sorted(others, key=lambda o: abs(o.bits_per_weight - bits)))
 
 
-def note(found: Mapping[str, TensorEntry], original: Mapping[str, TensorEntry]) -> str:
-    """What a requantization does to rounded weights, for people; empty if it rounds floats only.
-
-    found, original: the parameters after and before it.
-    """
+def note(tensors: Mapping[str, TensorEntry], choice: WeightChoice) -> str:
+    """What a choice does to weights that are rounded already, for people; empty if nothing."""
+    changed = choice.rotate or choice.smooth
     pairs = {
-        (original[name].format, entry.format)
-        for name, entry in found.items()
-        if entry.format != original[name].format and original[name].format not in FLOATS
+        (entry.original.format, entry.format)
+        for entry in tensors.values()
+        if entry.original is not None
+        and entry.original.format not in FLOATS
+        and (changed or entry.original.format != entry.format)
     }
     if not pairs:
         return ""

@@ -2,16 +2,33 @@
 
 from dataclasses import dataclass
 
+ENDS_OF_ROTATED = "embed=q8_0,head=q8_0"
+"""A rotation changes both ends of a model; these rules are theirs unless others follow."""
+
 
 @dataclass(frozen=True)
 class WeightChoice:
-    """formats: rules of `frontend.weight_rules`, or empty: every weight stays as it is."""
+    """How weights are rounded.
+
+    formats: rules of `frontend.weight_rules`, or empty: every weight stays as it is. rotate: pass
+    `insert-hadamard`. smooth: pass `fold-smoothing`, by a calibration on the text `calibration`
+    (empty: nybble's own).
+    """
 
     formats: str = ""
+    rotate: bool = False
+    smooth: bool = False
+    calibration: str = ""
+
+    @property
+    def rules(self) -> str:
+        """The rules with those that a rotation brings with it."""
+        return f"{ENDS_OF_ROTATED},{self.formats}" if self.rotate else self.formats
 
     def describe(self) -> str:
         """In words that name the options; empty if nothing changes."""
-        return self.formats
+        changes = [name for name in ("rotate", "smooth") if getattr(self, name)]
+        return " ".join([self.formats, *changes]).strip()
 
 
 AS_STORED = WeightChoice()

@@ -81,14 +81,19 @@ class Site:
 
 @dataclass(frozen=True)
 class FoldSmoothing(ModulePass):
-    """Note on weights which vectors they are multiplied and divided by; see the module's text."""
+    """Note on weights which vectors they are multiplied and divided by; see the module's text.
+
+    only: names of the functions to change; all of them without.
+    """
 
     name = "fold-smoothing"
+    only: tuple[str, ...] = ()
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in block_functions(op):
-            for site in list(sites(function)):
-                fold(site)
+            if not self.only or function.sym_name.data in self.only:
+                for site in list(sites(function)):
+                    fold(site)
 
 
 def sites(function: func.FuncOp) -> Iterator[Site]:

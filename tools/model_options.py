@@ -9,6 +9,7 @@ import click
 from nybble.backends.cpu.isa import LEVELS
 from nybble.frontend.weight_choice import WeightChoice
 from nybble.tools.diagnostics import UsageError
+from nybble.tools.files import read_text
 
 MODES = ("i8", "i8-only", "i16", "f32")
 MAX_THREADS = 64
@@ -57,6 +58,19 @@ WEIGHT_OPTIONS = (
         help="Round weights to other formats: FORMAT for the layers' matrices, PATTERN=FORMAT for "
         "those of a name like it (head, embed, down_proj, layers.0), with commas between.",
     ),
+    click.option(
+        "--rotate",
+        is_flag=True,
+        help="Rotate activations by Hadamard matrices, folded into the weights where they can be.",
+    ),
+    click.option(
+        "--smooth",
+        is_flag=True,
+        help="Scale channels of weights by what a calibration finds of their activations.",
+    ),
+    click.option(
+        "--calibrate", metavar="FILE", help="A UTF-8 text for --smooth; default: one of nybble's."
+    ),
 )
 
 
@@ -75,9 +89,30 @@ def with_weights(function: Callable[..., Result]) -> Callable[..., Result]:
     """The function with the options about weights as one argument, `weights`."""
 
     @wraps(function)
-    def collected(*arguments: Any, weights: str | None, **options: Any) -> Result:
-        if weights == "":
-            raise UsageError("--weights is empty", accepted="RULES, such as w4g64,head=q8_0")
-        return function(*arguments, weights=WeightChoice(weights or ""), **options)
+    def collected(
+        *arguments: Any,
+        weights: str | None,
+        rotate: bool,
+        smooth: bool,
+        calibrate: str | None,
+        **options: Any,
+    ) -> Result:
+        choice = _choice(weights, rotate, smooth, calibrate)
+        return function(*arguments, weights=choice, **options)
 
     return collected
+
+
+def _choice(weights: str | None, rotate: bool, smooth: bool, calibrate: str | None) -> WeightChoice:
+    """The options about weights together; UsageError where one asks for another."""
+    if weights == "":
+        raise UsageError("--weights is empty", accepted="RULES, such as w4g64,head=q8_0")
+    if (rotate or smooth) and weights is None:
+        raise UsageError(
+            "--rotate and --smooth are for weights that are rounded anew",
+            accepted="--weights RULES",
+        )
+    if calibrate is not None and not smooth:
+        raise UsageError("--calibrate is for --smooth", accepted="--smooth --calibrate FILE")
+    text = "" if calibrate is None else read_text(calibrate)
+    return WeightChoice(weights or "", rotate, smooth, text)

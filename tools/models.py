@@ -103,13 +103,9 @@ class ModelChoice:
     @cached_property
     def checkpoint(self) -> Checkpoint:
         """The model's file or folder, checked to be something that can be compiled."""
-        checkpoint = requantized(self._original, self.options.weights)
+        checkpoint = requantized(open_checkpoint(self.model), self.options.weights)
         check_weights(checkpoint)
         return checkpoint
-
-    @cached_property
-    def _original(self) -> Checkpoint:
-        return open_checkpoint(self.model)
 
     @cached_property
     def context(self) -> int:
@@ -146,7 +142,7 @@ class ModelChoice:
 
     def say_notes(self) -> None:
         """Print on the error stream what is done to the model's weights and may be unexpected."""
-        said = note(self.checkpoint.tensors, self._original.tensors)
+        said = note(self.checkpoint.tensors, self.options.weights)
         if said:
             click.echo(f"nybble: note: {said}", err=True)
 

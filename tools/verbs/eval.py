@@ -12,7 +12,7 @@ import numpy.typing as npt
 from nybble.backends.cpu.session import Session
 from nybble.dialects.errors import NybbleError
 from nybble.frontend.weight_choice import WeightChoice
-from nybble.tools.files import display_name, read_input, write_output
+from nybble.tools.files import read_text, write_output
 from nybble.tools.model_options import json_option, model_options
 from nybble.tools.models import choose
 
@@ -53,18 +53,6 @@ def score_window(session: Session, ids: Sequence[int]) -> npt.NDArray[np.float32
     """The negative log-likelihood of each token of the window's second half: f32 [half]."""
     session.reset()
     return session.likelihoods(ids)[len(ids) // 2 :]
-
-
-def read_text(path: str) -> str:
-    """The text of a file; raises NybbleError where it is not UTF-8."""
-    data = read_input(path)
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise NybbleError(
-            f"{display_name(path)}: byte {error.start} is 0x{data[error.start]:02x}, no UTF-8",
-            accepted="a text file in UTF-8",
-        ) from None
 
 
 @click.command(name="eval")
