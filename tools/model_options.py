@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 import click
 
 from nybble.backends.cpu.isa import LEVELS
+from nybble.dialects.errors import NybbleError
 from nybble.frontend.weight_choice import WeightChoice
 from nybble.tools.diagnostics import UsageError
-from nybble.tools.files import read_text
+from nybble.tools.files import display_name, read_text
 
 MODES = ("i8", "i8-only", "i16", "f32")
 MAX_THREADS = 64
@@ -115,4 +116,6 @@ def _choice(weights: str | None, rotate: bool, smooth: bool, calibrate: str | No
     if calibrate is not None and not smooth:
         raise UsageError("--calibrate is for --smooth", accepted="--smooth --calibrate FILE")
     text = "" if calibrate is None else read_text(calibrate)
+    if calibrate is not None and not text.strip():
+        raise NybbleError(f"{display_name(calibrate)} is empty", accepted="a text")
     return WeightChoice(weights or "", rotate, smooth, text)

@@ -80,14 +80,50 @@ def test_bad_rules_are_refused_before_the_work(tiny, run_nybble, tmp_path, rules
     assert not (tmp_path / "out").exists()
 
 
-def test_no_rules_are_a_usage_error(tiny, run_nybble):
-    outcome = run_nybble("explain", str(tiny), "--weights", "")
-    assert (outcome.code, "--weights is empty" in outcome.err) == (2, True)
-
-
 def test_the_key_of_a_model_has_its_weights(tiny):
     keys = {
         models.choose(str(tiny), None, None, None, None, weights=models.WeightChoice(rules))._key()
         for rules in ("", "w4g32", "w2g32")
     }
     assert len(keys) == 3
+
+
+def test_rotation_and_smoothing_change_nothing_where_nothing_is_rounded(tiny, evaluate, tmp_path):
+    text = tmp_path / "calibration"
+    text.write_text(" ".join(f"w{i % 64}" for i in range(50)))
+    exact = ("--weights", "f32,embed=f32,head=f32")
+    found = evaluate(tiny, *exact, "--rotate", "--smooth", "--calibrate", str(text))
+    assert (found.code, found.err) == (0, "")
+    plain = json.loads(evaluate(tiny).out)
+    assert json.loads(found.out)["perplexity"] == pytest.approx(plain["perplexity"], rel=1e-5)
+
+
+def test_explain_shows_the_transform_of_a_rotated_model(tiny, run_nybble):
+    rules = "w4g32,up_proj=w4g16"
+    outcome = run_nybble("explain", str(tiny), "--weights", rules, "--rotate", "--smooth")
+    assert outcome.code == 0
+    assert "operations fused.hadamard" in outcome.out
+    assert '"a16g16"' in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--rotate",), "--rotate and --smooth are for weights that are rounded anew"),
+        (("--smooth",), "--rotate and --smooth are for weights that are rounded anew"),
+        (("--weights", "w4g32", "--calibrate", "x"), "--calibrate is for --smooth"),
+        (("--weights", ""), "--weights is empty"),
+    ],
+)
+def test_options_that_need_others(tiny, run_nybble, options, message):
+    outcome = run_nybble("explain", str(tiny), *options)
+    assert (outcome.code, message in outcome.err) == (2, True)
+
+
+def test_a_calibration_needs_a_text(tiny, run_nybble, tmp_path):
+    given = ("explain", str(tiny), "--weights", "w4g32", "--smooth", "--calibrate")
+    outcome = run_nybble(*given, str(tmp_path / "none"))
+    assert (outcome.code, "none" in outcome.err) == (1, True)
+    (tmp_path / "empty").touch()
+    outcome = run_nybble(*given, str(tmp_path / "empty"))
+    assert (outcome.code, "is empty" in outcome.err) == (1, True)
