@@ -23,7 +23,7 @@ from nybble.tools.bench.peers.llama_bench import parse_external
 from nybble.tools.bench.report import Column, Report
 from nybble.tools.bench.rounds import Schedule
 from nybble.tools.files import STANDARD_STREAM, write_output
-from nybble.tools.model_options import WEIGHT_OPTIONS, with_weights
+from nybble.tools.model_options import MODES, WEIGHT_OPTIONS, with_weights
 from nybble.tools.models import cache_root, shown_progress
 
 NO_PEERS = "none"
@@ -56,6 +56,7 @@ def _kernels(
     n: str,
     cache: str,
     cold_bytes: int,
+    activations: str,
     threads: str,
     peers: str,
     rounds: int,
@@ -70,6 +71,7 @@ def _kernels(
         parse_counts(threads),
         _peers(peers),
         cold_bytes,
+        parse_choices(activations, MODES),
         Schedule(rounds=rounds, seed=seed),
     )
     # Imported here, as below: code generation and the model's frontend take their time to load.
@@ -137,6 +139,7 @@ _KERNEL_PARAMETERS: list[click.Parameter] = [
     _value("--n", "1,128", "N,..", "Numbers of token rows."),
     _value("--cache", "hot", "hot,cold", "Whether the weights were just used, or long ago."),
     _count("--cold-bytes", COLD_BYTES, "Weights that a cold product goes through in turn."),
+    _value("--activations", "i8", "MODE,..", "Of ours: i8, i8-only, i16, f32."),
     *_shared(KERNEL_SCHEDULE.rounds),
 ]
 _MODEL_PARAMETERS: list[click.Parameter] = [

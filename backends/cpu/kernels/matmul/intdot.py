@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, i8, i32, vec
-from nybble.backends.cpu.packing import LANES
+from nybble.backends.cpu.tile_layout import LANES
 
 WORDS = vec(LANES, i32)
 BYTES = vec(4 * LANES, i8)
@@ -34,6 +34,11 @@ class IntDot(ABC):
     def planes(self) -> int:
         """Codes in a byte."""
         return 8 // self.width
+
+    @property
+    def operations(self) -> float:
+        """Instructions on vectors of 512 bits that a `step` takes: see `cost`."""
+        return 4 * self.planes * 5  # a shift, a mask, a product of two micro-operations, a sum
 
     @property
     @abstractmethod
@@ -67,6 +72,11 @@ class VnniDot(IntDot):
     """
 
     intrinsic: str
+
+    @property
+    def operations(self) -> float:
+        """See IntDot."""
+        return self.planes * (self.digits + (self.planes > 1))
 
     @property
     def accumulators(self) -> int:
