@@ -1,6 +1,5 @@
 // RUN: nybble-opt %s -p fold-smoothing | filecheck %s
 // RUN: nybble-opt %s -p 'fold-smoothing{only=norm}' | filecheck %s --check-prefix=ONLY
-// RUN: nybble-opt %s -p 'insert-hadamard,fold-smoothing{only=gate}' | filecheck %s --check-prefix=ROTATED
 
 // All products that read a norm share its vector; a norm that adds 1 to its weight has it added.
 // CHECK-LABEL: func.func @norm
@@ -19,14 +18,12 @@ func.func @norm(%x: tensor<?x64xf32>, %g: tensor<64xf32> {nybble.weight = "norm.
   func.return %0, %1 : tensor<?x8xf32>, tensor<?x8xf32>
 }
 
-// The rows that make `up` are divided, never those that make the gate; a transform is in the way.
+// The rows that make `up` are divided, never those that make the gate.
 // CHECK-LABEL: func.func @gate
 // CHECK-SAME: %wg: !lowbit.tensor<32x64, "q4_0"> {nybble.weight = "gate.weight"}
 // CHECK-SAME: nybble.prepare = [#lowbit.unscale<rows, "smooth.down">]
 // CHECK-SAME: nybble.prepare = [#lowbit.unscale<columns, "smooth.down">]
 // CHECK-SAME: nybble.prepare = [#lowbit.scale<columns, "smooth.down">]
-// ROTATED-LABEL: func.func @gate
-// ROTATED-NOT: smooth
 func.func @gate(%x: tensor<?x64xf32>, %wg: !lowbit.tensor<32x64, "q4_0"> {nybble.weight = "gate.weight"}, %wu: !lowbit.tensor<32x64, "q4_0"> {nybble.weight = "up.weight"}, %b: tensor<32xf32> {nybble.weight = "up.bias"}, %wd: !lowbit.tensor<64x32, "q4_0"> {nybble.weight = "down.weight"}) -> tensor<?x64xf32> {
   %g = mpgemm.matmul %x, %wg : tensor<?x64xf32>, !lowbit.tensor<32x64, "q4_0"> -> tensor<?x32xf32>
   %u = mpgemm.matmul %x, %wu bias %b : tensor<32xf32> : tensor<?x64xf32>, !lowbit.tensor<32x64, "q4_0"> -> tensor<?x32xf32>
@@ -56,4 +53,15 @@ func.func @stay(%x: tensor<?x64xf32>, %h: tensor<16xf32> {nybble.weight = "h.wei
   %m = fused.rms_norm %x, %g eps 1.0e-05 : tensor<?x64xf32>, tensor<64xf32> -> tensor<?x64xf32>
   %1 = mpgemm.matmul %m, %b : tensor<?x64xf32>, !lowbit.tensor<8x64, "q4_0"> -> tensor<?x8xf32>
   func.return %0, %1, %m : tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x64xf32>
+}
+
+// Channels do not stay apart in a transform.
+// CHECK-LABEL: func.func @transformed
+// CHECK-NOT: nybble.prepare
+func.func @transformed(%g: tensor<?x32xf32>, %x: tensor<?x64xf32>, %wu: !lowbit.tensor<32x64, "q4_0"> {nybble.weight = "up.weight"}, %wd: !lowbit.tensor<64x32, "q4_0"> {nybble.weight = "down.weight"}) -> tensor<?x64xf32> {
+  %u = mpgemm.matmul %x, %wu : tensor<?x64xf32>, !lowbit.tensor<32x64, "q4_0"> -> tensor<?x32xf32>
+  %m = fused.glu "silu" %g, %u : tensor<?x32xf32>
+  %r = fused.hadamard %m block 32 : tensor<?x32xf32>
+  %d = mpgemm.matmul %r, %wd : tensor<?x32xf32>, !lowbit.tensor<64x32, "q4_0"> -> tensor<?x64xf32>
+  func.return %d : tensor<?x64xf32>
 }
