@@ -34,6 +34,7 @@ from nybble.frontend.language_model import (
     constant_bytes,
 )
 from nybble.frontend.prepare import Preparer, check_rounded, recipes_of
+from nybble.frontend.rounding import quantizer_named
 from nybble.frontend.text import Tokenizer, tokenizer_of
 from nybble.frontend.weight_choice import AS_STORED, WeightChoice
 from nybble.passes.fold_smoothing import FoldSmoothing
@@ -168,8 +169,8 @@ class ModelCompiler:
 
     def _preparer(self, graph: ModelGraph, tokenizer: Tokenizer) -> Preparer:
         """What prepares weights, with the vectors of a calibration if there is to be one."""
-        plain = Preparer(self.checkpoint.tensors, {})
         weights = self.options.weights
+        plain = Preparer(self.checkpoint.tensors, {}, quantizer_named(weights.quantizer))
         if not weights.smooth:
             return plain
         ids = tokenizer.encode(weights.calibration or calibration_text(), add_special_tokens=False)

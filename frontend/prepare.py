@@ -14,6 +14,7 @@ from nybble.dialects.lowbit.steps import StepAttr, prepared
 from nybble.frontend.checkpoint import TensorEntry
 from nybble.frontend.graph import LAYER, ModelGraph, Role
 from nybble.frontend.requantize import FLOATS, values_of
+from nybble.frontend.rounding import Quantizer, nearest
 from nybble.passes.preparation import NAME, argument_attributes, steps_of
 
 F32 = npt.NDArray[np.float32]
@@ -37,11 +38,13 @@ def recipes_of(module: ModuleOp) -> Recipes:
 class Preparer:
     """Reads parameters and prepares them.
 
-    tensors: the checkpoint's parameters. vectors: what a calibration found, by name.
+    tensors: the checkpoint's parameters. vectors: what a calibration found, by name. quantize: how
+    matrices are rounded.
     """
 
     tensors: Mapping[str, TensorEntry]
     vectors: Mapping[str, F32]
+    quantize: Quantizer = nearest
 
     def values(self, name: str, steps: tuple[StepAttr, ...], layer: int | None) -> F32:
         """The numbers of a parameter after its steps, not rounded to its format."""
@@ -55,7 +58,7 @@ class Preparer:
         """The same, rounded, as storage bytes of the parameter's format [rows, row bytes]."""
         form = formats.get(self.tensors[name].format)
         values = self.values(name, steps, layer)
-        return form.pack(form.quantize(values.reshape(-1, values.shape[-1])))
+        return form.pack(self.quantize(form, values.reshape(-1, values.shape[-1])))
 
     def _vector(self, name: str, layer: int | None) -> F32:
         found = name if layer is None else name.replace(LAYER, str(layer))

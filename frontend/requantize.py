@@ -11,6 +11,7 @@ from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
 from nybble.frontend.checkpoint import Checkpoint, TensorEntry
 from nybble.frontend.checkpoint.architectures import EMBEDDING, HEAD
+from nybble.frontend.rounding import Quantizer, quantizer_named
 from nybble.frontend.weight_choice import WeightChoice
 from nybble.frontend.weight_rules import choose_formats, parse_rules
 
@@ -46,8 +47,9 @@ def requantized(checkpoint: Checkpoint, choice: WeightChoice) -> Checkpoint:
         first.setdefault((spec, tensors[name].shape), name)
     for (spec, shape), name in first.items():
         check_target(f"tensor '{name}'", formats.get(spec), (shape[0], shape[1]))
+    quantize = quantizer_named(choice.quantizer)
     found = {
-        name: _rounded(entry, chosen[name]) if name in chosen else entry
+        name: _rounded(entry, chosen[name], quantize) if name in chosen else entry
         for name, entry in tensors.items()
     }
     config = dict(checkpoint.config)
@@ -59,7 +61,7 @@ def requantized(checkpoint: Checkpoint, choice: WeightChoice) -> Checkpoint:
     )
 
 
-def _rounded(entry: TensorEntry, spec: str) -> TensorEntry:
+def _rounded(entry: TensorEntry, spec: str, quantize: Quantizer) -> TensorEntry:
     """A parameter in another format, or in its own as if it were another."""
     target = formats.get(spec)
 
@@ -67,7 +69,7 @@ def _rounded(entry: TensorEntry, spec: str) -> TensorEntry:
         return replace(entry, original=entry)
 
     def read() -> npt.NDArray[np.uint8]:
-        return target.pack(target.quantize(values_of(entry)))
+        return target.pack(quantize(target, values_of(entry)))
 
     stored = f"{entry.stored_as} as {spec}"
     return replace(entry, format=spec, stored_as=stored, read=read, original=entry)

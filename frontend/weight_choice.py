@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from nybble.dialects.errors import NybbleError
+
+QUANTIZERS = ("nearest", "search")
 ENDS_OF_ROTATED = "embed=q8_0,head=q8_0"
 """A rotation changes both ends of a model; these rules are theirs unless others follow."""
 
@@ -12,13 +15,20 @@ class WeightChoice:
 
     formats: rules of `frontend.weight_rules`, or empty: every weight stays as it is. rotate: pass
     `insert-hadamard`. smooth: pass `fold-smoothing`, by a calibration on the text `calibration`
-    (empty: nybble's own).
+    (empty: nybble's own). quantizer: one of QUANTIZERS, see `frontend.rounding`.
     """
 
     formats: str = ""
     rotate: bool = False
     smooth: bool = False
     calibration: str = ""
+    quantizer: str = QUANTIZERS[0]
+
+    def __post_init__(self) -> None:
+        if self.quantizer not in QUANTIZERS:
+            raise NybbleError(
+                f"unknown quantizer '{self.quantizer}'", accepted=", ".join(QUANTIZERS)
+            )
 
     @property
     def rules(self) -> str:
@@ -28,6 +38,7 @@ class WeightChoice:
     def describe(self) -> str:
         """In words that name the options; empty if nothing changes."""
         changes = [name for name in ("rotate", "smooth") if getattr(self, name)]
+        changes += [self.quantizer] if self.quantizer != QUANTIZERS[0] else []
         return " ".join([self.formats, *changes]).strip()
 
 

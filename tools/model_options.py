@@ -8,7 +8,7 @@ import click
 
 from nybble.backends.cpu.isa import LEVELS
 from nybble.dialects.errors import NybbleError
-from nybble.frontend.weight_choice import WeightChoice
+from nybble.frontend.weight_choice import QUANTIZERS, WeightChoice
 from nybble.tools.diagnostics import UsageError
 from nybble.tools.files import display_name, read_text
 
@@ -70,6 +70,11 @@ WEIGHT_OPTIONS = (
         help="Scale channels of weights by what a calibration finds of their activations.",
     ),
     click.option(
+        "--quantizer",
+        type=click.Choice(QUANTIZERS),
+        help="nearest: take each group's extremes (default); search: cut them off where it helps.",
+    ),
+    click.option(
         "--calibrate", metavar="FILE", help="A UTF-8 text for --smooth; default: one of nybble's."
     ),
 )
@@ -90,32 +95,28 @@ def with_weights(function: Callable[..., Result]) -> Callable[..., Result]:
     """The function with the options about weights as one argument, `weights`."""
 
     @wraps(function)
-    def collected(
-        *arguments: Any,
-        weights: str | None,
-        rotate: bool,
-        smooth: bool,
-        calibrate: str | None,
-        **options: Any,
-    ) -> Result:
-        choice = _choice(weights, rotate, smooth, calibrate)
-        return function(*arguments, weights=choice, **options)
+    def collected(*arguments: Any, **options: Any) -> Result:
+        names = ("weights", "rotate", "smooth", "quantizer", "calibrate")
+        given = {name: options.pop(name) for name in names}
+        return function(*arguments, weights=_choice(**given), **options)
 
     return collected
 
 
-def _choice(weights: str | None, rotate: bool, smooth: bool, calibrate: str | None) -> WeightChoice:
+def _choice(
+    weights: str | None, rotate: bool, smooth: bool, quantizer: str | None, calibrate: str | None
+) -> WeightChoice:
     """The options about weights together; UsageError where one asks for another."""
     if weights == "":
         raise UsageError("--weights is empty", accepted="RULES, such as w4g64,head=q8_0")
-    if (rotate or smooth) and weights is None:
-        raise UsageError(
-            "--rotate and --smooth are for weights that are rounded anew",
-            accepted="--weights RULES",
-        )
+    for name, given in {"rotate": rotate, "smooth": smooth, "quantizer": quantizer}.items():
+        if given and weights is None:
+            raise UsageError(
+                f"--{name} is for weights that are rounded anew", accepted="--weights RULES"
+            )
     if calibrate is not None and not smooth:
         raise UsageError("--calibrate is for --smooth", accepted="--smooth --calibrate FILE")
     text = "" if calibrate is None else read_text(calibrate)
     if calibrate is not None and not text.strip():
         raise NybbleError(f"{display_name(calibrate)} is empty", accepted="a text")
-    return WeightChoice(weights or "", rotate, smooth, text)
+    return WeightChoice(weights or "", rotate, smooth, text, quantizer or QUANTIZERS[0])

@@ -111,7 +111,7 @@ def test_rounding_twice_is_said(stored):
         ("w2g128", f"tensor '{UP}' cannot be rounded to 'w2g128': 192 columns", "w2g64"),
         ("head=q4_k", f"tensor '{HEAD}' cannot be rounded to 'q4_k': 192 columns", "q4_0"),
         ("iq2_xs", f"tensor '{UP}' cannot be rounded to 'iq2_xs'", "w2g"),
-        ("df11", f"tensor '{UP}' cannot be rounded to 'df11'", "mxfp8"),
+        ("iq1_m", f"tensor '{UP}' cannot be rounded to 'iq1_m'", "w1g"),
     ],
 )
 def test_what_cannot_be_rounded_is_refused_with_the_nearest(stored, rules, message, accepted):

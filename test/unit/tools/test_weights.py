@@ -109,8 +109,9 @@ def test_explain_shows_the_transform_of_a_rotated_model(tiny, run_nybble):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--rotate",), "--rotate and --smooth are for weights that are rounded anew"),
-        (("--smooth",), "--rotate and --smooth are for weights that are rounded anew"),
+        (("--rotate",), "--rotate is for weights that are rounded anew"),
+        (("--smooth",), "--smooth is for weights that are rounded anew"),
+        (("--quantizer", "search"), "--quantizer is for weights that are rounded anew"),
         (("--weights", "w4g32", "--calibrate", "x"), "--calibrate is for --smooth"),
         (("--weights", ""), "--weights is empty"),
     ],
