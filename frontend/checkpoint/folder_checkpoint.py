@@ -1,6 +1,7 @@
 """A Hugging Face folder (config.json and safetensors files) as a Checkpoint."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,8 +15,11 @@ from nybble.frontend.checkpoint.architectures import (
 )
 from nybble.frontend.checkpoint.config import checked_config, require_shape
 from nybble.frontend.checkpoint.errors import CheckpointError, listed, quoted
+from nybble.frontend.checkpoint.fields import Fields
 from nybble.frontend.checkpoint.files import read_json_object
 from nybble.frontend.checkpoint.model import Checkpoint, TensorEntry
+from nybble.frontend.checkpoint.quantized.layer import FLOATS, Decoded
+from nybble.frontend.checkpoint.quantized.methods import decode_layers, read_method
 from nybble.frontend.checkpoint.safetensors_file import StoredTensor, read_safetensors
 
 MAX_CONFIG_BYTES = 4 << 20
@@ -37,11 +41,30 @@ def open_folder(path: Path) -> Checkpoint:
     config = checked_config(described, architecture, values)
     wanted = parameters(architecture, config)
     stored = _stored_tensors(path)
-    if config["tie_word_embeddings"]:
-        stored[HEAD] = stored.get(EMBEDDING, stored.get(HEAD))
-    _check_names(path, wanted, stored)
-    tensors = {item.name: _entry(path, item, stored, config) for item in wanted}
+    tied = config["tie_word_embeddings"]
+    if tied:
+        stored.pop(HEAD, None)
+        wanted = [item for item in wanted if item.name != HEAD]
+    decoded = _decode(described, values, wanted, stored)
+    _check_names(path, wanted, {*stored, *decoded})
+    tensors = {item.name: _entry(path, item, stored, decoded) for item in wanted}
+    if tied:
+        tensors[HEAD] = replace(tensors[EMBEDDING], name=HEAD)
     return Checkpoint(path, architecture.name, MappingProxyType(config), MappingProxyType(tensors))
+
+
+def _decode(
+    described: Path,
+    values: dict[str, Any],
+    wanted: list[Parameter],
+    stored: dict[str, StoredTensor],
+) -> dict[str, Decoded]:
+    """The quantized weights, whose tensors are taken out of `stored`."""
+    if values.get("quantization_config") is None:
+        return {}
+    method = read_method(Fields(described, values, {}).inner("quantization_config"))
+    shapes = {item.name: item.shape for item in wanted}
+    return decode_layers(described.parent, method, shapes, stored)
 
 
 def _text_config(values: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -51,15 +74,16 @@ def _text_config(values: dict[str, Any], path: Path) -> dict[str, Any]:
         return values
     if not isinstance(text, dict):
         raise CheckpointError(path, f"text_config is {quoted(text)}; an object is needed")
-    outer = {key: values[key] for key in ("model_type", "eos_token_id") if key in values}
+    shared = ("model_type", "eos_token_id", "quantization_config")
+    outer = {key: values[key] for key in shared if key in values}
     return {**outer, **text}
 
 
-def _stored_tensors(path: Path) -> dict[str, Any]:
-    """Every text parameter in the folder's safetensors files, under its plain name."""
-    found: dict[str, Any] = {}
+def _stored_tensors(path: Path) -> dict[str, StoredTensor]:
+    """Every text tensor in the folder's safetensors files, under its plain name."""
+    found: dict[str, StoredTensor] = {}
     for file, names in _shards(path).items():
-        tensors = read_safetensors(path / file)
+        tensors = read_safetensors(path / file).tensors
         missing = sorted(names - tensors.keys())
         if missing:
             raise CheckpointError(path / file, f"tensors that the index lists: {listed(missing)}")
@@ -109,21 +133,29 @@ def _shard_name(index: Path, file: object) -> str:
     return file
 
 
-def _check_names(path: Path, wanted: list[Parameter], stored: Mapping[str, Any]) -> None:
+def _check_names(path: Path, wanted: list[Parameter], found: set[str]) -> None:
     names = {item.name for item in wanted}
-    missing = sorted(name for name in names if stored.get(name) is None)
+    missing = sorted(names - found)
     if missing:
         raise CheckpointError(path, f"tensors missing: {listed(missing)}")
-    extra = sorted(stored.keys() - names)
+    extra = sorted(found - names)
     if extra:
         raise CheckpointError(path, f"tensors that its architecture does not have: {listed(extra)}")
 
 
 def _entry(
-    path: Path, item: Parameter, stored: Mapping[str, StoredTensor], config: Mapping[str, Any]
+    path: Path,
+    item: Parameter,
+    stored: Mapping[str, StoredTensor],
+    decoded: Mapping[str, Decoded],
 ) -> TensorEntry:
+    if item.name in decoded:
+        weight = decoded[item.name]
+        return TensorEntry(item.name, weight.format, item.shape, item.name, weight.read)
     tensor = stored[item.name]
+    if tensor.dtype not in FLOATS:
+        accepted = ", ".join(FLOATS)
+        message = f"tensor {quoted(item.name)} has dtype {tensor.dtype}; accepted: {accepted}"
+        raise CheckpointError(path, message)
     require_shape(path, item.name, tensor.shape, item.shape)
-    tied = item.name == HEAD and config["tie_word_embeddings"]
-    source = EMBEDDING if tied else item.name
-    return TensorEntry(item.name, tensor.format, item.shape, source, lambda: tensor.data)
+    return TensorEntry(item.name, tensor.dtype, item.shape, item.name, lambda: tensor.data)
