@@ -40,31 +40,20 @@ def open_folder(path: Path) -> Checkpoint:
     architecture = architecture_named(described, kind)
     config = checked_config(described, architecture, values)
     wanted = parameters(architecture, config)
-    stored = _stored_tensors(path)
+    stored, metadata = _stored_tensors(path)
     tied = config["tie_word_embeddings"]
     if tied:
         stored.pop(HEAD, None)
         wanted = [item for item in wanted if item.name != HEAD]
-    decoded = _decode(described, values, wanted, stored)
+    decoded: dict[str, Decoded] = {}
+    if values.get("quantization_config") is not None:
+        method = read_method(Fields(described, values, {}).inner("quantization_config"), metadata)
+        decoded = decode_layers(path, method, {item.name: item.shape for item in wanted}, stored)
     _check_names(path, wanted, {*stored, *decoded})
     tensors = {item.name: _entry(path, item, stored, decoded) for item in wanted}
     if tied:
         tensors[HEAD] = replace(tensors[EMBEDDING], name=HEAD)
     return Checkpoint(path, architecture.name, MappingProxyType(config), MappingProxyType(tensors))
-
-
-def _decode(
-    described: Path,
-    values: dict[str, Any],
-    wanted: list[Parameter],
-    stored: dict[str, StoredTensor],
-) -> dict[str, Decoded]:
-    """The quantized weights, whose tensors are taken out of `stored`."""
-    if values.get("quantization_config") is None:
-        return {}
-    method = read_method(Fields(described, values, {}).inner("quantization_config"))
-    shapes = {item.name: item.shape for item in wanted}
-    return decode_layers(described.parent, method, shapes, stored)
 
 
 def _text_config(values: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -79,22 +68,24 @@ def _text_config(values: dict[str, Any], path: Path) -> dict[str, Any]:
     return {**outer, **text}
 
 
-def _stored_tensors(path: Path) -> dict[str, StoredTensor]:
-    """Every text tensor in the folder's safetensors files, under its plain name."""
+def _stored_tensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    """Every text tensor in the folder's safetensors files by its plain name, and their metadata."""
     found: dict[str, StoredTensor] = {}
+    metadata: dict[str, str] = {}
     for file, names in _shards(path).items():
-        tensors = read_safetensors(path / file).tensors
-        missing = sorted(names - tensors.keys())
+        shard = read_safetensors(path / file)
+        metadata |= shard.metadata
+        missing = sorted(names - shard.tensors.keys())
         if missing:
             raise CheckpointError(path / file, f"tensors that the index lists: {listed(missing)}")
-        for name, tensor in tensors.items():
+        for name, tensor in shard.tensors.items():
             if any(part in name for part in _IGNORED_PARTS):
                 continue
             plain = _plain_name(name)
             if plain in found:
                 raise CheckpointError(path / file, f"tensor {quoted(name)} is in two files")
             found[plain] = tensor
-    return found
+    return found, metadata
 
 
 def _plain_name(name: str) -> str:

@@ -35,7 +35,7 @@ class Awq:
     )
 
     @staticmethod
-    def read(fields: Fields) -> "Awq":
+    def read(fields: Fields, metadata: Mapping[str, str]) -> "Awq":
         """The configuration in `fields`; CheckpointError names what is not supported."""
         fields.integer("bits", BITS, BITS)
         fields.choice("version", ("gemm", "GEMM"))

@@ -40,7 +40,7 @@ class Gptq:
     )
 
     @staticmethod
-    def read(fields: Fields) -> "Gptq":
+    def read(fields: Fields, metadata: Mapping[str, str]) -> "Gptq":
         """The configuration in `fields`; CheckpointError names what is not supported."""
         bits = fields.integer("bits", WIDTHS[0], WIDTHS[-1])
         if bits not in WIDTHS:
@@ -67,7 +67,7 @@ class Gptq:
             zeros = np.ascontiguousarray(self._zeros(qzeros, rows).T)
             scale = np.ascontiguousarray(scales.floats().T)
             if order is not None:
-                places = self._group_places(order, groups)
+                places = order.group_places(groups)
                 scale, zeros = scale[:, places], zeros[:, places]
             return Content(codes, scale, None if self.symmetric else zeros)
 
@@ -89,20 +89,3 @@ class Gptq:
             odd = int(zeros[zeros != middle][0])
             raise stored.fail(f"has a zero of {odd}; a symmetric checkpoint has {middle} only")
         return zeros
-
-    def _group_places(self, order: LayerTensor, groups: int) -> Integers:
-        """Which stored group each group of consecutive columns has: i32 [groups].
-
-        Raises CheckpointError for an activation order that scatters a group's columns.
-        """
-        found = order.integers()
-        if found.min() < 0 or found.max() >= groups:
-            low, high = int(found.min()), int(found.max())
-            raise order.fail(f"has groups from {low} to {high}; there are {groups} groups")
-        blocks = found.reshape(groups, -1)
-        if (blocks != blocks[:, :1]).any():
-            raise order.fail(
-                "scatters the columns of a group (act-order, desc_act); accepted: groups of"
-                " consecutive columns (desc_act false, or static_groups)"
-            )
-        return blocks[:, 0]

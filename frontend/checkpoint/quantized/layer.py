@@ -5,19 +5,24 @@ them are read, and checked, when the weight is asked for.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats.codec import integer_zero
 from nybble.frontend.checkpoint.errors import CheckpointError, quoted
-from nybble.frontend.checkpoint.quantized.numbers import Floats, Integers, floats, integers
+from nybble.frontend.checkpoint.quantized.numbers import (
+    U8,
+    Floats,
+    Integers,
+    codes_of,
+    floats,
+    integers,
+)
 from nybble.frontend.checkpoint.safetensors_file import StoredTensor
 
-U8 = NDArray[np.uint8]
 FLOATS = ("f32", "f16", "bf16")
 """Types of scales, and of tensors that are not quantized."""
 
@@ -143,10 +148,37 @@ class LayerTensor:
         """The error for this tensor."""
         return self.layer.fail(self.part, message)
 
+    def exponents(self) -> Floats:
+        """Its bytes as powers of two (e8m0), f32 in its shape; NaN for 255."""
+        return floats(replace(self.stored, dtype="e8m0"))
+
+    def bytes(self) -> U8:
+        """Its 8-bit numbers as they are stored, u8 in its shape."""
+        return codes_of(self.stored)
+
     def codes(self, bits: int) -> U8:
         """Signed integers of so many bits as codes: u8 in its shape, the most negative one 0."""
         shifted = self.integers().astype(np.int16) + 2 ** (bits - 1)
-        if shifted.min() < 0 or shifted.max() >> bits:
-            low, high = (int(value) - 2 ** (bits - 1) for value in (shifted.min(), shifted.max()))
-            raise self.fail(f"has numbers from {low} to {high}; accepted: those of {bits} bits")
+        low, high = int(shifted.min()), int(shifted.max())
+        if low < 0 or high >> bits:
+            found = f"from {low - 2 ** (bits - 1)} to {high - 2 ** (bits - 1)}"
+            raise self.fail(f"has numbers {found}; accepted: those of {bits} bits")
         return shifted.astype(np.uint8)
+
+    def group_places(self, groups: int) -> Integers:
+        """Of an index of the group of each column: that of each group of consecutive columns.
+
+        Returns i32 [groups]. Raises CheckpointError for groups that do not exist, and for an
+        activation order that scatters the columns of a group.
+        """
+        found = self.integers()
+        if found.min() < 0 or found.max() >= groups:
+            low, high = int(found.min()), int(found.max())
+            raise self.fail(f"has groups from {low} to {high}; there are {groups}")
+        blocks = found.reshape(groups, -1)
+        if (blocks != blocks[:, :1]).any():
+            raise self.fail(
+                "scatters the columns of a group (act-order, desc_act); accepted: groups of"
+                " consecutive columns (desc_act false, or static groups)"
+            )
+        return blocks[:, 0]

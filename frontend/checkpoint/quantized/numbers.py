@@ -20,9 +20,8 @@ def floats(tensor: StoredTensor) -> Floats:
     if tensor.dtype in _SMALL_FLOATS:
         found = _SMALL_FLOATS[tensor.dtype].values[tensor.data]
     else:
-        dtype = "e8m0" if tensor.dtype == "u8" else tensor.dtype
-        found = decode_floats(dtype, np.ascontiguousarray(tensor.data))
-        if dtype == "e8m0":
+        found = decode_floats(tensor.dtype, np.ascontiguousarray(tensor.data))
+        if tensor.dtype == "e8m0":
             found[tensor.data == _E8M0_NAN] = np.nan
     return found.reshape(tensor.shape)
 
@@ -33,19 +32,31 @@ def integers(tensor: StoredTensor) -> Integers:
     return data.view(_INTEGERS[tensor.dtype]).reshape(tensor.shape)
 
 
-def unpack_words(words: NDArray[np.int32], bits: int, count: int) -> U8:
+def codes_of(tensor: StoredTensor) -> U8:
+    """The bytes of a tensor of 8-bit numbers, in its shape."""
+    return np.ascontiguousarray(tensor.data).reshape(tensor.shape)
+
+
+def unpack_bits(stream: U8, bits: int, count: int) -> U8:
     """The first `count` integers of each row of a stream of `bits`-bit ones, low bits first.
 
-    words: i32 [rows, words], which have count * bits bits or more; an integer may lie across two
-    words. Returns u8 [rows, count].
+    stream: u8 [rows, bytes] of count * bits bits or more; an integer may lie across two bytes.
+    Returns u8 [rows, count].
     """
-    stream = np.ascontiguousarray(words, "<i4").view(np.uint8)
     start = np.arange(count) * bits
     first, shift = start // 8, (start % 8).astype(np.uint16)
-    low = stream[:, first].astype(np.uint16)
     following = np.minimum(first + 1, stream.shape[1] - 1)
-    pair = low | (stream[:, following].astype(np.uint16) << np.uint16(8))
-    return ((pair >> shift) & np.uint16(2**bits - 1)).astype(np.uint8)
+    pair = stream[:, following].astype(np.uint16)
+    pair <<= np.uint16(8)
+    pair |= stream[:, first]
+    pair >>= shift
+    pair &= np.uint16(2**bits - 1)
+    return pair.astype(np.uint8)
+
+
+def unpack_words(words: NDArray[np.int32], bits: int, count: int) -> U8:
+    """`unpack_bits` of 32-bit words: i32 [rows, words] to u8 [rows, count]."""
+    return unpack_bits(np.ascontiguousarray(words, "<i4").view(np.uint8), bits, count)
 
 
 def words_of(count: int, bits: int) -> int:
