@@ -1,7 +1,7 @@
 """Lists of layer names and patterns in a configuration, as compressed-tensors matches them.
 
-A pattern comes from an untrusted file, so that only such are accepted as `re` matches in a time that
-their number of repetitions bounds.
+A pattern comes from an untrusted file, so that only such are accepted as `re` matches in a time
+that their number of repetitions bounds.
 Source: `match_name` and `is_match` of compressed-tensors 0.20.
 """
 

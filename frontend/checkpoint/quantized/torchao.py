@@ -1,8 +1,8 @@
-"""torchao checkpoints in safetensors, as its `flatten_tensor_state_dict` and transformers write them.
+"""torchao checkpoints in safetensors, as its `flatten_tensor_state_dict` makes of a model.
 
-The tensor `LAYER.weight` is stored as `LAYER._weight_qdata`, `LAYER._weight_scale` and others; a text
-in the file's metadata, under the tensor's name, tells its class and attributes. Pickled files are
-never read. How activations are quantized is not taken over: nybble's own `--activations` says it.
+The tensor `LAYER.weight` is stored as `LAYER._weight_qdata`, `LAYER._weight_scale` and others; a
+text in the file's metadata, under the tensor's name, tells its class and attributes. Pickled files
+are never read. How activations are quantized is not taken over: nybble's `--activations` says it.
 Source: torchao 0.18, `prototype/safetensors`, and the classes' own files.
 """
 
