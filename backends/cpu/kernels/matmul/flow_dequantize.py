@@ -1,0 +1,67 @@
+"""When the dataflow `dequantize` computes a product, and what it costs.
+
+Weights are decoded and multiplied in floating point (`gemv_f32`, `gemm_f32`, `gemm_amx`); see
+`work` for what is asked. It keeps activations as exact as they come, so it serves every mode.
+"""
+
+from nybble.backends.cpu.kernels.matmul.codes import Codes, Dense, SmallFloat
+from nybble.backends.cpu.kernels.matmul.cost import cycles as estimate
+from nybble.backends.cpu.kernels.matmul.lower import takes_tiles
+from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
+from nybble.backends.cpu.kernels.matmul.work import Work, refused
+from nybble.backends.cpu.packing import SUBTILES
+from nybble.backends.cpu.weights import weight_kind
+
+DECODE_FLOAT = 1.5
+"""Instructions that load and widen 16 rows of a column of floats."""
+DECODE_TABLE = 2.5
+"""The same for codes that a permutation looks up: shift, permute, and a share of cutting out."""
+DECODE_INTEGER = 4.0
+"""The same for wider integers: shift, mask, float, zero point."""
+DECODE_SMALL_FLOAT = 10.0
+"""The same for a small float whose fields are put together."""
+PIECE = 1.0
+"""What every further piece of a code adds."""
+MULTIPLY = 1.25
+"""Instructions per token for 16 rows of a column: a fused multiply-add and shared loads."""
+MULTIPLY_TILES = 1 / 16
+"""The same on tiles of 16 x 16 x 32 products in 16 cycles (Intel SDM, TDPBF16PS; assumed)."""
+TILE_TOKENS = 16
+
+
+def refusal(work: Work) -> str | None:
+    """Why decoding cannot compute `work`; None if it can."""
+    return refused(lambda: spec(work))
+
+
+def spec(work: Work) -> MatmulSpec:
+    """The kernel of `work`; raises what the kernel's specification raises."""
+    return MatmulSpec(
+        weight=weight_kind(work.description, work.cols),
+        rows=(work.rows,),
+        cols=work.cols,
+        tokens=work.tokens,
+        activations="bf16" if work.activations == "bf16" else "f32",
+        isa=work.isa,
+    )
+
+
+def cycles(work: Work) -> float:
+    """Estimated cycles on one thread."""
+    asked = spec(work)
+    (layout,) = asked.layouts
+    columns = layout.tiles * SUBTILES * work.cols
+    decode = columns * decoding(asked.weight, len(getattr(layout, "widths", (1,))))
+    if takes_tiles(asked):
+        tokens = -(-work.tokens // TILE_TOKENS) * TILE_TOKENS
+        return estimate(work.isa, decode + columns * tokens * MULTIPLY_TILES, layout.size)
+    return estimate(work.isa, decode + columns * work.tokens * MULTIPLY, layout.size)
+
+
+def decoding(weight: Codes | Dense, pieces: int) -> float:
+    """Instructions that decode 16 rows of a column."""
+    if isinstance(weight, Dense):
+        return DECODE_FLOAT
+    if isinstance(weight.table, SmallFloat):
+        return DECODE_SMALL_FLOAT
+    return (DECODE_TABLE if weight.bits <= 4 else DECODE_INTEGER) + PIECE * (pieces - 1)
