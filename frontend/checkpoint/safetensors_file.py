@@ -7,7 +7,7 @@ Source: https://huggingface.co/docs/safetensors (format).
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class StoredTensor:
 
     dtype: str
     shape: tuple[int, ...]
-    data: NDArray[np.uint8]
+    data: NDArray[np.uint8] = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)

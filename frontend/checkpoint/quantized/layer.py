@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from nybble.dialects.lowbit import formats
-from nybble.dialects.lowbit.formats.codec import integer_zero
+from nybble.dialects.lowbit.formats.assembly import Stored, assemble
 from nybble.frontend.checkpoint.errors import CheckpointError, quoted
 from nybble.frontend.checkpoint.quantized.numbers import (
     U8,
@@ -65,6 +65,11 @@ class Layer:
         """The error for the tensor `part` of this layer."""
         return CheckpointError(self.path, f"tensor {quoted(f'{self.name}.{part}')} {message}")
 
+    def only(self, *parts: str) -> None:
+        """Raise CheckpointError for a tensor other than `parts`."""
+        for part in sorted(self.tensors.keys() - set(parts)):
+            raise self.fail(part, "has no meaning beside the configuration of its layer")
+
     def take(self, part: str, dtypes: tuple[str, ...], *shapes: tuple[int, ...]) -> "LayerTensor":
         """The tensor `part`, which has one of the types and of the shapes."""
         tensor = self.tensors.get(part)
@@ -96,20 +101,15 @@ class Layer:
         def read() -> U8:
             found = content()
             self._require_finite("scales", found.scale)
-            with np.errstate(over="ignore"):
-                scale = found.scale * np.float32(form.element.unit)
-            zero = found.minima
-            if zero is not None:
-                self._require_finite("minima", zero)
-            if found.zeros is not None:
-                zero = integer_zero(scale, found.zeros)
+            if found.minima is not None:
+                self._require_finite("minima", found.minima)
             table = form.element.plain_table
             if table is not None:
                 self._require_finite("weights", table[found.codes])
-            weight = formats.Weight(
-                form.spec, found.codes, scale, zero=zero, zero_codes=found.zeros
-            )
-            return form.pack(weight)
+            scale = (found.scale * np.float32(form.element.unit), None)
+            minima = None if found.minima is None else (found.minima, None)
+            stored = Stored(found.codes, scale, minima, found.zeros)
+            return form.pack(assemble(form, stored))
 
         return Decoded(form.spec, read)
 
