@@ -33,7 +33,7 @@ def test_logits(folder, compile_checkpoint, reference, logits_of):
     known = json.loads((folder / "expected.json").read_text()).get("logits")
     if known is not None:
         assert np.allclose(wanted, known, rtol=1e-4, atol=1e-4)
-    artifact = compile_checkpoint(checkpoint, activations="f32", context=32, chunk=16)
+    artifact = compile_checkpoint(checkpoint, activations="f32", context=128, chunk=16)
     session = Session.load(artifact, 1)
     found = np.empty_like(wanted)
 
