@@ -65,7 +65,7 @@ class BitNet:
 
         def content() -> Content:
             with np.errstate(divide="ignore"):
-                value = 1 / scale.floats() if self.divides else scale.floats()
+                value = np.reciprocal(scale.floats()) if self.divides else scale.floats()
             return Content(codes(), np.repeat(value.reshape(1, 1), rows, axis=0))
 
         stored = "f32" if self.divides else scale.dtype

@@ -54,7 +54,7 @@ def unpack_bits(stream: U8, bits: int, count: int) -> U8:
     return pair.astype(np.uint8)
 
 
-def unpack_words(words: NDArray[np.int32], bits: int, count: int) -> U8:
+def unpack_words(words: Integers, bits: int, count: int) -> U8:
     """`unpack_bits` of 32-bit words: i32 [rows, words] to u8 [rows, count]."""
     return unpack_bits(np.ascontiguousarray(words, "<i4").view(np.uint8), bits, count)
 
