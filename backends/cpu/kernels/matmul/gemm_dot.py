@@ -7,7 +7,7 @@ from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i8, i32
 from nybble.backends.cpu.kernels.matmul.codes import Codes
-from nybble.backends.cpu.kernels.matmul.codes_dot import LEVEL_BITS, CodesDot
+from nybble.backends.cpu.kernels.matmul.codes_dot import CodesDot
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS, WORDS
 from nybble.backends.cpu.kernels.matmul.gemm import GemmTiles, Product, Scratch, Sums, column_block
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
@@ -49,7 +49,7 @@ class DotProduct(Product):
     def begin(self, b: KernelBuilder, scratch: Buffer) -> None:
         """See Product."""
         self.b = b
-        self.dot = CodesDot(b, self.spec, (LEVEL_BITS,))
+        self.dot = CodesDot(b, self.spec)
         self.codes = scratch.view(i8, self.codes_at, self.slots * self.columns * TILE)
         self.scale = scratch.view(f32, self.scales_at, self.slots * self.scales)
         self.zero = scratch.view(f32, self.zeros_at, self.slots * self.scales)
@@ -137,10 +137,10 @@ class DotProduct(Product):
             ]
             for c in range(self.tiles.tokens):
                 place = words + (c * self.spec.cols // 4 + step)
-                x = self.dot.activations([[q.load(place) for q in self.q]])[0]
+                x = self.dot.activation([q.load(place) for q in self.q])
                 for r in range(subtiles):
                     mine = slice((c * subtiles + r) * per, (c * subtiles + r + 1) * per)
-                    sums[mine] = self.dot.add(sums[mine], packed[r], x)
+                    sums[mine] = self.dot.add(sums[mine], packed[r], [x])
         return sums
 
     def _rescale(

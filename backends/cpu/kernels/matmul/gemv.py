@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i32
-from nybble.backends.cpu.kernels.matmul.codes_dot import LEVEL_BITS, CodesDot
+from nybble.backends.cpu.kernels.matmul.codes_dot import LEVEL_BITS, CodesDot, in_place
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS, WORDS
 from nybble.backends.cpu.kernels.matmul.epilogue import Epilogue
+from nybble.backends.cpu.kernels.matmul.intdot import Activation
 from nybble.backends.cpu.kernels.matmul.parts import for_each_tile
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.kernels.matmul.weights import Block, CodeReader, divisor
@@ -61,7 +62,8 @@ class _Tile:
         self.group = spec.activation_group
         self.tiles = tiles
         self.reader = CodeReader(b, b.buffer(f"w{part}"), layout, spec, tiles.ahead)
-        self.dot = CodesDot(b, spec, (LEVEL_BITS,) if self.integers.levels else layout.widths)
+        self.in_place = in_place(spec, layout.widths)
+        self.dot = CodesDot(b, spec, layout.width if self.in_place else LEVEL_BITS)
         self.subtiles = divisor(SUBTILES, tiles.accumulators // self.dot.accumulators)
         q = b.buffer("q")
         self.q = [q.view(i32, digit * spec.plane, spec.cols // 4) for digit in range(spec.digits)]
@@ -200,12 +202,19 @@ class _Tile:
         parts = self._by_subtile(sums)
         for step in range(count):
             words = [[q.load(word + (step * per + i)) for q in self.q] for i in range(per)]
-            xs = self.dot.activations(words)
+            xs = [self.dot.activation(one) for one in words]
             at = codes + step * layout.step_bytes
             for i, r in enumerate(subtiles):
-                if self.integers.levels:
-                    for level, x in zip(self.reader.levels(block, at, r), xs[0], strict=True):
-                        parts[i] = self.dot.add(parts[i], level, [x])
-                else:
-                    parts[i] = self.dot.add_step(parts[i], self.reader, (at, r), xs)
+                parts[i] = self._step(parts[i], (block, at, r), xs)
         return [one for part in parts for one in part]
+
+    def _step(
+        self, sums: Sequence[Value], place: tuple[Block, Value, int], xs: Sequence[Activation]
+    ) -> Sequence[Value]:
+        """Add a step of columns. place: the block, the byte of the step, and the sub-tile."""
+        block, at, subtile = place
+        if self.in_place:
+            return self.dot.add(sums, self.reader.word(at, 0, 0, subtile), xs)
+        for level, x in zip(self.reader.levels(block, at, subtile), xs, strict=True):
+            sums = self.dot.add(sums, level, [x])
+        return sums

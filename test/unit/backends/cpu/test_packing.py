@@ -48,7 +48,7 @@ def test_unpack_inverts_pack(seed, rows, groups, bits, steps, has_zero, scale):
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_place_of_every_code(bits):
     layout = TileLayout(130, 128, bits, 64, has_zero=True)
-    widths = {3: (2, 1), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1)}.get(bits, (bits,))
+    widths = {3: (2, 1), 5: (4, 1), 6: (4, 2), 7: (8,)}.get(bits, (bits,))
     assert layout.widths == widths
     weight = made_up(np.random.default_rng(bits), layout)
     data = pack(weight, layout)
