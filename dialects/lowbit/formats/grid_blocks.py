@@ -51,14 +51,6 @@ class GridBlock:
         """Bytes of one block."""
         return sum(size for _, size in self.fields)
 
-    def decode(self, blocks: U8) -> F32:
-        """u8 [n, bytes] to f32 [n, 256]."""
-        integers, scale = self.integers(blocks)
-        count, runs = scale.shape
-        with np.errstate(invalid="ignore", over="ignore"):
-            values = integers.reshape(count, runs, _BLOCK // runs) * scale[:, :, None]
-        return values.reshape(count, _BLOCK)
-
     def integers(self, blocks: U8) -> tuple[F32, F32]:
         """u8 [n, bytes] to whole numbers f32 [n, 256], each one of `values`, and the scale of
         each run of weights, f32 [n, runs].

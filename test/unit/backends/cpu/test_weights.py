@@ -11,10 +11,11 @@ from nybble.backends.cpu.isa import X86_64_V3
 from nybble.backends.cpu.kernels.matmul import Codes, MatmulSpec, lower_matmul, matmul_buffers
 from nybble.backends.cpu.loader import load
 from nybble.backends.cpu.machine import cpu_flags, for_level
-from nybble.backends.cpu.weights import added_of, pack_storage, pack_weight, weight_kind
+from nybble.backends.cpu.weights import added_of, pack_weight, weight_kind
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats.grid_blocks import GRID_BLOCKS
 from nybble.dialects.numpy_ref.quantize import activation_group, dequantize_rows, quantize_rows
+from nybble.tools.random_values import random_weight
 
 ROWS, TOKENS = 70, 5
 NAMES = [
@@ -105,21 +106,9 @@ def test_product(rng, name):
     check(specs_of(form, cols), pack_weight(form, weight), weight.dequantize(), rng)
 
 
-def grid_bytes(form, rng):
-    """Random blocks whose f16 scales are ordinary numbers."""
-    raw = rng.integers(0, 256, (ROWS, form.row_bytes(512))).astype(np.uint8)
-    blocks = raw.reshape(-1, GRID_BLOCKS[form.store].bytes)
-    if form.store == "iq1_m":
-        blocks[:, 49::2] = blocks[:, 49::2] & 0x0F | 0x20
-    else:
-        blocks[:, :2] = np.full(len(blocks), 0.37, np.float16).view(np.uint8).reshape(-1, 2)
-    return raw
-
-
 @pytest.mark.parametrize("name", GRIDS)
 def test_vector_codebooks(rng, name):
     form = formats.get(name)
-    raw = grid_bytes(form, rng)
-    values = form.unpack(raw, 512).dequantize()
+    weight = random_weight(form, (ROWS, 512), rng)
     assert weight_kind(form, 512).integers is not None
-    check(specs_of(form, 512), pack_storage(form, raw, values.shape), values, rng)
+    check(specs_of(form, 512), pack_weight(form, weight), weight.dequantize(), rng)
