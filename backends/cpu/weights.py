@@ -87,7 +87,8 @@ def _codes(description: Format, group: int) -> Codes | Dense:
     codes = _with_scales(Codes(element.bits, group, element.zero_point), description)
     if isinstance(element, Grid):
         values = _padded(tuple(map(float, GRID_BLOCKS[element.name].values)))
-        return _with_values(replace(codes, scale="f32", tree=None), values)
+        tree = Tree(description.grouping.count)
+        return _with_values(replace(codes, scale="f32", tree=tree), values)
     if isinstance(element, BitMod):
         return _with_choices(codes, element)
     if element.table is None:

@@ -63,10 +63,13 @@ def _unpack_rows(description: Description, raw: U8, cols: int) -> Weight:
 def _vector_codes(description: Description, raw: U8, cols: int) -> Weight:
     """A weight of a vector codebook, with a code for each of the numbers that it makes."""
     block, rows = GRID_BLOCKS[description.store], raw.shape[0]
-    integers, scale = block.integers(raw.reshape(raw.size // block.bytes, block.bytes))
+    integers, base, odd = block.integers(raw.reshape(raw.size // block.bytes, block.bytes))
     table = np.array(block.values, np.float32)
     codes = np.searchsorted(table, integers).astype(np.uint8).reshape(rows, cols)
-    return Weight(description.spec, codes, scale.reshape(rows, -1), table=table)
+    parts = TreeParts(base.reshape(rows, -1), odd.reshape(rows, -1))
+    with np.errstate(invalid="ignore", over="ignore"):
+        scale = parts.spread(parts.base) * parts.codes
+    return Weight(description.spec, codes, scale, table=table, scale_parts=parts)
 
 
 def _read(description: Description, raw: U8, cols: int) -> Stored:

@@ -91,7 +91,14 @@ def test_stored_scales_come_back(name):
 
 @pytest.mark.parametrize(
     ("name", "bits"),
-    [("q2_k", 3.125), ("q3_k", 4.5625), ("q4_k", 4.625), ("q6_k", 6.5625), ("w4g32z", 4.75)],
+    [
+        ("q2_k", 3.125),
+        ("q3_k", 4.5625),
+        ("q4_k", 4.625),
+        ("q6_k", 6.5625),
+        ("w4g32z", 4.75),
+        ("iq2_xs", 4.625),
+    ],
 )
 def test_bits_of_a_weight(name, bits):
     layout = weight_kind(formats.get(name), 512).layout(64, 512)
