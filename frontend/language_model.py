@@ -54,10 +54,12 @@ class WeightSource:
     """Where the bytes of a weight buffer come from.
 
     tensor: a parameter of the checkpoint; constant: a table of the model graph. One is empty.
+    layout: the compute layout of the bytes, empty for plain floats.
     """
 
     tensor: str = ""
     constant: str = ""
+    layout: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,20 +154,25 @@ class Planner:
             if argument.role is not Role.POSITION
         ]
         sizes = self.assembler.argument_bytes(name)
+        layouts = self.assembler.argument_layouts(name)
         refs = [
-            self._bind(argument, layer, source, size)
-            for argument, size in zip(arguments, sizes, strict=False)
+            self._bind(argument, layer, source, size, layout)
+            for argument, size, layout in zip(arguments, sizes, layouts, strict=False)
         ]
         return self.assembler.call(name, [*refs, *results])
 
-    def _bind(self, argument: Argument, layer: int | None, source: str, size: int) -> BufferRef:
+    def _bind(
+        self, argument: Argument, layer: int | None, source: str, size: int, layout: str
+    ) -> BufferRef:
+        """A tensor that functions read in several layouts has a buffer for each of them."""
         match argument.role:
             case Role.CONSTANT:
                 return self._weight(argument.source, size, WeightSource(constant=argument.source))
             case Role.WEIGHT:
                 tensor = argument.tensor(layer)
                 key = self.storage.get(tensor, tensor)
-                return self._weight(key, size, WeightSource(tensor=tensor))
+                name = f"{key}:{layout}" if layout else key
+                return self._weight(name, size, WeightSource(tensor=tensor, layout=layout))
             case Role.KEYS | Role.VALUES:
                 name = f"{argument.role.value}.{layer}"
                 self.buffers.setdefault(name, Buffer(name, size, Kind.STATE))
