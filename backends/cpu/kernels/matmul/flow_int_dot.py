@@ -5,6 +5,7 @@ Integer codes are multiplied with activations quantized to one or two 8-bit digi
 """
 
 from nybble.backends.cpu.kernels.matmul.codes import Codes
+from nybble.backends.cpu.kernels.matmul.codes_dot import level_dot
 from nybble.backends.cpu.kernels.matmul.cost import cycles as estimate
 from nybble.backends.cpu.kernels.matmul.intdot import int_dot
 from nybble.backends.cpu.kernels.matmul.spec import MatmulError, MatmulSpec
@@ -67,7 +68,7 @@ def cycles(work: Work) -> float:
     rescale = groups * work.tokens * (RESCALE + 2 * layout.has_zero)
     quantize = work.tokens * work.cols / LANES * QUANTIZE
     if asked.integers.levels or work.tokens > 1:
-        dot = int_dot(work.isa, 8, asked.digits)
+        dot = level_dot(asked)
         pieces = 2.0 * len(layout.widths) + LOOKUP * bool(asked.integers.levels)
         products = columns * (pieces + work.tokens * dot.operations)
     else:
