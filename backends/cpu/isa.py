@@ -14,12 +14,25 @@ _PSABI = "x86-64 psABI, section 3.1.1"
 
 
 @dataclass(frozen=True)
+class Permute:
+    """An LLVM intrinsic that looks up each lane's low bits in a register: `name(table, index)`.
+
+    lanes: elements of its registers. A byte's table are the 16 of its own 128 bits.
+    """
+
+    name: str = ""
+    lanes: int = 0
+
+
+@dataclass(frozen=True)
 class Isa:
     """An instruction-set level.
 
     vector_bits: width of the widest vector register. registers: number of them.
     int8_dot: LLVM intrinsic of u8 x s8 four-way dot products into i32 on whole registers, or "".
     tiles: whether there are AMX tiles with int8 and bf16 products.
+    byte_shuffle: looks up bytes by the low four bits of bytes below 128.
+    word_permute: looks up i32 by the low bits of i32, as many as its lanes need; none if unnamed.
     needs: CPU flags of /proc/cpuinfo. sources: field -> where the fact is from, or "assumed".
     """
 
@@ -28,6 +41,8 @@ class Isa:
     registers: int
     int8_dot: str
     tiles: bool
+    byte_shuffle: Permute
+    word_permute: Permute
     needs: frozenset[str]
     sources: Mapping[str, str] = field(hash=False, compare=False)
 
@@ -37,30 +52,46 @@ _V4_FLAGS = _V3_FLAGS | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512v
 _VNNI_FLAGS = _V4_FLAGS | {"avx512_vnni"}
 _AMX_FLAGS = _VNNI_FLAGS | {"amx_tile", "amx_int8", "amx_bf16", "avx512_bf16"}
 _VPDPBUSD = "llvm.x86.avx512.vpdpbusd.512"
+_PSHUFB_256 = Permute("llvm.x86.avx2.pshuf.b", 32)
+_PSHUFB_512 = Permute("llvm.x86.avx512.pshuf.b.512", 64)
+_VPERMD_256 = Permute("llvm.x86.avx2.permd", 8)
+_VPERMD_512 = Permute("llvm.x86.avx512.permvar.si.512", 16)
+_TBL = Permute("llvm.aarch64.neon.tbl1.v16i8", 16)
 _X86_SOURCES = {
     "vector_bits": _SDM,
     "registers": _SDM,
     "int8_dot": _SDM + ": VPDPBUSD; name in llvm/include/llvm/IR/IntrinsicsX86.td",
     "tiles": _SDM + ": TDPBF16PS, TDPBUSD",
+    "byte_shuffle": _SDM + ": PSHUFB; name in llvm/include/llvm/IR/IntrinsicsX86.td",
+    "word_permute": _SDM + ": VPERMD; name in llvm/include/llvm/IR/IntrinsicsX86.td",
     "needs": _PSABI + ", and arch/x86/include/asm/cpufeatures.h for the names",
 }
 
-X86_64_V3 = Isa("x86-64-v3", 256, 16, "", False, _V3_FLAGS, _X86_SOURCES)
-X86_64_V4 = Isa("x86-64-v4", 512, 32, "", False, _V4_FLAGS, _X86_SOURCES)
-AVX512_VNNI = Isa("avx512-vnni", 512, 32, _VPDPBUSD, False, _VNNI_FLAGS, _X86_SOURCES)
-AMX = Isa("amx", 512, 32, _VPDPBUSD, True, _AMX_FLAGS, _X86_SOURCES)
+_PERMUTES_256 = (_PSHUFB_256, _VPERMD_256)
+_PERMUTES_512 = (_PSHUFB_512, _VPERMD_512)
+
+X86_64_V3 = Isa("x86-64-v3", 256, 16, "", False, *_PERMUTES_256, _V3_FLAGS, _X86_SOURCES)
+X86_64_V4 = Isa("x86-64-v4", 512, 32, "", False, *_PERMUTES_512, _V4_FLAGS, _X86_SOURCES)
+AVX512_VNNI = Isa(
+    "avx512-vnni", 512, 32, _VPDPBUSD, False, *_PERMUTES_512, _VNNI_FLAGS, _X86_SOURCES
+)
+AMX = Isa("amx", 512, 32, _VPDPBUSD, True, *_PERMUTES_512, _AMX_FLAGS, _X86_SOURCES)
 NEON = Isa(
     "aarch64-neon",
     128,
     32,
     "",
     False,
+    _TBL,
+    Permute(),
     frozenset({"asimd"}),
     {
         "vector_bits": "Arm ARM (DDI 0487), A1.4",
         "registers": "Arm ARM (DDI 0487), A1.4",
         "int8_dot": "assumed: SDOT is signed x signed and optional, not used yet",
         "tiles": "assumed",
+        "byte_shuffle": "Arm ARM (DDI 0487), TBL; llvm/include/llvm/IR/IntrinsicsAArch64.td",
+        "word_permute": "assumed: none",
         "needs": "arch/arm64/include/uapi/asm/hwcap.h",
     },
 )

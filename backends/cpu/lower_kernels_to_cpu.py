@@ -82,7 +82,7 @@ from nybble.backends.cpu.bindings.site import Binding, In, Out, Partial, Slot
 from nybble.backends.cpu.bindings.table import bind
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.loops import padded_rows
-from nybble.backends.cpu.weights import digits_of, layout_of
+from nybble.backends.cpu.weights import digits_of, packed_size
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.locations import location_of
@@ -153,7 +153,7 @@ class Lowering:
     def _low_bit(self, type_: LowBitTensorType) -> list[MemRefType]:
         shape = (type_.rows, type_.cols)
         if type_.layout.data != STORAGE:
-            return [MemRefType(i8, [layout_of(type_.number_format, shape).size])]
+            return [MemRefType(i8, [packed_size(type_.number_format, shape)])]
         group = type_.number_format.group
         elements = self._elements(shape)
         scales = elements // group

@@ -12,7 +12,7 @@ from nybble.backends.cpu.bindings.site import Binding, In, Out, Scratch, Site
 from nybble.backends.cpu.kernels.builder import BufferSpec
 from nybble.backends.cpu.kernels.matmul.lower import lower_matmul, matmul_buffers
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
-from nybble.backends.cpu.weights import digits_of, weight_kind
+from nybble.backends.cpu.weights import added_of, digits_of, weight_kind
 from nybble.dialects.fused.ops import GluOp
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.ops import DequantMatmulOp, IntMatmulOp, ProductOp
@@ -74,6 +74,14 @@ def activation_digits(product: ProductOp) -> int:
     return digits_of(type_.number_format) if isinstance(type_, LowBitTensorType) else 1
 
 
+def activation_group(product: ProductOp) -> int:
+    """How many columns of a product's activations share a scale; 1 for floats."""
+    type_ = product.operands[0].type
+    if not isinstance(type_, LowBitTensorType):
+        return 1
+    return type_.number_format.group_size(type_.cols)
+
+
 def weight_type(product: ProductOp) -> LowBitTensorType:
     """The type of a product's weight."""
     type_ = product.weight.type
@@ -89,14 +97,14 @@ def product_spec(site: Site, products: Sequence[ProductOp]) -> MatmulSpec:
     weights = [weight_type(op) for op in products]
     if len(biases) != 1 or len({type_.format for type_ in weights}) != 1:
         raise site.error("must give all of its products a bias and one format, or none")
-    group = first.number_format.group
     return MatmulSpec(
-        weight=weight_kind(first.number_format),
+        weight=weight_kind(first.number_format, first.cols),
+        added=added_of(first.number_format, first.cols),
         rows=tuple(type_.rows for type_ in weights),
         cols=first.cols,
         tokens=site.tokens,
         activations=activation_kind(products[0]),
-        activation_group=group,
+        activation_group=activation_group(products[0]),
         digits=activation_digits(products[0]),
         bias=biases == {True},
         residual=bool(site.all(arith.AddfOp)),

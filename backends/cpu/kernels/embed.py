@@ -4,10 +4,15 @@ Reading the layout that the matmul streams (`backends.cpu.packing`) lets a model
 is tied to the embedding keep one copy of it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from xdsl.dialects.func import FuncOp
 
+from nybble.backends.cpu import isa as isa_levels
+from nybble.backends.cpu.float_bytes import FLOAT_BYTES
+from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.builder import (
     BufferSpec,
     KernelBuilder,
@@ -19,25 +24,77 @@ from nybble.backends.cpu.kernels.builder import (
     i32,
 )
 from nybble.backends.cpu.kernels.loops import for_each_row_part, padded_rows
-from nybble.backends.cpu.packing import FLOAT_BYTES, TILE, DenseLayout, TileLayout
+from nybble.backends.cpu.kernels.matmul.codes import Codes, Dense, Table
+from nybble.backends.cpu.kernels.matmul.elements import FLOATS, WORDS, element, one_of
+from nybble.backends.cpu.kernels.matmul.weights import clean_codes
+from nybble.backends.cpu.tile_layout import LANES, TILE, DenseLayout, TileLayout
 
 _FLOATS = {"f32": f32, "f16": f16, "bf16": bf16}
 _WORD = 4
 """Codes of one row that lie together in a plane."""
 
 
+class _Row:
+    """A row's scales of one group, each in all lanes."""
+
+    def __init__(self, b: KernelBuilder, layout: TileLayout, source: Value, group: Value):
+        self.b = b
+        self.layout = layout
+        self.lane = source % TILE
+        self.run = source // TILE * layout.tile_bytes + group // layout.count * layout.run_bytes
+        self.base = self.run + group % layout.count * layout.block_bytes
+
+    def scale(self) -> Value:
+        """S."""
+        tree, start = self.layout.tree, self.layout.code_bytes
+        if tree is None:
+            return self._float(self.base + start)
+        return self._byte(start, tree.offset) * self._shared(0)
+
+    def zero(self) -> Value:
+        """Z; 0 without one."""
+        tree, start = self.layout.tree, self.layout.zero
+        if not self.layout.has_zero:
+            return self.b.const(0.0, FLOATS)
+        if self.layout.integer_zero:
+            return -(self.scale() * self._byte(start, 0))
+        if tree is None:
+            return self._float(self.base + start)
+        return self._byte(start, tree.zero_offset) * self._shared(1)
+
+    def _shared(self, kind: int) -> Value:
+        shared = self.layout.count * self.layout.block_bytes + kind * self.layout.float_bytes
+        return self._float(self.run + shared)
+
+    def _float(self, place: Value) -> Value:
+        floats = self.b.buffer("table").view(_FLOATS[self.layout.scale])
+        value = floats.load(place // FLOAT_BYTES[self.layout.scale] + self.lane)
+        return self.b.broadcast(self.b.to_float(value), LANES)
+
+    def _byte(self, start: int, offset: int) -> Value:
+        code = self.b.buffer("table").load(self.base + start + self.lane)
+        number = self.b.sitofp(self.b.zext(code, i32) - offset)
+        return self.b.broadcast(number, LANES)
+
+
 @dataclass(frozen=True)
 class Embed:
-    """ids i32 [n], table (bytes of `layout`) -> out f32 [n, cols] = scale * table[ids].
+    """ids i32 [n], table (bytes of the weight's layout) -> out f32 [n, cols] = scale * table[ids].
 
-    zero_point: of the codes, T(c) = c - zero_point. Ids are in 0 .. layout.rows - 1: the caller
+    weight, shape: of the table, [vocabulary, cols]. Ids are in 0 .. vocabulary - 1: the caller
     checks. A decode kernel (rows 1) is shared out by groups of columns, prefill by rows.
     """
 
-    layout: TileLayout | DenseLayout
+    weight: Codes | Dense
+    shape: tuple[int, int]
     rows: int
     scale: float = 1.0
-    zero_point: int = 0
+    isa: Isa = isa_levels.BASELINE
+
+    @cached_property
+    def layout(self) -> TileLayout | DenseLayout:
+        """The layout of the table."""
+        return self.weight.layout(*self.shape)
 
     @property
     def buffers(self) -> list[BufferSpec]:
@@ -80,26 +137,42 @@ class Embed:
     def _group(
         self, b: KernelBuilder, layout: TileLayout, source: Value, row: Value, group: Value
     ) -> None:
-        table = b.buffer("table")
-        base = source // TILE * layout.tile_bytes + group * layout.block_bytes
-        floats = table.view(_FLOATS[layout.scale])
-        at_scale = (base + layout.code_bytes) // FLOAT_BYTES[layout.scale] + source % TILE
-        scale = b.broadcast(b.to_float(floats.load(at_scale)), _WORD)
-        zero = None
-        if layout.has_zero:
-            zero = b.broadcast(b.to_float(floats.load(at_scale + TILE)), _WORD)
-        with b.for_(0, layout.vectors) as vector:
-            at = base + (vector.iv * TILE + source % TILE) * _WORD
-            word = table.vload(at, _WORD)
-            for plane in range(layout.planes):
-                value = self._decoded(b, layout, word, plane) * scale
-                value = value if zero is None else value + zero
-                column = (vector.iv * layout.planes + plane) * _WORD
-                to = row * layout.cols + group * layout.group + column
-                b.buffer("out").vstore(self._scaled(value), to)
+        row_of = _Row(b, layout, source, group)
+        base, scale, zero = row_of.base, row_of.scale(), row_of.zero()
+        chosen = self._chosen(b, layout, base, source)
+        first = row * layout.cols + group * layout.group
+        with b.for_(0, layout.steps) as step:
+            at = base + step.iv * layout.step_bytes
+            for index, word in enumerate(clean_codes(layout, self._words(b, layout, at, source))):
+                value = b.fma(self._decoded(b, word, chosen), scale, zero)
+                to = first + step.iv * layout.step + index * _WORD
+                b.buffer("out").vstore(self._scaled(b.slice(value, 0, _WORD)), to)
 
-    def _decoded(self, b: KernelBuilder, layout: TileLayout, word: Value, plane: int) -> Value:
-        codes = word if layout.planes == 1 else word.shr(plane * layout.width)
-        if layout.planes > 1:
-            codes = codes & ((1 << layout.width) - 1)
-        return b.sitofp(b.zext(codes, i32) - self.zero_point)
+    def _words(
+        self, b: KernelBuilder, layout: TileLayout, at: Value, source: Value
+    ) -> Callable[[int, int], Value]:
+        """What reads the row's four bytes of a vector of a piece in the step at a byte."""
+        words = b.buffer("table").view(i32)
+
+        def word(piece: int, vector: int) -> Value:
+            byte = at + (layout.piece(piece) + vector * TILE * _WORD)
+            return words.load(byte // _WORD + source % TILE)
+
+        return word
+
+    def _decoded(self, b: KernelBuilder, word: Value, chosen: Value | None) -> Value:
+        """T of the four codes of a word, over and over."""
+        assert isinstance(self.weight, Codes)
+        places = b.const([8 * (i % _WORD) for i in range(LANES)], WORDS)
+        codes = b.broadcast(word, LANES).shr(places)
+        return element(b, self.weight, self.isa).at(codes, 0, chosen)
+
+    def _chosen(
+        self, b: KernelBuilder, layout: TileLayout, base: Value, source: Value
+    ) -> Value | None:
+        assert isinstance(self.weight, Codes)
+        table = self.weight.table
+        if not isinstance(table, Table) or not table.specials:
+            return None
+        choice = b.zext(b.buffer("table").load(base + layout.choice + source % TILE), i32)
+        return one_of(b, table.specials, b.broadcast(choice, LANES))

@@ -1,7 +1,7 @@
 """Matrix times one vector of integer activations: integer dot products along packed tiles.
 
-Per tile of 64 rows and group: the four sub-tiles' sums start at `-zero_point * z` and add one
-dot-product step per packed vector; the group's scale, times the activation's, brings them to f32.
+Per tile of 64 rows and group: the four sub-tiles' sums start at `-zero_point * z` and add the dot
+products of the packed vectors; the group's scale, times the activation's, brings them to f32.
 A group Z enters through z, the sum of the group's activations: `Z * s * z`.
 """
 
@@ -11,19 +11,20 @@ from dataclasses import dataclass
 from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i32
-from nybble.backends.cpu.kernels.matmul.epilogue import FLOATS, Epilogue
-from nybble.backends.cpu.kernels.matmul.intdot import WORDS, IntDot, int_dot
+from nybble.backends.cpu.kernels.matmul.codes_dot import LEVEL_BITS, CodesDot
+from nybble.backends.cpu.kernels.matmul.elements import FLOATS, WORDS
+from nybble.backends.cpu.kernels.matmul.epilogue import Epilogue
 from nybble.backends.cpu.kernels.matmul.parts import for_each_tile
-from nybble.backends.cpu.kernels.matmul.spec import Codes, MatmulSpec
-from nybble.backends.cpu.kernels.matmul.weights import SUBTILES, CodeReader, divisor
-from nybble.backends.cpu.packing import LANES, TileLayout
+from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
+from nybble.backends.cpu.kernels.matmul.weights import Block, CodeReader, divisor
+from nybble.backends.cpu.tile_layout import LANES, SUBTILES, VECTOR, TileLayout
 
 
 @dataclass(frozen=True)
 class GemvTiles:
     """Sizes that do not change the result.
 
-    unroll: packed vectors per sub-tile in a round of the inner loop, at most.
+    unroll: packed vectors per sub-tile in a round of the inner loop, at most, but whole steps.
     ahead: bytes between what is read and what is prefetched; 0 for no prefetch.
     accumulators: integer sums that a loop keeps at once, at most, if a sub-tile's fit.
     """
@@ -54,16 +55,14 @@ class _Tile:
     def __init__(self, b: KernelBuilder, spec: MatmulSpec, part: int, tiles: GemvTiles):
         layout = spec.layouts[part]
         assert isinstance(layout, TileLayout)
-        assert isinstance(spec.weight, Codes)
         self.b = b
         self.layout = layout
-        self.weight = spec.weight
+        self.integers = spec.integers
         self.group = spec.activation_group
         self.tiles = tiles
-        self.dot: IntDot = int_dot(spec.isa, layout.width, spec.digits)
+        self.reader = CodeReader(b, b.buffer(f"w{part}"), layout, spec, tiles.ahead)
+        self.dot = CodesDot(b, spec, (LEVEL_BITS,) if self.integers.levels else layout.widths)
         self.subtiles = divisor(SUBTILES, tiles.accumulators // self.dot.accumulators)
-        weights = b.buffer(f"w{part}")
-        self.reader = CodeReader(b, weights, layout, spec.weight.zero_point, tiles.ahead)
         q = b.buffer("q")
         self.q = [q.view(i32, digit * spec.plane, spec.cols // 4) for digit in range(spec.digits)]
 
@@ -71,85 +70,142 @@ class _Tile:
         """The four sub-tiles' products as f32 lanes."""
         b, layout = self.b, self.layout
         zeros = [b.const(0.0, FLOATS)] * SUBTILES
-        with b.for_(0, layout.groups, inits=zeros) as loop:
-            block = self.reader.block(tile, loop.iv)
-            loop.yield_(*self._group(block, loop.iv, loop.args))
+        with b.for_(0, layout.groups, layout.count, inits=zeros) as loop:
+            if layout.tree is None:
+                block = self.reader.block(tile, loop.iv)
+                sums = self._group(block, loop.iv, (loop.args, loop.args))[0]
+            else:
+                sums = self._run(tile, loop.iv, loop.args)
+            loop.yield_(*sums)
         return loop.results
 
-    def _group(self, block: Value, group: Value, sums: Sequence[Value]) -> list[Value]:
-        """Add a weight group: one activation group, or several of them."""
+    def _run(self, tile: Value, first: Value, sums: Sequence[Value]) -> list[Value]:
+        """Add the groups that share floats: `S = shared * small`, and Z alike with its own."""
+        b, reader, layout = self.b, self.reader, self.layout
+        own = layout.has_zero and not layout.integer_zero
+        zeros = [b.const(0.0, FLOATS)] * (SUBTILES * (2 if own else 1))
+        with b.for_(0, layout.count, inits=zeros) as loop:
+            pair = (loop.args[:SUBTILES], loop.args[-SUBTILES:])
+            block = reader.block(tile, first + loop.iv)
+            scaled, shifted = self._group(block, first + loop.iv, pair)
+            loop.yield_(*scaled, *(shifted if own else ()))
+        block = reader.block(tile, first)
+        for kind in range(2 if own else 1):
+            parts = loop.results[kind * SUBTILES : (kind + 1) * SUBTILES]
+            shared = [reader.shared(block, r, kind) for r in range(SUBTILES)]
+            sums = [b.fma(f, one, y) for f, one, y in zip(shared, parts, sums, strict=True)]
+        return [*sums]
+
+    def _group(
+        self, block: Block, group: Value, sums: tuple[Sequence[Value], Sequence[Value]]
+    ) -> tuple[list[Value], list[Value]]:
+        """Add a weight group to what is scaled and what is shifted; these two may be one."""
         b = self.b
         count = self.layout.group // self.group
+        scales = [self.reader.small_scale(block, r) for r in range(SUBTILES)]
         if count == 1:
             scale = b.buffer("s").load(group)
-            dots = self._dots(block, group)
-            factors = [self.reader.scale(block, r) * b.broadcast(scale, LANES) for r in range(4)]
-            sums = [b.fma(d, f, y) for d, f, y in zip(dots, factors, sums, strict=True)]
-            return self._with_zero(block, scale * self._sum(group), sums)
+            dots = self._dots(block, block.at, group)
+            splat = b.broadcast(self._with_unit(scale), LANES)
+            scaled = [b.fma(d, f * splat, y) for d, f, y in zip(dots, scales, sums[0], strict=True)]
+            weighted = scale * self._sum(group)
+        else:
+            *within, weighted = self._parts(block, group, count)
+            scaled = [b.fma(d, f, y) for d, f, y in zip(within, scales, sums[0], strict=True)]
+        if not self.layout.has_zero:
+            return scaled, scaled
+        splat = b.broadcast(weighted, LANES)
+        alone = self.layout.tree is not None and not self.layout.integer_zero
+        shifted = [
+            b.fma(zero, splat, y)
+            for zero, y in zip(
+                self._zeros(block, scales), sums[1] if alone else scaled, strict=True
+            )
+        ]
+        return (scaled, shifted) if alone else (shifted, shifted)
+
+    def _zeros(self, block: Block, scales: Sequence[Value]) -> list[Value]:
+        zeros = [self.reader.small_zero(block, r) for r in range(SUBTILES)]
+        if not self.layout.integer_zero:
+            return zeros
+        return [-(scale * zero) for scale, zero in zip(scales, zeros, strict=True)]
+
+    def _parts(self, block: Block, group: Value, count: int) -> list[Value]:
+        """The products of a group's activation groups with their scales, and sum of these."""
+        b = self.b
         zeros = [b.const(0.0, FLOATS)] * SUBTILES
         with b.for_(0, count, inits=[*zeros, b.const(0.0, f32)]) as loop:
             part = group * count + loop.iv
             scale = b.buffer("s").load(part)
             span = self.layout.code_bytes // count
-            dots = self._dots(block + loop.iv * span, part)
-            splat = b.broadcast(scale, LANES)
+            dots = self._dots(block, block.at + loop.iv * span, part)
+            splat = b.broadcast(self._with_unit(scale), LANES)
             within = [b.fma(d, splat, y) for d, y in zip(dots, loop.args[:-1], strict=True)]
             loop.yield_(*within, b.fma(scale, self._sum(part), loop.args[-1]))
-        factors = [self.reader.scale(block, r) for r in range(SUBTILES)]
-        inner = loop.results
-        sums = [b.fma(d, f, y) for d, f, y in zip(inner[:-1], factors, sums, strict=True)]
-        return self._with_zero(block, inner[-1], sums)
+        return loop.results
 
-    def _with_zero(self, block: Value, weighted: Value, sums: Sequence[Value]) -> list[Value]:
-        """Add Z times the activations' sum, where the format has Z."""
-        b = self.b
-        if not self.layout.has_zero:
-            return [*sums]
-        splat = b.broadcast(weighted, LANES)
-        return [b.fma(self.reader.scale(block, r, 1), splat, y) for r, y in enumerate(sums)]
+    def _with_unit(self, scale: Value) -> Value:
+        return scale if self.integers.unit == 1.0 else scale * self.integers.unit
 
     def _sum(self, group: Value) -> Value:
         return self.b.sitofp(self.b.buffer("z").load(group))
 
-    def _dots(self, block: Value, group: Value) -> list[Value]:
-        """Integer dot products of one activation group, as f32 lanes."""
+    def _dots(self, block: Block, codes: Value, group: Value) -> list[Value]:
+        """Integer products of one activation group, whose codes start at a byte, as f32 lanes."""
         b = self.b
         start = b.const(0, WORDS)
-        if self.weight.zero_point:
-            start = b.broadcast(b.buffer("z").load(group) * -self.weight.zero_point, LANES)
+        if self.integers.zero_point:
+            start = b.broadcast(b.buffer("z").load(group) * -self.integers.zero_point, LANES)
         totals: list[Value] = []
         for first in range(0, SUBTILES, self.subtiles):
-            totals += self._subtiles(block, group, first, start)
+            subtiles = range(first, first + self.subtiles)
+            totals += self._subtiles((block, codes), group, subtiles, start)
         return [b.sitofp(total) for total in totals]
 
-    def _subtiles(self, block: Value, group: Value, first: int, start: Value) -> list[Value]:
-        """Integer dot products of `self.subtiles` sub-tiles from `first` on."""
-        b, dot = self.b, self.dot
-        sums = dot.start(b, start) * self.subtiles
-        vectors = self.group // (4 * dot.planes)
+    def _subtiles(
+        self, places: tuple[Block, Value], group: Value, subtiles: range, start: Value
+    ) -> list[Value]:
+        """Integer products of some sub-tiles. places: the block, and the byte of its codes."""
+        b, layout = self.b, self.layout
+        block, codes = places
+        sums = self.dot.start(start) * len(subtiles)
+        steps = self.group // layout.step
+        unroll = divisor(steps, self.tiles.unroll * SUBTILES * VECTOR // layout.step_bytes)
         word = group * (self.group // 4)
-        unroll = divisor(vectors, self.tiles.unroll)
-        block = block + first * 64
-        if unroll == vectors:
-            sums = self._vectors(block, word, sums, vectors)
+        if unroll == steps:
+            sums = self._steps((block, codes), word, subtiles, sums, steps)
         else:
-            with b.for_(0, vectors, unroll, inits=sums) as loop:
-                at = block + loop.iv * (SUBTILES * 64)
-                here = word + loop.iv * dot.planes
-                loop.yield_(*self._vectors(at, here, loop.args, unroll))
+            with b.for_(0, steps, unroll, inits=sums) as loop:
+                at = codes + loop.iv * layout.step_bytes
+                here = word + loop.iv * (layout.step // 4)
+                loop.yield_(*self._steps((block, at), here, subtiles, loop.args, unroll))
             sums = loop.results
-        return [dot.total(b, one) for one in self._by_subtile(sums)]
+        return [self.dot.total(one, start) for one in self._by_subtile(sums)]
 
     def _by_subtile(self, sums: Sequence[Value]) -> list[Sequence[Value]]:
         count = self.dot.accumulators
         return [sums[i : i + count] for i in range(0, len(sums), count)]
 
-    def _vectors(self, block: Value, word: Value, sums: Sequence[Value], count: int) -> list[Value]:
-        b, dot = self.b, self.dot
+    def _steps(
+        self,
+        places: tuple[Block, Value],
+        word: Value,
+        subtiles: range,
+        sums: Sequence[Value],
+        count: int,
+    ) -> list[Value]:
+        """Add `count` steps of columns, whose activations start at a word."""
+        layout, per = self.layout, self.layout.step // 4
+        block, codes = places
         parts = self._by_subtile(sums)
-        for v in range(count):
-            places = [word + (v * dot.planes + p) for p in range(dot.planes)]
-            xs = [dot.activation(b, [q.load(place) for q in self.q]) for place in places]
-            for r, part in enumerate(parts):
-                parts[r] = dot.step(b, part, self.reader.word(block, v, r), xs)
+        for step in range(count):
+            words = [[q.load(word + (step * per + i)) for q in self.q] for i in range(per)]
+            xs = self.dot.activations(words)
+            at = codes + step * layout.step_bytes
+            for i, r in enumerate(subtiles):
+                if self.integers.levels:
+                    for level, x in zip(self.reader.levels(block, at, r), xs[0], strict=True):
+                        parts[i] = self.dot.add(parts[i], level, [x])
+                else:
+                    parts[i] = self.dot.add_step(parts[i], self.reader, (at, r), xs)
         return [one for part in parts for one in part]

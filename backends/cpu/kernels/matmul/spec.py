@@ -1,7 +1,7 @@
 """What a matmul kernel computes, as frozen data, and the buffers it takes.
 
 `y[n, r] = epilogue(sum_k x[n, k] * W[r, k])` for the rows of one or more weights (parts) that
-share an activation, with `W = S * (c - zero_point) + Z` per group of columns, or plain floats.
+share an activation; what W is, `codes` says.
 """
 
 from dataclasses import dataclass
@@ -9,11 +9,13 @@ from functools import cached_property
 from typing import Literal
 
 from nybble.backends.cpu import isa as isa_levels
+from nybble.backends.cpu.additions import NOTHING, Added
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.buffers import BufferSpec
 from nybble.backends.cpu.kernels.loops import padded_rows
+from nybble.backends.cpu.kernels.matmul.codes import Codes, Dense, Integers
 from nybble.backends.cpu.kernels.values import f32, i8, i32
-from nybble.backends.cpu.packing import DenseLayout, FloatName, TileLayout
+from nybble.backends.cpu.tile_layout import DenseLayout, TileLayout
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.numpy_ref.quantize import LARGEST
 
@@ -22,32 +24,6 @@ GLUS = ("", "silu", "gelu_tanh")
 
 class MatmulError(NybbleError):
     """A matmul that no kernel here computes."""
-
-
-@dataclass(frozen=True)
-class Codes:
-    """Weights as integer codes: the fields of TileLayout, and T(c) = c - zero_point."""
-
-    bits: int
-    group: int
-    zero_point: int = 0
-    has_zero: bool = False
-    scale: FloatName = "f16"
-
-    def layout(self, rows: int, cols: int) -> TileLayout:
-        """The layout of a part."""
-        return TileLayout(rows, cols, self.bits, self.group, self.has_zero, self.scale)
-
-
-@dataclass(frozen=True)
-class Dense:
-    """Weights as plain floats."""
-
-    dtype: FloatName
-
-    def layout(self, rows: int, cols: int) -> DenseLayout:
-        """The layout of a part."""
-        return DenseLayout(rows, cols, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -61,6 +37,7 @@ class MatmulSpec:
     digits: int8 codes per activation, [digits, tokens, cols]; with 2 it is 256 * q[0] + q[1].
     bias: add a vector to each part. residual: add to what the outputs hold.
     glu: "", "silu" or "gelu_tanh": two equal parts become one output, activation(y0) * y1.
+    added: outliers and low-rank factors that are added to each part, in f32.
     threads: the most that run the kernel; each has its own slice of the scratch buffer.
     isa: what instructions it may use.
     """
@@ -75,6 +52,7 @@ class MatmulSpec:
     bias: bool = False
     residual: bool = False
     glu: str = ""
+    added: Added = NOTHING
     threads: int = 8
     isa: Isa = isa_levels.BASELINE
 
@@ -94,15 +72,20 @@ class MatmulSpec:
         assert self.layouts, "a layout for each part"
 
     def _check_activation_group(self) -> None:
+        if self.added:
+            raise MatmulError(
+                "8-bit activations with outliers or low-rank factors", accepted="f32 activations"
+            )
         if isinstance(self.weight, Dense):
             raise MatmulError("8-bit activations with float weights", accepted="f32 activations")
+        assert self.integers
         group = self.weight.group
         if self.activation_group < 1 or group % self.activation_group:
             raise MatmulError(
                 f"activations in groups of {self.activation_group}, weights in groups of {group}",
                 accepted=f"a divisor of {group}",
             )
-        span = 4 * self.weight.layout(1, self.cols).planes
+        span = self.weight.layout(1, self.cols).step
         if self.activation_group % span:
             raise MatmulError(
                 f"activations in groups of {self.activation_group} for codes of "
@@ -112,18 +95,29 @@ class MatmulSpec:
 
     def _check_digits(self) -> None:
         """A group's integer product fits in 32 bits; sums on the way to it may wrap around."""
-        assert isinstance(self.weight, Codes)
         if self.digits not in LARGEST:
             raise MatmulError(
                 f"activations of {self.digits} digits", accepted=", ".join(map(str, LARGEST))
             )
-        steepest = max(2**self.weight.bits - 1, self.weight.zero_point) * LARGEST[self.digits]
+        assert isinstance(self.weight, Codes)
+        steepest = self.integers.steepest(self.weight.bits) * LARGEST[self.digits]
         if self.activation_group * steepest >= 2**31:
             raise MatmulError(
                 f"activations of {self.digits} digits in groups of {self.activation_group} for "
                 f"codes of {self.weight.bits} bits",
                 accepted=f"groups of at most {(2**31 - 1) // steepest}",
             )
+
+    @cached_property
+    def integers(self) -> Integers:
+        """T for an integer dot product; raises MatmulError where there is none."""
+        found = self.weight.integers if isinstance(self.weight, Codes) else None
+        if found is None:
+            raise MatmulError(
+                "8-bit activations with weights that are not integers of 8 bits",
+                accepted="f32 activations",
+            )
+        return found
 
     @cached_property
     def layouts(self) -> tuple[TileLayout | DenseLayout, ...]:
@@ -156,7 +150,9 @@ class MatmulSpec:
         q, s, z (or x), then w0, w1, .., then b0, .. with a bias, then y0, .., then scratch.
         """
         buffers = self._activation_buffers()
-        buffers += [BufferSpec(f"w{i}", part.size, i8) for i, part in enumerate(self.layouts)]
+        for i, part in enumerate(self.layouts):
+            added = self.added.layout(part.rows, self.cols)
+            buffers.append(BufferSpec(f"w{i}", part.size + added.size, i8))
         if self.bias:
             buffers += [BufferSpec(f"b{i}", rows, f32) for i, rows in enumerate(self.rows)]
         for i, rows in enumerate(self.outputs):
