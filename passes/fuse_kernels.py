@@ -48,6 +48,7 @@ from nybble.dialects.fused.kernel import KernelOp, YieldOp
 from nybble.dialects.fused.ops import (
     EmbedOp,
     GluOp,
+    HadamardOp,
     LastRowOp,
     NllOp,
     RmsNormOp,
@@ -63,6 +64,7 @@ STANDALONE: dict[type[Operation], str] = {
     QuantizeOp: "quantize",
     AttentionOp: "attention",
     GluOp: "glu",
+    HadamardOp: "hadamard",
     EmbedOp: "embed",
     SampleOp: "sample",
     LastRowOp: "last_row",
