@@ -19,7 +19,9 @@ from nybble.backends.cpu.lower_kernels_to_cpu import Lowering
 from nybble.backends.cpu.machine import native
 from nybble.backends.cpu.plan import Buffer, BufferRef, Config, Kind, Plan, Program
 from nybble.backends.cpu.runner import EXTERNALS, runner_module
+from nybble.backends.cpu.weights import pack_storage
 from nybble.dialects.interpreter import Interpreter
+from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
 from nybble.passes.options import configure
@@ -32,6 +34,7 @@ from nybble.tools.verify.cases import TOKENS, Case, Kernel
 from nybble.tools.verify.data import Data
 
 F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
 
 
 def function_text(name: str, kernel: Kernel) -> str:
@@ -108,8 +111,14 @@ class Batch:
         function = functions_of(self.scheduled)[name]
         types = [argument.type for argument in function.body.block.args]
         values = arguments(case, data)
+        stored = iter(data.stored)
         for names, value, type_ in zip(layout.inputs, values, types, strict=True):
-            for buffer, array in zip(names, buffers_of(value, type_), strict=False):
+            arrays = (
+                [packed(type_, next(stored))]
+                if isinstance(type_, LowBitTensorType)
+                else buffers_of(value, type_)
+            )
+            for buffer, array in zip(names, arrays, strict=False):
                 memory = self.executor.view(f"{name}.{buffer}", array.dtype)
                 memory[: array.size] = array.reshape(-1)
         self.executor.run((name,), case.tokens, 0)
@@ -117,6 +126,11 @@ class Batch:
         flat = self.executor.view(f"{name}.{result[0]}", np.float32)
         shape = (case.tokens, case.kernel.rows)
         return flat[: shape[0] * shape[1]].reshape(shape).astype(np.float32)
+
+
+def packed(type_: LowBitTensorType, raw: U8) -> U8:
+    """A weight's storage bytes in the layout of its type."""
+    return pack_storage(type_.number_format, raw, (type_.rows, type_.cols))
 
 
 def arguments(case: Case, data: Data) -> list[Value]:
