@@ -69,7 +69,7 @@ class MatmulSpec:
     rows: tuple[int, ...]
     cols: int
     tokens: int = 1
-    activations: Literal["a8", "f32", "bf16"] = "a8"
+    activations: Literal["a8", "f32", "bf16", "tables"] = "a8"
     activation_group: int = 32
     digits: int = 1
     bias: bool = False
