@@ -6,20 +6,20 @@ its bias was added. So they agree bit for bit.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from xdsl.dialects.builtin import i16
+from xdsl.dialects.builtin import VectorType, i16
 
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, i8, i32, vec
 from nybble.backends.cpu.kernels.matmul.lut_spec import LutSpec
+from nybble.backends.cpu.kernels.matmul.weights import SUBTILES, WORDS, divisor
 from nybble.backends.cpu.kernels.tables import ENTRIES, TOGETHER, VECTOR
 from nybble.backends.cpu.kernels.values import lanes
 from nybble.backends.cpu.lut_packing import CHUNK, PLANE_BYTES, TABLES
 from nybble.backends.cpu.packing import LANES, TILE
 
-SUBTILES = TILE // LANES
 LOW = 15
 LINE = 64
 
@@ -77,7 +77,7 @@ class PermuteLookup(Lookup):
     def sums(self, codes: Value, tables: Value) -> list[Value]:
         """See Lookup."""
         b, digits = self.b, self.spec.tables.entries.digits
-        zeros = [b.const(0, vec(LANES, i32))] * (SUBTILES * digits)
+        zeros = [b.const(0, WORDS)] * (SUBTILES * digits)
         with b.for_(0, self.spec.activation_group // CHUNK, inits=zeros) as loop:
             at, place = self.chunk(codes, tables, loop.iv)
             loop.yield_(*self._chunk(at, place, loop.args))
@@ -112,8 +112,7 @@ class ShuffleLookup(Lookup):
     """`vpshufb` or `tbl` in one table for many rows, summed in bytes and 16-bit lanes.
 
     Digits of 5 bits add up in bytes over a chunk's eight tables and are widened then; digits of 8
-    bits are widened at once. A 16-bit lane holds bytes of two sub-tiles, even and odd ones; `whole`
-    below sums lanes as they are, `high` their upper byte, which tells the two apart.
+    bits are widened at once. A 16-bit lane holds bytes of two sub-tiles, one even and one odd.
     """
 
     @property
@@ -121,26 +120,52 @@ class ShuffleLookup(Lookup):
         """Rows, which are bytes, of a register."""
         return self.spec.isa.vector_bits // 8
 
+    @property
+    def words(self) -> VectorType:
+        """A register of 16-bit lanes."""
+        return vec(self.step // 2, i16)
+
     def sums(self, codes: Value, tables: Value) -> list[Value]:
-        """See Lookup."""
-        b, spec = self.b, self.spec
-        exact = spec.tables.exact
-        # exact: [register][digit][even, odd], planes weighted; rounded: [register][plane][..]
-        per = 2 * (spec.tables.entries.digits if exact else self.bits)
+        """See Lookup. Registers of rows are taken as many at once as their sums fit in half of all.
+
+        A loop for each: tables that stay in registers over more rows than that would be spilled.
+        """
         registers = TILE // self.step
-        zeros = [b.const(0, vec(self.step // 2, i16))] * (registers * per)
-        with b.for_(0, spec.activation_group // CHUNK, inits=zeros) as loop:
-            at, place = self.chunk(codes, tables, loop.iv)
-            add = self._add_exact if exact else self._add_rounded
-            loop.yield_(*add(at, place, loop.args))
-        sums = loop.results
-        pairs = [sums[i * per : (i + 1) * per] for i in range(registers)]
-        if not exact:
-            pairs = [self._split(one) for one in pairs]
+        together = divisor(registers, max(1, self.spec.isa.registers // (4 * self.bits)))
+        pairs: list[Sequence[Value]] = []
+        for first in range(0, registers, together):
+            pairs += self._registers(codes, tables, range(first, first + together))
         return self._subtiles(pairs)
 
-    def _shuffle(self, table: Value, index: Value) -> Value:
-        return self.b.intrinsic(self.spec.isa.byte_shuffle, (table, index), index.type)
+    def _registers(self, codes: Value, tables: Value, rows: range) -> list[Sequence[Value]]:
+        """For registers of rows: their sums as [digit][even, odd] lanes."""
+        b, exact = self.b, self.spec.tables.exact
+        # exact: [register][digit][even, odd], planes weighted; else [register][plane][all, odd]
+        per = 2 * (self.spec.tables.entries.digits if exact else self.bits)
+        zeros = [b.const(0, self.words)] * (len(rows) * per)
+        with b.for_(0, self.spec.activation_group // CHUNK, inits=zeros) as loop:
+            at, place = self.chunk(codes, tables, loop.iv)
+            add = self._add_exact if exact else self._add_rounded
+            loop.yield_(*add(at, place, rows, loop.args))
+        each = [loop.results[i * per : (i + 1) * per] for i in range(len(rows))]
+        return each if exact else [self._split(one) for one in each]
+
+    def _found(
+        self, codes: Value, tables: Value, rows: range
+    ) -> Iterator[tuple[int, int, int, Value]]:
+        """(number of the register, plane, digit, entries looked up) of a chunk, table by table."""
+        digits = range(self.spec.tables.entries.digits)
+        for number in range(TABLES):
+            vector, half = divmod(number, 2)
+            repeated = [self._table(tables, number, digit) for digit in digits]
+            for i, register in enumerate(rows):
+                for plane in range(self.bits):
+                    offset = plane * PLANE_BYTES + vector * LINE + register * self.step
+                    index = nibbles(self.b, self.weights(codes, offset, self.step))[half]
+                    for digit, table in enumerate(repeated):
+                        operands = (table, index)
+                        found = self.b.intrinsic(self.spec.isa.byte_shuffle, operands, index.type)
+                        yield i, plane, digit, found
 
     def _table(self, tables: Value, number: int, digit: int) -> Value:
         """A table's digit, repeated in every 128 bits."""
@@ -148,55 +173,44 @@ class ShuffleLookup(Lookup):
         copies = self.step // ENTRIES
         return self.b.shuffle(one, one, [*range(ENTRIES)] * copies) if copies > 1 else one
 
-    def _add_exact(self, codes: Value, tables: Value, sums: Sequence[Value]) -> list[Value]:
-        b, digits = self.b, self.spec.tables.entries.digits
-        registers = TILE // self.step
-        added = [b.const(0, sums[0].type)] * len(sums)
-        for plane in reversed(range(self.bits)):
-            bytes_: list[Value | None] = [None] * (registers * digits)
-            for v in range(TABLES // 2):
-                for r in range(registers):
-                    packed = self.weights(
-                        codes, plane * PLANE_BYTES + v * LINE + r * self.step, self.step
-                    )
-                    for half, index in enumerate(nibbles(b, packed)):
-                        for digit in range(digits):
-                            found = self._shuffle(self._table(tables, 2 * v + half, digit), index)
-                            i = r * digits + digit
-                            before = bytes_[i]
-                            bytes_[i] = found if before is None else before + found
-            for i, total in enumerate(bytes_):
-                assert total is not None
-                words = b.bitcast(total, sums[0].type)
-                for odd, value in enumerate((words & 255, words.shr(8))):
-                    j = 2 * i + odd
-                    added[j] = value if plane == self.bits - 1 else (added[j] << 1) + value
+    def _add_exact(
+        self, codes: Value, tables: Value, rows: range, sums: Sequence[Value]
+    ) -> list[Value]:
+        bytes_: dict[tuple[int, int, int], Value] = {}
+        for register, plane, digit, found in self._found(codes, tables, rows):
+            key = (register, digit, plane)
+            bytes_[key] = bytes_[key] + found if key in bytes_ else found
+        added: list[Value] = []
+        for register in range(len(rows)):
+            for digit in range(self.spec.tables.entries.digits):
+                planes = [bytes_[register, digit, plane] for plane in range(self.bits)]
+                added += self._widened(planes)
         return [x + y for x, y in zip(sums, added, strict=True)]
 
-    def _add_rounded(self, codes: Value, tables: Value, sums: Sequence[Value]) -> list[Value]:
-        b = self.b
+    def _widened(self, planes: Sequence[Value]) -> list[Value]:
+        """16-bit lanes of even and of odd bytes, planes weighted (by Horner's rule)."""
+        words = [self.b.bitcast(one, self.words) for one in planes]
+        even, odd = words[-1] & 255, words[-1].shr(8)
+        for word in reversed(words[:-1]):
+            even, odd = (even << 1) + (word & 255), (odd << 1) + word.shr(8)
+        return [even, odd]
+
+    def _add_rounded(
+        self, codes: Value, tables: Value, rows: range, sums: Sequence[Value]
+    ) -> list[Value]:
         sums = [*sums]
-        for plane in range(self.bits):
-            for v in range(TABLES // 2):
-                for r in range(TILE // self.step):
-                    packed = self.weights(
-                        codes, plane * PLANE_BYTES + v * LINE + r * self.step, self.step
-                    )
-                    whole = 2 * (r * self.bits + plane)
-                    for half, index in enumerate(nibbles(b, packed)):
-                        found = self._shuffle(self._table(tables, 2 * v + half, 0), index)
-                        words = b.bitcast(found, sums[0].type)
-                        sums[whole] = sums[whole] + words
-                        sums[whole + 1] = sums[whole + 1] + words.shr(8)
+        for register, plane, _, found in self._found(codes, tables, rows):
+            word = self.b.bitcast(found, self.words)
+            i = 2 * (register * self.bits + plane)
+            sums[i : i + 2] = [sums[i] + word, sums[i + 1] + word.shr(8)]
         return sums
 
     def _split(self, sums: Sequence[Value]) -> list[Value]:
-        """i32 lanes of even and odd bytes, planes weighted, out of `whole` and `high` per plane."""
-        b = self.b
+        """i32 lanes of even and odd bytes, planes weighted, out of sums of all and of odd ones."""
         totals: list[Value] = []
         for plane in range(self.bits):
-            whole, high = sums[2 * plane : 2 * plane + 2]
-            pair = [b.zext(one, i32) << plane for one in (whole - (high << 8), high)]
+            both, odd = sums[2 * plane : 2 * plane + 2]
+            pair = [self.b.zext(one, i32) << plane for one in (both - (odd << 8), odd)]
             totals = pair if not totals else [x + y for x, y in zip(totals, pair, strict=True)]
         return totals
 
@@ -210,14 +224,9 @@ class ShuffleLookup(Lookup):
                 for digit in range(len(registers[0]) // 2)
             ]
             for i, parts in enumerate(zip(*digits, strict=True)):
-                wide = [one if lanes_are_wide(one) else b.zext(one, i32) for one in parts]
+                wide = [one if one.type == WORDS else b.zext(one, i32) for one in parts]
                 done[2 * i + odd] = self.unbiased(wide)
         return [done[i] for i in range(SUBTILES)]
-
-
-def lanes_are_wide(value: Value) -> bool:
-    """Whether lanes have 32 bits."""
-    return value.type == vec(lanes(value.type), i32)
 
 
 def nibbles(b: KernelBuilder, packed: Value) -> tuple[Value, Value]:

@@ -13,10 +13,10 @@ from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32
 from nybble.backends.cpu.kernels.matmul.epilogue import FLOATS, Epilogue
-from nybble.backends.cpu.kernels.matmul.lookup import SUBTILES, lookup
+from nybble.backends.cpu.kernels.matmul.lookup import lookup
 from nybble.backends.cpu.kernels.matmul.lut_spec import LutCodes, LutSpec
 from nybble.backends.cpu.kernels.matmul.parts import for_each_tile
-from nybble.backends.cpu.kernels.matmul.weights import CodeReader
+from nybble.backends.cpu.kernels.matmul.weights import SUBTILES, CodeReader
 from nybble.backends.cpu.packing import LANES, TILE
 
 AHEAD = 4096
