@@ -1,5 +1,7 @@
 """Products by lookup tables: the tables of an activation, and bit planes that index them."""
 
+from typing import ClassVar
+
 import numpy as np
 import numpy.typing as npt
 from xdsl.ir import SSAValue
@@ -55,9 +57,14 @@ class LutPrecomputeOp(IRDLOperation):
 
 @irdl_op_definition
 class LutMatmulOp(ProductOp):
-    """The product by one look-up per row, four columns and bit plane of the weight."""
+    """The product by one look-up per row, four columns and bit plane of the weight.
+
+    Bytes of many rows are looked up in one table: 16-entry byte shuffles, sums in 8 and 16 bits.
+    """
 
     name = "mpgemm.lut_matmul"
+    DATAFLOW: ClassVar[str] = "lut"
+    WEIGHT_LAYOUT: ClassVar[str] = "lut1"
     activation = operand_def(TableType)
 
     def activation_shape(self) -> tuple[int, int]:
@@ -112,3 +119,15 @@ class LutMatmulOp(ProductOp):
         if bias is not None:
             result += bias
         return (result.astype(np.float32),)
+
+
+@irdl_op_definition
+class LutDotMatmulOp(LutMatmulOp):
+    """The same product where the four bytes of a row are looked up in four tables at once.
+
+    For 64-entry byte permutations, whose results dot products of bytes add up.
+    """
+
+    name = "mpgemm.lut_dot_matmul"
+    DATAFLOW: ClassVar[str] = "lut_dot"
+    WEIGHT_LAYOUT: ClassVar[str] = "lut4"

@@ -9,6 +9,7 @@ The arithmetic is that of `dialects.numpy_ref.lookup` step by step, so the table
 bit. A symmetric table is written in full, since shuffles read 16 entries.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +28,8 @@ from nybble.backends.cpu.kernels.builder import (
 )
 from nybble.backends.cpu.kernels.loops import for_each_row_part, padded_rows
 from nybble.backends.cpu.kernels.mathlib import round_to_int
-from nybble.backends.cpu.kernels.quantize import check_group
+from nybble.backends.cpu.kernels.norm import RmsNormQuantize
+from nybble.backends.cpu.kernels.quantize import Quantize, QuantizedRows, check_group
 from nybble.dialects.numpy_ref.lookup import LARGEST_ENTRY, WIDTH
 
 ENTRIES = 2**WIDTH
@@ -138,6 +140,67 @@ class TableRows:
         biased = sums + entries.bias
         low = biased & (2**entries.bits - 1)
         return [b.trunc(low, i8), b.trunc(biased.shr(entries.bits), i8)]
+
+
+@dataclass(frozen=True)
+class QuantizedTables(QuantizedRows):
+    """Quantized rows with their tables: q, s, z, then t (and u) of a TableRows."""
+
+    exact: bool = True
+    symmetric: bool = False
+
+    @property
+    def tables(self) -> TableRows:
+        """The tables."""
+        return TableRows(self.width, self.rows, self.group, self.exact, self.symmetric)
+
+    @property
+    def buffers(self) -> list[BufferSpec]:
+        """q, s, z, t, and u with rounded entries."""
+        tables = {buffer.name: buffer for buffer in self.tables.buffers}
+        return [*super().buffers, *(tables[name] for name in ("t", "u") if name in tables)]
+
+    def write_groups(
+        self,
+        b: KernelBuilder,
+        row: Value,
+        bounds: tuple[Value, Value],
+        value_at: Callable[[Value], Value],
+    ) -> None:
+        """See QuantizedRows; then the tables of what was written."""
+        super().write_groups(b, row, bounds, value_at)
+        with b.for_(*bounds) as loop:
+            self.tables.write_group(b, row, loop.iv, b.buffer("q"))
+
+
+@dataclass(frozen=True)
+class QuantizeTables(Quantize):
+    """x f32 [n, width] -> q, s, z, t (, u)."""
+
+    exact: bool = True
+    symmetric: bool = False
+
+    @property
+    def output(self) -> QuantizedTables:
+        """The layout written."""
+        return QuantizedTables(
+            self.width, self.rows, self.group, self.lanes, 1, self.exact, self.symmetric
+        )
+
+
+@dataclass(frozen=True)
+class RmsNormQuantizeTables(RmsNormQuantize):
+    """x f32 [n, width], w f32 [width] -> q, s, z, t (, u)."""
+
+    exact: bool = True
+    symmetric: bool = False
+
+    @property
+    def output(self) -> QuantizedTables:
+        """The layout written."""
+        return QuantizedTables(
+            self.width, self.rows, self.group, self.lanes, 1, self.exact, self.symmetric
+        )
 
 
 @dataclass(frozen=True)
