@@ -181,13 +181,13 @@ def pack_dense(values: Floats, layout: DenseLayout) -> Bytes:
     out = np.empty((layout.tiles, layout.tile_bytes), np.uint8)
     for tile in range(layout.tiles):
         rows = _padded(values[tile * TILE : (tile + 1) * TILE])
-        out[tile] = _to_floats(np.ascontiguousarray(rows.T), layout.dtype).reshape(-1)
+        out[tile] = to_floats(np.ascontiguousarray(rows.T), layout.dtype).reshape(-1)
     return out.reshape(-1)
 
 
 def unpack_dense(data: Bytes, layout: DenseLayout) -> Floats:
     """Inverse of `pack_dense`: f32 [rows, cols]."""
-    tiles = _from_floats(data, layout.dtype).reshape(layout.tiles, layout.cols, TILE)
+    tiles = from_floats(data, layout.dtype).reshape(layout.tiles, layout.cols, TILE)
     rows = tiles.transpose(0, 2, 1).reshape(layout.tiles * TILE, layout.cols)
     return np.ascontiguousarray(rows[: layout.rows])
 
@@ -242,16 +242,16 @@ def _codes_from_bytes(blocks: Bytes, layout: TileLayout) -> Bytes:
 def _scale_bytes(scales: Floats, layout: TileLayout) -> Bytes:
     """f32 [rows, groups] -> u8 [t, groups, 64 floats]."""
     tiles = _padded(scales).reshape(-1, TILE, layout.groups).transpose(0, 2, 1)
-    return _to_floats(np.ascontiguousarray(tiles), layout.scale)
+    return to_floats(np.ascontiguousarray(tiles), layout.scale)
 
 
 def _scales_from_bytes(blocks: Bytes, layout: TileLayout) -> Floats:
-    floats = _from_floats(np.ascontiguousarray(blocks), layout.scale)
+    floats = from_floats(np.ascontiguousarray(blocks), layout.scale)
     rows = floats.reshape(layout.tiles, layout.groups, TILE).transpose(0, 2, 1)
     return np.ascontiguousarray(rows.reshape(-1, layout.groups)[: layout.rows])
 
 
-def _to_floats(values: npt.NDArray[np.uint8 | np.float32], dtype: FloatName) -> Bytes:
+def to_floats(values: npt.NDArray[np.uint8 | np.float32], dtype: FloatName) -> Bytes:
     """The bytes of f32 numbers in a float type, along the last axis."""
     if dtype == "f16":
         with np.errstate(over="ignore"):
@@ -264,7 +264,8 @@ def _to_floats(values: npt.NDArray[np.uint8 | np.float32], dtype: FloatName) -> 
     return halves.astype(np.uint16).view(np.uint8)
 
 
-def _from_floats(data: Bytes, dtype: FloatName) -> Floats:
+def from_floats(data: Bytes, dtype: FloatName) -> Floats:
+    """Inverse of `to_floats`: f32."""
     if dtype == "f16":
         return data.view(np.float16).astype(np.float32)
     if dtype == "f32":

@@ -16,7 +16,7 @@ from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i8
 from nybble.backends.cpu.kernels.matmul.epilogue import FLOATS, Epilogue
 from nybble.backends.cpu.kernels.matmul.parts import for_each_run
-from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
+from nybble.backends.cpu.kernels.matmul.spec import ProductSpec
 from nybble.backends.cpu.kernels.matmul.weights import SUBTILES, divisor
 from nybble.backends.cpu.packing import LANES, TILE
 
@@ -54,7 +54,7 @@ class Scratch:
 class Product(ABC):
     """What differs between kinds of products: the operand's form and the innermost loops."""
 
-    spec: MatmulSpec
+    spec: ProductSpec
     tiles: GemmTiles
     columns: int
 
@@ -96,7 +96,7 @@ class Sums:
         return token * self.stride + slot * TILE + self.buffer.ref.emitter.value(subtile) * LANES
 
 
-def column_block(spec: MatmulSpec, most: int, step: int) -> int:
+def column_block(spec: ProductSpec, most: int, step: int) -> int:
     """The largest divisor of the contracted length up to `most` that is a multiple of `step`."""
     return divisor(spec.cols, most, step)
 
@@ -104,7 +104,7 @@ def column_block(spec: MatmulSpec, most: int, step: int) -> int:
 class Gemm:
     """A kernel for a spec with many tokens around one kind of product."""
 
-    def __init__(self, spec: MatmulSpec, product: Product):
+    def __init__(self, spec: ProductSpec, product: Product):
         self.spec = spec
         self.product = product
         self.slots = product.tiles.tiles * len(spec.joined[0])
