@@ -13,7 +13,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 
 from nybble.dialects.lowbit.ops import QuantizeOp
 from nybble.dialects.lowbit.types import LowBitTensorType
-from nybble.dialects.mpgemm.lut import LutDotMatmulOp, LutMatmulOp, LutPrecomputeOp
+from nybble.dialects.mpgemm.lut import LookupProductOp, LutDotMatmulOp, LutMatmulOp, LutPrecomputeOp
 from nybble.dialects.mpgemm.ops import DequantMatmulOp, IntMatmulOp, MatmulOp, ProductOp
 from nybble.dialects.mpgemm.tables import EXACT, ROUNDED, TableType
 
@@ -68,7 +68,7 @@ def to_dequant_matmul(matmul: MatmulOp, mode: str, shared: Shared) -> ProductOp:
     return product
 
 
-def to_lut_matmul(kind: type[LutMatmulOp]) -> Rewrite:
+def to_lut_matmul(kind: type[LookupProductOp]) -> Rewrite:
     """rewrite: `matmul(x, w) -> lut_matmul(lut_precompute(quantize(x)), w)`, one quantize per x
 
     The tables of each product are its own; `precompute-tables` finds those that are the same.

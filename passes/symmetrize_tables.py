@@ -41,7 +41,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
-from nybble.dialects.mpgemm.lut import LutMatmulOp, LutPrecomputeOp
+from nybble.dialects.mpgemm.lut import LookupProductOp, LutPrecomputeOp
 from nybble.dialects.mpgemm.tables import SYMMETRIC
 
 
@@ -53,6 +53,6 @@ class SymmetrizeTables(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for made in [found for found in op.walk() if isinstance(found, LutPrecomputeOp)]:
-            if all(isinstance(use.operation, LutMatmulOp) for use in made.tables.uses):
+            if all(isinstance(use.operation, LookupProductOp) for use in made.tables.uses):
                 type_ = made.tables.type.with_form(SYMMETRIC)
                 Rewriter.replace_value_with_new_type(made.tables, type_)

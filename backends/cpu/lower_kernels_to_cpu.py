@@ -79,9 +79,10 @@ from nybble.backends.cpu import isa as levels
 from nybble.backends.cpu.bindings.site import Binding, In, Out, Partial, Slot
 from nybble.backends.cpu.bindings.table import bind
 from nybble.backends.cpu.bindings.tables import table_rows
+from nybble.backends.cpu.compute_layouts import packed_size
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.loops import padded_rows
-from nybble.backends.cpu.weights import digits_of, layout_of
+from nybble.backends.cpu.weights import digits_of
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.locations import location_of
@@ -152,12 +153,10 @@ class Lowering:
         return total
 
     def _low_bit(self, type_: LowBitTensorType) -> list[MemRefType]:
-        shape = (type_.rows, type_.cols)
         if type_.layout.data != STORAGE:
-            layout = layout_of(type_.number_format, shape, type_.layout.data)
-            return [MemRefType(i8, [layout.size])]
+            return [MemRefType(i8, [packed_size(type_)])]
         group = type_.number_format.group
-        elements = self._elements(shape)
+        elements = self._elements((type_.rows, type_.cols))
         scales = elements // group
         return [
             MemRefType(i8, [elements * digits_of(type_.number_format)]),

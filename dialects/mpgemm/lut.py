@@ -1,5 +1,6 @@
 """Products by lookup tables: the tables of an activation, and bit planes that index them."""
 
+import abc
 from typing import ClassVar
 
 import numpy as np
@@ -55,16 +56,9 @@ class LutPrecomputeOp(IRDLOperation):
         return (tables,)
 
 
-@irdl_op_definition
-class LutMatmulOp(ProductOp):
-    """The product by one look-up per row, four columns and bit plane of the weight.
+class LookupProductOp(ProductOp, abc.ABC):
+    """The product by one look-up per row, four columns and bit plane of the weight."""
 
-    Bytes of many rows are looked up in one table: 16-entry byte shuffles, sums in 8 and 16 bits.
-    """
-
-    name = "mpgemm.lut_matmul"
-    DATAFLOW: ClassVar[str] = "lut"
-    WEIGHT_LAYOUT: ClassVar[str] = "lut1"
     activation = operand_def(TableType)
 
     def activation_shape(self) -> tuple[int, int]:
@@ -122,11 +116,17 @@ class LutMatmulOp(ProductOp):
 
 
 @irdl_op_definition
-class LutDotMatmulOp(LutMatmulOp):
-    """The same product where the four bytes of a row are looked up in four tables at once.
+class LutMatmulOp(LookupProductOp):
+    """Many rows are looked up in one table: shuffles of bytes in 16 entries."""
 
-    For 64-entry byte permutations, whose results dot products of bytes add up.
-    """
+    name = "mpgemm.lut_matmul"
+    DATAFLOW: ClassVar[str] = "lut"
+    WEIGHT_LAYOUT: ClassVar[str] = "lut1"
+
+
+@irdl_op_definition
+class LutDotMatmulOp(LookupProductOp):
+    """Four bytes of a row are looked up in four tables, and dot products of bytes add them up."""
 
     name = "mpgemm.lut_dot_matmul"
     DATAFLOW: ClassVar[str] = "lut_dot"

@@ -70,6 +70,6 @@ def bind_norm_quantize_tables(site: Site) -> Binding:
 
 
 def _binding(kernel: Kernel, inputs: dict[str, Slot], result: int) -> Binding:
-    """Slots by the names of buffers; what is neither an input nor a part of the tables is scratch."""
+    """Slots by the names of buffers: inputs, parts of the tables, and scratch."""
     slots = {name: Out(result, part) for part, name in enumerate(PARTS)} | inputs
     return Binding(kernel, tuple(slots.get(spec.name, Scratch()) for spec in kernel.buffers))

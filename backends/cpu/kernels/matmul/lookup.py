@@ -36,7 +36,7 @@ class Lookup(ABC):
     @property
     def bits(self) -> int:
         """Bit planes of the weight."""
-        return self.spec.weight.bits  # type: ignore[union-attr]
+        return self.spec.weight.bits
 
     @abstractmethod
     def sums(self, codes: Value, tables: Value) -> list[Value]:
@@ -249,5 +249,5 @@ def _in_sixteens(b: KernelBuilder, values: Sequence[Value]) -> list[Value]:
 
 def lookup(b: KernelBuilder, spec: LutSpec, part: int, ahead: int) -> Lookup:
     """The form that a part's weight is packed for."""
-    kind = PermuteLookup if spec.layouts[part].order == "lut4" else ShuffleLookup  # type: ignore
+    kind = PermuteLookup if spec.order == "lut4" else ShuffleLookup
     return kind(b, spec, b.buffer(f"w{part}"), ahead)

@@ -14,7 +14,7 @@ from xdsl.dialects.func import FuncOp
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32
 from nybble.backends.cpu.kernels.matmul.epilogue import FLOATS, Epilogue
 from nybble.backends.cpu.kernels.matmul.lookup import lookup
-from nybble.backends.cpu.kernels.matmul.lut_spec import LutCodes, LutSpec
+from nybble.backends.cpu.kernels.matmul.lut_spec import LutSpec
 from nybble.backends.cpu.kernels.matmul.parts import for_each_tile
 from nybble.backends.cpu.kernels.matmul.weights import SUBTILES, CodeReader
 from nybble.backends.cpu.packing import LANES, TILE
@@ -52,25 +52,25 @@ class Line:
     divisor: int
 
     @staticmethod
-    def of(weight: LutCodes, symmetric: bool) -> "Line":
+    def of(spec: LutSpec) -> "Line":
         """See the module's text; without a divisor where all of it is even."""
-        if not symmetric:
-            return Line(weight.step, -weight.zero_point, 1)
-        shift = weight.step * (2**weight.bits - 1) - 2 * weight.zero_point
-        if weight.step % 2 == shift % 2 == 0:
-            return Line(weight.step // 2, shift // 2, 1)
-        return Line(weight.step, shift, 2)
+        step, zero_point = spec.step, spec.weight.zero_point
+        if not spec.symmetric:
+            return Line(step, -zero_point, 1)
+        shift = step * (2**spec.weight.bits - 1) - 2 * zero_point
+        if step % 2 == shift % 2 == 0:
+            return Line(step // 2, shift // 2, 1)
+        return Line(step, shift, 2)
 
 
 class LutTile:
     """One part's tiles times one token's tables."""
 
     def __init__(self, b: KernelBuilder, spec: LutSpec, part: int, ahead: int):
-        assert isinstance(spec.weight, LutCodes)
         self.b = b
         self.spec = spec
         self.layout = spec.layouts[part]
-        self.line = Line.of(spec.weight, spec.symmetric)
+        self.line = Line.of(spec)
         self.lookup = lookup(b, spec, part, ahead)
         self.reader = CodeReader(b, b.buffer(f"w{part}"), self.layout, 0, 0)
 

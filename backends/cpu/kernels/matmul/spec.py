@@ -152,7 +152,7 @@ class MatmulSpec(ProductSpec):
     rows: tuple[int, ...]
     cols: int
     tokens: int = 1
-    activations: Literal["a8", "f32", "bf16", "tables"] = "a8"
+    activations: Literal["a8", "f32", "bf16"] = "a8"
     activation_group: int = 32
     digits: int = 1
     bias: bool = False
