@@ -160,10 +160,11 @@ class IntMatmulOp(ProductOp):
             raise VerifyException(
                 f'format "{weight.format.data}" has no integer codes; use mpgemm.dequant_matmul'
             )
-        weights, activations = weight.number_format.group, activation.number_format.group
-        if weights != activations:
+        weights = weight.number_format.group_size(weight.cols)
+        activations = activation.number_format.group_size(activation.cols)
+        if weights % activations:
             raise VerifyException(
-                f"the activation's group must equal the weight's ({weights}), got {activations}"
+                f"the activation's group must divide the weight's ({weights}), got {activations}"
             )
 
     def reference(self, activation: Weight, weight: Weight, bias: Array | None = None):

@@ -19,7 +19,6 @@ from nybble.backends.cpu.lut_packing import Order
 from nybble.backends.cpu.lut_weights import lut_codes
 from nybble.backends.cpu.weights import digits_of, weight_kind
 from nybble.dialects.fused.ops import GluOp
-from nybble.dialects.lowbit.formats.affine import affine
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.lut import LookupProductOp
 from nybble.dialects.mpgemm.ops import DequantMatmulOp, IntMatmulOp, ProductOp
@@ -100,6 +99,14 @@ def activation_digits(product: ProductOp) -> int:
     return digits_of(type_.number_format) if isinstance(type_, LowBitTensorType) else 1
 
 
+def activation_group(product: ProductOp) -> int:
+    """How many columns of a product's activations share a scale; 1 for floats."""
+    type_ = product.operands[0].type
+    if not isinstance(type_, LowBitTensorType):
+        return 1
+    return type_.number_format.group_size(type_.cols)
+
+
 def weight_type(product: ProductOp) -> LowBitTensorType:
     """The type of a product's weight."""
     type_ = product.weight.type
@@ -125,19 +132,18 @@ def check_alike(site: Site, products: Sequence[ProductOp]) -> None:
 def lut_spec(site: Site, products: Sequence[ProductOp]) -> LutSpec:
     """The matmul that a region of products by tables asks for."""
     weight, tables = weight_type(products[0]), products[0].operands[0].type
-    order, line = ORDERS.get(weight.layout.data), affine(weight.number_format.element)
+    order = ORDERS.get(weight.layout.data)
     assert isinstance(tables, TableType)
-    if order is None or line is None:
+    if order is None:
         raise site.error("must look up weights in one of the layouts " + ", ".join(ORDERS))
     gates = site.all(GluOp)
     return LutSpec(
-        weight=lut_codes(weight.number_format),
+        weight=lut_codes(weight.number_format, weight.cols),
         rows=tuple(weight_type(op).rows for op in products),
         cols=weight.cols,
         tokens=site.tokens,
         activation_group=tables.number_format.group,
         order=order,
-        step=line.step,
         exact=tables.exact,
         symmetric=tables.symmetric,
         bias=products[0].bias is not None,
@@ -152,14 +158,13 @@ def product_spec(site: Site, products: Sequence[ProductOp]) -> MatmulSpec:
     """The matmul that a region of products asks for."""
     first = weight_type(products[0])
     gates = site.all(GluOp)
-    group = first.number_format.group
     return MatmulSpec(
-        weight=weight_kind(first.number_format),
+        weight=weight_kind(first.number_format, first.cols),
         rows=tuple(weight_type(op).rows for op in products),
         cols=first.cols,
         tokens=site.tokens,
         activations=activation_kind(products[0]),
-        activation_group=group,
+        activation_group=activation_group(products[0]),
         digits=activation_digits(products[0]),
         bias=products[0].bias is not None,
         residual=bool(site.all(arith.AddfOp)),

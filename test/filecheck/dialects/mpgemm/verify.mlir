@@ -57,7 +57,7 @@ func.func @bias_rank(%x: tensor<2x64xf32>, %w: !lowbit.tensor<8x64, "q4_1">, %b:
 // -----
 
 func.func @groups(%x: !lowbit.tensor<2x128, "a8g64">, %w: !lowbit.tensor<8x128, "q4_1">) {
-  // expected-error @+1 {{the activation's group must equal the weight's (32), got 64}}
+  // expected-error @+1 {{the activation's group must divide the weight's (32), got 64}}
   %y = mpgemm.int_matmul %x, %w : !lowbit.tensor<2x128, "a8g64">, !lowbit.tensor<8x128, "q4_1"> -> tensor<2x8xf32>
   func.return
 }

@@ -10,7 +10,7 @@ from xdsl.dialects.builtin import ModuleOp
 from nybble.backends.cpu import lut_packing, packing
 from nybble.backends.cpu.codegen import compile_module
 from nybble.backends.cpu.emulate import compile_runnable
-from nybble.backends.cpu.isa import AVX512_VBMI, LEVELS, NEON, X86_64_V3, X86_64_V4
+from nybble.backends.cpu.isa import AVX512_VBMI, LEVELS, NEON, X86_64_V3, X86_64_V4, Permute
 from nybble.backends.cpu.kernels.matmul import Codes, MatmulError, MatmulSpec, lower_matmul
 from nybble.backends.cpu.kernels.matmul.lut import lower_lut
 from nybble.backends.cpu.kernels.matmul.lut_spec import LutSpec
@@ -30,7 +30,7 @@ LEVELS_RUN = [
     (AVX512_VBMI, "lut4"),
 ]
 SHAPES = {
-    "one bit, one row": LutSpec(Codes(1, 32, 1), (1,), 32, step=2),
+    "one bit, one row": LutSpec(Codes(1, 32, 1, step=2), (1,), 32),
     "ternary, residual": LutSpec(
         Codes(2, 256, 1), (65,), 512, activation_group=256, residual=True
     ),
@@ -38,7 +38,7 @@ SHAPES = {
         Codes(3, 64, 4), (70, 1), 192, activation_group=64, bias=True
     ),
     "four bits, minimum": LutSpec(Codes(4, 96, 0, True, "f32"), (64,), 96, activation_group=32),
-    "bipolar, tokens": LutSpec(Codes(2, 64, 3), (66,), 128, 5, activation_group=64, step=2),
+    "bipolar, tokens": LutSpec(Codes(2, 64, 3, step=2), (66,), 128, 5, activation_group=64),
     "silu, tokens": LutSpec(
         Codes(2, 512, 2, True), (33, 33), 512, 3, activation_group=256, glu="silu"
     ),
@@ -112,7 +112,7 @@ class Case:
         spec = self.spec
         repeat = spec.weight.group // spec.activation_group
         sums = self.z[:, None, :].astype(np.float64)
-        dots = spec.step * code_sums(tables, weight.codes, spec.weight.bits)
+        dots = spec.weight.step * code_sums(tables, weight.codes, spec.weight.bits)
         scale = np.repeat(weight.scale, repeat, 1).astype(np.float64)
         result = np.einsum(
             "nrg,rg,ng->nr", dots - spec.weight.zero_point * sums, scale, self.s.astype(np.float64)
@@ -270,7 +270,11 @@ BASE = LutSpec(Codes(2, 64, 2), (64,), 128, activation_group=64)
             "tables in groups of 512",
         ),
         ({"order": "lut4"}, MatmulError, "'x86-64-v3' has nothing that looks up 64 bytes"),
-        ({"isa": replace(NEON, byte_shuffle="")}, MatmulError, "nothing that looks up 16 bytes"),
+        (
+            {"isa": replace(NEON, byte_shuffle=Permute())},
+            MatmulError,
+            "nothing that looks up 16 bytes",
+        ),
         ({"weight": Codes(8, 64)}, LayoutError, "codes of 8 bits are too wide to be looked up"),
     ],
 )
