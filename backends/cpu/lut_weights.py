@@ -29,7 +29,7 @@ def lut_codes(description: Format, cols: int) -> Codes:
 def lut_layout(description: Format, shape: tuple[int, int], order: Order) -> LutLayout:
     """The compute layout of a weight [rows, cols]; raises FormatError or LayoutError."""
     codes = lut_codes(description, shape[1])
-    return LutLayout(*shape, codes.bits, codes.group, codes.has_zero, codes.scale, order)
+    return LutLayout(*shape, codes.bits, codes.group, codes.has_zero, codes.scale, order=order)
 
 
 def pack_lut(description: Format, raw: Bytes, shape: tuple[int, int], order: Order) -> Bytes:

@@ -71,13 +71,16 @@ class LookupProductOp(ProductOp, abc.ABC):
         super().verify_()
         tables = self.activation.type
         assert isinstance(tables, TableType)
-        line = self.line
-        if line is None or self.weight_type.number_format.element.bits > MOST_BITS:
+        description = self.weight_type.number_format
+        dense = description.sparsity is None and not description.corrections
+        along = dense and description.grouping.axis == "cols"
+        if not along or self.line is None or description.element.bits > MOST_BITS:
             raise VerifyException(
                 f'format "{self.weight_type.format.data}" cannot be looked up; accepted: integer '
-                f"codes of 1 to {MOST_BITS} bits whose values lie on a line"
+                f"codes of 1 to {MOST_BITS} bits whose values lie on a line, dense and grouped by "
+                "columns"
             )
-        weights = self.weight_type.number_format.group_size(tables.cols)
+        weights = description.group_size(tables.cols)
         activations = tables.number_format.group_size(tables.cols)
         if weights % activations:
             raise VerifyException(

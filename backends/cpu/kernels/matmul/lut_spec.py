@@ -60,8 +60,8 @@ class LutSpec(ProductSpec):
     def layouts(self) -> tuple[LutLayout, ...]:
         """The packed layout of each part; raises LayoutError where there is none."""
         weight = self.weight
-        fields = (weight.bits, weight.group, weight.has_zero, weight.scale, self.order)
-        return tuple(LutLayout(rows, self.cols, *fields) for rows in self.rows)
+        fields = (weight.bits, weight.group, weight.has_zero, weight.scale)
+        return tuple(LutLayout(rows, self.cols, *fields, order=self.order) for rows in self.rows)
 
     @property
     def tables(self) -> TableRows:

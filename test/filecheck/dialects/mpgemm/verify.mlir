@@ -145,7 +145,7 @@ func.func @precompute_format(%x: !lowbit.tensor<2x64, "a8g32">) {
 // -----
 
 func.func @not_a_line(%t: !mpgemm.table<2x64, "a8g64", "i16">, %w: !lowbit.tensor<8x64, "nf4">) {
-  // expected-error @+1 {{format "nf4" cannot be looked up; accepted: integer codes of 1 to 4 bits whose values lie on a line}}
+  // expected-error @+1 {{format "nf4" cannot be looked up; accepted: integer codes of 1 to 4 bits whose values lie on a line, dense and grouped by columns}}
   %y = mpgemm.lut_matmul %t, %w : !mpgemm.table<2x64, "a8g64", "i16">, !lowbit.tensor<8x64, "nf4"> -> tensor<2x8xf32>
   func.return
 }
@@ -163,5 +163,13 @@ func.func @too_wide(%t: !mpgemm.table<2x64, "a8g32", "i16">, %w: !lowbit.tensor<
 func.func @table_groups(%t: !mpgemm.table<2x128, "a8g64", "i16">, %w: !lowbit.tensor<8x128, "q4_0">) {
   // expected-error @+1 {{the tables' group must divide the weight's (32), got 64}}
   %y = mpgemm.lut_dot_matmul %t, %w : !mpgemm.table<2x128, "a8g64", "i16">, !lowbit.tensor<8x128, "q4_0"> -> tensor<2x8xf32>
+  func.return
+}
+
+// -----
+
+func.func @sparse(%t: !mpgemm.table<2x64, "a8g32", "i16">, %w: !lowbit.tensor<8x64, "u4-8:g=32:s=f16:sparse=2of4">) {
+  // expected-error @+1 {{cannot be looked up}}
+  %y = mpgemm.lut_matmul %t, %w : !mpgemm.table<2x64, "a8g32", "i16">, !lowbit.tensor<8x64, "u4-8:g=32:s=f16:sparse=2of4"> -> tensor<2x8xf32>
   func.return
 }
