@@ -36,13 +36,7 @@ Importer = Callable[[Checkpoint, int, str], ModelGraph]
 KV_OF_MODE = {"i8": "f16", "i8-only": "f16", "i8-lut": "f16", "i16": "f16", "f32": "f32"}
 """The type of the key-value cache that goes with a mode of activations."""
 
-DECODE_MODES = {
-    "i8": "i16",
-    "i8-only": "i8",
-    "i8-lut": "i8-lut",
-    "i16": "i16",
-    "f32": "f32",
-}
+DECODE_MODES = {"i8": "i16", "i8-only": "i8", "i8-lut": "i8-lut", "i16": "i16", "f32": "f32"}
 """Mode of activations -> that of `select-dataflow`, where nothing is faster for many tokens.
 
 A second digit costs 1 to 7% of the speed of answers, whose products wait for memory, and about 30%
@@ -59,11 +53,12 @@ class CompileOptions:
     """What a compilation may choose.
 
     activations: a key of KV_OF_MODE. "i8": products of 8-bit digits, as many as precision needs, or
-    bf16 where it is faster; "i8-only": of one digit; "i8-lut": of one digit and lookup tables of
-    8 bits; "i16": of two; "f32": exact. kv: type of the
+    bf16 where it is faster; "i8-only": of one digit; "i8-lut": of
+    one, and lookup tables may be rounded to 8 bits; "i16": of two; "f32": exact. kv: type of the
     cache, None for the mode's own. context: tokens that a text may have. chunk: tokens of a prefill
     step. threads: the most that will run it. isa: level of `backends.cpu.isa`, None for the host's.
-    dump: a folder for the IR of each stage.
+    dataflow: the one that all products take, empty for the cheapest of each. dump: a folder for the
+    IR of each stage.
     """
 
     activations: str = "i8"
@@ -72,6 +67,7 @@ class CompileOptions:
     chunk: int = 512
     threads: int = 2
     isa: str | None = None
+    dataflow: str = ""
     dump: Path | None = None
 
     def pass_options(self) -> Mapping[str, Option]:
@@ -83,6 +79,7 @@ class CompileOptions:
             "chunk": min(self.chunk, self.context),
             "threads": self.threads,
             "isa": level.name,
+            "dataflow": self.dataflow,
         }
 
     def machine(self) -> Machine:
@@ -197,8 +194,7 @@ class ModelCompiler:
         entry = self.checkpoint.tensors[source.tensor]
         if len(entry.shape) == 1:
             return as_f32(entry.format, entry.raw(), entry.shape[0])
-        rows, cols = entry.shape
-        type_ = LowBitTensorType.get((rows, cols), entry.format, source.layout)
+        type_ = LowBitTensorType.get(entry.shape, entry.format, source.layout)
         return pack_weight(type_, entry.raw())
 
 

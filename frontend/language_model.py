@@ -19,8 +19,6 @@ from nybble.frontend.graph import Argument, ModelGraph, Role
 
 HIDDEN = "hidden"
 LAST = "last"
-TILES = "tile64"
-"""The layout whose weights go by the name of their tensor; others add the layout's name."""
 ENDS = """
 func.func @last_row(%hidden: tensor<?x{hidden}xf32>) -> tensor<1x{hidden}xf32> {{
   %last = fused.last_row %hidden : tensor<?x{hidden}xf32> -> tensor<1x{hidden}xf32>
@@ -56,7 +54,7 @@ class WeightSource:
     """Where the bytes of a weight buffer come from.
 
     tensor: a parameter of the checkpoint; constant: a table of the model graph. One is empty.
-    layout: that in which a parameter in a number format is packed; empty for floats.
+    layout: the compute layout of the bytes, empty for plain floats.
     """
 
     tensor: str = ""
@@ -166,14 +164,15 @@ class Planner:
     def _bind(
         self, argument: Argument, layer: int | None, source: str, size: int, layout: str
     ) -> BufferRef:
+        """A tensor that functions read in several layouts has a buffer for each of them."""
         match argument.role:
             case Role.CONSTANT:
                 return self._weight(argument.source, size, WeightSource(constant=argument.source))
             case Role.WEIGHT:
                 tensor = argument.tensor(layer)
                 key = self.storage.get(tensor, tensor)
-                own = f"{key}.{layout}" if layout not in ("", TILES) else key
-                return self._weight(own, size, WeightSource(tensor=tensor, layout=layout))
+                name = f"{key}:{layout}" if layout else key
+                return self._weight(name, size, WeightSource(tensor=tensor, layout=layout))
             case Role.KEYS | Role.VALUES:
                 name = f"{argument.role.value}.{layer}"
                 self.buffers.setdefault(name, Buffer(name, size, Kind.STATE))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from xdsl.dialects import func, memref
-from xdsl.dialects.builtin import DictionaryAttr, MemRefType, ModuleOp, StringAttr
+from xdsl.dialects.builtin import MemRefType, ModuleOp, StringAttr
 from xdsl.ir import Attribute, SSAValue
 from xdsl.traits import SymbolTable
 
@@ -44,16 +44,17 @@ class Assembler:
         return [buffer_bytes(arg.type) for arg in arguments if isinstance(arg.type, MemRefType)]
 
     def argument_layouts(self, name: str) -> list[str]:
-        """The layout of the packed weight in each buffer argument of a function; else empty."""
+        """The compute layout of each buffer argument of a function; empty for what is no weight."""
         function = self.function(name)
-        arguments = function.body.block.args
-        attributes = function.arg_attrs or [DictionaryAttr({})] * len(arguments)
-        layouts: list[str] = []
-        for argument, found in zip(arguments, attributes, strict=True):
-            layout = found.data.get(LAYOUT)
-            if isinstance(argument.type, MemRefType):
-                layouts.append(layout.data if isinstance(layout, StringAttr) else "")
-        return layouts
+        buffers = [isinstance(arg.type, MemRefType) for arg in function.body.block.args]
+        if function.arg_attrs is None:
+            return [""] * sum(buffers)
+        layouts = [attributes.data.get(LAYOUT) for attributes in function.arg_attrs]
+        return [
+            layout.data if isinstance(layout, StringAttr) else ""
+            for layout, buffer in zip(layouts, buffers, strict=True)
+            if buffer
+        ]
 
     def call(self, name: str, arguments: Sequence[BufferRef]) -> list[Step]:
         """The steps of a call of function `name` on these buffers."""

@@ -43,9 +43,10 @@ func.func @f(%x: memref<16xf32>, %y: memref<16xf32>, %0: index, %1: index, %2: i
 }
 ```
 
-Tensors become flat buffers. A result that took over the memory of an argument is found there;
-other results are further arguments. A quantized matrix is three buffers: codes, scales, sums.
-Lookup tables are as many: tables, scales, sums (and what an entry is worth where it is rounded).
+Tensors become flat buffers; an argument that is a weight says in which layout its bytes are. A
+result that took over the memory of an argument is found there; other results are further arguments.
+A quantized matrix is three buffers: codes, scales, sums. Lookup tables are as many: tables, scales,
+sums (and what an entry is worth where it is rounded).
 
 Does not handle: operators outside of kernels; two results in one buffer.
 """
@@ -93,8 +94,8 @@ from nybble.dialects.mpgemm.tables import TableType
 
 CALL_INDICES = 4
 """n, pos, tid and nth close every argument list."""
-LAYOUT = "nybble.layout"
-"""Attribute of an argument: the layout of the packed weight in it."""
+LAYOUT = "layout"
+"""Attribute of an argument that is a weight: the compute layout of its bytes."""
 ACCESS = "access"
 """Attribute of a call: a letter for each buffer, r(ead), w(ritten before it is read), u(pdated)."""
 
@@ -178,6 +179,13 @@ def access_of(slot: Slot, binding: Binding) -> str:
     return "r" if isinstance(slot, Partial) and not slot.written else "w"
 
 
+def argument_attributes(type_: Attribute) -> DictionaryAttr:
+    """What a buffer of a value of this type says about its bytes."""
+    if isinstance(type_, LowBitTensorType) and type_.layout.data != STORAGE:
+        return DictionaryAttr({LAYOUT: type_.layout})
+    return DictionaryAttr({})
+
+
 def static_rows(op: KernelOp) -> int:
     """The number of tokens that is the same in every call; 0 where calls say how many."""
     types = [value.type for value in (*op.inputs, *op.outputs)]
@@ -211,6 +219,7 @@ class FunctionLowering:
         self.buffers: dict[SSAValue, list[SSAValue]] = {}
         self.indices: list[SSAValue] = []
         self.kernels: list[func.FuncOp] = []
+        self.attributes: list[DictionaryAttr] = []
         self.partial: SSAValue | None = None
 
     def run(self) -> tuple[list[func.FuncOp], func.FuncOp]:
@@ -232,26 +241,12 @@ class FunctionLowering:
         self.block.add_op(func.ReturnOp())
         inputs = [argument.type for argument in self.block.args]
         name = self.function.sym_name.data
-        caller = func.FuncOp(
-            name,
-            FunctionType.from_lists(inputs, []),
-            Region(self.block),
-            arg_attrs=self._argument_attributes(),
-        )
+        caller = func.FuncOp(name, FunctionType.from_lists(inputs, []), Region(self.block))
+        if any(one.data for one in self.attributes):
+            attributes = [*self.attributes, *[DictionaryAttr({})] * CALL_INDICES]
+            caller.arg_attrs = ArrayAttr(attributes)
         caller.location = self.function.location
         return self.kernels, caller
-
-    def _argument_attributes(self) -> ArrayAttr[DictionaryAttr] | None:
-        """The layout of each argument that holds a packed weight; None if there is no such one."""
-        layouts = {
-            self.buffers[argument][0]: argument.type.layout
-            for argument in self.function.body.block.args
-            if isinstance(argument.type, LowBitTensorType) and argument.type.layout.data != STORAGE
-        }
-        if not layouts:
-            return None
-        each = [layouts.get(argument) for argument in self.block.args]
-        return ArrayAttr([DictionaryAttr({} if one is None else {LAYOUT: one}) for one in each])
 
     def _add_argument(self, value: SSAValue) -> None:
         """Give a value buffers that are arguments of the function."""
@@ -261,6 +256,7 @@ class FunctionLowering:
         for type_ in self.lowering.buffer_types(value.type):
             made.append(self.block.insert_arg(type_, len(self.block.args)))
             made[-1].name_hint = value.name_hint
+            self.attributes.append(argument_attributes(value.type))
         self.buffers[value] = made
 
     def _fresh_results(self, terminator: func.ReturnOp) -> list[SSAValue]:

@@ -1,5 +1,7 @@
 """How a weight of a number format is held for products by lookup tables."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -13,7 +15,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 def lut_codes(description: Format, cols: int) -> Codes:
-    """What the kernels see of a format in rows of `cols` weights.
+    """What the kernels see of a format in rows of `cols` weights: scales and zeros as floats.
 
     Raises FormatError for one whose codes are no line.
     """
@@ -23,7 +25,9 @@ def lut_codes(description: Format, cols: int) -> Codes:
             f"weights of '{description.spec}' cannot be looked up",
             accepted="integer codes of 1 to 4 bits whose values lie on a line",
         )
-    return kind
+    if kind.tree is None and not kind.integer_zero:
+        return kind
+    return replace(kind, tree=None, integer_zero=False, scale="f32")
 
 
 def lut_layout(description: Format, shape: tuple[int, int], order: Order) -> LutLayout:

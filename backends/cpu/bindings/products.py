@@ -17,7 +17,7 @@ from nybble.backends.cpu.kernels.matmul.lut_spec import LutSpec
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.lut_packing import Order
 from nybble.backends.cpu.lut_weights import lut_codes
-from nybble.backends.cpu.weights import digits_of, weight_kind
+from nybble.backends.cpu.weights import added_of, digits_of, weight_kind
 from nybble.dialects.fused.ops import GluOp
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.lut import LookupProductOp
@@ -160,6 +160,7 @@ def product_spec(site: Site, products: Sequence[ProductOp]) -> MatmulSpec:
     gates = site.all(GluOp)
     return MatmulSpec(
         weight=weight_kind(first.number_format, first.cols),
+        added=added_of(first.number_format, first.cols),
         rows=tuple(weight_type(op).rows for op in products),
         cols=first.cols,
         tokens=site.tokens,

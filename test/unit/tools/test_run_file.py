@@ -67,7 +67,7 @@ def test_attention_in_the_middle_of_a_text(tokens, mode, run_nybble):
         [tokens, 64], [2, 128, 16], [2, 128, 16],
     ]  # fmt: skip
     exact = [one["nmse_of_operators"] for one in report["results"]]
-    assert all(value < 1e-9 for value in exact) == (mode == "f32")
+    assert mode != "f32" or max(exact) < 1e-9
     assert max(exact) < 1e-2
 
 
@@ -97,7 +97,7 @@ func.func @block(%x: tensor<?x256xf32>, %g: tensor<256xf32>, %a: !lowbit.tensor<
 
 @pytest.mark.parametrize(
     ("spec", "tokens", "mode"),
-    [("w1g128", 1, "i8-only"), ("w2g64", 1, "i8-lut"), ("b1_58", 3, "i8-only")],
+    [("w1g128", 1, "i8-only"), ("w2g64", 1, "i8-lut"), ("q2_k", 3, "i8-only")],
 )
 def test_products_by_tables(spec, tokens, mode, run_nybble):
     given = ["--tokens", str(tokens), "--activations", mode, "--isa", "x86-64-v3", "--threads", "2"]

@@ -17,7 +17,7 @@ from nybble.backends.cpu.kernels.matmul.lut_spec import LutSpec
 from nybble.backends.cpu.kernels.tables import BuildTables
 from nybble.backends.cpu.loader import load
 from nybble.backends.cpu.machine import for_level
-from nybble.backends.cpu.packing import LayoutError
+from nybble.backends.cpu.tile_layout import LayoutError, TileLayout
 from nybble.dialects.lowbit.formats import Weight
 from nybble.dialects.numpy_ref.lookup import build_tables, code_sums
 from nybble.dialects.numpy_ref.quantize import quantize_rows
@@ -218,7 +218,7 @@ def test_exact_tables_are_the_integer_product_bit_for_bit(rng, pattern):
             case.weights[0].codes[40:50, ::3] = 0
         (got,) = run(case, code, index)
         want = np.zeros((1, 65), np.float32)
-        layout = packing.TileLayout(65, 256, spec.weight.bits, 256)
+        layout = TileLayout(65, 256, spec.weight.bits, 256)
         packed = packing.pack(case.weights[0], layout).view(np.int8)
         code.call(f"d{index}", case.q, case.s, case.z, packed, want, 1, 0, 0, 1)
         np.testing.assert_array_equal(got, want)
