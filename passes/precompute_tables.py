@@ -43,7 +43,7 @@ from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.ir import Attribute, Block, BlockArgument, Operation, SSAValue
+from xdsl.ir import Attribute, Block, Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
@@ -70,12 +70,10 @@ class PrecomputeTables(ModulePass):
 def hoist(made: LutPrecomputeOp) -> None:
     """Move tables right behind their activation; those of an argument to the front of its block."""
     source, block = made.activation.owner, made.parent
-    if isinstance(made.activation, BlockArgument):
-        point = InsertPoint.at_start(block) if source is block else None
-    else:
-        assert isinstance(source, Operation)
-        point = InsertPoint.after(source) if source.parent is block else None
-    if point is None or point.insert_before is made:
+    if block is None or block not in (source, source.parent):
         return
-    made.detach()
-    Rewriter.insert_op(made, point)
+    behind = isinstance(source, Operation)
+    point = InsertPoint.after(source) if behind else InsertPoint.at_start(block)
+    if point.insert_before is not made:
+        made.detach()
+        Rewriter.insert_op(made, point)

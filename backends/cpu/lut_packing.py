@@ -103,7 +103,7 @@ def unpack(data: Bytes, layout: LutLayout) -> tuple[Bytes, Floats, Floats | None
 def byte_rows() -> npt.NDArray[np.intp]:
     """The row of each byte of a vector in order "lut1"."""
     halves = np.arange(TILE).reshape(2, 2, TILE // 4)
-    return halves.transpose(0, 2, 1).reshape(-1)
+    return halves.transpose(0, 2, 1).reshape(-1).astype(np.intp)
 
 
 def _code_bytes(rows: Bytes, layout: LutLayout) -> Bytes:
@@ -117,7 +117,7 @@ def _code_bytes(rows: Bytes, layout: LutLayout) -> Bytes:
     else:
         halves = indices.reshape(TILE, -1, 2, TABLES // 2, layout.bits)
         ordered = halves.transpose(1, 4, 0, 3, 2)
-    merged = ordered[..., 0] | (ordered[..., 1] << 4)
+    merged = (ordered[..., 0] | (ordered[..., 1] << 4)).astype(np.uint8)
     return np.ascontiguousarray(merged).reshape(layout.groups, layout.code_bytes)
 
 

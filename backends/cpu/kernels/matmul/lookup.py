@@ -148,7 +148,9 @@ class ShuffleLookup(Lookup):
             at, place = self.chunk(codes, tables, loop.iv)
             add = self._add_exact if exact else self._add_rounded
             loop.yield_(*add(at, place, rows, loop.args))
-        each = [loop.results[i * per : (i + 1) * per] for i in range(len(rows))]
+        each: list[Sequence[Value]] = [
+            loop.results[i * per : (i + 1) * per] for i in range(len(rows))
+        ]
         return each if exact else [self._split(one) for one in each]
 
     def _found(

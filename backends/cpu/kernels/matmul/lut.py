@@ -120,8 +120,9 @@ class LutTile:
     def _scale(self, block: Value, subtile: int, kind: int = 0) -> Value:
         """Scales (kind 0) or zeros (kind 1) of a sub-tile as f32 lanes."""
         layout = self.layout
-        span = layout.scale_bytes // SUBTILES
-        at = block + (layout.code_bytes + (kind * SUBTILES + subtile) * span)
+        span = layout.float_bytes // SUBTILES
+        start = layout.zero if kind else layout.code_bytes
+        at = block + (start + subtile * span)
         return floats(self.b, self.lookup.w.vload(at, span), layout.scale)
 
     def _sum(self, group: Value) -> Value:

@@ -1,7 +1,6 @@
 """What a matmul kernel by lookup tables computes, and the buffers it takes."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from nybble.backends.cpu import isa as isa_levels
 from nybble.backends.cpu.isa import Isa
@@ -56,7 +55,7 @@ class LutSpec(ProductSpec):
         assert self.layouts, "a layout for each part"
         assert self.tables
 
-    @cached_property
+    @property
     def layouts(self) -> tuple[LutLayout, ...]:
         """The packed layout of each part; raises LayoutError where there is none."""
         weight = self.weight
