@@ -49,6 +49,7 @@ from nybble.dialects.fused.kernel import KernelOp, YieldOp
 from nybble.dialects.fused.ops import (
     EmbedOp,
     GluOp,
+    HadamardOp,
     LastRowOp,
     NllOp,
     RmsNormOp,
@@ -65,6 +66,7 @@ STANDALONE: dict[type[Operation], str] = {
     QuantizeOp: "quantize",
     AttentionOp: "attention",
     GluOp: "glu",
+    HadamardOp: "hadamard",
     EmbedOp: "embed",
     SampleOp: "sample",
     LastRowOp: "last_row",

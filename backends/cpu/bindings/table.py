@@ -8,6 +8,7 @@ from nybble.backends.cpu.bindings.products import bind_product
 from nybble.backends.cpu.bindings.rowwise import (
     bind_add,
     bind_glu,
+    bind_hadamard,
     bind_norm,
     bind_norm_quantize,
     bind_quantize,
@@ -37,6 +38,7 @@ RULES: dict[str, Callable[[Site], Binding]] = {
     "attention": bind_attention,
     "linalg": bind_linalg,
     "glu": bind_glu,
+    "hadamard": bind_hadamard,
     "add": bind_add,
     "embed": bind_embed,
     "last_row": bind_last_row,

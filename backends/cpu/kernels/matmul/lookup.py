@@ -88,6 +88,8 @@ class PermuteLookup(Lookup):
     def _chunk(self, codes: Value, tables: Value, sums: Sequence[Value]) -> list[Value]:
         b, digits = self.b, self.spec.tables.entries.digits
         bytes_ = vec(LINE, i8)
+        adder = self.spec.adder
+        assert adder is not None, "a level that permutes adds"
         base = b.const([j % TOGETHER * ENTRIES for j in range(LINE)], bytes_)
         halves = [
             [self.table(tables, half * TOGETHER, digit, LINE) for digit in range(digits)]
@@ -104,7 +106,7 @@ class PermuteLookup(Lookup):
                         found = b.intrinsic(self.spec.isa.byte_permute.name, operands, bytes_)
                         i = r * digits + digit
                         operands = (sums[i], found, weight)
-                        sums[i] = b.intrinsic(self.spec.isa.int8_dot, operands, sums[i].type)
+                        sums[i] = b.intrinsic(adder.intrinsic, operands, sums[i].type)
         return sums
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from nybble.backends.cpu import isa as isa_levels
-from nybble.backends.cpu.isa import Isa
+from nybble.backends.cpu.isa import FourWay, Isa
 from nybble.backends.cpu.kernels.buffers import BufferSpec
 from nybble.backends.cpu.kernels.matmul.codes import Codes
 from nybble.backends.cpu.kernels.matmul.spec import MatmulError, ProductSpec
@@ -46,7 +46,7 @@ class LutSpec(ProductSpec):
                 f"tables in groups of {size}, weights in groups of {group}",
                 accepted=f"a divisor of {group} and multiple of {CHUNK}, at most {MOST_COLUMNS}",
             )
-        permutes = self.isa.byte_permute.name and self.isa.int8_dot
+        permutes = self.isa.byte_permute.name and self.adder is not None
         if not (permutes if self.order == "lut4" else self.isa.byte_shuffle.name):
             raise MatmulError(
                 f"instruction-set level '{self.isa.name}' has nothing that looks up "
@@ -54,6 +54,13 @@ class LutSpec(ProductSpec):
             )
         assert self.layouts, "a layout for each part"
         assert self.tables
+
+    @property
+    def adder(self) -> FourWay | None:
+        """What adds the four entries of a lane, each weighted: u8 x s8 on whole registers."""
+        dot = self.isa.int_dot
+        whole = isinstance(dot, FourWay) and dot.bits == self.isa.vector_bits and not dot.signed
+        return dot if isinstance(dot, FourWay) and whole else None
 
     @property
     def layouts(self) -> tuple[LutLayout, ...]:
