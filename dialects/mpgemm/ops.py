@@ -1,6 +1,7 @@
 """Matrix products of low-bit weights with activations, as intent and as dataflow."""
 
 import abc
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +29,14 @@ F32Tensor = TensorType.constr(Float32Type())
 
 
 class ProductOp(IRDLOperation, abc.ABC):
-    """`result[n, r] = sum_k activation[n, k] * weight[r, k] (+ bias[r])`."""
+    """`result[n, r] = sum_k activation[n, k] * weight[r, k] (+ bias[r])`.
 
+    DATAFLOW: the name of the way to compute it, empty for the intent. WEIGHT_LAYOUT: the order of
+    bytes in which that reads the weight.
+    """
+
+    DATAFLOW: ClassVar[str] = ""
+    WEIGHT_LAYOUT: ClassVar[str] = "tile64"
     weight = operand_def(LowBitTensorType)
     bias = opt_operand_def(F32Tensor)
     result = result_def(F32Tensor)
@@ -101,6 +108,7 @@ class DequantMatmulOp(FloatProductOp):
     """
 
     name = "mpgemm.dequant_matmul"
+    DATAFLOW: ClassVar[str] = "dequantize"
     precision = opt_prop_def(StringAttr)
     assembly_format = (
         "$activation `,` $weight (`bias` $bias^ `:` type($bias))? (`precision` $precision^)? "
@@ -132,6 +140,7 @@ class IntMatmulOp(ProductOp):
     """The product by integer dot products within groups, rescaled and summed over groups."""
 
     name = "mpgemm.int_matmul"
+    DATAFLOW: ClassVar[str] = "int_dot"
     activation = operand_def(LowBitTensorType)
 
     def activation_shape(self) -> tuple[int, int]:

@@ -37,6 +37,7 @@ from xdsl.dialects.builtin import (
     bf16,
     f16,
     f32,
+    i16,
 )
 from xdsl.dialects.utils import FastMathFlag
 from xdsl.ir import Attribute, Block, Operation, Region
@@ -260,8 +261,18 @@ class KernelBuilder(Emitter):
         source = element_type(value.type)
         if source == element:
             return value
+        if element == bf16:
+            return self._to_bf16(self.to_float(value))
         widen = _WIDTHS[str(source)] < _WIDTHS[str(element)]
         return self._cast(arith.ExtFOp if widen else arith.TruncFOp, value, element)
+
+    def _to_bf16(self, value: Value) -> Value:
+        """f32 to bf16 by integers: without an instruction for it LLVM would call a library."""
+        bits = self.bitcast(value, with_element(value.type, i32))
+        rounded = (bits + 0x7FFF + (bits.shr(16) & 1)).shr(16)
+        is_nan = (bits & 0x7FFFFFFF) > 0x7F800000
+        halves = self.select(is_nan, bits.shr(16) | 0x40, rounded)
+        return self.bitcast(self.trunc(halves, i16), with_element(value.type, bf16))
 
     def _cast(self, op: type[Operation], value: Value, element: Attribute) -> Value:
         return self.emit(op, (value,), with_element(value.type, element))

@@ -36,6 +36,11 @@ class IntDot(ABC):
         return 8 // self.width
 
     @property
+    def operations(self) -> float:
+        """Instructions on vectors of 512 bits that a `step` takes: see `cost`."""
+        return 4 * self.planes * 5  # a shift, a mask, a product of two micro-operations, a sum
+
+    @property
     @abstractmethod
     def accumulators(self) -> int:
         """How many vectors `start` makes."""
@@ -67,6 +72,11 @@ class VnniDot(IntDot):
     """
 
     intrinsic: str
+
+    @property
+    def operations(self) -> float:
+        """See IntDot."""
+        return self.planes * (self.digits + (self.planes > 1))
 
     @property
     def accumulators(self) -> int:

@@ -25,15 +25,17 @@ F16S, FLOATS, WORDS = vec(16, f16), vec(16, f32), vec(16, i32)
 
 @pytest.fixture
 def check(rng):
-    """Run `body(b, x, y)` on 64 random f32 (x) and give x, and what it stored in y (64 f32)."""
+    """Run `body(b, x, y)` on 64 random f32 (x, `inputs` first); x, and what y (64 f32) holds."""
 
-    def run(body, n=3, pos=5, tid=0, nth=1):
+    def run(body, inputs=None, n=3, pos=5, tid=0, nth=1):
         b = KernelBuilder("k", [BufferSpec("x", 64, f32), BufferSpec("y", 64, f32)])
         body(b, *b.buffers)
         function = b.finish()
         module = ModuleOp([function])
         module.verify()
         x, y = rng.standard_normal(64).astype(np.float32), np.zeros(64, np.float32)
+        if inputs is not None:
+            x[: len(inputs)] = inputs
         jit(module).call("k", x, y, n, pos, tid, nth)
         return x, y
 
@@ -85,6 +87,27 @@ def test_float_types(check):
     np.testing.assert_allclose(y[16:32], x[:16], rtol=2**-8)
     assert not (y[16:32].view(np.uint32) & 0xFFFF).any()
     np.testing.assert_array_equal(y[32:48], x[:16])
+
+
+def test_rounding_to_bf16(check):
+    """To nearest, ties to even; infinities stay, a NaN does, whichever bits it has."""
+    cases = {
+        0x3F808000: 0x3F80,
+        0x3F818000: 0x3F82,
+        0x3F808001: 0x3F81,
+        0x7F7FFFFF: 0x7F80,
+        0xFF800000: 0xFF80,
+        0x7F800001: 0x7FC0,
+        0x00008001: 0x0001,
+        0x80000000: 0x8000,
+    }
+    inputs = np.array([*cases] * 2, np.uint32).view(np.float32)
+
+    def body(b, x, y):
+        y.vstore(b.to_float(b.to_float(x.vload(0, 16), bf16)), 0)
+
+    _, y = check(body, inputs)
+    np.testing.assert_array_equal(y[:16].view(np.uint32) >> 16, [*cases.values()] * 2)
 
 
 def test_loops_and_branches(check):

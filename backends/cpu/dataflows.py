@@ -1,0 +1,117 @@
+"""The dataflows of the CPU: one row each, and the questions that passes and tools ask of them.
+
+A dataflow is an operation of the dialect `mpgemm`, named there, and a module beside its lowering
+with two functions of a `Work`: `refusal` and `cycles`. What it decides is data here; what turns a
+product into its operations is a row of `passes.dataflow_rewrites`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nybble.backends.cpu import isa as levels
+from nybble.backends.cpu.isa import Isa
+from nybble.backends.cpu.kernels.matmul import flow_dequantize, flow_int_dot
+from nybble.backends.cpu.kernels.matmul.work import Work
+from nybble.dialects.lowbit.formats import Format
+from nybble.dialects.mpgemm.ops import DequantMatmulOp, IntMatmulOp, ProductOp
+from nybble.passes.targets import Product, Verdict
+
+
+@dataclass(frozen=True)
+class Dataflow:
+    """A way to multiply.
+
+    op: its operation, which says the layout that it reads weights in. modes: those of activations
+    that it keeps exact enough. refusal: why it cannot compute a work, or None. cycles: an estimate
+    for one thread of a work that it can compute.
+    """
+
+    op: type[ProductOp]
+    modes: tuple[str, ...]
+    refusal: Callable[[Work], str | None]
+    cycles: Callable[[Work], float]
+
+    @property
+    def name(self) -> str:
+        """The name, as schedules and options spell it."""
+        return self.op.DATAFLOW
+
+    @property
+    def layout(self) -> str:
+        """The layout that it reads weights in."""
+        return self.op.WEIGHT_LAYOUT
+
+    def verdict(self, work: Work) -> Verdict:
+        """What it says of a work."""
+        if work.activations not in self.modes:
+            serves = ", ".join(self.modes)
+            return Verdict(self.name, refusal=f"activations {work.activations}, it keeps {serves}")
+        reason = self.refusal(work)
+        if reason is not None:
+            return Verdict(self.name, refusal=reason)
+        return Verdict(self.name, cycles=self.cycles(work))
+
+
+ROWS = (
+    Dataflow(IntMatmulOp, ("i8", "i16"), flow_int_dot.refusal, flow_int_dot.cycles),
+    Dataflow(
+        DequantMatmulOp,
+        ("i8", "i16", "bf16", "f32"),
+        flow_dequantize.refusal,
+        flow_dequantize.cycles,
+    ),
+)
+DATAFLOWS = {row.name: row for row in ROWS}
+
+
+def verdicts(work: Work) -> tuple[Verdict, ...]:
+    """What each dataflow says of a work, in the order of the table."""
+    return tuple(row.verdict(work) for row in ROWS)
+
+
+def legal(work: Work) -> list[tuple[Dataflow, float]]:
+    """The dataflows that compute a work, with their estimated cycles."""
+    return [(DATAFLOWS[v.dataflow], v.cycles) for v in verdicts(work) if v.refusal is None]
+
+
+def refusals(work: Work) -> dict[str, str]:
+    """Dataflow -> why it cannot compute a work, for those that cannot."""
+    return {v.dataflow: v.refusal for v in verdicts(work) if v.refusal is not None}
+
+
+def covering(description: Format, isa: Isa, shape: tuple[int, int]) -> list[str]:
+    """The dataflows that multiply weights of a format and shape in some mode and token count."""
+    rows, cols = shape
+    return [
+        row.name
+        for row in ROWS
+        if any(
+            row.refusal(Work(description, rows, cols, tokens, mode, isa)) is None
+            for mode in row.modes
+            for tokens in (1, 2)
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class CpuTarget:
+    """The CPU, as passes ask for it; see `passes.targets.Target`."""
+
+    name: str = "cpu"
+
+    def verdicts(self, product: Product) -> tuple[Verdict, ...]:
+        """See `Target`."""
+        isa = levels.get(product.isa) if product.isa else levels.BASELINE
+        return verdicts(
+            Work(
+                product.description,
+                product.rows,
+                product.cols,
+                product.tokens,
+                product.activations,
+                isa,
+            )
+        )
+
+
+CPU = CpuTarget()

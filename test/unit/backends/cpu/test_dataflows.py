@@ -1,0 +1,68 @@
+"""The table of dataflows: predicates, costs, and what a target answers."""
+
+import pytest
+
+from nybble.backends.cpu import isa as levels
+from nybble.backends.cpu.dataflows import DATAFLOWS, ROWS, covering, legal, refusals
+from nybble.backends.cpu.kernels.matmul.work import Work
+from nybble.dialects.errors import UnknownNameError
+from nybble.dialects.lowbit import formats
+from nybble.dialects.mpgemm.ops import ProductOp
+from nybble.passes.targets import Product, cheapest, load_target
+
+
+def work(spec="q4_0", tokens=1, mode="i8", isa=levels.AVX512_VNNI, rows=4096, cols=4096):
+    return Work(formats.get(spec), rows, cols, tokens, mode, isa)
+
+
+def test_every_row_has_an_operation_of_its_own():
+    assert len(DATAFLOWS) == len({row.op for row in ROWS}) == len(ROWS)
+    assert all(issubclass(row.op, ProductOp) and row.modes and row.layout for row in ROWS)
+
+
+def cost(flow, **asked):
+    return {row.name: cycles for row, cycles in legal(work(**asked))}[flow]
+
+
+def test_integer_products_are_cheaper_where_there_are_instructions_for_them():
+    for tokens in (1, 128):
+        assert cost("int_dot", tokens=tokens) < cost("dequantize", tokens=tokens)
+    assert cost("int_dot") < cost("int_dot", isa=levels.X86_64_V3)
+
+
+def test_costs_grow_with_the_work():
+    for flow in ("int_dot", "dequantize"):
+        assert cost(flow) < cost(flow, rows=8192) < cost(flow, rows=8192, tokens=64)
+
+
+def test_tiles_pay_for_many_tokens():
+    few, many = (cost("dequantize", tokens=n, mode="bf16", isa=levels.AMX) / n for n in (1, 128))
+    assert many < few / 10
+
+
+@pytest.mark.parametrize(
+    ("asked", "flow", "reason"),
+    [
+        ({"spec": "f16"}, "int_dot", "weights of 'f16' are no integer codes"),
+        ({"mode": "f32"}, "int_dot", "activations f32, it keeps i8, i16"),
+        ({"spec": "w4g512"}, "int_dot", "groups of 512 columns"),
+        ({"cols": 100}, "dequantize", "no whole groups of 32"),
+    ],
+)
+def test_a_refusal_names_the_value(asked, flow, reason):
+    assert reason in refusals(work(**asked))[flow]
+
+
+def test_formats_are_covered_by_some_mode():
+    assert covering(formats.get("q4_0"), levels.AMX, (64, 64)) == ["int_dot", "dequantize"]
+    assert covering(formats.get("f16"), levels.AMX, (64, 64)) == ["dequantize"]
+
+
+def test_target_answers_for_a_level():
+    target = load_target("cpu")
+    asked = Product(formats.get("q4_0"), 64, 64, 1, "i8", "avx512-vnni")
+    assert [one.dataflow for one in cheapest(target.verdicts(asked))] == ["int_dot", "dequantize"]
+    with pytest.raises(UnknownNameError, match="unknown instruction-set level 'mmx'"):
+        target.verdicts(Product(formats.get("q4_0"), 64, 64, 1, "i8", "mmx"))
+    with pytest.raises(UnknownNameError, match="unknown target 'tpu'"):
+        load_target("tpu")
