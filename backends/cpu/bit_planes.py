@@ -2,13 +2,14 @@
 
 For every tile of 64 rows and every scale group, in one sequential stream: for every 32 columns of
 the group and every bit plane of the codes, one 32-bit word for each of the 64 rows, whose bit k is
-the plane's bit of column k; then the 64 scales, then (if the format has them) 64 zeros. So a lane is
-a row, and a vector of any width that divides 64 words takes whole rows.
+the plane's bit of column k; then the 64 scales, then (if the format has them) 64 zeros. So a lane
+is a row, and a vector of any width that divides 64 words takes whole rows.
 
 Rows are padded to a multiple of 64, and the columns of a group to a multiple of 32, with zeros.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -133,7 +134,7 @@ def unpack_planes(data: Bytes, layout: PlaneLayout) -> tuple[Bytes, Floats, Floa
     ends = [layout.code_bytes + i * layout.scale_bytes for i in range(3)]
     scale, zero = (
         _lanes(blocks[:, :, first:last], layout) if last <= layout.block_bytes else None
-        for first, last in zip(ends, ends[1:], strict=False)
+        for first, last in pairwise(ends)
     )
     assert scale is not None
     return codes.reshape(layout.rows, layout.cols), scale, zero

@@ -57,9 +57,7 @@ _X86_SOURCES = {
 _YMM_LOOKUP, _ZMM_LOOKUP = "llvm.x86.avx2.pshuf.b", "llvm.x86.avx512.pshuf.b.512"
 X86_64_V3 = Isa("x86-64-v3", 256, 16, "", False, _V3_FLAGS, _X86_SOURCES, _YMM_LOOKUP)
 X86_64_V4 = Isa("x86-64-v4", 512, 32, "", False, _V4_FLAGS, _X86_SOURCES, _ZMM_LOOKUP)
-AVX512_VNNI = Isa(
-    "avx512-vnni", 512, 32, _VPDPBUSD, False, _VNNI_FLAGS, _X86_SOURCES, _ZMM_LOOKUP
-)
+AVX512_VNNI = Isa("avx512-vnni", 512, 32, _VPDPBUSD, False, _VNNI_FLAGS, _X86_SOURCES, _ZMM_LOOKUP)
 AMX = Isa("amx", 512, 32, _VPDPBUSD, True, _AMX_FLAGS, _X86_SOURCES, _ZMM_LOOKUP, True)
 NEON = Isa(
     "aarch64-neon",

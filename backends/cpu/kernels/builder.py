@@ -37,7 +37,6 @@ from xdsl.dialects.builtin import (
     bf16,
     f16,
     f32,
-    i16,
 )
 from xdsl.dialects.utils import FastMathFlag
 from xdsl.ir import Attribute, Block, Operation, Region
