@@ -20,7 +20,7 @@ class Isa:
     vector_bits: width of the widest vector register. registers: number of them.
     int8_dot: LLVM intrinsic of u8 x s8 four-way dot products into i32 on whole registers, or "".
     tiles: whether there are AMX tiles with int8 and bf16 products.
-    byte_lookup: LLVM intrinsic that looks up every byte of a whole register in a table of 16 bytes
+    byte_shuffle: LLVM intrinsic that looks up every byte of a whole register in a table of 16 bytes
     per 128 bits, or "". counts_words: whether an instruction counts the bits of every 32-bit lane.
     needs: CPU flags of /proc/cpuinfo. sources: field -> where the fact is from, or "assumed".
     """
@@ -32,7 +32,7 @@ class Isa:
     tiles: bool
     needs: frozenset[str]
     sources: Mapping[str, str] = field(hash=False, compare=False)
-    byte_lookup: str = ""
+    byte_shuffle: str = ""
     counts_words: bool = False
 
 
@@ -49,7 +49,7 @@ _X86_SOURCES = {
     "registers": _SDM,
     "int8_dot": _SDM + ": VPDPBUSD; name in llvm/include/llvm/IR/IntrinsicsX86.td",
     "tiles": _SDM + ": TDPBF16PS, TDPBUSD",
-    "byte_lookup": _SDM + ": VPSHUFB; names in llvm/include/llvm/IR/IntrinsicsX86.td",
+    "byte_shuffle": _SDM + ": VPSHUFB; names in llvm/include/llvm/IR/IntrinsicsX86.td",
     "counts_words": _SDM + ": VPOPCNTD",
     "needs": _PSABI + ", and arch/x86/include/asm/cpufeatures.h for the names",
 }
@@ -58,7 +58,7 @@ _YMM_LOOKUP, _ZMM_LOOKUP = "llvm.x86.avx2.pshuf.b", "llvm.x86.avx512.pshuf.b.512
 X86_64_V3 = Isa("x86-64-v3", 256, 16, "", False, _V3_FLAGS, _X86_SOURCES, _YMM_LOOKUP)
 X86_64_V4 = Isa("x86-64-v4", 512, 32, "", False, _V4_FLAGS, _X86_SOURCES, _ZMM_LOOKUP)
 AVX512_VNNI = Isa("avx512-vnni", 512, 32, _VPDPBUSD, False, _VNNI_FLAGS, _X86_SOURCES, _ZMM_LOOKUP)
-AMX = Isa("amx", 512, 32, _VPDPBUSD, True, _AMX_FLAGS, _X86_SOURCES, _ZMM_LOOKUP, True)
+AMX = Isa("amx", 512, 32, _VPDPBUSD, True, _AMX_FLAGS, _X86_SOURCES, _ZMM_LOOKUP, counts_words=True)
 NEON = Isa(
     "aarch64-neon",
     128,
@@ -71,7 +71,7 @@ NEON = Isa(
         "registers": "Arm ARM (DDI 0487), A1.4",
         "int8_dot": "assumed: SDOT is signed x signed and optional, not used yet",
         "tiles": "assumed",
-        "byte_lookup": "assumed: TBL is not used yet",
+        "byte_shuffle": "assumed: TBL is not used yet",
         "counts_words": "Arm ARM (DDI 0487), C7.2: CNT counts bytes",
         "needs": "arch/arm64/include/uapi/asm/hwcap.h",
     },

@@ -132,4 +132,4 @@ def bit_count(isa: Isa) -> BitCount:
     lanes = isa.vector_bits // 32
     if isa.counts_words:
         return WordCount(lanes)
-    return NibbleCount(lanes, isa.byte_lookup) if isa.byte_lookup else ByteCount(lanes)
+    return NibbleCount(lanes, isa.byte_shuffle) if isa.byte_shuffle else ByteCount(lanes)

@@ -103,7 +103,7 @@ class ProductSpec(ABC):
         """The packed layout of each part; raises LayoutError where there is none."""
 
     @abstractmethod
-    def activation_buffers(self) -> list[BufferSpec]:
+    def _activation_buffers(self) -> list[BufferSpec]:
         """The buffers of the activation, which come first."""
 
     @property
@@ -126,7 +126,7 @@ class ProductSpec(ABC):
 
         The activation's, then w0, w1, .., then b0, .. with a bias, then y0, .., then scratch.
         """
-        buffers = self.activation_buffers()
+        buffers = self._activation_buffers()
         buffers += [BufferSpec(f"w{i}", part.size, i8) for i, part in enumerate(self.layouts)]
         if self.bias:
             buffers += [BufferSpec(f"b{i}", rows, f32) for i, rows in enumerate(self.rows)]
@@ -210,7 +210,7 @@ class MatmulSpec(ProductSpec):
         """Elements of q that hold one digit."""
         return self.padded * self.cols
 
-    def activation_buffers(self) -> list[BufferSpec]:
+    def _activation_buffers(self) -> list[BufferSpec]:
         """q, s, z; or x."""
         if self.activations != "a8":
             return [BufferSpec("x", self.plane, f32)]
