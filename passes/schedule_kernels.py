@@ -29,7 +29,9 @@ func.func @f(%x: tensor<1x64xf32>, %g: tensor<64xf32>) -> tensor<1x64xf32> {
 }
 ```
 
-Does not handle: a choice by cost; tile sizes are the lowering's own for each instruction set.
+The dataflow of a product is that of its operation; `select-dataflow` wrote the reason there.
+
+Does not handle: a choice; tile sizes are the lowering's own for each instruction set.
 """
 
 from dataclasses import dataclass
@@ -42,17 +44,13 @@ from xdsl.passes import ModulePass
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.lowbit.types import LowBitTensorType
-from nybble.dialects.mpgemm.ops import DequantMatmulOp, IntMatmulOp
+from nybble.dialects.mpgemm.ops import ProductOp
 from nybble.dialects.schedule.attrs import KernelSchedule
-
-BECAUSE_INTEGERS = "integer codes and activations: dot products without decoding"
-BECAUSE_ROUNDED = "enough tokens for tiles of bf16: decoding is paid once for all of them"
-BECAUSE_DECODED = "f32 activations, or a format without integer codes"
 
 
 @dataclass(frozen=True)
 class ScheduleKernels(ModulePass):
-    """Fixed heuristics; see the module's text.
+    """Record the decisions; see the module's text.
 
     target: the backend. chunk: the most tokens that one call with a dynamic count may bring.
     """
@@ -89,10 +87,9 @@ def rows_of(value: SSAValue) -> int:
 
 
 def choose_dataflow(kernel: KernelOp) -> tuple[str, str]:
-    """The dataflow of a kernel's products and the reason for it."""
-    for op in kernel.body.block.ops:
-        if isinstance(op, IntMatmulOp):
-            return "int_dot", BECAUSE_INTEGERS
-        if isinstance(op, DequantMatmulOp):
-            return "dequantize", BECAUSE_ROUNDED if op.rounds else BECAUSE_DECODED
-    return "vector", "no matrix product"
+    """The dataflow of a kernel's products, and why it was selected where that is written down."""
+    products = [op for op in kernel.body.block.ops if isinstance(op, ProductOp) and op.DATAFLOW]
+    if not products:
+        return "vector", "no matrix product"
+    reasons = [op.because.data for op in products if op.because is not None]
+    return products[0].DATAFLOW, " | ".join(dict.fromkeys(reasons))

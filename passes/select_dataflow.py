@@ -9,7 +9,7 @@ func.func @f(%x: tensor<?x64xf32>, %w: !lowbit.tensor<8x64, "q4_0">) -> tensor<?
 }
 ```
 
-After:
+After with `select-dataflow{isa=avx512-vnni reasons=false}`:
 
 ```mlir
 func.func @f(%x: tensor<?x64xf32>, %w: !lowbit.tensor<8x64, "q4_0">) -> tensor<?x8xf32> {
@@ -20,97 +20,152 @@ func.func @f(%x: tensor<?x64xf32>, %w: !lowbit.tensor<8x64, "q4_0">) -> tensor<?
 }
 ```
 
-Products that read the same activation in groups of the same size share one quantization.
+The target says which of its dataflows compute a product with activations as exact as the mode asks,
+and at what cost; the cheapest is taken, and why is written on the product. Products of one weight
+take dataflows that read it in one layout, the cheapest for all of them, so that it is packed once.
 
-Does not handle: a choice by cost. The activation mode decides, and formats without integer codes
-(float and grid formats) are always decoded.
+Does not handle: what products share (a quantization is made once and counted with each of them).
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp, StringAttr
-from xdsl.ir import Block, SSAValue
+from xdsl.dialects.builtin import DYNAMIC_INDEX, ModuleOp, StringAttr
+from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
-from xdsl.rewriter import InsertPoint, Rewriter
 
-from nybble.dialects.errors import NybbleError
-from nybble.dialects.lowbit.ops import QuantizeOp
+from nybble.dialects.errors import NybbleError, UnknownNameError
+from nybble.dialects.fused.ops import EmbedOp
+from nybble.dialects.locations import location_of
 from nybble.dialects.lowbit.types import LowBitTensorType
-from nybble.dialects.mpgemm.ops import DequantMatmulOp, IntMatmulOp, MatmulOp
-
-DIGIT_MODES = {"i8": "a8", "i16": "a16"}
-"""Activation mode -> the format of its integers, to which `g` and a group size are added."""
-ACTIVATION_MODES = (*DIGIT_MODES, "bf16", "f32")
-
-Shared = dict[tuple[Block | None, SSAValue, str], SSAValue]
-"""(block, activation, format) -> its quantization."""
+from nybble.dialects.mpgemm.ops import MatmulOp
+from nybble.passes.dataflow_rewrites import REWRITES, Shared
+from nybble.passes.targets import Product, Target, Verdict, cheapest, load_target, nearest
 
 
 @dataclass(frozen=True)
 class SelectDataflow(ModulePass):
     """Turn intent into a dataflow; see the module's text.
 
-    activations: "i8" and "i16" quantize activations to integers of so many bits with one scale per
-    group of the weight, "bf16" lets a kernel round activations and decoded weights to bf16, "f32"
-    keeps them. prefill: the same for products of more than one token; empty for no difference.
+    target, isa: for which machine; without a level, the target's lowest. activations: how exact
+    they must stay: "i8" and "i16" allow integers of so many bits with one scale per group of the
+    weight, "bf16" allows activations and decoded weights to be rounded to bf16, "f32" nothing.
+    prefill: the same for products of more than one token; empty for no difference. dataflow: the
+    one to take, empty for the cheapest. chunk: tokens where their number is dynamic. reasons:
+    whether to write down why.
     """
 
     name = "select-dataflow"
+    target: str = "cpu"
+    isa: str = ""
     activations: str = "i8"
     prefill: str = ""
+    dataflow: str = ""
+    chunk: int = 512
+    reasons: bool = True
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        one, many = self.activations, self.prefill or self.activations
-        check_mode(one)
-        check_mode(many)
-        shared: Shared = {}
-        for matmul in [found for found in op.walk() if isinstance(found, MatmulOp)]:
-            rewrite(matmul, one if matmul.activation_shape()[0] == 1 else many, shared)
+        target = load_target(self.target)
+        for mode in (self.activations, self.prefill or self.activations):
+            check_mode(mode, target)
+        shared = Shared()
+        asked = [self.ask(one, target) for one in op.walk() if isinstance(one, MatmulOp)]
+        for one, verdict in choose(asked).items():
+            product = REWRITES[verdict.dataflow](one.matmul, one.product.activations, shared)
+            if self.reasons:
+                product.because = StringAttr(one.because(self.dataflow))
+
+    def ask(self, matmul: MatmulOp, target: Target) -> "Question":
+        """What the target says of a product; NybbleError where nothing that is allowed can."""
+        product = self.product(matmul)
+        question = Question(matmul, product, target.verdicts(product), self.dataflow)
+        if not question.candidates:
+            raise question.error(target)
+        return question
+
+    def product(self, matmul: MatmulOp) -> Product:
+        """A product in the terms of a target."""
+        weight = matmul.weight.type
+        assert isinstance(weight, LowBitTensorType)
+        tokens, _ = matmul.activation_shape()
+        mode = self.activations if tokens == 1 else self.prefill or self.activations
+        count = self.chunk if tokens == DYNAMIC_INDEX else tokens
+        return Product(weight.number_format, weight.rows, weight.cols, count, mode, self.isa)
 
 
-def check_mode(mode: str) -> None:
-    """Raise unless `mode` is one of ACTIVATION_MODES."""
-    if mode not in ACTIVATION_MODES:
-        raise NybbleError(f"unknown activation mode '{mode}'", accepted=", ".join(ACTIVATION_MODES))
+def check_mode(mode: str, target: Target) -> None:
+    """Raise unless some dataflow of the target serves `mode`."""
+    if mode not in target.modes:
+        raise NybbleError(f"unknown activation mode '{mode}'", accepted=", ".join(target.modes))
 
 
-def rewrite(matmul: MatmulOp, mode: str, shared: Shared) -> None:
-    """Replace one product by the dataflow that a mode asks for."""
-    if mode in DIGIT_MODES and takes_integers(matmul):
-        to_int_matmul(matmul, DIGIT_MODES[mode], shared)
-    else:
-        to_dequant_matmul(matmul, "bf16" if mode == "bf16" else None)
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A product and what the dataflows say of it. wanted: the one to take, empty for any."""
+
+    matmul: MatmulOp
+    product: Product
+    verdicts: Sequence[Verdict]
+    wanted: str
+
+    @property
+    def candidates(self) -> list[Verdict]:
+        """Those that can and may compute the product, the cheapest first."""
+        return [v for v in cheapest(self.verdicts) if self.wanted in ("", v.dataflow)]
+
+    def in_layout(self, layout: str) -> Verdict | None:
+        """The cheapest that reads the weight in a layout."""
+        return next((one for one in self.candidates if one.layout == layout), None)
+
+    def because(self, wanted: str) -> str:
+        """Why the dataflow was taken: estimates, and refusals of the others."""
+        able = cheapest(self.verdicts)
+        said = [f"asked for {wanted}"] if wanted else []
+        said.append("estimated cycles: " + ", ".join(f"{v.dataflow} {v.cycles:,.0f}" for v in able))
+        said += [f"no {v.dataflow}: {v.refusal}" for v in self.verdicts if v.refusal is not None]
+        return "; ".join(said)
+
+    def error(self, target: Target) -> NybbleError:
+        """That nothing computes the product, why, and what is nearest."""
+        names = [v.dataflow for v in self.verdicts]
+        place = location_of(self.matmul)
+        if self.wanted and self.wanted not in names:
+            return UnknownNameError(
+                f"unknown dataflow '{self.wanted}'", location=place, accepted=", ".join(names)
+            )
+        reasons = [f"{v.dataflow}: {v.refusal}" for v in self.verdicts if v.refusal is not None]
+        if self.wanted:
+            reasons = [one for one in reasons if one.startswith(f"{self.wanted}:")]
+        near = nearest(target, self.product, self.wanted)
+        return NybbleError(
+            f"no dataflow of '{target.name}' multiplies {self.product}: " + "; ".join(reasons),
+            location=place,
+            accepted=str(near) if near is not None else None,
+        )
 
 
-def takes_integers(matmul: MatmulOp) -> bool:
-    """Whether the weight's values are integer codes less a zero point, group by group."""
-    weight = matmul.weight.type
-    assert isinstance(weight, LowBitTensorType)
-    element = weight.number_format.element
-    return element.has_codes and element.table is None
+def choose(questions: Iterable[Question]) -> dict[Question, Verdict]:
+    """A dataflow for each product; products of one weight agree on its layout if they can."""
+    by_weight: dict[SSAValue, list[Question]] = {}
+    for question in questions:
+        by_weight.setdefault(question.matmul.weight, []).append(question)
+    chosen: dict[Question, Verdict] = {}
+    for weight, asked in by_weight.items():
+        chosen |= choose_for(weight, asked)
+    return chosen
 
 
-def to_int_matmul(matmul: MatmulOp, integers: str, shared: Shared) -> None:
-    """rewrite: `matmul(x, w) -> int_matmul(quantize(x), w)`, one quantize per (x, group)."""
-    weight, activation = matmul.weight.type, matmul.activation
-    assert isinstance(weight, LowBitTensorType)
-    spec = f"{integers}g{weight.number_format.group}"
-    key = (matmul.parent, activation, spec)
-    if key not in shared:
-        tokens, columns = matmul.activation_shape()
-        quantized = LowBitTensorType.get((tokens, columns), spec)
-        quantize = QuantizeOp.build(operands=[activation], result_types=[quantized])
-        Rewriter.insert_op(quantize, InsertPoint.before(matmul))
-        shared[key] = quantize.result
-    Rewriter.replace_op(
-        matmul, IntMatmulOp(shared[key], matmul.weight, matmul.bias, matmul.result.type)
-    )
-
-
-def to_dequant_matmul(matmul: MatmulOp, precision: str | None) -> None:
-    """rewrite: `matmul(x, w) -> dequant_matmul(x, w) precision p`"""
-    operands = (matmul.activation, matmul.weight, matmul.bias, matmul.result.type)
-    decoded = DequantMatmulOp(*operands)
-    decoded.precision = None if precision is None else StringAttr(precision)
-    Rewriter.replace_op(matmul, decoded)
+def choose_for(weight: SSAValue, questions: Sequence[Question]) -> dict[Question, Verdict]:
+    """A dataflow for each product of one weight."""
+    best: dict[Question, Verdict] = {one: one.candidates[0] for one in questions}
+    tables = {u.operation.TABLE_LAYOUT for u in weight.uses if isinstance(u.operation, EmbedOp)}
+    if len({*tables, *(verdict.layout for verdict in best.values())}) == 1:
+        return best
+    alike: list[dict[Question, Verdict]] = []
+    for layout in tables or {v.layout for one in questions for v in one.candidates}:
+        fitting = {one: one.in_layout(layout) for one in questions}
+        found = {one: verdict for one, verdict in fitting.items() if verdict is not None}
+        if len(found) == len(questions):
+            alike.append(found)
+    return min(alike, key=lambda found: sum(v.cycles for v in found.values()), default=best)

@@ -4,10 +4,12 @@ A pass knows a target by name alone; the table gives the object that answers, wh
 backend and is imported when a pass first asks for it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeGuard, runtime_checkable
 
 from nybble.dialects.loading import Registry
+from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats import Format
 
 TARGETS: dict[str, str] = {"cpu": "nybble.backends.cpu.dataflows:CPU"}
@@ -36,9 +38,13 @@ class Product:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a dataflow says of a product: `cycles` on one thread, or its `refusal`."""
+    """What a dataflow says of a product: `cycles` on one thread, or its `refusal`.
+
+    layout: the order of bytes in which it reads weights.
+    """
 
     dataflow: str
+    layout: str
     cycles: float = 0.0
     refusal: str | None = None
 
@@ -50,6 +56,11 @@ class Target(Protocol):
     @property
     def name(self) -> str:
         """The name in TARGETS."""
+        ...
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The activation modes that some dataflow serves."""
         ...
 
     def verdicts(self, product: Product) -> tuple[Verdict, ...]:
@@ -69,6 +80,38 @@ def load_target(name: str) -> Target:
     return REGISTRY.load(name)
 
 
-def cheapest(verdicts: tuple[Verdict, ...]) -> list[Verdict]:
+def cheapest(verdicts: Sequence[Verdict]) -> list[Verdict]:
     """Those that can, the cheapest first."""
     return sorted((one for one in verdicts if one.refusal is None), key=lambda one: one.cycles)
+
+
+def nearest(target: Target, product: Product, dataflow: str = "") -> Product | None:
+    """The nearest product that some dataflow, or the named one, computes; None without one."""
+    for near in near_products(target, product):
+        able = [one.dataflow for one in cheapest(target.verdicts(near))]
+        if dataflow in able or (able and not dataflow):
+            return near
+    return None
+
+
+def near_products(target: Target, product: Product) -> Iterator[Product]:
+    """The same format on columns that it divides, then other activations, then other formats.
+
+    Those are ordered by bits per weight, on columns that they divide.
+    """
+    description, cols = product.description, product.cols
+    for fitting in fitting_columns(description, cols):
+        yield replace(product, cols=fitting)
+        yield from (replace(product, cols=fitting, activations=mode) for mode in target.modes)
+    wanted = description.bits_per_weight
+    others = [formats.get(name) for name in formats.names()]
+    for other in sorted(others, key=lambda one: abs(one.bits_per_weight - wanted)):
+        for fitting in fitting_columns(other, cols):
+            yield replace(product, description=other, cols=fitting)
+
+
+def fitting_columns(description: Format, cols: int) -> list[int]:
+    """The multiples of a format's block next to `cols`, the nearer first."""
+    size = description.block
+    around = {cols // size * size, -(-cols // size) * size} - {0}
+    return sorted(around, key=lambda one: abs(one - cols))

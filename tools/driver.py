@@ -20,6 +20,7 @@ VERBS: dict[str, str] = {
     "run": "Run a compiled model or the functions of an MLIR file on given inputs.",
     "eval": "Measure the perplexity of a model on a text.",
     "bench": "Measure kernels or a model against other systems.",
+    "synthesize": "Write a model file of a known shape with random weights.",
     "explain": "Say how each kernel is computed and why.",
     "formats": "List the number formats.",
     "doctor": "Check this machine and the installation.",

@@ -45,11 +45,13 @@ class Dataflow:
         """What it says of a work."""
         if work.activations not in self.modes:
             serves = ", ".join(self.modes)
-            return Verdict(self.name, refusal=f"activations {work.activations}, it keeps {serves}")
+            return Verdict(
+                self.name, self.layout, refusal=f"activations {work.activations}, it keeps {serves}"
+            )
         reason = self.refusal(work)
         if reason is not None:
-            return Verdict(self.name, refusal=reason)
-        return Verdict(self.name, cycles=self.cycles(work))
+            return Verdict(self.name, self.layout, refusal=reason)
+        return Verdict(self.name, self.layout, cycles=self.cycles(work))
 
 
 ROWS = (
@@ -98,6 +100,11 @@ class CpuTarget:
     """The CPU, as passes ask for it; see `passes.targets.Target`."""
 
     name: str = "cpu"
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """See `Target`."""
+        return tuple(dict.fromkeys(mode for row in ROWS for mode in row.modes))
 
     def verdicts(self, product: Product) -> tuple[Verdict, ...]:
         """See `Target`."""

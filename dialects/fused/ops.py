@@ -138,9 +138,13 @@ class GluOp(IRDLOperation):
 
 @irdl_op_definition
 class EmbedOp(IRDLOperation):
-    """Rows of a table, decoded to f32: `result[i] = scale * table[ids[i]]`."""
+    """Rows of a table, decoded to f32: `result[i] = scale * table[ids[i]]`.
+
+    TABLE_LAYOUT: the order of bytes in which the table is read.
+    """
 
     name = "fused.embed"
+    TABLE_LAYOUT: ClassVar[str] = "tile64"
     ids = operand_def(TensorType.constr(i32))
     table = operand_def(LowBitTensorType)
     scale = prop_def(FloatProp)

@@ -32,7 +32,7 @@ class ProductOp(IRDLOperation, abc.ABC):
     """`result[n, r] = sum_k activation[n, k] * weight[r, k] (+ bias[r])`.
 
     DATAFLOW: the name of the way to compute it, empty for the intent. WEIGHT_LAYOUT: the order of
-    bytes in which that reads the weight.
+    bytes in which that reads the weight. because: why this way was chosen, for people.
     """
 
     DATAFLOW: ClassVar[str] = ""
@@ -40,10 +40,11 @@ class ProductOp(IRDLOperation, abc.ABC):
     weight = operand_def(LowBitTensorType)
     bias = opt_operand_def(F32Tensor)
     result = result_def(F32Tensor)
+    because = opt_prop_def(StringAttr)
     traits = traits_def(Pure())
     assembly_format = (
-        "$activation `,` $weight (`bias` $bias^ `:` type($bias))? attr-dict `:` "
-        "type($activation) `,` type($weight) `->` type($result)"
+        "$activation `,` $weight (`bias` $bias^ `:` type($bias))? (`because` $because^)? "
+        "attr-dict `:` type($activation) `,` type($weight) `->` type($result)"
     )
 
     def __init__(
@@ -112,7 +113,8 @@ class DequantMatmulOp(FloatProductOp):
     precision = opt_prop_def(StringAttr)
     assembly_format = (
         "$activation `,` $weight (`bias` $bias^ `:` type($bias))? (`precision` $precision^)? "
-        "attr-dict `:` type($activation) `,` type($weight) `->` type($result)"
+        "(`because` $because^)? attr-dict `:` type($activation) `,` type($weight) `->` "
+        "type($result)"
     )
 
     def verify_(self) -> None:

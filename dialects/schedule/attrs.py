@@ -7,7 +7,11 @@ from xdsl.ir import ParametrizedAttribute
 from xdsl.irdl import irdl_attr_definition
 from xdsl.utils.exceptions import VerifyException
 
-DATAFLOWS = ("int_dot", "dequantize", "vector")
+from nybble.dialects.mpgemm.dialect import MPGemm
+from nybble.dialects.mpgemm.ops import ProductOp
+
+_PRODUCTS = [op for op in MPGemm.operations if issubclass(op, ProductOp)]
+DATAFLOWS = (*(op.DATAFLOW for op in _PRODUCTS if op.DATAFLOW), "vector")
 
 
 @irdl_attr_definition

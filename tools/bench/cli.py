@@ -22,6 +22,7 @@ from nybble.tools.bench.peers.llama_bench import parse_external
 from nybble.tools.bench.report import Column, Report
 from nybble.tools.bench.rounds import Schedule
 from nybble.tools.files import STANDARD_STREAM, write_output
+from nybble.tools.model_options import MODES
 from nybble.tools.models import cache_root, shown_progress
 
 NO_PEERS = "none"
@@ -54,6 +55,7 @@ def _kernels(
     n: str,
     cache: str,
     cold_bytes: int,
+    activations: str,
     threads: str,
     peers: str,
     rounds: int,
@@ -68,6 +70,7 @@ def _kernels(
         parse_counts(threads),
         _peers(peers),
         cold_bytes,
+        parse_choices(activations, MODES),
         Schedule(rounds=rounds, seed=seed),
     )
     # Imported here, as below: code generation and the model's frontend take their time to load.
@@ -133,6 +136,7 @@ _KERNEL_PARAMETERS: list[click.Parameter] = [
     _value("--n", "1,128", "N,..", "Numbers of token rows."),
     _value("--cache", "hot", "hot,cold", "Whether the weights were just used, or long ago."),
     _count("--cold-bytes", COLD_BYTES, "Weights that a cold product goes through in turn."),
+    _value("--activations", "i8", "MODE,..", "Of ours: i8, i8-only, i16, f32."),
     *_shared(KERNEL_SCHEDULE.rounds),
 ]
 _MODEL_PARAMETERS: list[click.Parameter] = [

@@ -27,6 +27,7 @@ COLUMNS = (
     Column("n", "n"),
     Column("cache", "cache"),
     Column("threads", "threads"),
+    Column("activations", "activations"),
     Column("dataflow", "dataflow"),
     Column("ours us", "ours_us", "{:.1f}"),
     Column("best peer us", "best_peer_us", "{:.1f}"),
@@ -52,18 +53,26 @@ class Case:
     n: int
     cache: str
     threads: int
+    activations: str = "i8"
 
     def __str__(self) -> str:
-        return f"{self.format} {self.shape} n={self.n} {self.cache}, {self.threads} threads"
+        """For people."""
+        how = f"{self.cache}, {self.threads} threads, {self.activations}"
+        return f"{self.format} {self.shape} n={self.n} {how}"
 
 
 def cases(options: KernelOptions) -> Iterator[Case]:
     """All combinations, in the order of the options."""
     every = combinations(
-        options.formats, options.shapes, options.n, options.caches, options.threads
+        options.formats,
+        options.shapes,
+        options.n,
+        options.caches,
+        options.threads,
+        options.activations,
     )
-    for format_, shape, n, cache, threads in every:
-        yield Case(format_, shape, n, cache, threads)
+    for one in every:
+        yield Case(*one)
 
 
 def rotation_of(case: Case, sample: Sample, cold_bytes: int) -> Rotation:
@@ -134,7 +143,7 @@ class _Measurement:
             timings = interleave(contestants, self.options.schedule)
             errors = {name: sample.nmse(runner.result()) for name, runner in runners.items()}
             ours = runners.get(_OURS)
-            dataflow = ours.dataflow if isinstance(ours, OurKernel) else None
+            dataflow = getattr(ours, "dataflow", None)
         measured = rates(probes, [timings[f"probe {i}"].best for i in range(len(probes))])
         limit = roof(Work(sample.weight_bytes, sample.operations), level, measured)
         row: Row = {
@@ -144,6 +153,7 @@ class _Measurement:
             "n": case.n,
             "cache": case.cache,
             "threads": case.threads,
+            "activations": case.activations,
             "dataflow": dataflow,
             "weight_bytes": sample.weight_bytes,
             "rotation_bytes": sample.weight_bytes * rotation.copies,
@@ -163,7 +173,7 @@ class _Measurement:
         }
         found: dict[str, KernelRunner] = {}
         try:
-            found[_OURS] = OurKernel(sample, threads, rotation)
+            found[_OURS] = OurKernel(sample, threads, rotation, self.case.activations)
         except NybbleError as reason:
             self.note(f"{self.case}: ours: {reason.message}")
         for name, make in makers.items():

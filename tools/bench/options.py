@@ -33,7 +33,8 @@ class Shape:
 class KernelOptions:
     """All combinations of these are measured.
 
-    cold_bytes: how many bytes of weights a cold product goes through before it meets one again.
+    activations: modes of ours. cold_bytes: how many bytes of weights a cold product goes through
+    before it meets one again.
     """
 
     formats: tuple[str, ...]
@@ -43,6 +44,7 @@ class KernelOptions:
     threads: tuple[int, ...] = (1,)
     peers: tuple[str, ...] = ()
     cold_bytes: int = COLD_BYTES
+    activations: tuple[str, ...] = ("i8",)
     schedule: Schedule = KERNEL_SCHEDULE
 
 

@@ -140,45 +140,8 @@ class If:
             self._builder.block = self._outer
 
 
-class KernelBuilder(Emitter):
-    """Builds one kernel; `buffers` are its memref arguments in order."""
-
-    def __init__(self, name: str, buffers: Sequence[BufferSpec]):
-        types: list[Attribute] = [spec.type for spec in buffers]
-        super().__init__([*types, *[index] * 4])
-        self.name = name
-        arguments = [Value(self, a) for a in self.entry.args]
-        self.buffers = [
-            Buffer(a, s.size, s.dtype) for a, s in zip(arguments, buffers, strict=False)
-        ]
-        self._by_name = {s.name: b for s, b in zip(buffers, self.buffers, strict=True)}
-        self.n, self.pos, self.tid, self.nth = arguments[-4:]
-
-    def buffer(self, name: str) -> Buffer:
-        """The buffer argument of that name."""
-        return self._by_name[name]
-
-    def finish(self) -> func.FuncOp:
-        """Close the function and hand it over; the builder is spent."""
-        self.emit_effect(func.ReturnOp, ())
-        self.close_entry()
-        signature = FunctionType.from_lists([a.type for a in self.entry.args], [])
-        return func.FuncOp(self.name, signature, Region(self.entry))
-
-    # -- control
-
-    def for_(self, lo: Operand, hi: Operand, step: Operand = 1, inits: Sequence[Value] = ()) -> For:
-        """A loop over `range(lo, hi, step)`; `step` must be positive."""
-        return For(self, (self.value(lo), self.value(hi), self.value(step)), inits)
-
-    def if_(self, cond: Value) -> If:
-        """A branch taken when the bit is set."""
-        return If(self, cond)
-
-    def partition(self, total: Operand) -> tuple[Value, Value]:
-        """This thread's contiguous share [lo, hi) of `total` units of work."""
-        lo = self.tid * total // self.nth
-        return lo, (self.tid + 1) * total // self.nth
+class Expressions(Emitter):
+    """Operations on values: what a kernel, or a function of vectors, computes with."""
 
     # -- elementwise
 
@@ -331,6 +294,47 @@ class KernelBuilder(Emitter):
         return self.emit_at_entry(llvm.ConstantOp, (), type_, {"value": IntegerAttr(number, type_)})
 
 
+class KernelBuilder(Expressions):
+    """Builds one kernel; `buffers` are its memref arguments in order."""
+
+    def __init__(self, name: str, buffers: Sequence[BufferSpec]):
+        types: list[Attribute] = [spec.type for spec in buffers]
+        super().__init__([*types, *[index] * 4])
+        self.name = name
+        arguments = [Value(self, a) for a in self.entry.args]
+        self.buffers = [
+            Buffer(a, s.size, s.dtype) for a, s in zip(arguments, buffers, strict=False)
+        ]
+        self._by_name = {s.name: b for s, b in zip(buffers, self.buffers, strict=True)}
+        self.n, self.pos, self.tid, self.nth = arguments[-4:]
+
+    def buffer(self, name: str) -> Buffer:
+        """The buffer argument of that name."""
+        return self._by_name[name]
+
+    def finish(self) -> func.FuncOp:
+        """Close the function and hand it over; the builder is spent."""
+        self.emit_effect(func.ReturnOp, ())
+        self.close_entry()
+        signature = FunctionType.from_lists([a.type for a in self.entry.args], [])
+        return func.FuncOp(self.name, signature, Region(self.entry))
+
+    # -- control
+
+    def for_(self, lo: Operand, hi: Operand, step: Operand = 1, inits: Sequence[Value] = ()) -> For:
+        """A loop over `range(lo, hi, step)`; `step` must be positive."""
+        return For(self, (self.value(lo), self.value(hi), self.value(step)), inits)
+
+    def if_(self, cond: Value) -> If:
+        """A branch taken when the bit is set."""
+        return If(self, cond)
+
+    def partition(self, total: Operand) -> tuple[Value, Value]:
+        """This thread's contiguous share [lo, hi) of `total` units of work."""
+        lo = self.tid * total // self.nth
+        return lo, (self.tid + 1) * total // self.nth
+
+
 def _intrinsic_properties(name: str, operands: int) -> dict[str, Attribute]:
     return {
         "intrin": StringAttr(name),
@@ -343,6 +347,7 @@ def _intrinsic_properties(name: str, operands: int) -> dict[str, Attribute]:
 __all__ = [
     "Buffer",
     "BufferSpec",
+    "Expressions",
     "For",
     "If",
     "KernelBuilder",

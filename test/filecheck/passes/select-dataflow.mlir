@@ -1,7 +1,8 @@
-// RUN: nybble-opt %s -p select-dataflow | filecheck %s --check-prefix=INT
-// RUN: nybble-opt %s -p 'select-dataflow{activations=f32}' | filecheck %s --check-prefix=FLOAT
-// RUN: nybble-opt %s -p 'select-dataflow{prefill=bf16}' | filecheck %s --check-prefix=MIXED
-// RUN: nybble-opt %s -p 'select-dataflow{activations=i16 prefill=i8}' | filecheck %s --check-prefix=WIDE
+// RUN: nybble-opt %s -p 'select-dataflow{isa=avx512-vnni reasons=false}' | filecheck %s --check-prefix=INT
+// RUN: nybble-opt %s -p 'select-dataflow{isa=avx512-vnni reasons=false activations=f32}' | filecheck %s --check-prefix=FLOAT
+// RUN: nybble-opt %s -p 'select-dataflow{isa=avx512-vnni reasons=false prefill=bf16}' | filecheck %s --check-prefix=MIXED
+// RUN: nybble-opt %s -p 'select-dataflow{isa=avx512-vnni reasons=false activations=i16 prefill=i8}' | filecheck %s --check-prefix=WIDE
+// RUN: nybble-opt %s -p 'select-dataflow{isa=avx512-vnni dataflow=dequantize}' | filecheck %s --check-prefix=FORCED
 
 // Products of one activation share its quantization; a float weight is decoded.
 // INT-LABEL: func.func @shared
@@ -15,6 +16,10 @@
 // FLOAT-NEXT: mpgemm.dequant_matmul %x, %b
 // MIXED-LABEL: func.func @shared
 // MIXED: mpgemm.dequant_matmul %x, %a precision "bf16"
+// FORCED-LABEL: func.func @shared
+// FORCED-NOT: quantize %x :
+// FORCED: mpgemm.dequant_matmul %x, %a because "asked for dequantize; estimated cycles: int_dot {{.*}}, dequantize {{.*}}" :
+// FORCED: mpgemm.dequant_matmul %x, %c because "asked for dequantize; estimated cycles: dequantize {{.*}}; no int_dot: weights of 'f16'
 // WIDE-LABEL: func.func @shared
 // WIDE: !lowbit.tensor<?x64, "a8g32">
 func.func @shared(%x: tensor<?x64xf32>, %a: !lowbit.tensor<8x64, "q4_0">, %b: !lowbit.tensor<8x64, "q4_1">, %c: !lowbit.tensor<8x64, "f16">) -> (tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>) {

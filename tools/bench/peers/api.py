@@ -82,7 +82,12 @@ class Peer(Protocol):
         ...
 
 
-PEERS = {"llama.cpp": "nybble.tools.bench.peers.llama:LlamaCpp"}
+PEERS = {
+    "llama.cpp": "nybble.tools.bench.peers.llama:LlamaCpp",
+    "onnxruntime": "nybble.tools.bench.peers.onnxruntime:OnnxRuntime",
+    "openvino": "nybble.tools.bench.peers.openvino:OpenVino",
+    "torch": "nybble.tools.bench.peers.torch:Torch",
+}
 
 
 def _is_peer(found: object) -> TypeGuard[type[Peer]]:

@@ -7,8 +7,8 @@ Weights are decoded and multiplied in floating point (`gemv_f32`, `gemm_f32`, `g
 from nybble.backends.cpu.kernels.matmul.cost import cycles as estimate
 from nybble.backends.cpu.kernels.matmul.lower import takes_tiles
 from nybble.backends.cpu.kernels.matmul.spec import Dense, MatmulSpec
+from nybble.backends.cpu.kernels.matmul.weights import SUBTILES
 from nybble.backends.cpu.kernels.matmul.work import Work, refused
-from nybble.backends.cpu.packing import LANES
 from nybble.backends.cpu.weights import weight_kind
 
 DECODE = 5.0
@@ -43,7 +43,7 @@ def cycles(work: Work) -> float:
     """Estimated cycles on one thread."""
     asked = spec(work)
     (layout,) = asked.layouts
-    columns = -(-work.rows // LANES) * work.cols
+    columns = layout.tiles * SUBTILES * work.cols
     decode = columns * (DECODE_FLOAT if isinstance(asked.weight, Dense) else DECODE)
     if takes_tiles(asked):
         tokens = -(-work.tokens // TILE_TOKENS) * TILE_TOKENS

@@ -1,6 +1,6 @@
 // RUN: nybble-opt %s --split-input-file --verify-diagnostics
 
-// expected-error @+1 {{unknown dataflow "magic"; accepted: int_dot, dequantize, vector}}
+// expected-error @+1 {{unknown dataflow "magic"; accepted: dequantize, int_dot, }}
 func.func private @f() attributes {schedule = #schedule.kernel<"cpu", "magic", {}, "">}
 
 // -----

@@ -93,12 +93,15 @@ def test_rows_have_the_keys_that_people_rely_on(peers):
     assert all(one.closed for one in FakePeer.made)
 
 
-def test_formats_without_a_kernel_of_ours_are_noted():
-    options = KernelOptions(("f16",), (SHAPE,), schedule=QUICK)
-    report = bench_kernels(options)
+def test_formats_without_a_kernel_of_ours_are_noted(monkeypatch):
+    def refuse(*_):
+        raise NybbleError("no product of ours takes it")
+
+    monkeypatch.setattr("nybble.tools.bench.kernels.OurKernel", refuse)
+    report = bench_kernels(KernelOptions(("f16",), (SHAPE,), schedule=QUICK))
     assert report.rows[0]["ours_us"] is None
     assert report.rows[0]["roof_fraction"] is None
-    assert any("no integer product" in note for note in report.notes)
+    assert any("ours: no product" in note for note in report.notes)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +122,7 @@ def test_all_combinations_in_order():
     assert [(case.format, case.n) for case in cases(options)] == [
         ("a", 1), ("a", 2), ("b", 1), ("b", 2),
     ]  # fmt: skip
-    assert str(Case("a", SHAPE, 1, "hot", 2)) == "a 96x128 n=1 hot, 2 threads"
+    assert str(Case("a", SHAPE, 1, "hot", 2)) == "a 96x128 n=1 hot, 2 threads, i8"
 
 
 def test_cold_products_go_through_enough_memory():
@@ -141,11 +144,20 @@ def test_hopeless_variants_do_not_run_again():
 
 @pytest.mark.parametrize("rotation", [Rotation(), Rotation(copies=2, repeats=2)])
 @pytest.mark.parametrize("n", [1, 20])
-def test_our_kernel_computes_the_sample(rotation, n):
+@pytest.mark.parametrize(
+    ("activations", "operands", "bound"),
+    [
+        ("i8-only", ("a8g32", "f32"), 1e-3),
+        ("i16", ("a16g32", "f32"), 1e-8),
+        ("f32", ("f32",), 1e-11),
+    ],
+)
+def test_our_kernel_computes_the_sample(rotation, n, activations, operands, bound):
     sample = make_sample("q4_1", SHAPE, n)
-    kernel = OurKernel(sample, 2, rotation)
+    kernel = OurKernel(sample, 2, rotation, activations)
     assert kernel.seconds() > 0
-    assert sample.nmse(kernel.result()) < 1e-3
+    assert kernel.dataflow.split()[1] in operands
+    assert sample.nmse(kernel.result()) < bound
     kernel.close()
 
 

@@ -1,0 +1,64 @@
+"""From a product to the operations of a dataflow: a table, one row each.
+
+A rewrite takes the place of a `mpgemm.matmul` and returns the product that it put there. What
+products of one activation can share (its quantization) it keeps in `Shared`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from xdsl.dialects.builtin import StringAttr
+from xdsl.ir import Block, SSAValue
+from xdsl.rewriter import InsertPoint, Rewriter
+
+from nybble.dialects.lowbit.ops import QuantizeOp
+from nybble.dialects.lowbit.types import LowBitTensorType
+from nybble.dialects.mpgemm.ops import DequantMatmulOp, IntMatmulOp, MatmulOp, ProductOp
+
+DIGIT_MODES = {"i8": "a8", "i16": "a16"}
+"""Activation mode -> the format of its integers, to which `g` and a group size are added."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What was made of activations so far: (block, activation, format) -> its quantization."""
+
+    quantized: dict[tuple[Block | None, SSAValue, str], SSAValue] = field(
+        default_factory=dict[tuple[Block | None, SSAValue, str], SSAValue]
+    )
+
+    def quantize(self, matmul: MatmulOp, spec: str) -> SSAValue:
+        """The activation of a product in a format; made before the product the first time."""
+        key = (matmul.parent, matmul.activation, spec)
+        if key not in self.quantized:
+            quantized = LowBitTensorType.get(matmul.activation_shape(), spec)
+            quantize = QuantizeOp.build(operands=[matmul.activation], result_types=[quantized])
+            Rewriter.insert_op(quantize, InsertPoint.before(matmul))
+            self.quantized[key] = quantize.result
+        return self.quantized[key]
+
+
+Rewrite = Callable[[MatmulOp, str, Shared], ProductOp]
+"""(product, activation mode, what is shared) -> the product in its place."""
+
+
+def to_int_matmul(matmul: MatmulOp, mode: str, shared: Shared) -> ProductOp:
+    """rewrite: `matmul(x, w) -> int_matmul(quantize(x), w)`, one quantize per (x, group)"""
+    weight = matmul.weight.type
+    assert isinstance(weight, LowBitTensorType)
+    group = weight.number_format.group_size(weight.cols)
+    quantized = shared.quantize(matmul, f"{DIGIT_MODES[mode]}g{group}")
+    product = IntMatmulOp(quantized, matmul.weight, matmul.bias, matmul.result.type)
+    Rewriter.replace_op(matmul, product)
+    return product
+
+
+def to_dequant_matmul(matmul: MatmulOp, mode: str, shared: Shared) -> ProductOp:
+    """rewrite: `matmul(x, w) -> dequant_matmul(x, w) precision p`"""
+    product = DequantMatmulOp(matmul.activation, matmul.weight, matmul.bias, matmul.result.type)
+    product.precision = StringAttr("bf16") if mode == "bf16" else None
+    Rewriter.replace_op(matmul, product)
+    return product
+
+
+REWRITES: dict[str, Rewrite] = {"int_dot": to_int_matmul, "dequantize": to_dequant_matmul}
