@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xdsl.dialects import math
 from xdsl.ir import Attribute
 
 from nybble.backends.cpu.isa import Isa
@@ -69,7 +68,7 @@ class WordCount(BitCount):
 
     def count(self, b: KernelBuilder, parts: Sequence[Value]) -> Value:
         """See BitCount."""
-        return b.unary(math.CtPopOp, parts[0])
+        return b.count_bits(parts[0])
 
     def total(self, b: KernelBuilder, counts: Value) -> Value:
         """See BitCount."""
@@ -92,7 +91,7 @@ class ByteCount(BitCount):
 
     def count(self, b: KernelBuilder, parts: Sequence[Value]) -> Value:
         """See BitCount."""
-        return b.unary(math.CtPopOp, b.bitcast(parts[0], self.kind))
+        return b.count_bits(b.bitcast(parts[0], self.kind))
 
     def total(self, b: KernelBuilder, counts: Value) -> Value:
         """See BitCount."""
