@@ -10,6 +10,8 @@ PASSES: dict[str, str] = {
     "raise-torch-to-operators": "nybble.passes.raise_torch_to_operators:RaiseTorchToOperators",
     "convert-linear-to-mpgemm": "nybble.passes.convert_linear_to_mpgemm:ConvertLinearToMPGemm",
     "select-dataflow": "nybble.passes.select_dataflow:SelectDataflow",
+    "precompute-tables": "nybble.passes.precompute_tables:PrecomputeTables",
+    "symmetrize-tables": "nybble.passes.symmetrize_tables:SymmetrizeTables",
     "assign-layout": "nybble.passes.assign_layout:AssignLayout",
     "pad-tokens": "nybble.passes.pad_tokens:PadTokens",
     "fuse-linalg": "nybble.passes.fuse_linalg:FuseLinalg",

@@ -13,7 +13,7 @@ from nybble.backends.cpu.kernels.quantize import GROUPS
 from nybble.backends.cpu.packing import LANES, TileLayout
 from nybble.backends.cpu.weights import weight_kind
 
-DIGITS = {"i8": 1, "i16": 2}
+DIGITS = {"i8": 1, "i8-lut": 1, "i16": 2}
 """Mode of activations -> 8-bit digits."""
 QUANTIZE = 8.0
 """Instructions that quantize 16 activations."""
