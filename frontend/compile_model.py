@@ -25,6 +25,7 @@ from nybble.frontend.checkpoint import Checkpoint
 from nybble.frontend.graph import ModelGraph
 from nybble.frontend.language_model import LanguageModel, Planner, add_ends, constant_bytes
 from nybble.frontend.text import tokenizer_of
+from nybble.passes.dataflow_rewrites import BIPOLAR_MODES
 from nybble.passes.options import Option, configure
 from nybble.passes.pipeline import build_pipeline, run_passes
 from nybble.passes.stages import STAGES, stages_between
@@ -36,6 +37,7 @@ KV_OF_MODE = {"i8": "f16", "i8-only": "f16", "i16": "f16", "f32": "f32"}
 """The type of the key-value cache that goes with a mode of activations."""
 
 DECODE_MODES = {"i8": "i16", "i8-only": "i8", "i16": "i16", "f32": "f32"}
+DECODE_MODES |= {mode: mode for mode in BIPOLAR_MODES}
 """Mode of activations -> that of `select-dataflow`, where nothing is faster for many tokens.
 
 A second digit costs 1 to 7% of the speed of answers, whose products wait for memory, and about 30%

@@ -7,7 +7,7 @@ import click
 
 from nybble.backends.cpu.isa import LEVELS
 
-MODES = ("i8", "i8-only", "i16", "f32")
+MODES = ("i8", "i8-only", "i16", "b1", "b2", "b3", "b4", "f32")
 MAX_THREADS = 64
 
 Function = TypeVar("Function", bound=Callable[..., object])

@@ -20,6 +20,8 @@ from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
 from nybble.dialects.lowbit.formats import Weight
+from nybble.dialects.lowbit.formats.affine import affine
+from nybble.dialects.lowbit.formats.element import Bipolar
 from nybble.dialects.lowbit.formats.numeric import round_to
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.shapes import check_equal, check_rank
@@ -137,30 +139,35 @@ class DequantMatmulOp(FloatProductOp):
         return _product(round_to("bf16", activation), decoded, bias)
 
 
-@irdl_op_definition
-class IntMatmulOp(ProductOp):
-    """The product by integer dot products within groups, rescaled and summed over groups."""
+class QuantizedProductOp(ProductOp, abc.ABC):
+    """A product whose activation is quantized in groups of the weight's size."""
 
-    name = "mpgemm.int_matmul"
-    DATAFLOW: ClassVar[str] = "int_dot"
     activation = operand_def(LowBitTensorType)
 
     def activation_shape(self) -> tuple[int, int]:
         """See `ProductOp`."""
+        activation = self.activation_type
+        return activation.rows, activation.cols
+
+    @property
+    def activation_type(self) -> LowBitTensorType:
+        """The type of the activation."""
         activation = self.activation.type
         assert isinstance(activation, LowBitTensorType)
-        return activation.rows, activation.cols
+        return activation
+
+    @property
+    def weight_type(self) -> LowBitTensorType:
+        """The type of the weight."""
+        weight = self.weight.type
+        assert isinstance(weight, LowBitTensorType)
+        return weight
 
     def verify_(self) -> None:
         super().verify_()
-        weight, activation = self.weight.type, self.activation.type
-        assert isinstance(weight, LowBitTensorType)
-        assert isinstance(activation, LowBitTensorType)
-        if not weight.number_format.has_codes:
-            raise VerifyException(
-                f'format "{weight.format.data}" has no integer codes; use mpgemm.dequant_matmul'
-            )
-        weights, activations = weight.number_format.group, activation.number_format.group
+        weight, activation = self.weight_type, self.activation_type
+        weights = weight.number_format.group_size(weight.cols)
+        activations = activation.number_format.group_size(activation.cols)
         if weights != activations:
             raise VerifyException(
                 f"the activation's group must equal the weight's ({weights}), got {activations}"
@@ -169,3 +176,44 @@ class IntMatmulOp(ProductOp):
     def reference(self, activation: Weight, weight: Weight, bias: Array | None = None):
         """Both operands in canonical form; sums in f64."""
         return _product(activation.dequantize(), weight.dequantize(), bias)
+
+
+@irdl_op_definition
+class IntMatmulOp(QuantizedProductOp):
+    """The product by integer dot products within groups, rescaled and summed over groups."""
+
+    name = "mpgemm.int_matmul"
+    DATAFLOW: ClassVar[str] = "int_dot"
+
+    def verify_(self) -> None:
+        super().verify_()
+        if not self.weight_type.number_format.has_codes:
+            name = self.weight_type.format.data
+            raise VerifyException(
+                f'format "{name}" has no integer codes; use mpgemm.dequant_matmul'
+            )
+
+
+@irdl_op_definition
+class BitserialMatmulOp(QuantizedProductOp):
+    """The product by counting, for every pair of bit planes, in how many columns they differ.
+
+    For bipolar activations and integer weights; see bipolar-INT, arXiv 2409.17870.
+    """
+
+    name = "mpgemm.bitserial_matmul"
+    DATAFLOW: ClassVar[str] = "bitserial"
+    WEIGHT_LAYOUT: ClassVar[str] = "planes64"
+
+    def verify_(self) -> None:
+        super().verify_()
+        weight, activation = self.weight_type, self.activation_type
+        if affine(weight.number_format.element) is None:
+            raise VerifyException(
+                f'codes of format "{weight.format.data}" are no integers on a line; '
+                "use mpgemm.dequant_matmul"
+            )
+        if not isinstance(activation.number_format.element, Bipolar):
+            raise VerifyException(
+                f'the activation must be bipolar, got "{activation.format.data}"; accepted: abNgG'
+            )

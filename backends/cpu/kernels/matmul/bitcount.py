@@ -7,6 +7,7 @@ before they become i32 lanes: in bytes for as long as they fit, or in the lanes 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from xdsl.ir import Attribute
 
@@ -19,9 +20,15 @@ _LOW_NIBBLES = 0x0F0F0F0F
 
 @dataclass(frozen=True)
 class BitCount(ABC):
-    """Counts in `lanes` rows at once: a whole vector register of i32."""
+    """Counts in `lanes` rows at once: a whole vector register of i32.
+
+    splitting, counting, totalling: instructions of the three methods.
+    """
 
     lanes: int
+    splitting: ClassVar[float] = 0.0
+    counting: ClassVar[float] = 1.0
+    totalling: ClassVar[float] = 0.0
 
     @property
     @abstractmethod
@@ -79,6 +86,8 @@ class WordCount(BitCount):
 class ByteCount(BitCount):
     """One instruction counts a byte (`cnt`, `vpopcntb`); upstream operations alone."""
 
+    totalling: ClassVar[float] = 5.0
+
     @property
     def kind(self) -> Attribute:
         """See BitCount."""
@@ -106,6 +115,8 @@ class NibbleCount(ByteCount):
     W. Mula, N. Kurz, D. Lemire, arXiv 1611.07612)."""
 
     lookup: str
+    splitting: ClassVar[float] = 3.0
+    counting: ClassVar[float] = 3.0
 
     @property
     def parts(self) -> int:
