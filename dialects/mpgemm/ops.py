@@ -186,12 +186,12 @@ class IntMatmulOp(QuantizedProductOp):
     DATAFLOW: ClassVar[str] = "int_dot"
 
     def verify_(self) -> None:
-        super().verify_()
-        if not self.weight_type.number_format.has_codes:
-            name = self.weight_type.format.data
+        weight = self.weight_type
+        if not weight.number_format.has_codes:
             raise VerifyException(
-                f'format "{name}" has no integer codes; use mpgemm.dequant_matmul'
+                f'format "{weight.format.data}" has no integer codes; use mpgemm.dequant_matmul'
             )
+        super().verify_()
 
 
 @irdl_op_definition
@@ -206,7 +206,6 @@ class BitserialMatmulOp(QuantizedProductOp):
     WEIGHT_LAYOUT: ClassVar[str] = "planes64"
 
     def verify_(self) -> None:
-        super().verify_()
         weight, activation = self.weight_type, self.activation_type
         if affine(weight.number_format.element) is None:
             raise VerifyException(
@@ -217,3 +216,4 @@ class BitserialMatmulOp(QuantizedProductOp):
             raise VerifyException(
                 f'the activation must be bipolar, got "{activation.format.data}"; accepted: abNgG'
             )
+        super().verify_()

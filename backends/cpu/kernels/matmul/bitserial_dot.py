@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, i32, vec
 from nybble.backends.cpu.kernels.matmul.bitcount import BitCount, bit_count
 from nybble.backends.cpu.kernels.matmul.bitserial import BitserialSpec
-from nybble.backends.cpu.packing import LANES, TILE
 
 Step = Callable[[Value, Sequence[Value]], list[Value]]
 """(word of the group, counts) -> counts."""
@@ -110,13 +109,3 @@ class Counting:
         b, weight = self.b, self.spec.weight
         most = b.const(weight.group * self.spec.pairs, i32)
         return b.buffer("z").load(group) * weight.offset + most if weight.offset else most
-
-    def subtiles(self, strips: Sequence[Value]) -> list[Value]:
-        """Strips of a tile's 64 rows as vectors of 16."""
-        b = self.b
-        joined = [*strips]
-        while len(joined) > TILE // LANES:
-            size = 2 * TILE // len(joined)
-            pairs = zip(joined[::2], joined[1::2], strict=True)
-            joined = [b.shuffle(low, high, range(size)) for low, high in pairs]
-        return joined

@@ -118,14 +118,14 @@ class BitProduct(Product):
                 self._split_word(reader, block, word.iv, words + word.iv * self.word_size)
             for r in range(TILE // self.lanes):
                 at = slot * self.scales + group.iv * TILE + r * self.lanes
-                self.scale.vstore(reader.scale(block, r), at)
+                self.scale.vstore(reader.scale(block, r * self.lanes), at)
                 if spec.weight.has_zero:
-                    self.zero.vstore(reader.scale(block, r, 1), at)
+                    self.zero.vstore(reader.scale(block, r * self.lanes, 1), at)
 
     def _split_word(self, reader: PlaneReader, block: Value, word: Value, at: Value) -> None:
         for plane in range(self.spec.weight.bits):
             for r in range(TILE // self.lanes):
-                parts = self.counting.form.split(self.b, reader.word(block, word, plane, r))
+                parts = self.counting.form.split(self.b, reader.word(block, word, plane, 0, r))
                 for i, part in enumerate(parts):
                     offset = (plane * self.parts + i) * TILE + r * self.lanes
                     self.words.vstore(part, at + offset)

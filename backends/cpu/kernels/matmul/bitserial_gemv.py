@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from xdsl.dialects.func import FuncOp
 
+from nybble.backends.cpu.kernels.buffers import Buffer, BufferSpec
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, vec
 from nybble.backends.cpu.kernels.matmul.bitserial import BitserialSpec
 from nybble.backends.cpu.kernels.matmul.bitserial_dot import Counting
@@ -29,17 +30,32 @@ class BitGemvTiles:
     ahead: int = 4096
 
 
+SUM_BYTES = TILE * 4
+"""Bytes of scratch for the sums of one tile."""
+
+
+def bit_gemv_buffers(spec: BitserialSpec) -> list[BufferSpec]:
+    """The memref arguments of `lower_bit_gemv`, in order."""
+    return spec.buffers(len(spec.joined[0]) * SUM_BYTES)
+
+
 def lower_bit_gemv(spec: BitserialSpec, name: str, tiles: BitGemvTiles | None = None) -> FuncOp:
     """The kernel of a spec with one token."""
-    b = KernelBuilder(name, spec.buffers())
+    b = KernelBuilder(name, bit_gemv_buffers(spec))
     epilogue = Epilogue(b, spec)
     sizes = tiles or BitGemvTiles(counts=spec.isa.registers // 2)
+    own = len(spec.joined[0]) * SUM_BYTES
+
+    def sums_of(i: int) -> Buffer:
+        return b.buffer("scratch").view(f32, b.tid * own + i * SUM_BYTES, TILE)
 
     def body(parts: tuple[int, ...], tile: Value) -> None:
-        sums = [_Tile(b, spec, part, sizes).sums(tile) for part in parts]
+        sums = [sums_of(i) for i in range(len(parts))]
+        for part, buffer in zip(parts, sums, strict=True):
+            _Tile(b, spec, part, sizes).add(tile, buffer)
         for r in range(SUBTILES):
-            row = tile * TILE + r * LANES
-            epilogue.finish(parts[0], 0, row, tuple(one[r] for one in sums))
+            values = tuple(buffer.vload(r * LANES, LANES) for buffer in sums)
+            epilogue.finish(parts[0], 0, tile * TILE + r * LANES, values)
 
     for_each_tile(b, spec, body)
     return b.finish()
@@ -52,56 +68,56 @@ class _Tile:
         self.b = b
         self.spec = spec
         self.counting = Counting(b, spec)
-        lanes = self.counting.lanes
-        self.reader = PlaneReader(b, b.buffer(f"w{part}"), spec.layouts[part], lanes, tiles.ahead)
-        self.strips = TILE // lanes
-        self.at_once = divisor(self.strips, max(1, tiles.counts // self.counting.weights))
-        pairs = spec.weight.bits * spec.bits * self.at_once
+        self.lanes = self.counting.lanes
+        weights, layout = b.buffer(f"w{part}"), spec.layouts[part]
+        self.reader = PlaneReader(b, weights, layout, self.lanes, tiles.ahead)
+        self.strips = divisor(TILE // self.lanes, max(1, tiles.counts // self.counting.weights))
+        pairs = spec.weight.bits * spec.bits * self.strips
         self.unroll = max(1, tiles.pairs // pairs)
 
-    def sums(self, tile: Value) -> list[Value]:
-        """The four sub-tiles' products as f32 lanes."""
+    def add(self, tile: Value, sums: Buffer) -> None:
+        """Write the products of a tile's 64 rows."""
         b = self.b
-        zeros = [b.const(0.0, vec(self.counting.lanes, f32))] * self.strips
-        with b.for_(0, self.spec.groups, inits=zeros) as loop:
-            block = self.reader.block(tile, loop.iv)
-            loop.yield_(*self._group(block, loop.iv, loop.args))
-        return self.counting.subtiles(loop.results)
+        for row in range(0, TILE, self.lanes):
+            sums.vstore(b.const(0.0, vec(self.lanes, f32)), row)
+        with b.for_(0, self.spec.groups) as group:
+            block = self.reader.block(tile, group.iv)
+            with b.for_(0, TILE, self.strips * self.lanes) as row:
+                self._group(block, group.iv, row.iv, sums)
 
-    def _group(self, block: Value, group: Value, sums: Sequence[Value]) -> list[Value]:
-        """Add one group."""
+    def _group(self, block: Value, group: Value, row: Value, sums: Buffer) -> None:
+        """Add one group's products of a few strips from `row` on."""
         b, weight = self.b, self.spec.weight
         s = b.buffer("s").load(group)
-        factor = b.broadcast(s * weight.unit, self.counting.lanes)
-        start = self.counting.start(group)
-        done: list[Value] = []
-        for first in range(0, self.strips, self.at_once):
-            for r, differing in enumerate(self._differing(block, group, first), first):
-                product = self.counting.product(differing, start)
-                scale = self.reader.scale(block, r)
-                done.append(b.fma(product, scale * factor, sums[r]))
-        if not weight.has_zero:
-            return done
-        shift = b.broadcast(s * b.sitofp(b.buffer("z").load(group)), self.counting.lanes)
-        return [b.fma(self.reader.scale(block, r, 1), shift, y) for r, y in enumerate(done)]
+        factor, start = b.broadcast(s * weight.unit, self.lanes), self.counting.start(group)
+        shift = b.const(0.0, vec(self.lanes, f32))
+        if weight.has_zero:
+            shift = b.broadcast(s * b.sitofp(b.buffer("z").load(group)), self.lanes)
+        for r, differing in enumerate(self._differing(block, group, row)):
+            at = row + r * self.lanes
+            product = self.counting.product(differing, start)
+            total = b.fma(
+                product, self.reader.scale(block, at) * factor, sums.vload(at, self.lanes)
+            )
+            if weight.has_zero:
+                total = b.fma(self.reader.scale(block, at, 1), shift, total)
+            sums.vstore(total, at)
 
-    def _differing(self, block: Value, group: Value, first: int) -> list[Value]:
-        """i32 weighted counts of differing bits, for `at_once` strips from `first` on."""
+    def _differing(self, block: Value, group: Value, row: Value) -> list[Value]:
+        """i32 weighted counts of differing bits, for each strip from `row` on."""
         b, spec, counting = self.b, self.spec, self.counting
         form, base = counting.form, group * (spec.words * spec.bits)
 
         def step(word: Value, counts: Sequence[Value]) -> list[Value]:
-            x = [
-                b.broadcast(b.buffer("q").load(base + (word * spec.bits + j)), counting.lanes)
-                for j in range(spec.bits)
-            ]
+            q = [b.buffer("q").load(base + word * spec.bits + j) for j in range(spec.bits)]
+            x = [b.broadcast(one, self.lanes) for one in q]
             added: list[Value] = []
-            for r in range(self.at_once):
-                w = [self.reader.word(block, word, i, first + r) for i in range(spec.weight.bits)]
+            for r in range(self.strips):
+                w = [self.reader.word(block, word, i, row, r) for i in range(spec.weight.bits)]
                 mine = counts[r * counting.weights : (r + 1) * counting.weights]
                 added += counting.pairs(
                     mine, lambda i, j, w=w: form.count(b, form.split(b, w[i] ^ x[j]))
                 )
             return added
 
-        return counting.sums(self.at_once, self.unroll, step)
+        return counting.sums(self.strips, self.unroll, step)

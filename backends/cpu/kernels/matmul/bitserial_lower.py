@@ -5,7 +5,7 @@ from xdsl.dialects.func import FuncOp
 from nybble.backends.cpu.kernels.buffers import BufferSpec
 from nybble.backends.cpu.kernels.matmul.bitserial import BitserialSpec
 from nybble.backends.cpu.kernels.matmul.bitserial_gemm import bit_gemm
-from nybble.backends.cpu.kernels.matmul.bitserial_gemv import lower_bit_gemv
+from nybble.backends.cpu.kernels.matmul.bitserial_gemv import bit_gemv_buffers, lower_bit_gemv
 
 
 def lower_bitserial(spec: BitserialSpec, name: str) -> FuncOp:
@@ -15,4 +15,4 @@ def lower_bitserial(spec: BitserialSpec, name: str) -> FuncOp:
 
 def bitserial_buffers(spec: BitserialSpec) -> list[BufferSpec]:
     """The memref arguments of `lower_bitserial(spec, ..)` in order; see ProductSpec.buffers."""
-    return spec.buffers(bit_gemm(spec).scratch.size) if spec.tokens > 1 else spec.buffers()
+    return spec.buffers(bit_gemm(spec).scratch.size) if spec.tokens > 1 else bit_gemv_buffers(spec)

@@ -29,18 +29,18 @@ class PlaneReader:
         """Byte where a group of a tile starts."""
         return tile * self.layout.tile_bytes + group * self.layout.block_bytes
 
-    def word(self, block: Value, word: Value, plane: int, strip: int) -> Value:
-        """32 columns of a plane in the rows of a strip, as i32 lanes."""
-        offset = plane * TILE * 4 + strip * self.lanes * 4
-        at = block + word * (self.layout.bits * TILE * 4) + offset
+    def word(self, block: Value, word: Value, plane: int, row: Value | int, strip: int) -> Value:
+        """32 columns of a plane in the rows of the strip, counted from a row, as i32 lanes."""
+        offset = strip * self.lanes * 4
+        at = block + (word * self.layout.bits + plane) * (TILE * 4) + self.b.value(row) * 4 + offset
         if self.ahead and offset % _LINE == 0:
             self.buffer.prefetch(at + self.ahead)
         return self.b.bitcast(self.buffer.vload(at, self.lanes * 4), vec(self.lanes, i32))
 
-    def scale(self, block: Value, strip: int, kind: int = 0) -> Value:
-        """Scales (kind 0) or zeros (kind 1) of a strip as f32 lanes."""
-        span = self.lanes * FLOAT_BYTES[self.layout.scale]
-        offset = self.layout.code_bytes + kind * self.layout.scale_bytes + strip * span
-        packed = self.buffer.vload(block + offset, span)
+    def scale(self, block: Value, row: Value | int, kind: int = 0) -> Value:
+        """Scales (kind 0) or zeros (kind 1) of the strip from a row on, as f32 lanes."""
+        width = FLOAT_BYTES[self.layout.scale]
+        offset = self.layout.code_bytes + kind * self.layout.scale_bytes
+        packed = self.buffer.vload(block + offset + self.b.value(row) * width, self.lanes * width)
         lanes = vec(self.lanes, _TYPES[self.layout.scale])
         return self.b.to_float(self.b.bitcast(packed, lanes))
