@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import cycle
 
 import numpy as np
 import pytest
@@ -25,21 +24,17 @@ GUARD = 64
 SHAPES = [(70, 256, 128), (1, 100, 100), (65, 96, 48), (3, 1184, 1184), (130, 64, 64)]
 SHAPES += [(16, 4096, 4096), (64, 21, 7)]
 """(rows, columns, group)"""
-TOKENS = (3, 17)
+TOKENS = (1, 3, 1, 17)
 WIDTHS = range(1, 9)
 
 
-def specs_of(weight_bits, level=X86_64_V3):
-    """For each width of activations a decode and a prefill kernel, of shapes that take turns."""
-    shapes, tokens = cycle(SHAPES), cycle(TOKENS)
-    for _ in range(weight_bits):
-        next(shapes)
+def specs_of(weight_bits):
+    """A kernel for each width of activations: shapes and numbers of tokens take turns."""
     for bits in WIDTHS:
-        rows, cols, group = next(shapes)
-        offset, zero = weight_bits - 4, bits % 2 == 0
-        weight = Planes(weight_bits, group, 0.5, offset, has_zero=zero)
-        spec = BitserialSpec(weight, (rows,), cols, bits, threads=2, isa=level)
-        yield from (spec, replace(spec, tokens=next(tokens)))
+        rows, cols, group = SHAPES[(2 * weight_bits + bits) % len(SHAPES)]
+        weight = Planes(weight_bits, group, 0.5, weight_bits - 4, has_zero=bits % 2 == 0)
+        tokens = TOKENS[(weight_bits + bits) % len(TOKENS)]
+        yield BitserialSpec(weight, (rows,), cols, bits, tokens, threads=2)
 
 
 @cache
