@@ -19,13 +19,13 @@ from nybble.backends.cpu.codegen import compile_module as compile_kernel
 from nybble.backends.cpu.codegen import compile_modules
 from nybble.backends.cpu.compute_layouts import pack_weight
 from nybble.backends.cpu.host import allocate
-from nybble.backends.cpu.kernels.quantize import GROUPS
 from nybble.backends.cpu.machine import native
 from nybble.backends.cpu.plan import Buffer, BufferRef, Config, Kind, Plan, Program
 from nybble.backends.cpu.runner import EXTERNALS, runner_module
 from nybble.backends.cpu.weights import layout_of
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit.types import LowBitTensorType
+from nybble.dialects.numpy_ref.quantize import GROUPS, activation_group
 from nybble.dialects.registry import make_context
 from nybble.frontend.compile_model import CompileOptions
 from nybble.frontend.compiled import Notes, kernel_lines
@@ -108,11 +108,12 @@ def _check_weights(lowered: Lowered, activations: str) -> None:
             message = f"weight '{argument.source}': {error.message}"
             raise NybbleError(message, accepted=error.accepted) from error
         integers = form.element.has_codes and form.element.table is None
-        if activations != "f32" and integers and form.group not in GROUPS:
+        group = form.group_size(type_.cols)
+        if activations != "f32" and integers and activation_group(group) is None:
             raise NybbleError(
-                f"weight '{argument.source}' has groups of {form.group} columns, and no kernel "
+                f"weight '{argument.source}' has groups of {group} columns, and no kernel "
                 "quantizes activations so",
-                accepted=f"groups of {', '.join(map(str, GROUPS))}; or activations='f32'",
+                accepted=f"groups of a multiple of {GROUPS[0]}; or activations='f32'",
             )
 
 

@@ -19,6 +19,8 @@ from nybble.frontend.graph import Argument, ModelGraph, Role
 
 HIDDEN = "hidden"
 LAST = "last"
+TILES = "tile64"
+"""The layout whose weights go by the name of their tensor; others add the layout's name."""
 ENDS = """
 func.func @last_row(%hidden: tensor<?x{hidden}xf32>) -> tensor<1x{hidden}xf32> {{
   %last = fused.last_row %hidden : tensor<?x{hidden}xf32> -> tensor<1x{hidden}xf32>
@@ -54,10 +56,12 @@ class WeightSource:
     """Where the bytes of a weight buffer come from.
 
     tensor: a parameter of the checkpoint; constant: a table of the model graph. One is empty.
+    layout: that in which a parameter in a number format is packed; empty for floats.
     """
 
     tensor: str = ""
     constant: str = ""
+    layout: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,20 +156,24 @@ class Planner:
             if argument.role is not Role.POSITION
         ]
         sizes = self.assembler.argument_bytes(name)
+        layouts = self.assembler.argument_layouts(name)
         refs = [
-            self._bind(argument, layer, source, size)
-            for argument, size in zip(arguments, sizes, strict=False)
+            self._bind(argument, layer, source, size, layout)
+            for argument, size, layout in zip(arguments, sizes, layouts, strict=False)
         ]
         return self.assembler.call(name, [*refs, *results])
 
-    def _bind(self, argument: Argument, layer: int | None, source: str, size: int) -> BufferRef:
+    def _bind(
+        self, argument: Argument, layer: int | None, source: str, size: int, layout: str
+    ) -> BufferRef:
         match argument.role:
             case Role.CONSTANT:
                 return self._weight(argument.source, size, WeightSource(constant=argument.source))
             case Role.WEIGHT:
                 tensor = argument.tensor(layer)
                 key = self.storage.get(tensor, tensor)
-                return self._weight(key, size, WeightSource(tensor=tensor))
+                own = f"{key}.{layout}" if layout not in ("", TILES) else key
+                return self._weight(own, size, WeightSource(tensor=tensor, layout=layout))
             case Role.KEYS | Role.VALUES:
                 name = f"{argument.role.value}.{layer}"
                 self.buffers.setdefault(name, Buffer(name, size, Kind.STATE))

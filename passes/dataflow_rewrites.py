@@ -22,6 +22,7 @@ from nybble.dialects.mpgemm.ops import (
     ProductOp,
 )
 from nybble.dialects.mpgemm.tables import EXACT, ROUNDED, TableType
+from nybble.dialects.numpy_ref.quantize import activation_group
 
 DIGIT_MODES = {"i8": "a8", "i8-lut": "a8", "i16": "a16"}
 """Activation mode -> the format of its integers, to which `g` and a group size are added."""
@@ -59,10 +60,14 @@ Rewrite = Callable[[MatmulOp, str, Shared], ProductOp]
 
 
 def to_int_matmul(matmul: MatmulOp, mode: str, shared: Shared) -> ProductOp:
-    """rewrite: `matmul(x, w) -> int_matmul(quantize(x), w)`, one quantize per (x, group)"""
+    """rewrite: `matmul(x, w) -> int_matmul(quantize(x), w)`, one quantize per (x, group).
+
+    The group is the largest that activations can have and that divides the weight's.
+    """
     weight = matmul.weight.type
     assert isinstance(weight, LowBitTensorType)
     group = weight.number_format.group_size(weight.cols)
+    group = activation_group(group) or group
     quantized = shared.quantize(matmul, f"{DIGIT_MODES[mode]}g{group}")
     product = IntMatmulOp(quantized, matmul.weight, matmul.bias, matmul.result.type)
     Rewriter.replace_op(matmul, product)

@@ -7,7 +7,7 @@ import click
 
 from nybble.backends.cpu.isa import LEVELS
 
-MODES = ("i8", "i8-only", "i16", "b1", "b2", "b3", "b4", "f32")
+MODES = ("i8", "i8-only", "i8-lut", "i16", "b1", "b2", "b3", "b4", "f32")
 MAX_THREADS = 64
 
 Function = TypeVar("Function", bound=Callable[..., object])
@@ -24,7 +24,8 @@ activations_option = click.option(
     "--activations",
     type=click.Choice(MODES),
     help="i8: 8-bit integer products, of two digits or bf16 where precision needs it (default); "
-    "i8-only: of one digit; i16: of two; f32: exact.",
+    "i8-only: of one digit; i8-lut: of one, and lookup tables of 8 bits; i16: of two digits; "
+    "bN: bipolar integers of N bits, by popcounts; f32: exact.",
 )
 threads_option = click.option(
     "--threads",

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from xdsl.dialects import func, memref
-from xdsl.dialects.builtin import MemRefType, ModuleOp, StringAttr
+from xdsl.dialects.builtin import DictionaryAttr, MemRefType, ModuleOp, StringAttr
 from xdsl.ir import Attribute, SSAValue
 from xdsl.traits import SymbolTable
 
 from nybble.backends.cpu.kernels.buffers import byte_width
-from nybble.backends.cpu.lower_kernels_to_cpu import ACCESS
+from nybble.backends.cpu.lower_kernels_to_cpu import ACCESS, LAYOUT
 from nybble.backends.cpu.plan import Buffer, BufferRef, Kernel, Kind, Step
 from nybble.dialects.errors import NybbleError
 
@@ -42,6 +42,18 @@ class Assembler:
         """Bytes of each buffer argument of a function."""
         arguments = self.function(name).body.block.args
         return [buffer_bytes(arg.type) for arg in arguments if isinstance(arg.type, MemRefType)]
+
+    def argument_layouts(self, name: str) -> list[str]:
+        """The layout of the packed weight in each buffer argument of a function; else empty."""
+        function = self.function(name)
+        arguments = function.body.block.args
+        attributes = function.arg_attrs or [DictionaryAttr({})] * len(arguments)
+        layouts: list[str] = []
+        for argument, found in zip(arguments, attributes, strict=True):
+            layout = found.data.get(LAYOUT)
+            if isinstance(argument.type, MemRefType):
+                layouts.append(layout.data if isinstance(layout, StringAttr) else "")
+        return layouts
 
     def call(self, name: str, arguments: Sequence[BufferRef]) -> list[Step]:
         """The steps of a call of function `name` on these buffers."""

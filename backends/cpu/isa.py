@@ -5,12 +5,23 @@ that file is `machine`'s business.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nybble.dialects.errors import UnknownNameError
 
 _SDM = "Intel SDM vol. 2, instruction reference"
 _PSABI = "x86-64 psABI, section 3.1.1"
+
+
+@dataclass(frozen=True)
+class Permute:
+    """An LLVM intrinsic that looks up each lane's low bits in a register: `name(table, index)`.
+
+    lanes: elements of its registers. A byte's table are the 16 of its own 128 bits.
+    """
+
+    name: str = ""
+    lanes: int = 0
 
 
 @dataclass(frozen=True)
@@ -20,9 +31,10 @@ class Isa:
     vector_bits: width of the widest vector register. registers: number of them.
     int8_dot: LLVM intrinsic of u8 x s8 four-way dot products into i32 on whole registers, or "".
     tiles: whether there are AMX tiles with int8 and bf16 products.
-    byte_shuffle: LLVM intrinsic that looks up every byte of a whole register in a table of 16 bytes
-    per 128 bits; byte_permute: one that looks every byte up in a table of 64; or "".
-    counts_words: whether an instruction counts the bits of every 32-bit lane.
+    byte_shuffle: looks up bytes by the low four bits of bytes below 128.
+    word_permute: looks up i32 by the low bits of i32, as many as its lanes need; none if unnamed.
+    byte_permute: looks up bytes by their low six bits in a register of 64; none if unnamed.
+    counts: width of the lanes whose set bits an instruction counts; 0 if there is none.
     needs: CPU flags of /proc/cpuinfo. sources: field -> where the fact is from, or "assumed".
     """
 
@@ -31,11 +43,12 @@ class Isa:
     registers: int
     int8_dot: str
     tiles: bool
+    byte_shuffle: Permute
+    word_permute: Permute
     needs: frozenset[str]
     sources: Mapping[str, str] = field(hash=False, compare=False)
-    counts_words: bool = False
-    byte_shuffle: str = ""
-    byte_permute: str = ""
+    byte_permute: Permute = Permute()
+    counts: int = 0
 
 
 _V3_FLAGS = frozenset({"avx2", "fma", "f16c", "bmi1", "bmi2"})
@@ -47,45 +60,53 @@ _AMX_FLAGS = _VBMI_FLAGS | {
     *("avx512_bf16", "avx512_vpopcntdq"),
 }
 _VPDPBUSD = "llvm.x86.avx512.vpdpbusd.512"
-_VPERMB = "llvm.x86.avx512.permvar.qi.512"
+_PSHUFB_256 = Permute("llvm.x86.avx2.pshuf.b", 32)
+_PSHUFB_512 = Permute("llvm.x86.avx512.pshuf.b.512", 64)
+_VPERMD_256 = Permute("llvm.x86.avx2.permd", 8)
+_VPERMD_512 = Permute("llvm.x86.avx512.permvar.si.512", 16)
+_VPERMB = Permute("llvm.x86.avx512.permvar.qi.512", 64)
+_TBL = Permute("llvm.aarch64.neon.tbl1.v16i8", 16)
 _X86_SOURCES = {
     "vector_bits": _SDM,
     "registers": _SDM,
     "int8_dot": _SDM + ": VPDPBUSD; name in llvm/include/llvm/IR/IntrinsicsX86.td",
     "tiles": _SDM + ": TDPBF16PS, TDPBUSD",
-    "counts_words": _SDM + ": VPOPCNTD",
-    "byte_shuffle": _SDM + ": VPSHUFB; name in llvm/include/llvm/IR/IntrinsicsX86.td",
+    "byte_shuffle": _SDM + ": PSHUFB; name in llvm/include/llvm/IR/IntrinsicsX86.td",
+    "word_permute": _SDM + ": VPERMD; name in llvm/include/llvm/IR/IntrinsicsX86.td",
     "byte_permute": _SDM + ": VPERMB; name in llvm/include/llvm/IR/IntrinsicsX86.td",
+    "counts": _SDM + ": VPOPCNTD",
     "needs": _PSABI + ", and arch/x86/include/asm/cpufeatures.h for the names",
 }
 
-_YMM_LOOKUP, _ZMM_LOOKUP = "llvm.x86.avx2.pshuf.b", "llvm.x86.avx512.pshuf.b.512"
-_YMM = {"byte_shuffle": _YMM_LOOKUP}
-_ZMM = {"byte_shuffle": _ZMM_LOOKUP}
-X86_64_V3 = Isa("x86-64-v3", 256, 16, "", False, _V3_FLAGS, _X86_SOURCES, **_YMM)
-X86_64_V4 = Isa("x86-64-v4", 512, 32, "", False, _V4_FLAGS, _X86_SOURCES, **_ZMM)
-AVX512_VNNI = Isa("avx512-vnni", 512, 32, _VPDPBUSD, False, _VNNI_FLAGS, _X86_SOURCES, **_ZMM)
-_ZMM = {**_ZMM, "byte_permute": _VPERMB}
-AVX512_VBMI = Isa("avx512-vbmi", 512, 32, _VPDPBUSD, False, _VBMI_FLAGS, _X86_SOURCES, **_ZMM)
-AMX = Isa("amx", 512, 32, _VPDPBUSD, True, _AMX_FLAGS, _X86_SOURCES, counts_words=True, **_ZMM)
+_PERMUTES_256 = (_PSHUFB_256, _VPERMD_256)
+_PERMUTES_512 = (_PSHUFB_512, _VPERMD_512)
+
+X86_64_V3 = Isa("x86-64-v3", 256, 16, "", False, *_PERMUTES_256, _V3_FLAGS, _X86_SOURCES)
+X86_64_V4 = Isa("x86-64-v4", 512, 32, "", False, *_PERMUTES_512, _V4_FLAGS, _X86_SOURCES)
+AVX512_VNNI = replace(X86_64_V4, name="avx512-vnni", int8_dot=_VPDPBUSD, needs=_VNNI_FLAGS)
+AVX512_VBMI = replace(AVX512_VNNI, name="avx512-vbmi", needs=_VBMI_FLAGS, byte_permute=_VPERMB)
+AMX = replace(AVX512_VBMI, name="amx", tiles=True, needs=_AMX_FLAGS, counts=32)
 NEON = Isa(
     "aarch64-neon",
     128,
     32,
     "",
     False,
+    _TBL,
+    Permute(),
     frozenset({"asimd"}),
     {
         "vector_bits": "Arm ARM (DDI 0487), A1.4",
         "registers": "Arm ARM (DDI 0487), A1.4",
         "int8_dot": "assumed: SDOT is signed x signed and optional, not used yet",
         "tiles": "assumed",
-        "counts_words": "Arm ARM (DDI 0487), C7.2: CNT counts bytes",
-        "byte_shuffle": "Arm ARM (DDI 0487), C7: TBL; name in llvm/IR/IntrinsicsAArch64.td",
-        "byte_permute": "Arm ARM (DDI 0487), C7: TBL of four registers is not used yet",
+        "byte_shuffle": "Arm ARM (DDI 0487), TBL; llvm/include/llvm/IR/IntrinsicsAArch64.td",
+        "word_permute": "assumed: none",
+        "byte_permute": "Arm ARM (DDI 0487): TBL of four registers is not used yet",
+        "counts": "Arm ARM (DDI 0487), C7.2: CNT",
         "needs": "arch/arm64/include/uapi/asm/hwcap.h",
     },
-    byte_shuffle="llvm.aarch64.neon.tbl1.v16i8",
+    counts=8,
 )
 LEVELS = {isa.name: isa for isa in (X86_64_V3, X86_64_V4, AVX512_VNNI, AVX512_VBMI, AMX, NEON)}
 BASELINE = X86_64_V3

@@ -57,6 +57,8 @@ from xdsl.context import Context
 from xdsl.dialects import arith, func, memref
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
+    ArrayAttr,
+    DictionaryAttr,
     Float32Type,
     FunctionType,
     IndexType,
@@ -92,6 +94,8 @@ from nybble.dialects.mpgemm.tables import TableType
 
 CALL_INDICES = 4
 """n, pos, tid and nth close every argument list."""
+LAYOUT = "nybble.layout"
+"""Attribute of an argument: the layout of the packed weight in it."""
 ACCESS = "access"
 """Attribute of a call: a letter for each buffer, r(ead), w(ritten before it is read), u(pdated)."""
 
@@ -236,9 +240,26 @@ class FunctionLowering:
         self.block.add_op(func.ReturnOp())
         inputs = [argument.type for argument in self.block.args]
         name = self.function.sym_name.data
-        caller = func.FuncOp(name, FunctionType.from_lists(inputs, []), Region(self.block))
+        caller = func.FuncOp(
+            name,
+            FunctionType.from_lists(inputs, []),
+            Region(self.block),
+            arg_attrs=self._argument_attributes(),
+        )
         caller.location = self.function.location
         return self.kernels, caller
+
+    def _argument_attributes(self) -> ArrayAttr[DictionaryAttr] | None:
+        """The layout of each argument that holds a packed weight; None if there is no such one."""
+        layouts = {
+            self.buffers[argument][0]: argument.type.layout
+            for argument in self.function.body.block.args
+            if isinstance(argument.type, LowBitTensorType) and argument.type.layout.data != STORAGE
+        }
+        if not layouts:
+            return None
+        each = [layouts.get(argument) for argument in self.block.args]
+        return ArrayAttr([DictionaryAttr({} if one is None else {LAYOUT: one}) for one in each])
 
     def _add_argument(self, value: SSAValue) -> None:
         """Give a value buffers that are arguments of the function."""

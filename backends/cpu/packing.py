@@ -1,11 +1,15 @@
 """Compute layouts of weights: what the CPU matmul kernels stream, as a permutation of codes.
 
 `TileLayout` holds integer codes with scales. For every tile of 64 rows and every scale group, in
-one sequential stream: the group's codes, then 64 scales, then (if the format has them) 64 zeros.
-Codes come in vectors of 64 bytes, one for each of the tile's four sub-tiles of 16 rows in turn.
-Byte `row * 4 + j` of vector v holds, in plane p (bits `p * bits ..`), the code of column
-`(v * planes + p) * 4 + j` of the group. So a 32-bit lane is a row, and after a mask and a shift the
-vector is what a four-way integer dot product takes, and a tile of AMX's second operand.
+one sequential stream: the group's codes, then 64 scales, then (if the format has them) 64 zeros and
+64 bytes that choose a special value.
+
+A code is cut into pieces of 4, 2 and 1 bits, the low ones first (`widths`; a code of 8 bits is one
+piece), and a group into steps of the fewest columns that fill a vector of every piece. A step
+holds, piece by piece, vectors of 64 bytes, one for each of the tile's four sub-tiles of 16 rows in
+turn. Byte `row * 4 + j` of vector v holds, in plane p (bits `p * width ..`), the piece of the code
+of column `(v * planes + p) * 4 + j` of the step. So a 32-bit lane is a row, and after a mask and a
+shift the vector is what a four-way integer dot product takes, and a tile of AMX's second operand.
 
 `DenseLayout` holds plain floats, 64 rows of a column together: `[tile][column][64]`.
 
@@ -14,21 +18,28 @@ Rows are padded to a multiple of 64 with zeros.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from nybble.backends.cpu.float_bytes import (
+    FLOAT_BYTES,
+    Bytes,
+    FloatName,
+    Floats,
+    from_floats,
+    to_floats,
+)
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit.formats.weight import Weight
 
 TILE = 64
 LANES = 16
-WIDTHS = (1, 2, 4, 8)
-FloatName = Literal["f32", "f16", "bf16"]
-FLOAT_BYTES: dict[FloatName, int] = {"f32": 4, "f16": 2, "bf16": 2}
-Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
+SUBTILES = TILE // LANES
+VECTOR = 64
+"""Bytes of a vector of codes."""
+PIECES = (4, 2, 1)
 _CHUNK_BYTES = 4 << 20
 
 
@@ -36,14 +47,27 @@ class LayoutError(NybbleError):
     """A weight or a shape that a compute layout cannot hold."""
 
 
+def pieces(bits: int, group: int) -> tuple[int, ...]:
+    """The widths of the pieces that a code of `bits` bits is stored in; empty if there are none.
+
+    Of all widths of at least `bits` whose pieces fill whole vectors with a group's columns, the
+    narrowest.
+    """
+    for width in range(bits, 9):
+        parts = (8,) if width == 8 else tuple(piece for piece in PIECES if width & piece)
+        if group % (32 // min(parts)) == 0:
+            return parts
+    return ()
+
+
 @dataclass(frozen=True)
 class TileLayout:
     """Integer codes in tiles of 64 rows; see the module's text.
 
-    bits: width of a code, 1 .. 8 (stored in the next of 1, 2, 4, 8). group: columns per scale.
-    has_zero: whether zeros follow the scales. scale: float type of scales and zeros.
-    Raises LayoutError where `cols` is not a multiple of the group, or the group does not fill
-    vectors.
+    bits: width of a code, 1 .. 8. group: columns per scale. has_zero: whether zeros follow the
+    scales. scale: float type of scales and zeros. has_choice: whether a byte per group chooses a
+    special value.
+    Raises LayoutError where `cols` is not a multiple of the group, or the group not of 4.
     """
 
     rows: int
@@ -52,15 +76,15 @@ class TileLayout:
     group: int
     has_zero: bool = False
     scale: FloatName = "f16"
+    has_choice: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= 8:
             raise LayoutError(f"codes of {self.bits} bits do not fit a byte", accepted="1 .. 8")
-        step = 4 * self.planes
-        if self.group < step or self.group % step:
+        if self.group < 4 or not self.widths:
             raise LayoutError(
                 f"groups of {self.group} columns do not fill vectors of {self.bits}-bit codes",
-                accepted=f"a multiple of {step}",
+                accepted="a multiple of 4",
             )
         if self.rows < 1 or self.cols < 1 or self.cols % self.group:
             raise LayoutError(
@@ -68,15 +92,33 @@ class TileLayout:
                 accepted=f"columns that are a multiple of {self.group}",
             )
 
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """Bits of each piece of a code, the low ones first."""
+        return pieces(self.bits, self.group)
+
     @property
     def width(self) -> int:
         """Bits that a code takes."""
-        return next(w for w in WIDTHS if w >= self.bits)
+        return sum(self.widths)
 
     @property
-    def planes(self) -> int:
-        """Codes in a byte."""
-        return 8 // self.width
+    def step(self) -> int:
+        """Columns of a step."""
+        return 32 // min(self.widths)
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of a step in a tile."""
+        return self.step * self.width * TILE // 8
+
+    def piece(self, index: int) -> int:
+        """Byte where a piece's vectors start in a step."""
+        return self.step * sum(self.widths[:index]) * TILE // 8
+
+    def shift(self, index: int) -> int:
+        """The lowest bit of a code that is in a piece."""
+        return sum(self.widths[:index])
 
     @property
     def tiles(self) -> int:
@@ -89,19 +131,29 @@ class TileLayout:
         return self.cols // self.group
 
     @property
-    def vectors(self) -> int:
-        """Vectors of 64 bytes per group and sub-tile."""
-        return self.group // (4 * self.planes)
+    def steps(self) -> int:
+        """Steps in a group."""
+        return self.group // self.step
 
     @property
     def code_bytes(self) -> int:
         """Bytes of a group's codes in a tile; the scales follow."""
-        return self.vectors * 4 * 64
+        return self.steps * self.step_bytes
+
+    @property
+    def scale_bytes(self) -> int:
+        """Bytes of a group's scales in a tile, and of its zeros."""
+        return TILE * FLOAT_BYTES[self.scale]
+
+    @property
+    def choice(self) -> int:
+        """Byte of a block where the choices start."""
+        return self.code_bytes + (2 if self.has_zero else 1) * self.scale_bytes
 
     @property
     def block_bytes(self) -> int:
         """Bytes of a group in a tile."""
-        return self.code_bytes + (2 if self.has_zero else 1) * TILE * FLOAT_BYTES[self.scale]
+        return self.choice + (TILE if self.has_choice else 0)
 
     @property
     def tile_bytes(self) -> int:
@@ -145,20 +197,21 @@ class DenseLayout:
 def pack(weight: Weight, layout: TileLayout) -> Bytes:
     """The bytes of a weight in a tile layout: u8 [layout.size].
 
-    Raises LayoutError where the weight is not what the layout describes.
+    Raises LayoutError where the weight is not what the layout describes, or a scale or zero is not
+    a number of the layout's type.
     """
     codes = weight.require_codes()
-    zero = weight.zero if weight.zero is not None else None
     _check(codes, weight, layout)
     out = np.empty((layout.tiles, layout.groups, layout.block_bytes), np.uint8)
+    zeros = layout.code_bytes + layout.scale_bytes
     for tiles, rows in _chunks(layout):
         block = out[tiles]
         block[:, :, : layout.code_bytes] = _code_bytes(_padded(codes[rows]), layout)
-        scales = block[:, :, layout.code_bytes :]
-        span = TILE * FLOAT_BYTES[layout.scale]
-        scales[:, :, :span] = _scale_bytes(weight.scale[rows], layout)
-        if zero is not None:
-            scales[:, :, span:] = _scale_bytes(zero[rows], layout)
+        block[:, :, layout.code_bytes : zeros] = _scale_bytes(weight.scale[rows], layout)
+        if weight.zero is not None:
+            block[:, :, zeros : layout.choice] = _scale_bytes(weight.zero[rows], layout)
+        if weight.selector is not None:
+            block[:, :, layout.choice :] = _by_tile(weight.selector[rows], layout)
     return out.reshape(-1)
 
 
@@ -166,12 +219,12 @@ def unpack(data: Bytes, layout: TileLayout) -> tuple[Bytes, Floats, Floats | Non
     """Inverse of `pack`: codes u8 [rows, cols], scales f32 [rows, groups], zeros alike or None."""
     blocks = data.reshape(layout.tiles, layout.groups, layout.block_bytes)
     codes = _codes_from_bytes(blocks[:, :, : layout.code_bytes], layout)
-    span = TILE * FLOAT_BYTES[layout.scale]
     start = layout.code_bytes
-    scale = _scales_from_bytes(blocks[:, :, start : start + span], layout)
+    scale = _scales_from_bytes(blocks[:, :, start : start + layout.scale_bytes], layout)
     if not layout.has_zero:
         return codes, scale, None
-    return codes, scale, _scales_from_bytes(blocks[:, :, start + span :], layout)
+    zeros = blocks[:, :, start + layout.scale_bytes : layout.choice]
+    return codes, scale, _scales_from_bytes(zeros, layout)
 
 
 def pack_dense(values: Floats, layout: DenseLayout) -> Bytes:
@@ -181,7 +234,7 @@ def pack_dense(values: Floats, layout: DenseLayout) -> Bytes:
     out = np.empty((layout.tiles, layout.tile_bytes), np.uint8)
     for tile in range(layout.tiles):
         rows = _padded(values[tile * TILE : (tile + 1) * TILE])
-        out[tile] = to_floats(np.ascontiguousarray(rows.T), layout.dtype).reshape(-1)
+        out[tile] = to_floats(np.ascontiguousarray(rows.T, np.float32), layout.dtype).reshape(-1)
     return out.reshape(-1)
 
 
@@ -200,6 +253,8 @@ def _check(codes: Bytes, weight: Weight, layout: TileLayout) -> None:
         )
     if (weight.zero is not None) != layout.has_zero:
         raise LayoutError(f"the weight {'lacks' if layout.has_zero else 'has'} zeros: {layout}")
+    if (weight.selector is not None) != layout.has_choice:
+        raise LayoutError(f"the weight {'lacks' if layout.has_choice else 'has'} choices: {layout}")
     if int(codes.max(initial=0)) >> layout.width:
         raise LayoutError(f"a code of {int(codes.max())} has more than {layout.width} bits")
 
@@ -220,54 +275,63 @@ def _padded(rows: npt.NDArray[np.uint8 | np.float32]) -> npt.NDArray[np.uint8 | 
 def _code_bytes(codes: npt.NDArray[np.uint8 | np.float32], layout: TileLayout) -> Bytes:
     """u8 [64 t, cols] -> u8 [t, groups, code_bytes]."""
     words = np.ascontiguousarray(codes).view(np.uint32)
-    shape = (-1, 4, LANES, layout.groups, layout.vectors, layout.planes)
-    planes = words.reshape(shape)
-    merged = planes[..., 0].copy() if layout.planes > 1 else planes[..., 0]
-    for plane in range(1, layout.planes):
-        merged |= planes[..., plane] << np.uint32(plane * layout.width)
-    ordered = np.ascontiguousarray(merged.transpose(0, 3, 4, 1, 2))
-    return ordered.view(np.uint8).reshape(len(ordered), layout.groups, layout.code_bytes)
+    words = words.reshape(-1, SUBTILES, LANES, layout.groups, layout.steps, layout.step // 4)
+    parts = [_piece_bytes(words, layout, index) for index in range(len(layout.widths))]
+    joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+    return joined.reshape(len(joined), layout.groups, layout.code_bytes)
+
+
+def _piece_bytes(words: npt.NDArray[np.uint32], layout: TileLayout, index: int) -> Bytes:
+    """Codes u32 [t, 4, 16, groups, steps, step / 4] -> u8 [t, groups, steps, bytes of a piece]."""
+    width, shift = layout.widths[index], layout.shift(index)
+    planes = words.reshape(*words.shape[:-1], layout.step * width // 32, 8 // width)
+    merged = np.zeros(planes.shape[:-1], np.uint32)
+    for plane in range(8 // width):
+        piece = (planes[..., plane] >> np.uint32(shift)) & _mask(width)
+        merged |= piece << np.uint32(plane * width)
+    ordered = np.ascontiguousarray(merged.transpose(0, 3, 4, 5, 1, 2)).view(np.uint8)
+    return ordered.reshape(*ordered.shape[:3], -1)
+
+
+def _mask(width: int) -> np.uint32:
+    """The low `width` bits of each byte."""
+    return np.uint32(0x01010101 * (2**width - 1))
 
 
 def _codes_from_bytes(blocks: Bytes, layout: TileLayout) -> Bytes:
-    shape = (layout.tiles, layout.groups, layout.vectors, 4, LANES)
-    merged = np.ascontiguousarray(blocks).view(np.uint32).reshape(shape)
-    mask = np.uint32(0x01010101 * (2**layout.width - 1))
-    parts = [(merged >> np.uint32(p * layout.width)) & mask for p in range(layout.planes)]
-    words = np.stack(parts, axis=-1).transpose(0, 3, 4, 1, 2, 5)
-    codes = np.ascontiguousarray(words).view(np.uint8)
-    return codes.reshape(layout.tiles * TILE, layout.cols)[: layout.rows]
+    steps = blocks.reshape(layout.tiles, layout.groups, layout.steps, layout.step_bytes)
+    shape = (layout.tiles, SUBTILES, LANES, layout.groups, layout.steps, layout.step // 4)
+    words = np.zeros(shape, np.uint32)
+    for index, width in enumerate(layout.widths):
+        first = layout.piece(index)
+        piece = np.ascontiguousarray(steps[..., first : first + layout.step * width * TILE // 8])
+        merged = piece.view(np.uint32).reshape(*steps.shape[:3], -1, SUBTILES, LANES)
+        merged = merged.transpose(0, 4, 5, 1, 2, 3)
+        planes = [(merged >> np.uint32(p * width)) & _mask(width) for p in range(8 // width)]
+        words |= np.stack(planes, axis=-1).reshape(shape) << np.uint32(layout.shift(index))
+    return words.view(np.uint8).reshape(layout.tiles * TILE, layout.cols)[: layout.rows]
+
+
+def _by_tile(
+    values: npt.NDArray[np.uint8 | np.float32], layout: TileLayout
+) -> npt.NDArray[np.uint8 | np.float32]:
+    """[rows, groups] -> [t, groups, 64]."""
+    tiles = _padded(values).reshape(-1, TILE, layout.groups).transpose(0, 2, 1)
+    return np.ascontiguousarray(tiles)
 
 
 def _scale_bytes(scales: Floats, layout: TileLayout) -> Bytes:
     """f32 [rows, groups] -> u8 [t, groups, 64 floats]."""
-    tiles = _padded(scales).reshape(-1, TILE, layout.groups).transpose(0, 2, 1)
-    return to_floats(np.ascontiguousarray(tiles), layout.scale)
+    tiles = _by_tile(scales, layout).astype(np.float32)
+    data = to_floats(tiles, layout.scale)
+    kept = from_floats(data, layout.scale).reshape(tiles.shape)
+    if not np.array_equal(kept, tiles, equal_nan=True):
+        wrong = float(tiles[(kept != tiles) & ~np.isnan(tiles)][0])
+        raise LayoutError(f"a scale or zero of {wrong!r} in a layout of {layout.scale}")
+    return data
 
 
 def _scales_from_bytes(blocks: Bytes, layout: TileLayout) -> Floats:
     floats = from_floats(np.ascontiguousarray(blocks), layout.scale)
     rows = floats.reshape(layout.tiles, layout.groups, TILE).transpose(0, 2, 1)
     return np.ascontiguousarray(rows.reshape(-1, layout.groups)[: layout.rows])
-
-
-def to_floats(values: npt.NDArray[np.uint8 | np.float32], dtype: FloatName) -> Bytes:
-    """The bytes of f32 numbers in a float type, along the last axis."""
-    if dtype == "f16":
-        with np.errstate(over="ignore"):
-            return values.astype(np.float16).view(np.uint8)
-    if dtype == "f32":
-        return values.astype(np.float32).view(np.uint8)
-    bits = values.astype(np.float32).view(np.uint32)
-    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-    halves = np.where(np.isnan(values), (bits >> np.uint32(16)) | np.uint32(0x40), rounded)
-    return halves.astype(np.uint16).view(np.uint8)
-
-
-def from_floats(data: Bytes, dtype: FloatName) -> Floats:
-    """Inverse of `to_floats`: f32."""
-    if dtype == "f16":
-        return data.view(np.float16).astype(np.float32)
-    if dtype == "f32":
-        return data.view(np.float32)
-    return (data.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)

@@ -1,70 +1,146 @@
-"""How a weight of a number format is held for the matmul kernels, and the packing that does it."""
+"""How a weight of a number format is held for the matmul kernels, and the packing that does it.
+
+Codes stay codes where a register can tell what they mean: integers, tables of at most 16 values,
+small floats, and the vector codebooks, whose weights are one of at most 16 whole numbers each.
+Tables of more values become 8-bit integers where all of them are such; what is left is decoded and
+held as floats.
+"""
+
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from nybble.backends.cpu.kernels.matmul.spec import Codes, Dense
-from nybble.backends.cpu.kernels.quantize import GROUPS
-from nybble.backends.cpu.packing import DenseLayout, FloatName, TileLayout, pack, pack_dense
-from nybble.dialects.lowbit.formats import Format, FormatError
-from nybble.dialects.lowbit.formats.element import PlainFloat, TwoDigits, Uniform
+from nybble.backends.cpu.float_bytes import FloatName
+from nybble.backends.cpu.kernels.matmul.codes import (
+    MOST_VALUES,
+    Codes,
+    Dense,
+    SmallFloat,
+    Table,
+    affine,
+)
+from nybble.backends.cpu.packing import DenseLayout, TileLayout, pack, pack_dense
+from nybble.dialects.lowbit.formats import Format, FormatError, Weight
+from nybble.dialects.lowbit.formats import element as elements
+from nybble.dialects.lowbit.formats.grid_blocks import GRID_BLOCKS
 from nybble.dialects.lowbit.formats.scale import FloatScale, StoredMin
+from nybble.dialects.lowbit.formats.table_element import BitMod, Grid
+from nybble.dialects.lowbit.formats.table_element import SmallFloat as SmallFloatElement
 
 Bytes = npt.NDArray[np.uint8]
 FLOATS: dict[str, FloatName] = {"f32": "f32", "f16": "f16", "bf16": "bf16"}
+_SCALES: dict[str, FloatName] = {**FLOATS, "e8m0": "bf16", "e4m3": "bf16"}
+"""The type that holds a stored scale, the element's unit included, exactly."""
+_DECODED = Dense("f32")
 
 
-def weight_kind(description: Format) -> Codes | Dense:
-    """What the kernels see of a format; raises FormatError for one they cannot hold.
+def weight_kind(description: Format, cols: int) -> Codes | Dense:
+    """What the kernels see of a format in rows of `cols` weights.
 
-    Scales and zeros are kept as f16 where the format stores both as f16, else as f32.
+    Raises FormatError for one that they cannot hold.
     """
     element = description.element
-    if isinstance(element, PlainFloat):
+    if isinstance(element, elements.PlainFloat):
         return Dense(FLOATS[element.name])
-    if not element.has_codes or element.table is not None:
-        raise FormatError(
-            f"the CPU backend cannot hold weights of format '{description.spec}'",
-            accepted="plain floats, and integer codes with scales and zeros",
-        )
+    if isinstance(element, elements.EntropyCoded):
+        return Dense("bf16")
+    if isinstance(element, elements.TwoDigits):
+        raise FormatError(f"'{description.spec}' is a format of activations, not of weights")
     if description.sparsity is not None or description.corrections:
         raise FormatError(
             f"the CPU backend cannot hold the sparsity or corrections of '{description.spec}'",
             accepted="dense formats without corrections",
         )
-    return Codes(
-        bits=element.bits,
-        group=description.group,
-        zero_point=element.zero_point,
-        has_zero=description.zero is not None,
-        scale="f16" if _is_stored_as_f16(description) else "f32",
+    if description.grouping.axis != "cols":
+        return _DECODED
+    return _codes(description, description.group_size(cols))
+
+
+def _codes(description: Format, group: int) -> Codes | Dense:
+    """Codes with the right T; decoded floats where T is none that a kernel knows."""
+    element = description.element
+    codes = Codes(
+        element.bits,
+        group,
+        element.zero_point,
+        description.zero is not None,
+        _scale_type(description),
     )
+    if isinstance(element, Grid):
+        values = _padded(tuple(map(float, GRID_BLOCKS[element.name].values)))
+        return _with_values(replace(codes, scale="f32"), values)
+    if isinstance(element, BitMod):
+        return _with_choices(codes, element)
+    if element.table is None:
+        return codes
+    if isinstance(element, SmallFloatElement) and element.bits > 4 and element.unit == 1:
+        return replace(codes, table=SmallFloat(element.exponent, element.mantissa))
+    table = element.plain_table
+    assert table is not None
+    return _with_values(codes, tuple(float(value * _unit(description)) for value in table))
+
+
+def _padded(values: tuple[float, ...]) -> tuple[float, ...]:
+    """As many values as codes: the last one again and again."""
+    count = 1 << (len(values) - 1).bit_length()
+    return values + values[-1:] * (count - len(values))
+
+
+def _with_values(codes: Codes, values: tuple[float, ...]) -> Codes | Dense:
+    bits = (len(values) - 1).bit_length()
+    line = affine(values)
+    if line is not None:
+        return replace(codes, bits=bits, step=line[0], zero_point=line[1])
+    if len(values) <= MOST_VALUES:
+        return replace(codes, bits=bits, zero_point=0, table=Table(values))
+    least, most = min(values), max(values)
+    if not all(value.is_integer() for value in values) or most - least > 255:
+        return _DECODED
+    return replace(codes, bits=int(most - least).bit_length(), zero_point=-int(least))
+
+
+def _with_choices(codes: Codes, element: BitMod) -> Codes:
+    values = tuple(map(float, element.table[0]))
+    if element.choices == 1:
+        return replace(codes, table=Table(values))
+    special = len(values) // 2
+    specials = tuple(float(row[special]) for row in element.table)
+    return replace(codes, table=Table(values, specials, special))
+
+
+def _scale_type(description: Format) -> FloatName:
+    """The narrowest type that holds every scale and zero of a format exactly."""
+    zero = description.zero
+    trees = [description.scale]
+    if isinstance(zero, StoredMin):
+        trees.append(zero.tree)
+    names = {_SCALES[tree.dtype] if isinstance(tree, FloatScale) else "f32" for tree in trees}
+    integer = zero is not None and not isinstance(zero, StoredMin)
+    return names.pop() if len(names) == 1 and not integer else "f32"
+
+
+def _unit(description: Format) -> float:
+    """The part of the element's unit that T keeps: f16 scales are held as they are stored."""
+    return description.element.unit if _scale_type(description) == "f16" else 1.0
 
 
 def dataflows(description: Format) -> tuple[str, ...]:
     """The dataflows by which the CPU multiplies weights of a format; empty if it has none."""
     try:
-        kind = weight_kind(description)
+        kind = weight_kind(description, max(description.block, 256))
     except FormatError:
         return ()
-    integers = isinstance(kind, Codes) and kind.group in GROUPS
+    integers = isinstance(kind, Codes) and kind.integers is not None
     return ("int_dot", "dequantize") if integers else ("dequantize",)
-
-
-def _is_stored_as_f16(description: Format) -> bool:
-    half = FloatScale("f16")
-    zero = description.zero
-    return description.scale == half and (
-        zero is None or (isinstance(zero, StoredMin) and zero.tree == half)
-    )
 
 
 def digits_of(description: Format) -> int:
     """How many 8-bit digits an activation of a format has; raises FormatError for other formats."""
     element = description.element
-    if isinstance(element, TwoDigits):
+    if isinstance(element, elements.TwoDigits):
         return 2
-    if isinstance(element, Uniform) and element.bits == 8 and element.narrow:
+    if isinstance(element, elements.Uniform) and element.bits == 8 and element.narrow:
         return 1
     raise FormatError(
         f"the CPU backend does not take activations of format '{description.spec}'",
@@ -74,13 +150,47 @@ def digits_of(description: Format) -> int:
 
 def layout_of(description: Format, shape: tuple[int, int]) -> TileLayout | DenseLayout:
     """The compute layout of a weight [rows, cols]; raises FormatError or LayoutError."""
-    return weight_kind(description).layout(*shape)
+    return weight_kind(description, shape[1]).layout(*shape)
 
 
 def pack_storage(description: Format, raw: Bytes, shape: tuple[int, int]) -> Bytes:
     """Storage bytes u8 [rows, row_bytes] of a weight [rows, cols] in its compute layout."""
-    layout = layout_of(description, shape)
-    weight = description.unpack(raw, shape[1])
+    if isinstance(description.element, Grid):
+        return pack_weight(description, _grid_codes(description, raw, shape))
+    return pack_weight(description, description.unpack(raw, shape[1]))
+
+
+def pack_weight(description: Format, weight: Weight) -> Bytes:
+    """A weight of a format in its compute layout."""
+    kind = weight_kind(description, weight.shape[1])
+    layout = kind.layout(*weight.shape)
     if isinstance(layout, DenseLayout):
         return pack_dense(weight.dequantize(), layout)
-    return pack(weight, layout)
+    assert isinstance(kind, Codes)
+    return pack(_as_held(description, kind, weight), layout)
+
+
+def _as_held(description: Format, kind: Codes, weight: Weight) -> Weight:
+    """The weight in the codes and scales that a kind holds."""
+    unit = np.float32(_unit(description))
+    if unit != 1:
+        weight = replace(weight, scale=weight.scale / unit)
+    if weight.table is None or kind.table is not None or kind.bits == description.element.bits:
+        return weight
+    numbers = (weight.table + np.float32(kind.zero_point)).astype(np.uint8)
+    return replace(weight, codes=numbers[weight.require_codes()], table=None)
+
+
+def _grid_codes(description: Format, raw: Bytes, shape: tuple[int, int]) -> Weight:
+    """A weight of vector codes as one code for each value."""
+    rows, cols = shape
+    block = GRID_BLOCKS[description.store]
+    description.unpack(raw[:0], cols)
+    blocks = np.ascontiguousarray(raw).reshape(-1, block.bytes)
+    numbers, scale = block.integers(blocks)
+    codes = np.searchsorted(np.array(block.values, np.float32), numbers)
+    return Weight(
+        description.spec,
+        codes.reshape(rows, cols).astype(np.uint8),
+        scale.reshape(rows, -1),
+    )

@@ -140,7 +140,7 @@ class DequantMatmulOp(FloatProductOp):
 
 
 class QuantizedProductOp(ProductOp, abc.ABC):
-    """A product whose activation is quantized in groups of the weight's size."""
+    """A product whose activation is quantized in groups that lie within the weight's."""
 
     activation = operand_def(LowBitTensorType)
 
@@ -168,9 +168,9 @@ class QuantizedProductOp(ProductOp, abc.ABC):
         weight, activation = self.weight_type, self.activation_type
         weights = weight.number_format.group_size(weight.cols)
         activations = activation.number_format.group_size(activation.cols)
-        if weights != activations:
+        if weights % activations:
             raise VerifyException(
-                f"the activation's group must equal the weight's ({weights}), got {activations}"
+                f"the activation's group must divide the weight's ({weights}), got {activations}"
             )
 
     def reference(self, activation: Weight, weight: Weight, bias: Array | None = None):
@@ -217,3 +217,6 @@ class BitserialMatmulOp(QuantizedProductOp):
                 f'the activation must be bipolar, got "{activation.format.data}"; accepted: abNgG'
             )
         super().verify_()
+        group = weight.number_format.group_size(weight.cols)
+        if activation.number_format.group_size(activation.cols) != group:
+            raise VerifyException(f"the activation's group must equal the weight's ({group})")

@@ -45,17 +45,6 @@ class Tables(NamedTuple):
             return self.entries
         return np.concatenate([self.entries, -self.entries[:, :, ::-1]], axis=2)
 
-    def dequantize(self) -> F32:
-        """The activation f32 [n, k] that the tables stand for, each number from two entries.
-
-        Setting bit j alone adds the integer, or twice the integer if the table is symmetric.
-        """
-        entries = self.all_entries()
-        alone = entries[:, :, [1 << j for j in range(WIDTH)]] - entries[:, :, :1]
-        rows, groups = self.scale.shape
-        wide = alone.reshape(rows, groups, -1).astype(np.float32) / (2 if self.symmetric else 1)
-        return (wide * (self.unit * self.scale)[:, :, None]).reshape(rows, -1)
-
 
 def signs(symmetric: bool) -> I32:
     """What entry i takes of each column, i32 [16 or 8, 4]: its bits, as 0, 1 or as -1, 1."""

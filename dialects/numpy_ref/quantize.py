@@ -9,6 +9,9 @@ from nybble.dialects.numpy_ref.arrays import F32, I8, I32
 SMALLEST_AMAX = np.float32(1e-30)
 """A group whose largest magnitude is below this is stored as zeros: 127 / amax stays finite."""
 
+GROUPS = (16, 32, 64, 128, 256)
+"""How many columns of an activation may share a scale."""
+
 LARGEST = {1: 127, 2: 127 * 256}
 """The largest integer by number of digits."""
 
@@ -22,6 +25,11 @@ class Quantized(NamedTuple):
     q: I8
     s: F32
     z: I32
+
+
+def activation_group(weights: int) -> int | None:
+    """The largest of GROUPS that divides the group of a weight; None if none does."""
+    return next((group for group in reversed(GROUPS) if weights % group == 0), None)
 
 
 def quantize_rows(x: F32, group: int, digits: int = 1) -> Quantized:

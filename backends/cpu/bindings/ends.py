@@ -6,7 +6,6 @@ from xdsl.ir import SSAValue
 from nybble.backends.cpu.bindings.site import Binding, In, Out, Scratch, Site, columns
 from nybble.backends.cpu.kernels.embed import Embed
 from nybble.backends.cpu.kernels.last_row import LastRow
-from nybble.backends.cpu.kernels.matmul.spec import Codes
 from nybble.backends.cpu.kernels.sample import Sample
 from nybble.backends.cpu.kernels.softmax import NegativeLogLikelihood
 from nybble.backends.cpu.weights import weight_kind
@@ -19,12 +18,12 @@ def bind_embed(site: Site) -> Binding:
     embed = site.only(EmbedOp)
     table = embed.table.type
     assert isinstance(table, LowBitTensorType)
-    kind = weight_kind(table.number_format)
     kernel = Embed(
-        layout=kind.layout(table.rows, table.cols),
+        weight=weight_kind(table.number_format, table.cols),
+        shape=(table.rows, table.cols),
         rows=site.tokens,
         scale=embed.scale.value.data,
-        zero_point=kind.zero_point if isinstance(kind, Codes) else 0,
+        isa=site.isa,
     )
     inputs = (In(site.place(embed.ids)), In(site.place(embed.table)))
     return Binding(kernel, (*inputs, Out(site.result(embed.result))))

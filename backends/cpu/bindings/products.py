@@ -23,7 +23,6 @@ from nybble.backends.cpu.lut_weights import lut_codes
 from nybble.backends.cpu.plane_weights import planes_of
 from nybble.backends.cpu.weights import digits_of, weight_kind
 from nybble.dialects.fused.ops import GluOp
-from nybble.dialects.lowbit.formats.affine import affine
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.lut import LookupProductOp
 from nybble.dialects.mpgemm.ops import BitserialMatmulOp, DequantMatmulOp, IntMatmulOp, ProductOp
@@ -120,6 +119,14 @@ def activation_digits(product: ProductOp) -> int:
     return digits_of(type_.number_format) if isinstance(type_, LowBitTensorType) else 1
 
 
+def activation_group(product: ProductOp) -> int:
+    """How many columns of a product's activations share a scale; 1 for floats."""
+    type_ = product.operands[0].type
+    if not isinstance(type_, LowBitTensorType):
+        return 1
+    return type_.number_format.group_size(type_.cols)
+
+
 def weight_type(product: ProductOp) -> LowBitTensorType:
     """The type of a product's weight."""
     type_ = product.weight.type
@@ -177,15 +184,14 @@ def frame(site: Site, products: Sequence[ProductOp]) -> Frame:
 def lut_spec(site: Site, products: Sequence[ProductOp]) -> LutSpec:
     """The matmul that a region of products by tables asks for."""
     weight, tables = weight_type(products[0]), products[0].operands[0].type
-    order, line = ORDERS.get(weight.layout.data), affine(weight.number_format.element)
+    order = ORDERS.get(weight.layout.data)
     assert isinstance(tables, TableType)
-    if order is None or line is None:
+    if order is None:
         raise site.error("must look up weights in one of the layouts " + ", ".join(ORDERS))
     return LutSpec(
-        weight=lut_codes(weight.number_format),
+        weight=lut_codes(weight.number_format, weight.cols),
         activation_group=tables.number_format.group,
         order=order,
-        step=line.step,
         exact=tables.exact,
         symmetric=tables.symmetric,
         **frame(site, products),
@@ -207,9 +213,9 @@ def product_spec(site: Site, products: Sequence[ProductOp]) -> MatmulSpec:
     """The matmul that a region of products asks for."""
     weight = weight_type(products[0])
     return MatmulSpec(
-        weight=weight_kind(weight.number_format),
+        weight=weight_kind(weight.number_format, weight.cols),
         activations=activation_kind(products[0]),
-        activation_group=weight.number_format.group,
+        activation_group=activation_group(products[0]),
         digits=activation_digits(products[0]),
         **frame(site, products),
     )

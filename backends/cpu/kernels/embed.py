@@ -4,10 +4,14 @@ Reading the layout that the matmul streams (`backends.cpu.packing`) lets a model
 is tied to the embedding keep one copy of it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from xdsl.dialects.func import FuncOp
 
+from nybble.backends.cpu import isa as isa_levels
+from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.builder import (
     BufferSpec,
     KernelBuilder,
@@ -19,7 +23,10 @@ from nybble.backends.cpu.kernels.builder import (
     i32,
 )
 from nybble.backends.cpu.kernels.loops import for_each_row_part, padded_rows
-from nybble.backends.cpu.packing import FLOAT_BYTES, TILE, DenseLayout, TileLayout
+from nybble.backends.cpu.kernels.matmul.codes import Codes, Dense, Table
+from nybble.backends.cpu.kernels.matmul.elements import FLOATS, WORDS, element, one_of
+from nybble.backends.cpu.kernels.matmul.weights import clean_codes
+from nybble.backends.cpu.packing import FLOAT_BYTES, LANES, TILE, DenseLayout, TileLayout
 
 _FLOATS = {"f32": f32, "f16": f16, "bf16": bf16}
 _WORD = 4
@@ -28,16 +35,22 @@ _WORD = 4
 
 @dataclass(frozen=True)
 class Embed:
-    """ids i32 [n], table (bytes of `layout`) -> out f32 [n, cols] = scale * table[ids].
+    """ids i32 [n], table (bytes of the weight's layout) -> out f32 [n, cols] = scale * table[ids].
 
-    zero_point: of the codes, T(c) = c - zero_point. Ids are in 0 .. layout.rows - 1: the caller
+    weight, shape: of the table, [vocabulary, cols]. Ids are in 0 .. vocabulary - 1: the caller
     checks. A decode kernel (rows 1) is shared out by groups of columns, prefill by rows.
     """
 
-    layout: TileLayout | DenseLayout
+    weight: Codes | Dense
+    shape: tuple[int, int]
     rows: int
     scale: float = 1.0
-    zero_point: int = 0
+    isa: Isa = isa_levels.BASELINE
+
+    @cached_property
+    def layout(self) -> TileLayout | DenseLayout:
+        """The layout of the table."""
+        return self.weight.layout(*self.shape)
 
     @property
     def buffers(self) -> list[BufferSpec]:
@@ -84,22 +97,44 @@ class Embed:
         base = source // TILE * layout.tile_bytes + group * layout.block_bytes
         floats = table.view(_FLOATS[layout.scale])
         at_scale = (base + layout.code_bytes) // FLOAT_BYTES[layout.scale] + source % TILE
-        scale = b.broadcast(b.to_float(floats.load(at_scale)), _WORD)
-        zero = None
+        scale = b.broadcast(b.to_float(floats.load(at_scale)), LANES)
+        zero = b.const(0.0, FLOATS)
         if layout.has_zero:
-            zero = b.broadcast(b.to_float(floats.load(at_scale + TILE)), _WORD)
-        with b.for_(0, layout.vectors) as vector:
-            at = base + (vector.iv * TILE + source % TILE) * _WORD
-            word = table.vload(at, _WORD)
-            for plane in range(layout.planes):
-                value = self._decoded(b, layout, word, plane) * scale
-                value = value if zero is None else value + zero
-                column = (vector.iv * layout.planes + plane) * _WORD
-                to = row * layout.cols + group * layout.group + column
-                b.buffer("out").vstore(self._scaled(value), to)
+            zero = b.broadcast(b.to_float(floats.load(at_scale + TILE)), LANES)
+        chosen = self._chosen(b, layout, base, source)
+        first = row * layout.cols + group * layout.group
+        with b.for_(0, layout.steps) as step:
+            at = base + step.iv * layout.step_bytes
+            for index, word in enumerate(clean_codes(layout, self._words(b, layout, at, source))):
+                value = b.fma(self._decoded(b, word, chosen), scale, zero)
+                to = first + step.iv * layout.step + index * _WORD
+                b.buffer("out").vstore(self._scaled(b.slice(value, 0, _WORD)), to)
 
-    def _decoded(self, b: KernelBuilder, layout: TileLayout, word: Value, plane: int) -> Value:
-        codes = word if layout.planes == 1 else word.shr(plane * layout.width)
-        if layout.planes > 1:
-            codes = codes & ((1 << layout.width) - 1)
-        return b.sitofp(b.zext(codes, i32) - self.zero_point)
+    def _words(
+        self, b: KernelBuilder, layout: TileLayout, at: Value, source: Value
+    ) -> Callable[[int, int], Value]:
+        """What reads the row's four bytes of a vector of a piece in the step at a byte."""
+        words = b.buffer("table").view(i32)
+
+        def word(piece: int, vector: int) -> Value:
+            byte = at + (layout.piece(piece) + vector * TILE * _WORD)
+            return words.load(byte // _WORD + source % TILE)
+
+        return word
+
+    def _decoded(self, b: KernelBuilder, word: Value, chosen: Value | None) -> Value:
+        """T of the four codes of a word, over and over."""
+        assert isinstance(self.weight, Codes)
+        places = b.const([8 * (i % _WORD) for i in range(LANES)], WORDS)
+        codes = b.broadcast(word, LANES).shr(places)
+        return element(b, self.weight, self.isa).at(codes, 0, chosen)
+
+    def _chosen(
+        self, b: KernelBuilder, layout: TileLayout, base: Value, source: Value
+    ) -> Value | None:
+        assert isinstance(self.weight, Codes)
+        table = self.weight.table
+        if not isinstance(table, Table) or not table.specials:
+            return None
+        choice = b.zext(b.buffer("table").load(base + layout.choice + source % TILE), i32)
+        return one_of(b, table.specials, b.broadcast(choice, LANES))

@@ -15,9 +15,8 @@ from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Value
 from nybble.backends.cpu.kernels.loops import for_each_row_part, load, padded_rows, tree
 from nybble.backends.cpu.kernels.mathlib import round_to_int
 from nybble.backends.cpu.kernels.values import with_element
-from nybble.dialects.numpy_ref.quantize import LARGEST, SMALLEST_AMAX
+from nybble.dialects.numpy_ref.quantize import GROUPS, LARGEST, SMALLEST_AMAX
 
-GROUPS = (16, 32, 64, 128, 256)
 MAGNITUDE_BITS = 0x7FFFFFFF
 
 

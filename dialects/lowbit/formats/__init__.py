@@ -2,6 +2,7 @@
 
 from nybble.dialects.lowbit.formats.errors import FormatError
 from nybble.dialects.lowbit.formats.format import Format, get, names
+from nybble.dialects.lowbit.formats.rounding import Rounding
 from nybble.dialects.lowbit.formats.weight import Outlying, TreeParts, Weight
 
-__all__ = ["Format", "FormatError", "Outlying", "TreeParts", "Weight", "get", "names"]
+__all__ = ["Format", "FormatError", "Outlying", "Rounding", "TreeParts", "Weight", "get", "names"]

@@ -23,13 +23,18 @@ def check_magnitude(values: F32) -> None:
         raise FormatError(f"cannot quantize {worst:.6g}", accepted=f"magnitudes up to {LARGEST:g}")
 
 
-def check_matrix(values: F32) -> None:
-    """Raise FormatError unless `values` is an f32 matrix of finite numbers."""
+def check_type(values: F32) -> None:
+    """Raise FormatError unless `values` is an f32 matrix."""
     if values.ndim != 2 or values.dtype != np.float32:
         raise FormatError(
             f"cannot quantize a {values.dtype} array of shape {values.shape}",
             accepted="a float32 array of shape (rows, cols)",
         )
+
+
+def check_matrix(values: F32) -> None:
+    """Raise FormatError unless `values` is an f32 matrix of finite numbers."""
+    check_type(values)
     finite = np.isfinite(values)
     if not finite.all():
         row, col = (int(index) for index in np.argwhere(~finite)[0])

@@ -1,28 +1,45 @@
 """Bytes of a stored matrix to its canonical form and back, for every layout."""
 
-from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from nybble.dialects.lowbit.formats.arrays import F32, U8
+from nybble.dialects.lowbit.formats.arrays import U8
+from nybble.dialects.lowbit.formats.assembly import (
+    Stored,
+    Tree,
+    assemble,
+    check_codes,
+    empty_weight,
+    in_basis,
+    plain_weight,
+    stored_scale,
+    stored_zero,
+    stored_zero_codes,
+)
 from nybble.dialects.lowbit.formats.description import Description
 from nybble.dialects.lowbit.formats.errors import FormatError
 from nybble.dialects.lowbit.formats.grid_blocks import GRID_BLOCKS
 from nybble.dialects.lowbit.formats.layout import Layout, TreeFields
 from nybble.dialects.lowbit.formats.numeric import decode_floats, encode_floats
-from nybble.dialects.lowbit.formats.scale import FloatScale, IntegerZero, ScaleTree, StoredMin
+from nybble.dialects.lowbit.formats.scale import IntegerZero, ScaleTree, SuperScale
+from nybble.dialects.lowbit.formats.stream import pack_stream, unpack_stream
+from nybble.dialects.lowbit.formats.trees import expand
 from nybble.dialects.lowbit.formats.weight import TreeParts, Weight
 
 Item = TypeVar("Item", bound=np.generic)
 
 
 def unpack(description: Description, raw: U8, cols: int) -> Weight:
-    """Stored bytes u8 [rows, row_bytes(cols)] to the canonical form of [rows, cols].
+    """Stored bytes to the canonical form of [rows, cols].
 
-    Raises FormatError on an array of another type or shape, or a format without a codec.
+    raw: u8 [rows, row_bytes(cols)]; of a streamed format u8 [n]. Raises FormatError on an array of
+    another type or shape, on a stream that is not one, and for a format without a codec.
     """
+    description.check_storable()
+    if description.is_streamed:
+        return unpack_stream(description, raw, cols)
     expected = description.row_bytes(cols)
     if raw.dtype != np.uint8 or raw.ndim != 2 or raw.shape[1] != expected:
         raise FormatError(
@@ -30,7 +47,10 @@ def unpack(description: Description, raw: U8, cols: int) -> Weight:
             accepted=f"uint8 of shape (rows, {expected})",
         )
     description.check_shape((raw.shape[0], cols))
-    raw = np.ascontiguousarray(raw)
+    return in_basis(description, _unpack_rows(description, np.ascontiguousarray(raw), cols))
+
+
+def _unpack_rows(description: Description, raw: U8, cols: int) -> Weight:
     if description.is_plain:
         return plain_weight(description, decode_floats(description.element.spell, raw))
     if description.store in GRID_BLOCKS:
@@ -38,78 +58,32 @@ def unpack(description: Description, raw: U8, cols: int) -> Weight:
         blocks = raw.reshape(raw.size // block.bytes, block.bytes)
         return plain_weight(description, block.decode(blocks).reshape(raw.shape[0], cols))
     if cols == 0:
-        return empty_weight(description, raw.shape[0])
-    return _unpack_coded(description, raw, cols)
+        return empty_weight(description, raw.shape[0], 0)
+    return assemble(description, _read(description, raw, cols))
 
 
-def plain_weight(description: Description, values: F32) -> Weight:
-    """A weight that has values f32 [rows, cols] and no codes."""
-    scale = np.zeros((values.shape[0], 0), np.float32)
-    return Weight(description.spec, None, scale, values=values)
-
-
-def empty_weight(description: Description, rows: int) -> Weight:
-    """A coded weight of no columns."""
-    nothing = np.zeros((rows, 0), np.float32)
-    element = description.element
-    return Weight(
-        description.spec,
-        nothing.astype(np.uint8),
-        nothing,
-        zero=None if description.zero is None else nothing,
-        zero_point=element.zero_point,
-        table=element.plain_table,
-        selector=nothing.astype(np.uint8) if element.choices > 1 else None,
-    )
-
-
-def _unpack_coded(description: Description, raw: U8, cols: int) -> Weight:
+def _read(description: Description, raw: U8, cols: int) -> Stored:
     rows = raw.shape[0]
     layout = description.layout(cols)
     per_row = cols // layout.weights
     fields = layout.split(raw.reshape(rows * per_row, layout.bytes))
-    element, zero = description.element, description.zero
-    groups = cols // description.group_size(cols)
-    scale, scale_parts = unit_scale(description, rows, groups), None
-    if description.scale is not None:
-        assert layout.scale is not None
-        scale, scale_parts = _read_tree(
-            description.scale, layout.scale, fields, per_row, element.unit
-        )
-    minimum, zero_parts, zero_codes = None, None, None
-    if isinstance(zero, StoredMin):
-        assert layout.zero is not None
-        minimum, zero_parts = _read_tree(zero.tree, layout.zero, fields, per_row)
-        minimum = -minimum if zero.negated else minimum
-    elif isinstance(zero, IntegerZero):
+    unit, zero = description.element.unit, description.zero
+    scale = _read_tree(description.scale, layout.scale, fields, per_row, unit)
+    minimum, zero_codes = None, None
+    if isinstance(zero, IntegerZero):
         assert layout.zero is not None
         assert layout.zero.codes is not None
-        zero_codes = layout.zero.codes.read(fields).reshape(rows, groups)
-        minimum = integer_zero(scale, zero_codes)
+        zero_codes = _by_row(layout.zero.codes.read(fields), per_row)
+    elif zero is not None:
+        minimum = _read_tree(zero.tree, layout.zero, fields, per_row)
     selector = None if layout.selector is None else layout.selector.read(fields)
-    return Weight(
-        description.spec,
+    return Stored(
         layout.codes.read(fields).reshape(rows, cols),
         scale,
-        zero=minimum,
-        zero_point=element.zero_point,
-        table=element.plain_table,
-        selector=None if selector is None else selector.reshape(rows, groups),
-        scale_parts=scale_parts,
-        zero_parts=zero_parts,
-        zero_codes=zero_codes,
+        minimum,
+        zero_codes,
+        None if selector is None else _by_row(selector, per_row),
     )
-
-
-def unit_scale(description: Description, rows: int, groups: int) -> F32:
-    """The scale f32 [rows, groups] of a format that stores none."""
-    return np.full((rows, groups), description.element.unit, np.float32)
-
-
-def integer_zero(scale: F32, codes: U8) -> F32:
-    """Z of a stored integer zero: -S * z, f32 [rows, groups]."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        return -(scale * codes.astype(np.float32))
 
 
 def _by_row(blocks: npt.NDArray[Item], per_row: int) -> npt.NDArray[Item]:
@@ -118,19 +92,25 @@ def _by_row(blocks: npt.NDArray[Item], per_row: int) -> npt.NDArray[Item]:
 
 
 def _read_tree(
-    tree: ScaleTree, where: TreeFields, fields: dict[str, U8], per_row: int, unit: float = 1.0
-) -> tuple[F32, TreeParts | None]:
+    tree: ScaleTree | None,
+    where: TreeFields | None,
+    fields: dict[str, U8],
+    per_row: int,
+    unit: float = 1.0,
+) -> Tree | None:
+    if tree is None or where is None:
+        return None
     assert where.base is not None
     base = _by_row(decode_floats(tree.dtype, fields[where.base], unit), per_row)
-    if isinstance(tree, FloatScale):
+    if not isinstance(tree, SuperScale):
         return base, None
     assert where.codes is not None
     parts = TreeParts(base, _by_row(where.codes.read(fields), per_row))
-    return parts.expand(tree.offset), parts
+    return expand(tree, parts), parts
 
 
 def pack(description: Description, weight: Weight) -> U8:
-    """The canonical form to stored bytes u8 [rows, row_bytes(cols)]: the inverse of `unpack`.
+    """The canonical form to stored bytes: the inverse of `unpack`.
 
     Raises FormatError for a weight of another format, codes out of range, or no codec.
     """
@@ -138,15 +118,13 @@ def pack(description: Description, weight: Weight) -> U8:
     if weight.spec != description.spec:
         raise FormatError(f"a weight of '{weight.spec}' packed as '{description.spec}'")
     description.check_shape((rows, cols))
+    description.check_storable()
+    if description.is_streamed:
+        return pack_stream(description, weight)
     row_bytes = description.row_bytes(cols)
     if description.is_plain:
         return encode_floats(description.element.spell, weight.require_values())
-    codes = weight.require_codes()
-    if description.element.bits < 8 and codes.size and codes.max() >> description.element.bits:
-        raise FormatError(
-            f"code {codes.max()} in format '{description.spec}'",
-            accepted=f"0 to {2**description.element.bits - 1}",
-        )
+    check_codes(description, weight.require_codes())
     packed = np.zeros((rows, row_bytes), np.uint8)
     if packed.size:
         layout = description.layout(cols)
@@ -160,40 +138,24 @@ def _write(description: Description, layout: Layout, weight: Weight, fields: dic
     layout.codes.write(weight.require_codes().reshape(blocks, layout.weights), fields)
     if layout.selector is not None and weight.selector is not None:
         layout.selector.write(weight.selector.reshape(blocks, -1), fields)
-    if description.scale is not None and layout.scale is not None:
-        unit, parts = description.element.unit, weight.scale_parts
-        if parts is not None:
-            parts = replace(parts, base=_divide(parts.base, unit))
-        stored = _divide(weight.scale, unit)
-        _write_tree(description.scale, layout.scale, stored, parts, fields)
-    zero = description.zero
-    if isinstance(zero, StoredMin) and layout.zero is not None and weight.zero is not None:
-        stored = -weight.zero if zero.negated else weight.zero
-        _write_tree(zero.tree, layout.zero, stored, weight.zero_parts, fields)
-    if isinstance(zero, IntegerZero) and layout.zero is not None:
-        if weight.zero_codes is None or layout.zero.codes is None:
-            raise FormatError(f"a weight of '{weight.spec}' without its stored zeros")
-        layout.zero.codes.write(weight.zero_codes.reshape(blocks, -1), fields)
-
-
-def _divide(scale: F32, unit: float) -> F32:
-    """scale / unit, exact but for an overflow to infinity (an e8m0 of 255)."""
-    if unit == 1:
-        return scale
-    with np.errstate(over="ignore", invalid="ignore"):
-        return scale / np.float32(unit)
+    scale, zero = stored_scale(description, weight), stored_zero(description, weight)
+    if description.scale is not None and scale is not None:
+        _write_tree(description.scale, layout.scale, scale, fields)
+    if zero is not None and not isinstance(description.zero, IntegerZero | None):
+        _write_tree(description.zero.tree, layout.zero, zero, fields)
+    zero_codes = stored_zero_codes(description, weight)
+    if zero_codes is not None and layout.zero is not None and layout.zero.codes is not None:
+        layout.zero.codes.write(zero_codes.reshape(blocks, -1), fields)
 
 
 def _write_tree(
-    tree: ScaleTree,
-    where: TreeFields,
-    values: F32,
-    parts: TreeParts | None,
-    fields: dict[str, U8],
+    tree: ScaleTree, where: TreeFields | None, stored: Tree, fields: dict[str, U8]
 ) -> None:
+    assert where is not None
     assert where.base is not None
     target = fields[where.base]
-    if isinstance(tree, FloatScale):
+    values, parts = stored
+    if not isinstance(tree, SuperScale):
         target[:] = encode_floats(tree.dtype, values.reshape(target.shape[0], -1))
         return
     if parts is None or where.codes is None:

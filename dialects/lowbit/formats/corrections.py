@@ -1,44 +1,146 @@
-"""What is added to or removed from a quantized matrix: pruning, outliers, low-rank residual."""
+"""What is kept apart of a quantized matrix: outliers and low-rank residuals, and groups to fit."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from nybble.dialects.lowbit.formats.arrays import F32
 from nybble.dialects.lowbit.formats.description import Description
 from nybble.dialects.lowbit.formats.numeric import round_to
-from nybble.dialects.lowbit.formats.structure import LowRank, NOfM, Outliers
-from nybble.dialects.lowbit.formats.weight import Outlying, Weight
+from nybble.dialects.lowbit.formats.structure import LowRank, Outliers
+from nybble.dialects.lowbit.formats.weight import Mask, Outlying, TreeParts, Weight
+
+Item = TypeVar("Item", bound=np.generic)
 
 
-def prune(pattern: NOfM, values: F32) -> F32:
-    """f32 [rows, cols] with all but the largest `keep` of every `of` of a row set to zero."""
-    rows, cols = values.shape
-    runs = values.reshape(rows, cols // pattern.of, pattern.of)
-    order = np.argsort(-np.abs(runs), axis=-1, kind="stable")
-    kept = np.zeros(runs.shape, bool)
-    np.put_along_axis(kept, order[:, :, : pattern.keep], True, axis=-1)
-    return np.where(kept, runs, np.float32(0)).reshape(rows, cols)
+@dataclass(frozen=True)
+class Fit:
+    """How a matrix is cut in groups that quantizers see along rows: `size` weights each.
+
+    turned: groups lie across rows, so that quantizers see the transposed matrix.
+    """
+
+    size: int
+    turned: bool
+    count: int
+
+    @staticmethod
+    def of(description: Description, shape: tuple[int, int]) -> "Fit":
+        """The cut of a matrix [rows, cols], neither 0."""
+        turned = description.grouping.axis == "rows"
+        size = description.grouping.size or shape[0 if turned else 1]
+        return Fit(size, turned, description.grouping.count)
+
+    def groups(self, matrix: npt.NDArray[Item]) -> npt.NDArray[Item]:
+        """[rows, cols] to [rows, groups, size], of the transposed matrix if turned."""
+        seen = np.ascontiguousarray(matrix.T) if self.turned else matrix
+        return seen.reshape(len(seen), -1, self.size)
+
+    def matrix(self, groups: npt.NDArray[Item]) -> npt.NDArray[Item]:
+        """The inverse of `groups`."""
+        seen = groups.reshape(len(groups), -1)
+        return np.ascontiguousarray(seen.T) if self.turned else seen
+
+    def turn(self, weight: Weight) -> Weight:
+        """The weight of a turned matrix as that of the matrix itself."""
+        if not self.turned:
+            return weight
+        return replace(
+            weight,
+            codes=_transposed(weight.codes),
+            scale=np.ascontiguousarray(weight.scale.T),
+            zero=_transposed(weight.zero),
+            selector=_transposed(weight.selector),
+            zero_codes=_transposed(weight.zero_codes),
+            zero_points=_transposed(weight.zero_points),
+            scale_parts=self._turn_parts(weight.scale_parts),
+            zero_parts=self._turn_parts(weight.zero_parts),
+        )
+
+    def _turn_parts(self, parts: TreeParts | None) -> TreeParts | None:
+        if parts is None:
+            return None
+        base, codes = np.ascontiguousarray(parts.base.T), np.ascontiguousarray(parts.codes.T)
+        return TreeParts(base, codes, self.count, _transposed(parts.low))
 
 
-def attach(description: Description, weight: Weight, values: F32) -> Weight:
-    """The weight with the corrections of its format, each made for what is still wrong."""
+def _transposed(part: npt.NDArray[Item] | None) -> npt.NDArray[Item] | None:
+    return None if part is None else np.ascontiguousarray(part.T)
+
+
+def replace_unused(groups: F32, usable: Mask) -> F32:
+    """f32 [rows, groups, size] with each unusable weight replaced by a usable one of its group.
+
+    So extremes and means are those of the usable weights. A group without any becomes zeros.
+    """
+    if usable.all():
+        return groups
+    order = np.argsort(~usable, axis=-1, kind="stable")
+    count = usable.sum(axis=-1, keepdims=True)
+    source = np.arange(groups.shape[-1]) % np.maximum(count, 1)
+    others = np.take_along_axis(groups, np.take_along_axis(order, source, axis=-1), axis=-1)
+    return np.where(usable, groups, np.where(count > 0, others, np.float32(0)))
+
+
+def outlier_places(
+    groups: F32, usable: Mask | None, count: int, dequantized: Callable[[F32], F32]
+) -> Mask:
+    """The `count` weights whose removal lowers the squared error most: bool of groups' shape.
+
+    Leave-one-out, as SpQR has it (arXiv 2306.03078, 3.2) with an identity Hessian: only the removal
+    of the least or the largest weight of a group changes what the others are rounded to.
+    dequantized: f32 groups to what they are rounded to, f32 of as many elements.
+    """
+
+    def error(some: F32) -> F32:
+        return np.square(dequantized(some).reshape(some.shape) - some)
+
+    plain = error(groups)
+    gain = plain.astype(np.float64)
+    total = gain.sum(axis=-1, keepdims=True)
+    for extreme in (groups.argmin(axis=-1), groups.argmax(axis=-1)):
+        there = extreme[:, :, None]
+        removed = np.zeros(groups.shape, bool)
+        np.put_along_axis(removed, there, True, axis=-1)
+        without = np.where(removed, 0, error(replace_unused(groups, ~removed)))
+        left = without.sum(axis=-1, keepdims=True, dtype=np.float64)
+        own = np.take_along_axis(gain, there, axis=-1)
+        np.put_along_axis(gain, there, np.maximum(own, total - left), axis=-1)
+    if usable is not None:
+        gain = np.where(usable, gain, -1)
+        count = min(count, int(usable.sum()))
+    far = np.zeros(groups.size, bool)
+    far[np.argsort(-gain, axis=None, kind="stable")[:count]] = True
+    return far.reshape(groups.shape)
+
+
+def attach(description: Description, weight: Weight, values: F32, places: Mask | None) -> Weight:
+    """The weight with the corrections of its format, each made for what is still wrong.
+
+    values: f32 [rows, cols] in the basis of the codes. places: of outliers; None takes the places
+    of largest error.
+    """
     for correction in description.corrections:
-        residual = values - weight.dequantize()
         if isinstance(correction, Outliers):
-            weight = replace(weight, outliers=_outliers(correction, residual))
+            residual = values - weight.in_its_basis()
+            where = _largest(correction, residual) if places is None else places
+            rows, cols = (index.astype(np.int32) for index in np.nonzero(where))
+            kept = round_to(correction.dtype, residual[where].reshape(1, -1))[0]
+            weight = replace(weight, outliers=Outlying(rows, cols, kept))
         elif isinstance(correction, LowRank):
+            residual = values - weight.in_its_basis()
             weight = replace(weight, low_rank=_low_rank(correction, residual))
     return weight
 
 
-def _outliers(correction: Outliers, residual: F32) -> Outlying:
-    """The places of largest error, in row order (as CSR has them)."""
+def _largest(correction: Outliers, residual: F32) -> Mask:
     count = residual.size * correction.permille // 1000
-    worst = np.sort(np.argsort(-np.abs(residual), axis=None, kind="stable")[:count])
-    rows, cols = np.divmod(worst, max(residual.shape[1], 1))
-    values = round_to(correction.dtype, residual.reshape(1, residual.size)[:, worst])[0]
-    return Outlying(rows.astype(np.int32), cols.astype(np.int32), values)
+    where = np.zeros(residual.size, bool)
+    where[np.argsort(-np.abs(residual), axis=None, kind="stable")[:count]] = True
+    return where.reshape(residual.shape)
 
 
 def _low_rank(correction: LowRank, residual: F32) -> tuple[F32, F32]:

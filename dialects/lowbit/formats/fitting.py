@@ -21,16 +21,19 @@ def value_range(element: Element, choice: int = 0) -> tuple[float, float]:
     return float(finite.min()), float(finite.max())
 
 
-def ideal_scale(element: Element, tree: ScaleTree | None, groups: F32, choice: int = 0) -> F32:
+def ideal_scale(
+    element: Element, tree: ScaleTree | None, groups: F32, choice: int = 0, ternary: str = "twn"
+) -> F32:
     """S of each group of f32 [rows, groups, size] for a format without a zero: f32 [rows, groups].
 
+    choice: which table of an element that has several. ternary: see `Rounding`.
     Exact for groups that the format represents; positive where the tree cannot be negative.
     """
     magnitude = np.abs(groups)
     if isinstance(element, Ternary):
-        return _ternary_scale(magnitude)
+        return _ternary_scale(magnitude) if ternary == "twn" else _mean(magnitude)
     if isinstance(element, Bipolar) and element.width == 1:
-        return magnitude.mean(axis=-1, dtype=np.float64).astype(np.float32)
+        return _mean(magnitude)
     low, high = value_range(element, choice)
     if isinstance(tree, FloatScale) and tree.dtype == "e8m0":
         return _shared_exponent(magnitude.max(axis=-1), min(high, -low) or max(high, -low))
@@ -44,6 +47,10 @@ def ideal_scale(element: Element, tree: ScaleTree | None, groups: F32, choice: i
     if low < 0:
         scales = np.maximum(scales, np.minimum(groups, 0).min(axis=-1) / np.float32(low))
     return scales
+
+
+def _mean(magnitude: F32) -> F32:
+    return magnitude.mean(axis=-1, dtype=np.float64).astype(np.float32)
 
 
 def _ternary_scale(magnitude: F32) -> F32:

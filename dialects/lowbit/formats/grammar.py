@@ -4,13 +4,14 @@
     element = f32 | f16 | bf16 | bf16.huffman | iN | iN.narrow | uN | uN-ZERO | bipN | ternary
             | e2m1 | e3m2 | e2m3 | e4m3 | e5m2 | nf4 | iq4_nl | bnb_fp4 | table[V,V,..]
             | bitmodN[V,..] | grid.NAME
-    field   = g=SIZE[xCOUNT][.rows]     SIZE weights or "row"; COUNT groups in a super-group
-            | s=TYPE | s=uN[-OFFSET]*TYPE        TYPE = f32 | f16 | bf16 | e8m0 | e4m3
-            | z=min.SCALE | z=neg.SCALE | z=int.uN
-            | sparse=NofM[.blockR] | sparse=bcsrRxC | sparse=csr | sparse=bitmap
+    field   = g=SIZE[xCOUNT][.rows|.tile]    SIZE weights or "row"; COUNT groups in a super-group
+            | s=TYPE | s=uN[-OFFSET]*TYPE[+min] | s=TYPE*tensor
+            | z=min.SCALE | z=neg.SCALE | z=scaled.SCALE | z=int.uN
+            | sparse=NofM[.blockR] | sparse=bcsrRxC[.PERMILLE] | sparse=csr|bitmap[.PERMILLE]
             | fix=outliers.coo|csr.PERMILLE.TYPE | fix=lowrank.RANK.TYPE | fix=hadamard.SIZE
             | fix=smooth
             | store=NAME
+    TYPE    = f32 | f16 | bf16 | e8m0 | e4m3
 
 Fields may come in any order, each once (`fix` any number of times).
 """
@@ -34,9 +35,11 @@ from nybble.dialects.lowbit.formats.legality import NATIVE
 from nybble.dialects.lowbit.formats.scale import (
     FloatScale,
     IntegerZero,
+    ScaledZero,
     ScaleTree,
     StoredMin,
     SuperScale,
+    TensorScale,
     Zero,
 )
 from nybble.dialects.lowbit.formats.structure import (
@@ -68,7 +71,7 @@ _ELEMENTS = (
     f"{', '.join(TABLES)}, table[V,..], bitmodN[V,..], grid.NAME"
 )
 _FIELDS = "g=, s=, z=, sparse=, fix=, store="
-_SUM = "uN[-OFFSET]*TYPE or TYPE of f32, f16, bf16, e8m0, e4m3"
+_SUM = "uN[-OFFSET]*TYPE[+min], e4m3*tensor or TYPE, of f32, f16, bf16, e8m0, e4m3"
 _MAX_LENGTH = 8192
 
 
@@ -153,55 +156,61 @@ def _make_listed(bitmod: str | None, text: str) -> Element:
 
 
 def parse_grouping(text: str | None) -> Grouping:
-    """`SIZE[xCOUNT][.rows]`; None is whole rows."""
+    """`SIZE[xCOUNT][.rows|.tile]`; None is whole rows."""
     if text is None:
         return Grouping()
-    match = re.fullmatch(r"(row|[0-9]{1,7})(?:x([0-9]{1,4}))?(?:\.(rows|cols))?", text)
+    match = re.fullmatch(r"(row|[0-9]{1,7})(?:x([0-9]{1,4}))?(?:\.(rows|cols|tile))?", text)
     if match is None:
-        raise FormatError(f"grouping 'g={text[:40]}'", accepted="SIZE[xCOUNT][.rows] or row")
+        raise FormatError(f"grouping 'g={text[:40]}'", accepted="SIZE[xCOUNT][.rows|.tile] or row")
     size = None if match[1] == "row" else int(match[1])
     return Grouping(size, int(match[2] or 1), match[3] or "cols")
 
 
 def parse_scale(text: str | None) -> ScaleTree | None:
-    """`TYPE` or `uN[-OFFSET]*TYPE`."""
+    """`TYPE`, `TYPE*tensor` or `uN[-OFFSET]*TYPE[+min]`."""
     if text is None:
         return None
-    match = re.fullmatch(r"u([0-9])(?:-([0-9]{1,3}))?\*([a-z0-9]{2,4})", text)
+    match = re.fullmatch(r"u([0-9])(?:-([0-9]{1,3}))?\*([a-z0-9]{2,4})(\+min)?", text)
     if match is not None:
-        return SuperScale(int(match[1]), int(match[2] or 0), FloatScale(match[3]))
+        base = FloatScale(match[3])
+        return SuperScale(int(match[1]), int(match[2] or 0), base, match[4] is not None)
+    if match := re.fullmatch(r"([a-z0-9]{2,4})\*tensor", text):
+        return TensorScale(FloatScale(match[1]))
     if not re.fullmatch(r"[a-z0-9]{2,4}", text):
         raise FormatError(f"scale '{text[:40]}'", accepted=_SUM)
     return FloatScale(text)
 
 
 def parse_zero(text: str | None) -> Zero | None:
-    """`min.SCALE`, `neg.SCALE` or `int.uN`."""
+    """`min.SCALE`, `neg.SCALE`, `scaled.SCALE` or `int.uN`."""
     if text is None:
         return None
     kind, _, rest = text.partition(".")
-    if kind in ("min", "neg"):
+    if kind in ("min", "neg", "scaled"):
         tree = parse_scale(rest)
         assert tree is not None
-        return StoredMin(tree, negated=kind == "neg")
+        return ScaledZero(tree) if kind == "scaled" else StoredMin(tree, negated=kind == "neg")
     match = re.fullmatch(r"int\.u([0-9])", text)
     if match is None:
-        raise FormatError(f"zero 'z={text[:40]}'", accepted="min.SCALE, neg.SCALE, int.uN")
+        raise FormatError(
+            f"zero 'z={text[:40]}'", accepted="min.SCALE, neg.SCALE, scaled.SCALE, int.uN"
+        )
     return IntegerZero(int(match[1]))
 
 
 def parse_sparsity(text: str | None) -> Sparsity | None:
-    """`NofM[.blockR]`, `bcsrRxC`, `csr` or `bitmap`."""
+    """`NofM[.blockR]`, `bcsrRxC[.PERMILLE]`, `csr[.PERMILLE]` or `bitmap[.PERMILLE]`."""
     if text is None:
         return None
     if match := re.fullmatch(r"([0-9]{1,4})of([0-9]{1,4})(?:\.block([0-9]{1,4}))?", text):
         return NOfM(int(match[1]), int(match[2]), int(match[3] or 1))
-    if match := re.fullmatch(r"bcsr([0-9]{1,4})x([0-9]{1,4})", text):
-        return Blocks(int(match[1]), int(match[2]))
-    if text in ("csr", "bitmap"):
-        return Unstructured(text)
+    if match := re.fullmatch(r"bcsr([0-9]{1,4})x([0-9]{1,4})(?:\.([0-9]{1,4}))?", text):
+        return Blocks(int(match[1]), int(match[2]), int(match[3]) if match[3] else None)
+    if match := re.fullmatch(r"(csr|bitmap)(?:\.([0-9]{1,4}))?", text):
+        return Unstructured(match[1], int(match[2]) if match[2] else None)
     raise FormatError(
-        f"sparsity 'sparse={text[:40]}'", accepted="NofM[.blockR], bcsrRxC, csr, bitmap"
+        f"sparsity 'sparse={text[:40]}'",
+        accepted="NofM[.blockR], bcsrRxC[.PERMILLE], csr[.PERMILLE], bitmap[.PERMILLE]",
     )
 
 

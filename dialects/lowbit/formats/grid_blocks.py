@@ -36,11 +36,14 @@ class Vectors:
 
 @dataclass(frozen=True)
 class GridBlock:
-    """One type: its name in gguf, its fields (name, bytes) and what reads them."""
+    """One type: its name in gguf, its fields (name, bytes), what reads them, and the whole numbers
+    that its codebook, signs and shifts make.
+    """
 
     codebook: str
     fields: tuple[tuple[str, int], ...]
     read: Callable[[Fields], Vectors]
+    values: tuple[int, ...]
     weights: int = _BLOCK
 
     @property
@@ -50,23 +53,31 @@ class GridBlock:
 
     def decode(self, blocks: U8) -> F32:
         """u8 [n, bytes] to f32 [n, 256]."""
+        integers, scale = self.integers(blocks)
+        count, runs = scale.shape
+        with np.errstate(invalid="ignore", over="ignore"):
+            values = integers.reshape(count, runs, _BLOCK // runs) * scale[:, :, None]
+        return values.reshape(count, _BLOCK)
+
+    def integers(self, blocks: U8) -> tuple[F32, F32]:
+        """u8 [n, bytes] to whole numbers f32 [n, 256], each one of `values`, and the scale of
+        each run of weights, f32 [n, runs].
+        """
         fields: Fields = {}
         start = 0
         for name, size in self.fields:
             fields[name] = blocks[:, start : start + size]
             start += size
-        count = blocks.shape[0]
         with np.errstate(invalid="ignore", over="ignore"):
             vectors = self.read(fields)
-            grid = codebook(self.codebook)[vectors.index]
-            if vectors.shift is not None:
-                grid = grid + vectors.shift[:, :, None]
-            runs = vectors.multiplier.shape[1]
-            values = grid.reshape(count, runs, _BLOCK // runs) * vectors.multiplier[:, :, None]
-            values = values.reshape(count, _BLOCK)
-            if vectors.negative is not None:
-                values = values * np.where(vectors.negative == 0, np.float32(1), np.float32(-1))
-        return values
+        grid, scale = codebook(self.codebook)[vectors.index], vectors.multiplier
+        if vectors.shift is not None:
+            grid = (grid + vectors.shift[:, :, None]) / _SHIFT
+            scale = scale * _SHIFT
+        grid = grid.reshape(len(blocks), _BLOCK)
+        if vectors.negative is not None:
+            grid = np.where(vectors.negative == 0, grid, -grid)
+        return grid, scale
 
 
 @lru_cache(maxsize=16)
@@ -178,16 +189,25 @@ def _read_iq1_m(fields: Fields) -> Vectors:
     return Vectors(index, _odd(scale, small.reshape(-1, 16)), shift=shift)
 
 
+def _both(*magnitudes: int) -> tuple[int, ...]:
+    return (*(-value for value in reversed(magnitudes)), *magnitudes)
+
+
+_ONES = _both(1, 7, 9)
+_TWOS = _both(8, 25, 43)
+_THREES = _both(4, 12, 20, 28, 36, 44, 52, 62)
+_ODD = _both(1, 3, 5, 7, 9, 11, 13, 15)
+
 GRID_BLOCKS: dict[str, GridBlock] = {
-    "iq1_s": GridBlock("IQ1_S", (("d", 2), ("qs", 32), ("qh", 16)), _read_iq1_s),
-    "iq1_m": GridBlock("IQ1_M", (("qs", 32), ("qh", 16), ("scales", 8)), _read_iq1_m),
-    "iq2_xxs": GridBlock("IQ2_XXS", (("d", 2), ("qs", 64)), _read_iq2_xxs),
-    "iq2_xs": GridBlock("IQ2_XS", (("d", 2), ("qs", 64), ("scales", 8)), _read_iq2_xs),
+    "iq1_s": GridBlock("IQ1_S", (("d", 2), ("qs", 32), ("qh", 16)), _read_iq1_s, _ONES),
+    "iq1_m": GridBlock("IQ1_M", (("qs", 32), ("qh", 16), ("scales", 8)), _read_iq1_m, _ONES),
+    "iq2_xxs": GridBlock("IQ2_XXS", (("d", 2), ("qs", 64)), _read_iq2_xxs, _TWOS),
+    "iq2_xs": GridBlock("IQ2_XS", (("d", 2), ("qs", 64), ("scales", 8)), _read_iq2_xs, _TWOS),
     "iq2_s": GridBlock(
-        "IQ2_S", (("d", 2), ("qs", 32), ("signs", 32), ("qh", 8), ("scales", 8)), _read_iq2_s
+        "IQ2_S", (("d", 2), ("qs", 32), ("signs", 32), ("qh", 8), ("scales", 8)), _read_iq2_s, _TWOS
     ),
-    "iq3_xxs": GridBlock("IQ3_XXS", (("d", 2), ("qs", 64), ("scales", 32)), _read_iq3_xxs),
+    "iq3_xxs": GridBlock("IQ3_XXS", (("d", 2), ("qs", 64), ("scales", 32)), _read_iq3_xxs, _THREES),
     "iq3_s": GridBlock(
-        "IQ3_S", (("d", 2), ("qs", 64), ("qh", 8), ("signs", 32), ("scales", 4)), _read_iq3_s
+        "IQ3_S", (("d", 2), ("qs", 64), ("qh", 8), ("signs", 32), ("scales", 4)), _read_iq3_s, _ODD
     ),
 }

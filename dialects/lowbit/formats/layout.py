@@ -12,9 +12,9 @@ from nybble.dialects.lowbit.formats.arrays import U8
 from nybble.dialects.lowbit.formats.bits import BitField, dense
 from nybble.dialects.lowbit.formats.scale import (
     SCALE_BITS,
-    FloatScale,
+    IntegerZero,
     ScaleTree,
-    StoredMin,
+    SuperScale,
     Zero,
 )
 
@@ -87,7 +87,7 @@ def _tree_fields(
 ) -> tuple[TreeFields | None, dict[str, int]]:
     if tree is None:
         return None, {}
-    if isinstance(tree, FloatScale):
+    if not isinstance(tree, SuperScale):
         return TreeFields(name), {name: SCALE_BITS[tree.dtype] // 8 * groups}
     codes, sizes = dense(f"{name}_sub", groups, tree.width)
     return TreeFields(name, codes), {name: SCALE_BITS[tree.base.dtype] // 8, **sizes}
@@ -98,12 +98,12 @@ def native(request: LayoutRequest) -> Layout:
     weights = request.group * request.count
     scale, sizes = _tree_fields("scale", request.scale, request.count)
     zero: TreeFields | None = None
-    if isinstance(request.zero, StoredMin):
-        zero, more = _tree_fields("zero", request.zero.tree, request.count)
-        sizes |= more
-    elif request.zero is not None:
+    if isinstance(request.zero, IntegerZero):
         packed, more = dense("zero", request.count, request.zero.width)
         zero = TreeFields(None, packed)
+        sizes |= more
+    elif request.zero is not None:
+        zero, more = _tree_fields("zero", request.zero.tree, request.count)
         sizes |= more
     selector: BitField | None = None
     if request.choices > 1:

@@ -18,18 +18,29 @@ from nybble.dialects.lowbit.formats.scale import (
     SCALE_BITS,
     FloatScale,
     IntegerZero,
+    ScaledZero,
     ScaleTree,
     StoredMin,
     SuperScale,
     Zero,
 )
-from nybble.dialects.lowbit.formats.structure import WHOLE_ROWS, Grouping
+from nybble.dialects.lowbit.formats.structure import (
+    WHOLE_ROWS,
+    Correction,
+    Grouping,
+    Sparsity,
+)
 from nybble.dialects.lowbit.formats.table_element import Grid
 
 NATIVE = "native"
 STORED_BLOCKS = {name: (layout.weights, layout.bytes) for name, layout in LAYOUTS.items()} | {
     name: (block.weights, block.bytes) for name, block in GRID_BLOCKS.items()
 }
+
+
+def zero_trees(zero: Zero | None) -> tuple[ScaleTree, ...]:
+    """The scale tree of a zero, if it has one."""
+    return (zero.tree,) if isinstance(zero, StoredMin | ScaledZero) else ()
 
 
 @dataclass(frozen=True)
@@ -40,12 +51,13 @@ class Parts:
     grouping: Grouping
     scale: ScaleTree | None
     zero: Zero | None
+    sparsity: Sparsity | None = None
+    corrections: tuple[Correction, ...] = ()
 
     @property
     def trees(self) -> list[ScaleTree]:
-        """Every scale tree: of the scale and of a stored minimum."""
-        trees = [] if self.scale is None else [self.scale]
-        return [*trees, self.zero.tree] if isinstance(self.zero, StoredMin) else trees
+        """Every scale tree: of the scale and of a stored zero."""
+        return [*([] if self.scale is None else [self.scale]), *zero_trees(self.zero)]
 
 
 def check_parts(parts: Parts, spelling: str) -> None:
@@ -54,24 +66,40 @@ def check_parts(parts: Parts, spelling: str) -> None:
         parts.trees or parts.zero is not None or parts.grouping != WHOLE_ROWS
     ):
         raise FormatError(f"'{spelling}': plain floats have no groups, scale or zero")
-    if isinstance(parts.zero, IntegerZero):
-        _check_integer_zero(parts, spelling)
+    _check_additions(parts, spelling)
+    if isinstance(parts.zero, IntegerZero | ScaledZero):
+        _check_zero_point(parts, spelling)
     deep = any(isinstance(tree, SuperScale) for tree in parts.trees)
     if parts.grouping.size is None and deep:
         raise FormatError(f"'{spelling}': a sub-scale needs groups, not whole rows")
-    if isinstance(parts.zero, StoredMin) and parts.zero.tree.dtype in ("e8m0", "e4m3"):
-        raise FormatError(
-            f"'{spelling}': a minimum of type {parts.zero.tree.dtype}",
-            accepted="f32, f16, bf16, since it may be negative",
-        )
+    for tree in zero_trees(parts.zero):
+        if tree.dtype in ("e8m0", "e4m3"):
+            raise FormatError(
+                f"'{spelling}': a minimum of type {tree.dtype}",
+                accepted="f32, f16, bf16, since it may be negative",
+            )
 
 
-def _check_integer_zero(parts: Parts, spelling: str) -> None:
+def _check_additions(parts: Parts, spelling: str) -> None:
+    kinds = [type(one) for one in parts.corrections]
+    for kind in kinds:
+        if kinds.count(kind) > 1:
+            raise FormatError(f"'{spelling}': two corrections of one kind ({kind.__name__})")
+    if isinstance(parts.element, EntropyCoded) and (parts.sparsity or parts.corrections):
+        raise FormatError(f"'{spelling}': lossless weights have no sparsity or corrections")
+    if parts.element.choices > 1 and parts.zero is not None:
+        raise FormatError(f"'{spelling}': a zero beside tables that each group chooses from")
+    values_only = not parts.element.has_codes and not isinstance(parts.element, PlainFloat)
+    if values_only and (parts.sparsity or parts.corrections):
+        raise FormatError(f"'{spelling}': weights without codes have no sparsity or corrections")
+
+
+def _check_zero_point(parts: Parts, spelling: str) -> None:
     element = parts.element
     unsigned = isinstance(element, Uniform) and element.offset == 0
     if not unsigned or parts.scale is None:
         raise FormatError(
-            f"'{spelling}': a stored integer zero",
+            f"'{spelling}': a stored zero point",
             accepted="it with an unsigned uniform element and a scale",
         )
 
@@ -92,14 +120,14 @@ def check_store(parts: Parts, store: str, spelling: str) -> None:
 
 
 def _fits_layout(parts: Parts, layout: Layout) -> bool:
-    if isinstance(parts.zero, IntegerZero) or parts.element.choices > 1:
+    if isinstance(parts.zero, IntegerZero | ScaledZero) or parts.element.choices > 1:
         return False
     if isinstance(layout.codes, Trits):
         fits = isinstance(parts.element, Ternary)
     else:
         assert isinstance(layout.codes, BitField)
         fits = layout.codes.width == parts.element.bits
-    tree = None if parts.zero is None else parts.zero.tree
+    tree = next(iter(zero_trees(parts.zero)), None)
     sizes = dict(layout.fields)
     groups = parts.grouping.count
     return (
@@ -114,8 +142,12 @@ def _fits_tree(
 ) -> bool:
     if tree is None or where is None or where.base is None:
         return tree is None and where is None
-    if isinstance(tree, FloatScale):
-        return where.codes is None and sizes[where.base] * 8 == SCALE_BITS[tree.dtype] * groups
+    if not isinstance(tree, SuperScale):
+        return (
+            isinstance(tree, FloatScale)
+            and where.codes is None
+            and sizes[where.base] * 8 == SCALE_BITS[tree.dtype] * groups
+        )
     return (
         where.codes is not None
         and (where.codes.count, where.codes.width) == (groups, tree.width)

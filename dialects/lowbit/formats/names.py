@@ -36,6 +36,7 @@ NAMED: dict[str, str] = {
     "iq3_s": "grid.iq3_s:g=32x8:s=u4*f16:store=iq3_s",
     "mxfp4": "e2m1:g=32:s=e8m0:store=mxfp4",
     "nvfp4": "e2m1:g=16x4:s=e4m3:store=nvfp4",
+    "nvfp4_scaled": "e2m1:g=16:s=e4m3*tensor",
     "mxfp6_e2m3": "e2m3:g=32:s=e8m0",
     "mxfp6_e3m2": "e3m2:g=32:s=e8m0",
     "mxfp8_e4m3": "e4m3:g=32:s=e8m0",
@@ -46,7 +47,7 @@ NAMED: dict[str, str] = {
     "nf4": "nf4:g=64:s=f32",
     "bnb_fp4": "bnb_fp4:g=64:s=f32",
     "b1_58": "ternary:g=row:s=f32",
-    "spqr3": "u3:g=16x16:s=u3*f16:z=int.u3:fix=outliers.csr.10.f16",
+    "spqr3": "u3:g=16x16.tile:s=u3*f16+min:z=scaled.u3*f16+min:fix=outliers.csr.10.f16",
 }
 
 SPELLED = {spelling: name for name, spelling in NAMED.items()}

@@ -81,9 +81,11 @@ def _check_range(dtype: str, values: F32) -> None:
 
 
 def _round_bf16(values: F32) -> npt.NDArray[np.uint16]:
+    """To nearest; a NaN that bf16 has keeps its payload, any other becomes a quiet one."""
     bits = values.view(np.uint32)
     quiet = (bits & np.uint32(0xFFFF0000)) | np.uint32(0x00400000)
-    bits = np.where((bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000), quiet, bits)
+    is_nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+    bits = np.where(is_nan & (bits & np.uint32(0xFFFF) != 0), quiet, bits)
     rounded = bits.astype(np.uint64) + 0x7FFF + ((bits >> np.uint32(16)) & np.uint32(1))
     return (rounded >> np.uint64(16)).astype(np.uint16)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from nybble.dialects.lowbit.formats.errors import FormatError
 
-AXES = ("cols", "rows")
+AXES = ("cols", "rows", "tile")
 FACTOR_TYPES = ("f32", "f16", "bf16")
 
 
@@ -12,9 +12,11 @@ FACTOR_TYPES = ("f32", "f16", "bf16")
 class Grouping:
     """Which weights share a scale.
 
-    size: weights per group along `axis`; None is the whole row (or column).
+    size: weights per group; None is the whole row (or column).
     count: groups per super-group; 1 without one.
-    axis: "cols" groups along the contracted dimension, "rows" across rows (KIVI's keys).
+    axis: "cols" has groups and super-groups along the contracted dimension; "rows" has both across
+    rows (KIVI's keys); "tile" has groups along it, and super-groups of the groups of `count` rows
+    in the same columns (SpQR, arXiv 2306.03078), fewer in the last rows.
     """
 
     size: int | None = None
@@ -40,12 +42,21 @@ class Grouping:
 WHOLE_ROWS = Grouping()
 
 
+def _check_density(permille: int | None) -> None:
+    if permille is not None and not 1 <= permille <= 999:
+        raise FormatError(f"{permille} permille of weights kept", accepted="1 to 999")
+
+
+def _spell_density(permille: int | None) -> str:
+    return "" if permille is None else f".{permille}"
+
+
 @dataclass(frozen=True)
 class NOfM:
-    """At most `keep` of every `of` consecutive weights of a row are not zero.
+    """`keep` of every `of` consecutive weights of a row are kept, the others are zero.
 
-    block: rows of a tile that keep the same `keep`, 1 for independent rows; FlightLLM keeps N of
-    16 in 16 x 16 blocks (arXiv 2401.03868).
+    block: how many rows, one below the other, keep the same columns; 1 for independent rows.
+    FlightLLM keeps N of 16 in 16 x 16 blocks (arXiv 2401.03868).
     """
 
     keep: int
@@ -64,35 +75,45 @@ class NOfM:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Whole blocks of rows x cols are zero or kept (BCSR)."""
+    """Whole blocks of rows x cols are zero or kept (BCSR).
+
+    permille: how many blocks of 1000 a quantizer keeps; None keeps those that are not zero.
+    """
 
     rows: int
     cols: int
+    permille: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.rows <= 4096 or not 1 <= self.cols <= 4096:
             raise FormatError(f"sparsity '{self.spell}'", accepted="bcsrRxC of 1 to 4096")
+        _check_density(self.permille)
 
     @property
     def spell(self) -> str:
         """Text of this pattern in a format's spelling."""
-        return f"bcsr{self.rows}x{self.cols}"
+        return f"bcsr{self.rows}x{self.cols}" + _spell_density(self.permille)
 
 
 @dataclass(frozen=True)
 class Unstructured:
-    """Any weight may be zero; `index` says how positions are stored: csr or bitmap."""
+    """Any weight may be zero; `index` says how positions are stored: csr or bitmap.
+
+    permille: how many weights of 1000 a quantizer keeps; None keeps those that are not zero.
+    """
 
     index: str
+    permille: int | None = None
 
     def __post_init__(self) -> None:
         if self.index not in ("csr", "bitmap"):
             raise FormatError(f"sparsity index '{self.index}'", accepted="csr, bitmap")
+        _check_density(self.permille)
 
     @property
     def spell(self) -> str:
         """Text of this pattern in a format's spelling."""
-        return self.index
+        return self.index + _spell_density(self.permille)
 
 
 Sparsity = NOfM | Blocks | Unstructured
@@ -102,7 +123,8 @@ Sparsity = NOfM | Blocks | Unstructured
 class Outliers:
     """The `permille` / 1000 worst weights also have an exact additive value (SpQR).
 
-    index: coo or csr; dtype: type of the values.
+    index: csr has a 32-bit offset per row and 16-bit columns (32-bit beyond 65536 columns), coo
+    32-bit rows and columns; dtype: type of the values.
     """
 
     index: str
@@ -143,7 +165,11 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Rotation:
-    """The contracted dimension is rotated by Hadamard blocks of `size`, a power of two (HALO)."""
+    """The contracted dimension is rotated by Hadamard blocks of `size`, a power of two (HALO).
+
+    Codes are of W R with R block diagonal, each block the symmetric orthonormal Hadamard matrix
+    of Sylvester's order; so x Wt = (x R) (W R)t, and R is its own inverse. Nothing is stored.
+    """
 
     size: int
 
@@ -161,7 +187,10 @@ class Rotation:
 
 @dataclass(frozen=True)
 class Smoothing:
-    """Columns are divided by a vector that the activations are multiplied by (SmoothQuant+)."""
+    """Columns are divided by a vector that the activations are multiplied by (SmoothQuant+).
+
+    The vector is stored as f32. Where there is a rotation too, it comes after the division.
+    """
 
     @property
     def spell(self) -> str:
@@ -170,3 +199,5 @@ class Smoothing:
 
 
 Correction = Outliers | LowRank | Rotation | Smoothing
+TRANSFORMS = (Smoothing, Rotation)
+"""Corrections that change the basis of the codes, in the order in which a matrix goes through."""

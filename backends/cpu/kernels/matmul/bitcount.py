@@ -139,7 +139,7 @@ class NibbleCount(ByteCount):
 
 def bit_count(isa: Isa) -> BitCount:
     """The form for an instruction set."""
-    lanes = isa.vector_bits // 32
-    if isa.counts_words:
+    lanes, shuffle = isa.vector_bits // 32, isa.byte_shuffle.name
+    if isa.counts == 32:
         return WordCount(lanes)
-    return NibbleCount(lanes, isa.byte_shuffle) if isa.byte_shuffle else ByteCount(lanes)
+    return NibbleCount(lanes, shuffle) if shuffle and not isa.counts else ByteCount(lanes)

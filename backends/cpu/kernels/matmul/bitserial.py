@@ -95,7 +95,7 @@ class BitserialSpec(ProductSpec):
         """Largest product of two codes, the K of the module's text for one column."""
         return (2**self.weight.bits - 1) * (2**self.bits - 1)
 
-    def _activation_buffers(self) -> list[BufferSpec]:
+    def activation_buffers(self) -> list[BufferSpec]:
         """q, s, z."""
         return [
             BufferSpec("q", self.padded * self.token_words, i32),

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, vec
+from nybble.backends.cpu.kernels.builder import KernelBuilder, Value
 from nybble.backends.cpu.kernels.gates import GATES
+from nybble.backends.cpu.kernels.matmul.elements import FLOATS
 from nybble.backends.cpu.kernels.matmul.spec import ProductSpec
 from nybble.backends.cpu.packing import LANES, TILE
-
-FLOATS = vec(LANES, f32)
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,24 @@ Weights are decoded and multiplied in floating point (`gemv_f32`, `gemm_f32`, `g
 `work` for what is asked. It keeps activations as exact as they come, so it serves every mode.
 """
 
+from nybble.backends.cpu.kernels.matmul.codes import Codes, Dense, SmallFloat
 from nybble.backends.cpu.kernels.matmul.cost import cycles as estimate
 from nybble.backends.cpu.kernels.matmul.lower import takes_tiles
-from nybble.backends.cpu.kernels.matmul.spec import Dense, MatmulSpec
-from nybble.backends.cpu.kernels.matmul.weights import SUBTILES
+from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.kernels.matmul.work import Work, refused
+from nybble.backends.cpu.packing import SUBTILES
 from nybble.backends.cpu.weights import weight_kind
 
-DECODE = 5.0
-"""Instructions that decode 16 rows of a column: shift, mask, convert, scale, and a share."""
 DECODE_FLOAT = 1.5
-"""The same where weights are floats already."""
+"""Instructions that load and widen 16 rows of a column of floats."""
+DECODE_TABLE = 2.5
+"""The same for codes that a permutation looks up: shift, permute, and a share of cutting out."""
+DECODE_INTEGER = 4.0
+"""The same for wider integers: shift, mask, float, zero point."""
+DECODE_SMALL_FLOAT = 10.0
+"""The same for a small float whose fields are put together."""
+PIECE = 1.0
+"""What every further piece of a code adds."""
 MULTIPLY = 1.25
 """Instructions per token for 16 rows of a column: a fused multiply-add and shared loads."""
 MULTIPLY_TILES = 1 / 16
@@ -30,7 +37,7 @@ def refusal(work: Work) -> str | None:
 def spec(work: Work) -> MatmulSpec:
     """The kernel of `work`; raises what the kernel's specification raises."""
     return MatmulSpec(
-        weight=weight_kind(work.description),
+        weight=weight_kind(work.description, work.cols),
         rows=(work.rows,),
         cols=work.cols,
         tokens=work.tokens,
@@ -44,8 +51,17 @@ def cycles(work: Work) -> float:
     asked = spec(work)
     (layout,) = asked.layouts
     columns = layout.tiles * SUBTILES * work.cols
-    decode = columns * (DECODE_FLOAT if isinstance(asked.weight, Dense) else DECODE)
+    decode = columns * decoding(asked.weight, len(getattr(layout, "widths", (1,))))
     if takes_tiles(asked):
         tokens = -(-work.tokens // TILE_TOKENS) * TILE_TOKENS
         return estimate(work.isa, decode + columns * tokens * MULTIPLY_TILES, layout.size)
     return estimate(work.isa, decode + columns * work.tokens * MULTIPLY, layout.size)
+
+
+def decoding(weight: Codes | Dense, pieces: int) -> float:
+    """Instructions that decode 16 rows of a column."""
+    if isinstance(weight, Dense):
+        return DECODE_FLOAT
+    if isinstance(weight.table, SmallFloat):
+        return DECODE_SMALL_FLOAT
+    return (DECODE_TABLE if weight.bits <= 4 else DECODE_INTEGER) + PIECE * (pieces - 1)

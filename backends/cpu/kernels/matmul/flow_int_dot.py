@@ -4,49 +4,53 @@ Integer codes are multiplied with activations quantized to one or two 8-bit digi
 (`gemv`, `gemm_dot`); see `work` for what is asked.
 """
 
+from nybble.backends.cpu.kernels.matmul.codes import Codes
 from nybble.backends.cpu.kernels.matmul.cost import cycles as estimate
 from nybble.backends.cpu.kernels.matmul.intdot import int_dot
-from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
-from nybble.backends.cpu.kernels.matmul.weights import SUBTILES
+from nybble.backends.cpu.kernels.matmul.spec import MatmulError, MatmulSpec
 from nybble.backends.cpu.kernels.matmul.work import Work, refused
-from nybble.backends.cpu.kernels.quantize import GROUPS
-from nybble.backends.cpu.packing import LANES, TileLayout
+from nybble.backends.cpu.packing import LANES, SUBTILES, TileLayout
 from nybble.backends.cpu.weights import weight_kind
+from nybble.dialects.numpy_ref.quantize import GROUPS, activation_group
 
 DIGITS = {"i8": 1, "i8-lut": 1, "i16": 2}
 """Mode of activations -> 8-bit digits."""
 QUANTIZE = 8.0
 """Instructions that quantize 16 activations."""
+LOOKUP = 1.0
+"""Instructions that turn 64 codes of a table into levels."""
 RESCALE = 4.0
 """Instructions that bring one group's sums of 16 rows to f32 and add them."""
 
 
 def refusal(work: Work) -> str | None:
     """Why integer dot products cannot compute `work`; None if they can."""
-    element = work.description.element
-    if not element.has_codes or element.table is not None:
-        return (
-            f"weights of '{work.description.spec}' are no integer codes less a zero point "
-            "(accepted: wN, Q4_0 to Q6_K, ternary)"
+    return refused(lambda: checked(work)) or refused(lambda: spec(work))
+
+
+def checked(work: Work) -> None:
+    """Raise MatmulError unless a weight is integers under scales whose groups activations share."""
+    description = work.description
+    kind = weight_kind(description, work.cols)
+    if not isinstance(kind, Codes) or kind.integers is None:
+        raise MatmulError(
+            f"weights of '{description.spec}' are no integer codes, or table of such",
+            accepted="wN, bipN, Q4_0 to Q6_K, IQ1 to IQ4, ternary, e2m1 and e2m3",
         )
-    group = work.description.group_size(work.cols)
-    if group not in GROUPS:
-        return (
-            f"groups of {group} columns, and activations are quantized in groups of "
-            + ", ".join(map(str, GROUPS))
-        )
-    return refused(lambda: spec(work))
+    if activation_group(kind.group) is None:
+        raise MatmulError(f"groups of {kind.group} columns", accepted=f"a multiple of {GROUPS[0]}")
 
 
 def spec(work: Work) -> MatmulSpec:
     """The kernel of `work`; raises what the kernel's specification raises."""
+    group = work.description.group_size(work.cols)
     return MatmulSpec(
-        weight=weight_kind(work.description),
+        weight=weight_kind(work.description, work.cols),
         rows=(work.rows,),
         cols=work.cols,
         tokens=work.tokens,
         activations="a8",
-        activation_group=work.description.group,
+        activation_group=activation_group(group) or group,
         digits=DIGITS[work.activations],
         isa=work.isa,
     )
@@ -58,14 +62,14 @@ def cycles(work: Work) -> float:
     (layout,) = asked.layouts
     assert isinstance(layout, TileLayout)
     groups = layout.tiles * layout.groups * SUBTILES
-    vectors = groups * layout.vectors
+    columns = groups * layout.group / 4
     rescale = groups * work.tokens * (RESCALE + 2 * layout.has_zero)
     quantize = work.tokens * work.cols / LANES * QUANTIZE
-    if work.tokens == 1:
-        dot = int_dot(work.isa, layout.width, asked.digits)
-        products = vectors * (1 + dot.operations)
-    else:
+    if asked.integers.levels or work.tokens > 1:
         dot = int_dot(work.isa, 8, asked.digits)
-        unpack = vectors * (1 + 3 * layout.planes)
-        products = unpack + vectors * layout.planes * work.tokens * dot.operations
+        pieces = 2.0 * len(layout.widths) + LOOKUP * bool(asked.integers.levels)
+        products = columns * (pieces + work.tokens * dot.operations)
+    else:
+        dots = [int_dot(work.isa, width, asked.digits) for width in layout.widths]
+        products = columns * sum((1 + dot.operations) / dot.planes for dot in dots)
     return estimate(work.isa, products + rescale + quantize, layout.size)

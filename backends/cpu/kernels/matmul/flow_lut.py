@@ -7,11 +7,10 @@ Tables of an activation are looked up with the bit planes of the weight (`lut`, 
 from nybble.backends.cpu.kernels.matmul.cost import cycles as estimate
 from nybble.backends.cpu.kernels.matmul.flow_int_dot import QUANTIZE
 from nybble.backends.cpu.kernels.matmul.lut_spec import LutSpec
-from nybble.backends.cpu.kernels.matmul.weights import SUBTILES
 from nybble.backends.cpu.kernels.matmul.work import Work, refused
 from nybble.backends.cpu.lut_packing import MOST_BITS, Order
 from nybble.backends.cpu.lut_weights import lut_codes
-from nybble.backends.cpu.packing import LANES
+from nybble.backends.cpu.packing import LANES, SUBTILES
 from nybble.dialects.lowbit.formats.affine import affine
 from nybble.dialects.mpgemm.tables import EXACT
 from nybble.dialects.numpy_ref.lookup import WIDTH
@@ -48,9 +47,7 @@ def refusal(work: Work, order: Order) -> str | None:
 
 def spec(work: Work, order: Order) -> LutSpec:
     """The kernel of `work`; raises what the kernel's specification raises."""
-    codes = lut_codes(work.description)
-    line = affine(work.description.element)
-    assert line is not None, "asked before"
+    codes = lut_codes(work.description, work.cols)
     return LutSpec(
         weight=codes,
         rows=(work.rows,),
@@ -58,7 +55,6 @@ def spec(work: Work, order: Order) -> LutSpec:
         tokens=work.tokens,
         activation_group=table_group(codes.group),
         order=order,
-        step=line.step,
         exact=ENTRY_MODES[work.activations] == EXACT,
         symmetric=True,
         isa=work.isa,

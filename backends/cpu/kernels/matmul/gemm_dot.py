@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i8, i32
+from nybble.backends.cpu.kernels.matmul.codes import Codes
+from nybble.backends.cpu.kernels.matmul.codes_dot import LEVEL_BITS, CodesDot
+from nybble.backends.cpu.kernels.matmul.elements import FLOATS, WORDS
 from nybble.backends.cpu.kernels.matmul.gemm import GemmTiles, Product, Scratch, Sums, column_block
-from nybble.backends.cpu.kernels.matmul.intdot import WORDS, int_dot
-from nybble.backends.cpu.kernels.matmul.spec import Codes, MatmulSpec
-from nybble.backends.cpu.kernels.matmul.weights import FLOATS, SUBTILES, CodeReader, divisor, reader
-from nybble.backends.cpu.packing import LANES, TILE
+from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
+from nybble.backends.cpu.kernels.matmul.weights import CodeReader, divisor, reader
+from nybble.backends.cpu.packing import LANES, SUBTILES, TILE
 
 
 def dot_tiles(isa: Isa, digits: int) -> GemmTiles:
@@ -36,7 +38,7 @@ class DotProduct(Product):
         self.columns = column_block(self.spec, self.tiles.columns, weight.group)
         self.scales = self.columns // weight.group * TILE
         self.slots = self.tiles.tiles * (2 if self.spec.glu else 1)
-        self.dot = int_dot(self.spec.isa, 8, self.spec.digits)
+        self.integers = self.spec.integers
 
     def reserve(self, scratch: Scratch) -> None:
         """See Product: codes u8 per slot, then scales and zeros f32 [group][64] per slot."""
@@ -47,6 +49,7 @@ class DotProduct(Product):
     def begin(self, b: KernelBuilder, scratch: Buffer) -> None:
         """See Product."""
         self.b = b
+        self.dot = CodesDot(b, self.spec, (LEVEL_BITS,))
         self.codes = scratch.view(i8, self.codes_at, self.slots * self.columns * TILE)
         self.scale = scratch.view(f32, self.scales_at, self.slots * self.scales)
         self.zero = scratch.view(f32, self.zeros_at, self.slots * self.scales)
@@ -101,13 +104,14 @@ class DotProduct(Product):
         """i32 sums of one activation group, token by token and sub-tile by sub-tile."""
         b = self.b
         slot, subtile, token = at
-        inits: list[Value] = []
+        starts: list[Value] = []
         for c in range(self.tiles.tokens):
             start = b.const(0, WORDS)
-            if self.weight.zero_point:
+            if self.integers.zero_point:
                 z = b.buffer("z").load(self._group_index(token + c, first, group))
-                start = b.broadcast(z * -self.weight.zero_point, LANES)
-            inits += self.dot.start(b, start) * self.tiles.subtiles
+                start = b.broadcast(z * -self.integers.zero_point, LANES)
+            starts += [start] * self.tiles.subtiles
+        inits = [one for start in starts for one in self.dot.start(start)]
         steps = self.group // 4
         unroll = divisor(steps, self.tiles.unroll)
         codes = (slot * self.columns + group * self.group) * TILE + subtile * 64
@@ -120,7 +124,8 @@ class DotProduct(Product):
                 loop.yield_(*inner)
             sums = loop.results
         count = self.dot.accumulators
-        return [self.dot.total(b, sums[i : i + count]) for i in range(0, len(sums), count)]
+        parts = [sums[i : i + count] for i in range(0, len(sums), count)]
+        return [self.dot.total(*pair) for pair in zip(parts, starts, strict=True)]
 
     def _steps(self, codes: Value, words: Value, sums: Sequence[Value], count: int) -> list[Value]:
         b, subtiles, per = self.b, self.tiles.subtiles, self.dot.accumulators
@@ -132,10 +137,10 @@ class DotProduct(Product):
             ]
             for c in range(self.tiles.tokens):
                 place = words + (c * self.spec.cols // 4 + step)
-                x = self.dot.activation(b, [q.load(place) for q in self.q])
+                x = self.dot.activations([[q.load(place) for q in self.q]])[0]
                 for r in range(subtiles):
                     mine = slice((c * subtiles + r) * per, (c * subtiles + r + 1) * per)
-                    sums[mine] = self.dot.step(b, sums[mine], packed[r], [x])
+                    sums[mine] = self.dot.add(sums[mine], packed[r], x)
         return sums
 
     def _rescale(
@@ -146,8 +151,8 @@ class DotProduct(Product):
         dots: Sequence[Value],
         sums: Sequence[Value],
     ) -> list[Value]:
-        """sums + S * s * dot (+ Z * s * z)."""
-        b, subtiles = self.b, self.tiles.subtiles
+        """sums + S * s * unit * dot (+ Z * s * z)."""
+        b, subtiles, unit = self.b, self.tiles.subtiles, self.integers.unit
         slot, subtile, token = at
         base = slot * self.scales + group * self.group // self.weight.group * TILE + subtile * LANES
         scales = [self.scale.vload(base + r * LANES, LANES) for r in range(subtiles)]
@@ -156,7 +161,7 @@ class DotProduct(Product):
         for c in range(self.tiles.tokens):
             index = self._group_index(token + c, first, group)
             s = b.buffer("s").load(index)
-            splat = b.broadcast(s, LANES)
+            splat = b.broadcast(s if unit == 1.0 else s * unit, LANES)
             shift = b.const(0.0, FLOATS)
             if self.weight.has_zero:
                 shift = b.broadcast(s * b.sitofp(b.buffer("z").load(index)), LANES)

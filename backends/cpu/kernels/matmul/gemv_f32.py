@@ -1,15 +1,16 @@
 """Matrix times one f32 vector: weights are decoded column by column and multiplied as f32."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from xdsl.dialects.func import FuncOp
 
-from nybble.backends.cpu.kernels.builder import KernelBuilder, Value
+from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, vec
+from nybble.backends.cpu.kernels.matmul.elements import FLOATS
 from nybble.backends.cpu.kernels.matmul.epilogue import Epilogue
 from nybble.backends.cpu.kernels.matmul.parts import for_each_tile
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
-from nybble.backends.cpu.kernels.matmul.weights import FLOATS, SUBTILES, WeightReader, reader
-from nybble.backends.cpu.packing import LANES, TILE
+from nybble.backends.cpu.kernels.matmul.weights import CodeReader, WeightReader, divisor, reader
+from nybble.backends.cpu.packing import LANES, SUBTILES, TILE
 
 
 def lower_gemv_f32(spec: MatmulSpec, name: str) -> FuncOp:
@@ -28,16 +29,76 @@ def lower_gemv_f32(spec: MatmulSpec, name: str) -> FuncOp:
 
 
 def _sums(b: KernelBuilder, spec: MatmulSpec, weights: WeightReader, tile: Value) -> list[Value]:
-    """The products of a tile's four sub-tiles, each summed over columns in two chains."""
+    """The products of a tile's four sub-tiles as f32 lanes."""
+    if isinstance(weights, CodeReader):
+        return _Groups(b, spec, weights).sums(tile)
     zeros = [b.const(0.0, FLOATS)] * (2 * SUBTILES)
     with b.for_(0, spec.cols, weights.step, inits=zeros) as loop:
-        chains: list[Sequence[Value]] = []
+        chains: list[Value] = []
         for r in range(SUBTILES):
             pair = loop.args[2 * r : 2 * r + 2]
-            for offset, values in weights.columns(tile, loop.iv, r):
-                for i, value in enumerate(values):
-                    x = b.broadcast(b.buffer("x").load(loop.iv + (offset + i)), LANES)
-                    pair[i % 2] = b.fma(value, x, pair[i % 2])
-            chains.append(pair)
-        loop.yield_(*(one for pair in chains for one in pair))
+            chains += _chained(b, weights.columns(tile, loop.iv, r), loop.iv, pair)
+        loop.yield_(*chains)
     return [loop.results[2 * r] + loop.results[2 * r + 1] for r in range(SUBTILES)]
+
+
+def _chained(
+    b: KernelBuilder,
+    columns: Iterator[tuple[int, list[Value]]],
+    first: Value,
+    pair: Sequence[Value],
+) -> list[Value]:
+    """Two sums with the products of the columns from `first` on added in turn."""
+    even, odd = pair
+    for offset, values in columns:
+        for i, value in enumerate(values):
+            x = b.broadcast(b.buffer("x").load(first + (offset + i)), LANES)
+            even, odd = odd, b.fma(value, x, even)
+    return [even, odd]
+
+
+class _Groups:
+    """Codes group by group: `sum over g of S[g] * sum T(c) x + Z[g] * sum x`."""
+
+    def __init__(self, b: KernelBuilder, spec: MatmulSpec, reader: CodeReader):
+        self.b = b
+        self.reader = reader
+        self.layout = reader.layout
+
+    def sums(self, tile: Value) -> list[Value]:
+        """The products of a tile's four sub-tiles as f32 lanes."""
+        b, reader = self.b, self.reader
+        zeros = [b.const(0.0, FLOATS)] * SUBTILES
+        with b.for_(0, self.layout.groups, inits=zeros) as loop:
+            block, first = reader.block(tile, loop.iv), loop.iv * self.layout.group
+            sums = [
+                b.fma(self._dot(block, first, r), reader.scale(block, r), y)
+                for r, y in enumerate(loop.args)
+            ]
+            if self.layout.has_zero:
+                total = b.broadcast(self._total(first), LANES)
+                sums = [b.fma(reader.scale(block, r, 1), total, y) for r, y in enumerate(sums)]
+            loop.yield_(*sums)
+        return loop.results
+
+    def _dot(self, block: Value, first: Value, subtile: int) -> Value:
+        """`sum T(c) x` of a group in two chains."""
+        b, layout, step = self.b, self.layout, self.reader.step
+        zeros = [b.const(0.0, FLOATS)] * 2
+        if step == layout.group:
+            columns = self.reader.elements(block, block, subtile, step)
+            even, odd = _chained(b, columns, first, zeros)
+            return even + odd
+        with b.for_(0, layout.group // step, inits=zeros) as loop:
+            codes = block + loop.iv * (step // layout.step * layout.step_bytes)
+            columns = self.reader.elements(block, codes, subtile, step)
+            loop.yield_(*_chained(b, columns, first + loop.iv * step, loop.args))
+        return loop.results[0] + loop.results[1]
+
+    def _total(self, first: Value) -> Value:
+        """The sum of a group's activations."""
+        b, group = self.b, self.layout.group
+        width = divisor(group, LANES)
+        with b.for_(0, group, width, inits=[b.const(0.0, vec(width, f32))]) as loop:
+            loop.yield_(loop.args[0] + b.buffer("x").vload(first + loop.iv, width))
+        return b.reduce("add", loop.results[0])

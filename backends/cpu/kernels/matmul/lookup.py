@@ -13,12 +13,13 @@ from xdsl.dialects.builtin import VectorType, i16
 
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, i8, i32, vec
+from nybble.backends.cpu.kernels.matmul.elements import WORDS
 from nybble.backends.cpu.kernels.matmul.lut_spec import LutSpec
-from nybble.backends.cpu.kernels.matmul.weights import SUBTILES, WORDS, divisor
+from nybble.backends.cpu.kernels.matmul.weights import divisor
 from nybble.backends.cpu.kernels.tables import ENTRIES, TOGETHER, VECTOR
 from nybble.backends.cpu.kernels.values import lanes
 from nybble.backends.cpu.lut_packing import CHUNK, PLANE_BYTES, TABLES
-from nybble.backends.cpu.packing import LANES, TILE
+from nybble.backends.cpu.packing import LANES, SUBTILES, TILE
 
 LOW = 15
 LINE = 64
@@ -100,7 +101,7 @@ class PermuteLookup(Lookup):
                 for half, index in enumerate(nibbles(b, packed)):
                     for digit, table in enumerate(halves[half]):
                         operands = (table, index | base)
-                        found = b.intrinsic(self.spec.isa.byte_permute, operands, bytes_)
+                        found = b.intrinsic(self.spec.isa.byte_permute.name, operands, bytes_)
                         i = r * digits + digit
                         operands = (sums[i], found, weight)
                         sums[i] = b.intrinsic(self.spec.isa.int8_dot, operands, sums[i].type)
@@ -164,7 +165,9 @@ class ShuffleLookup(Lookup):
                     index = nibbles(self.b, self.weights(codes, offset, self.step))[half]
                     for digit, table in enumerate(repeated):
                         operands = (table, index)
-                        found = self.b.intrinsic(self.spec.isa.byte_shuffle, operands, index.type)
+                        found = self.b.intrinsic(
+                            self.spec.isa.byte_shuffle.name, operands, index.type
+                        )
                         yield i, plane, digit, found
 
     def _table(self, tables: Value, number: int, digit: int) -> Value:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32
-from nybble.backends.cpu.kernels.matmul.epilogue import FLOATS, Epilogue
+from nybble.backends.cpu.kernels.matmul.elements import FLOATS
+from nybble.backends.cpu.kernels.matmul.epilogue import Epilogue
 from nybble.backends.cpu.kernels.matmul.lookup import lookup
 from nybble.backends.cpu.kernels.matmul.lut_spec import LutSpec
 from nybble.backends.cpu.kernels.matmul.parts import for_each_tile
-from nybble.backends.cpu.kernels.matmul.weights import SUBTILES, CodeReader
-from nybble.backends.cpu.packing import LANES, TILE
+from nybble.backends.cpu.kernels.matmul.weights import floats
+from nybble.backends.cpu.packing import LANES, SUBTILES, TILE
 
 AHEAD = 4096
 
@@ -54,7 +55,7 @@ class Line:
     @staticmethod
     def of(spec: LutSpec) -> "Line":
         """See the module's text; without a divisor where all of it is even."""
-        step, zero_point = spec.step, spec.weight.zero_point
+        step, zero_point = spec.weight.step, spec.weight.zero_point
         if not spec.symmetric:
             return Line(step, -zero_point, 1)
         shift = step * (2**spec.weight.bits - 1) - 2 * zero_point
@@ -72,14 +73,13 @@ class LutTile:
         self.layout = spec.layouts[part]
         self.line = Line.of(spec)
         self.lookup = lookup(b, spec, part, ahead)
-        self.reader = CodeReader(b, b.buffer(f"w{part}"), self.layout, 0, 0)
 
     def sums(self, tile: Value, token: Value) -> list[Value]:
         """The four sub-tiles' products with a token as f32 lanes."""
         b, layout = self.b, self.layout
         zeros = [b.const(0.0, FLOATS)] * SUBTILES
         with b.for_(0, layout.groups, inits=zeros) as loop:
-            block = self.reader.block(tile, loop.iv)
+            block = tile * layout.tile_bytes + loop.iv * layout.block_bytes
             loop.yield_(*self._group(block, token, loop.iv, loop.args))
         return loop.results
 
@@ -92,7 +92,7 @@ class LutTile:
         first = token * spec.tables.groups + group * count
         if count == 1:
             scale = b.buffer("s").load(first)
-            factors = [self.reader.scale(block, r) * b.broadcast(scale, LANES) for r in range(4)]
+            factors = [self._scale(block, r) * b.broadcast(scale, LANES) for r in range(4)]
             dots = self._dots(block, first)
             sums = [b.fma(d, f, y) for d, f, y in zip(dots, factors, sums, strict=True)]
             return self._with_zero(block, scale * self._sum(first), sums)
@@ -105,7 +105,7 @@ class LutTile:
             within = [b.fma(d, splat, y) for d, y in zip(dots, loop.args[:-1], strict=True)]
             loop.yield_(*within, b.fma(scale, self._sum(at), loop.args[-1]))
         *within, weighted = loop.results
-        factors = [self.reader.scale(block, r) for r in range(SUBTILES)]
+        factors = [self._scale(block, r) for r in range(SUBTILES)]
         sums = [b.fma(d, f, y) for d, f, y in zip(within, factors, sums, strict=True)]
         return self._with_zero(block, weighted, sums)
 
@@ -115,7 +115,14 @@ class LutTile:
         if not self.layout.has_zero:
             return [*sums]
         splat = b.broadcast(weighted, LANES)
-        return [b.fma(self.reader.scale(block, r, 1), splat, y) for r, y in enumerate(sums)]
+        return [b.fma(self._scale(block, r, 1), splat, y) for r, y in enumerate(sums)]
+
+    def _scale(self, block: Value, subtile: int, kind: int = 0) -> Value:
+        """Scales (kind 0) or zeros (kind 1) of a sub-tile as f32 lanes."""
+        layout = self.layout
+        span = layout.scale_bytes // SUBTILES
+        at = block + (layout.code_bytes + (kind * SUBTILES + subtile) * span)
+        return floats(self.b, self.lookup.w.vload(at, span), layout.scale)
 
     def _sum(self, group: Value) -> Value:
         return self.b.sitofp(self.b.buffer("z").load(group))

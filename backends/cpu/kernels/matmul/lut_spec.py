@@ -6,7 +6,8 @@ from functools import cached_property
 from nybble.backends.cpu import isa as isa_levels
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.buffers import BufferSpec
-from nybble.backends.cpu.kernels.matmul.spec import Codes, MatmulError, ProductSpec
+from nybble.backends.cpu.kernels.matmul.codes import Codes
+from nybble.backends.cpu.kernels.matmul.spec import MatmulError, ProductSpec
 from nybble.backends.cpu.kernels.tables import TableRows
 from nybble.backends.cpu.lut_packing import CHUNK, LutLayout, Order
 
@@ -18,8 +19,8 @@ MOST_COLUMNS = 256
 class LutSpec(ProductSpec):
     """A matmul whose activation is given as tables; see `TableRows` for t, s, z and u.
 
-    weight: codes with a straight T. order: that of the indices, see `lut_packing`. step:
-    T(c) = step * c - zero_point. exact, symmetric: the tables, of groups of `activation_group`.
+    weight: codes without a table. order: that of the indices, see `lut_packing`. exact, symmetric:
+    the tables, of groups of `activation_group` columns.
     The other fields are those of ProductSpec.
     """
 
@@ -29,7 +30,6 @@ class LutSpec(ProductSpec):
     tokens: int = 1
     activation_group: int = 32
     order: Order = "lut1"
-    step: int = 1
     exact: bool = True
     symmetric: bool = False
     bias: bool = False
@@ -40,14 +40,15 @@ class LutSpec(ProductSpec):
 
     def __post_init__(self) -> None:
         self.check_outputs()
+        assert self.weight.table is None, "codes on a line"
         size, group = self.activation_group, self.weight.group
         if size < 1 or group % size or size % CHUNK or size > MOST_COLUMNS:
             raise MatmulError(
                 f"tables in groups of {size}, weights in groups of {group}",
                 accepted=f"a divisor of {group} and multiple of {CHUNK}, at most {MOST_COLUMNS}",
             )
-        permutes = self.isa.byte_permute and self.isa.int8_dot
-        if not (permutes if self.order == "lut4" else self.isa.byte_shuffle):
+        permutes = self.isa.byte_permute.name and self.isa.int8_dot
+        if not (permutes if self.order == "lut4" else self.isa.byte_shuffle.name):
             raise MatmulError(
                 f"instruction-set level '{self.isa.name}' has nothing that looks up "
                 + ("64 bytes" if self.order == "lut4" else "16 bytes")

@@ -1,7 +1,7 @@
 """What a matmul kernel computes, as frozen data, and the buffers it takes.
 
 `y[n, r] = epilogue(sum_k x[n, k] * W[r, k])` for the rows of one or more weights (parts) that
-share an activation, with `W = S * (c - zero_point) + Z` per group of columns, or plain floats.
+share an activation; what W is, `codes` says.
 """
 
 from abc import ABC, abstractmethod
@@ -14,8 +14,9 @@ from nybble.backends.cpu import isa as isa_levels
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.buffers import BufferSpec
 from nybble.backends.cpu.kernels.loops import padded_rows
+from nybble.backends.cpu.kernels.matmul.codes import Codes, Dense, Integers
 from nybble.backends.cpu.kernels.values import f32, i8, i32
-from nybble.backends.cpu.packing import DenseLayout, FloatName, TileLayout
+from nybble.backends.cpu.packing import DenseLayout, TileLayout
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.numpy_ref.quantize import LARGEST
 
@@ -24,32 +25,6 @@ GLUS = ("", "silu", "gelu_tanh")
 
 class MatmulError(NybbleError):
     """A matmul that no kernel here computes."""
-
-
-@dataclass(frozen=True)
-class Codes:
-    """Weights as integer codes: the fields of TileLayout, and T(c) = c - zero_point."""
-
-    bits: int
-    group: int
-    zero_point: int = 0
-    has_zero: bool = False
-    scale: FloatName = "f16"
-
-    def layout(self, rows: int, cols: int) -> TileLayout:
-        """The layout of a part."""
-        return TileLayout(rows, cols, self.bits, self.group, self.has_zero, self.scale)
-
-
-@dataclass(frozen=True)
-class Dense:
-    """Weights as plain floats."""
-
-    dtype: FloatName
-
-    def layout(self, rows: int, cols: int) -> DenseLayout:
-        """The layout of a part."""
-        return DenseLayout(rows, cols, self.dtype)
 
 
 class Layout(Protocol):
@@ -103,7 +78,7 @@ class ProductSpec(ABC):
         """The packed layout of each part; raises LayoutError where there is none."""
 
     @abstractmethod
-    def _activation_buffers(self) -> list[BufferSpec]:
+    def activation_buffers(self) -> list[BufferSpec]:
         """The buffers of the activation, which come first."""
 
     @property
@@ -126,7 +101,7 @@ class ProductSpec(ABC):
 
         The activation's, then w0, w1, .., then b0, .. with a bias, then y0, .., then scratch.
         """
-        buffers = self._activation_buffers()
+        buffers = self.activation_buffers()
         buffers += [BufferSpec(f"w{i}", part.size, i8) for i, part in enumerate(self.layouts)]
         if self.bias:
             buffers += [BufferSpec(f"b{i}", rows, f32) for i, rows in enumerate(self.rows)]
@@ -171,13 +146,14 @@ class MatmulSpec(ProductSpec):
     def _check_activation_group(self) -> None:
         if isinstance(self.weight, Dense):
             raise MatmulError("8-bit activations with float weights", accepted="f32 activations")
+        assert self.integers
         group = self.weight.group
         if self.activation_group < 1 or group % self.activation_group:
             raise MatmulError(
                 f"activations in groups of {self.activation_group}, weights in groups of {group}",
                 accepted=f"a divisor of {group}",
             )
-        span = 4 * self.weight.layout(1, self.cols).planes
+        span = self.weight.layout(1, self.cols).step
         if self.activation_group % span:
             raise MatmulError(
                 f"activations in groups of {self.activation_group} for codes of "
@@ -187,18 +163,29 @@ class MatmulSpec(ProductSpec):
 
     def _check_digits(self) -> None:
         """A group's integer product fits in 32 bits; sums on the way to it may wrap around."""
-        assert isinstance(self.weight, Codes)
         if self.digits not in LARGEST:
             raise MatmulError(
                 f"activations of {self.digits} digits", accepted=", ".join(map(str, LARGEST))
             )
-        steepest = max(2**self.weight.bits - 1, self.weight.zero_point) * LARGEST[self.digits]
+        assert isinstance(self.weight, Codes)
+        steepest = self.integers.steepest(self.weight.bits) * LARGEST[self.digits]
         if self.activation_group * steepest >= 2**31:
             raise MatmulError(
                 f"activations of {self.digits} digits in groups of {self.activation_group} for "
                 f"codes of {self.weight.bits} bits",
                 accepted=f"groups of at most {(2**31 - 1) // steepest}",
             )
+
+    @cached_property
+    def integers(self) -> Integers:
+        """T for an integer dot product; raises MatmulError where there is none."""
+        found = self.weight.integers if isinstance(self.weight, Codes) else None
+        if found is None:
+            raise MatmulError(
+                "8-bit activations with weights that are not integers of 8 bits",
+                accepted="f32 activations",
+            )
+        return found
 
     @cached_property
     def layouts(self) -> tuple[TileLayout | DenseLayout, ...]:
@@ -210,8 +197,8 @@ class MatmulSpec(ProductSpec):
         """Elements of q that hold one digit."""
         return self.padded * self.cols
 
-    def _activation_buffers(self) -> list[BufferSpec]:
-        """q, s, z; or x."""
+    def activation_buffers(self) -> list[BufferSpec]:
+        """q, s, z, or x."""
         if self.activations != "a8":
             return [BufferSpec("x", self.plane, f32)]
         groups = self.cols // self.activation_group

@@ -9,26 +9,40 @@ groups of one tile into scratch in the order that a product wants:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
+from xdsl.dialects.builtin import i16
+
+from nybble.backends.cpu.float_bytes import FloatName
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import (
     KernelBuilder,
     Value,
-    bf16,
     f16,
     f32,
-    i8,
     i32,
     vec,
 )
-from nybble.backends.cpu.kernels.matmul.spec import Codes, MatmulSpec
-from nybble.backends.cpu.packing import FLOAT_BYTES, LANES, TILE, DenseLayout, TileLayout
+from nybble.backends.cpu.kernels.matmul.codes import Codes, Integers, Table
+from nybble.backends.cpu.kernels.matmul.elements import (
+    BYTES,
+    FLOATS,
+    WORDS,
+    element,
+    looked_up_bytes,
+    one_of,
+)
+from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
+from nybble.backends.cpu.packing import (
+    FLOAT_BYTES,
+    LANES,
+    SUBTILES,
+    TILE,
+    VECTOR,
+    DenseLayout,
+    TileLayout,
+)
 
-SUBTILES = TILE // LANES
-WORDS = vec(LANES, i32)
-FLOATS = vec(LANES, f32)
-_TYPES = {"f32": f32, "f16": f16, "bf16": bf16}
 UNROLL_COLUMNS = 32
 _SELECT = 0xCA
 """Truth table of `a ? b : c`, bit by bit."""
@@ -59,17 +73,11 @@ class WeightReader(ABC):
                         at = (loop.iv + (offset + i)) * TILE + r * LANES
                         out.vstore(value, at)
 
-    def rough_columns(
-        self, tile: Value, first: Value, subtile: int
-    ) -> Iterator[tuple[int, list[Value]]]:
-        """Like `columns`, to the precision that bf16 needs."""
-        return self.columns(tile, first, subtile)
-
     def unpack_bf16(self, tile: Value, first: Value, count: int, out: Buffer) -> None:
         """Columns `first .. first + count` of a tile as bf16 pairs in i32 words, for AMX."""
         with self.b.for_(0, count, self.step) as loop:
             for r in range(SUBTILES):
-                for offset, values in self.rough_columns(tile, first + loop.iv, r):
+                for offset, values in self.columns(tile, first + loop.iv, r):
                     for i in range(0, len(values), 2):
                         pair = bf16_pair(self.b, values[i], values[i + 1])
                         at = (loop.iv + (offset + i)) * (LANES // 2) + r * count * LANES // 2
@@ -83,115 +91,131 @@ class CodeReader(WeightReader):
     """
 
     def __init__(
-        self, b: KernelBuilder, buffer: Buffer, layout: TileLayout, zero_point: int, ahead: int
+        self, b: KernelBuilder, buffer: Buffer, layout: TileLayout, spec: MatmulSpec, ahead: int
     ):
         super().__init__(b, buffer)
+        assert isinstance(spec.weight, Codes)
         self.layout = layout
-        self.zero_point = zero_point
-        self.step = divisor(layout.group, UNROLL_COLUMNS, 4 * layout.planes)
+        self.weight = spec.weight
+        self.isa = spec.isa
+        self.element = element(b, spec.weight, spec.isa)
+        self.step = divisor(layout.group, UNROLL_COLUMNS, layout.step)
         self.ahead = ahead
 
     def block(self, tile: Value, group: Value) -> Value:
         """Byte where a group of a tile starts."""
         return tile * self.layout.tile_bytes + group * self.layout.block_bytes
 
-    def word(self, block: Value, vector: int, subtile: int) -> Value:
-        """A packed vector of a sub-tile as i32 lanes, one per row."""
-        return self.b.bitcast(self._load(block, (vector * SUBTILES + subtile) * 64, 64), WORDS)
+    def place(self, block: Value, column: Value) -> Value:
+        """Byte where the codes from a column of a group (a multiple of a step) on start."""
+        if self.step == self.layout.group:
+            return block
+        return block + column % self.layout.group // self.layout.step * self.layout.step_bytes
+
+    def word(self, at: Value, piece: int, vector: int, subtile: int) -> Value:
+        """A packed vector of a piece in the step at a byte, as i32 lanes, one per row."""
+        offset = self.layout.piece(piece) + (vector * SUBTILES + subtile) * VECTOR
+        return self.b.bitcast(self._load(at, offset, VECTOR), WORDS)
+
+    def codes(self, at: Value, subtile: int) -> Iterator[Value]:
+        """The step at a byte, 4 columns at a time, as i32 lanes whose bytes are codes."""
+        yield from clean_codes(self.layout, lambda piece, v: self.word(at, piece, v, subtile))
 
     def scale(self, block: Value, subtile: int, kind: int = 0) -> Value:
         """Scales (kind 0) or zeros (kind 1) of a sub-tile as f32 lanes."""
-        span = LANES * FLOAT_BYTES[self.layout.scale]
+        span = self.layout.scale_bytes // SUBTILES
         offset = self.layout.code_bytes + (kind * SUBTILES + subtile) * span
-        lanes = vec(LANES, _TYPES[self.layout.scale])
-        return self.b.to_float(self.b.bitcast(self._load(block, offset, span), lanes))
+        return floats(self.b, self._load(block, offset, span), self.layout.scale)
+
+    def chosen(self, block: Value, subtile: int, values: Sequence[float]) -> Value:
+        """The special values (f32 lanes) or levels (whole numbers: i32 lanes) of a sub-tile."""
+        choice = self._load(block, self.layout.choice + subtile * LANES, LANES)
+        return one_of(self.b, values, self.b.zext(choice, i32))
 
     def _load(self, block: Value, offset: int, size: int) -> Value:
-        if self.ahead and offset % 64 == 0:
+        if self.ahead and offset % VECTOR == 0:
             self.w.prefetch(block + (offset + self.ahead))
         return self.w.vload(block + offset, size)
 
+    def elements(
+        self, block: Value, at: Value, subtile: int, count: int
+    ) -> Iterator[tuple[int, list[Value]]]:
+        """T of `count` columns from the byte `at` in a block on, 4 columns at a time.
+
+        Yields the offset of a column from the first and f32 lanes for it and three more.
+        """
+        layout, chosen = self.layout, None
+        if isinstance(self.weight.table, Table) and self.weight.has_choice:
+            chosen = self.chosen(block, subtile, self.weight.table.specials)
+        for step in range(count // layout.step):
+            words = self.codes(at + step * layout.step_bytes, subtile)
+            for index, word in enumerate(words):
+                values = [self.element.at(word, 8 * j, chosen) for j in range(4)]
+                yield step * layout.step + 4 * index, values
+
     def columns(self, tile: Value, first: Value, subtile: int) -> Iterator[tuple[int, list[Value]]]:
-        """See WeightReader: `S * (c - zero_point) + Z`, with one rounding after the product."""
+        """See WeightReader: `S * T(c) + Z`, with one rounding after the product."""
         b, layout = self.b, self.layout
         block = self.block(tile, first // layout.group)
         scale = self.scale(block, subtile)
         zero = self.scale(block, subtile, 1) if layout.has_zero else None
-        codes = self._codes(block, first)
-        for v in range(self.step // (4 * layout.planes)):
-            word = self.word(codes, v, subtile)
-            for p in range(layout.planes):
-                values = [self._code(word, 8 * j + p * layout.width) for j in range(4)]
-                if zero is None:
-                    decoded = [scale * value for value in values]
-                else:
-                    decoded = [b.fma(scale, value, zero) for value in values]
-                yield (v * layout.planes + p) * 4, decoded
+        for offset, values in self.elements(block, self.place(block, first), subtile, self.step):
+            if zero is None:
+                yield offset, [scale * value for value in values]
+            else:
+                yield offset, [b.fma(scale, value, zero) for value in values]
 
-    def _code(self, word: Value, bit: int) -> Value:
-        """T(code) of the column at a bit of the lanes."""
-        codes = word.shr(bit) if bit else word
-        if bit + self.layout.width < 32:
-            codes = codes & (2**self.layout.width - 1)
-        if self.zero_point:
-            codes = codes - self.zero_point
-        return self.b.sitofp(codes)
+    def levels(self, block: Value, at: Value, subtile: int) -> Iterator[Value]:
+        """The levels of the step at a byte (see Integers), 4 columns at a time, as i32 lanes."""
+        integers = self.weight.integers
+        assert integers is not None
+        for word in self.codes(at, subtile):
+            yield self._levels(block, subtile, word, integers)
 
-    def rough_columns(
-        self, tile: Value, first: Value, subtile: int
-    ) -> Iterator[tuple[int, list[Value]]]:
-        """See WeightReader: within 2e-5 S of `columns`; NaN where S is not finite.
-
-        A code put at the top of the mantissa of 1.0 is `1 + c / 2**width`, without a conversion.
-        """
-        b, layout = self.b, self.layout
-        block = self.block(tile, first // layout.group)
-        scale = self.scale(block, subtile)
-        shift = scale * -float(self.zero_point + 2**layout.width)
-        if layout.has_zero:
-            shift = shift + self.scale(block, subtile, 1)
-        steep = scale * float(2**layout.width)
-        codes = self._codes(block, first)
-        for v in range(self.step // (4 * layout.planes)):
-            word = self.word(codes, v, subtile)
-            for p in range(layout.planes):
-                mantissas = [self._mantissa(word, 8 * j + p * layout.width) for j in range(4)]
-                values = [b.fma(steep, b.bitcast(m, FLOATS), shift) for m in mantissas]
-                yield (v * layout.planes + p) * 4, values
-
-    def _mantissa(self, word: Value, bit: int) -> Value:
-        """The bits of `1 + c / 2**width` for the column at a bit of the lanes."""
-        place = 23 - self.layout.width
-        moved = word.shr(bit - place) if bit > place else word << (place - bit)
-        return (moved & (2**self.layout.width - 1) << place) | 0x3F800000
+    def _levels(self, block: Value, subtile: int, word: Value, integers: Integers) -> Value:
+        b = self.b
+        if not integers.levels:
+            return word
+        found = looked_up_bytes(b, self.isa.byte_shuffle, integers.levels, word)
+        if integers.specials:
+            assert isinstance(self.weight.table, Table)
+            level = self.chosen(block, subtile, integers.specials) * 0x01010101
+            special = b.bitcast(word, BYTES).eq(self.weight.table.special)
+            found = b.select(special, b.bitcast(level, BYTES), found)
+        return b.bitcast(found, WORDS)
 
     def unpack_u8(self, tile: Value, first: Value, count: int, out: Buffer) -> None:
-        """Codes of columns `first .. first + count` of a tile as bytes."""
+        """Levels of columns `first .. first + count` of a tile as bytes."""
         b, layout = self.b, self.layout
         with b.for_(0, count, self.step) as loop:
-            at = first + loop.iv
-            codes = self._codes(self.block(tile, at // layout.group), at)
-            for v in range(self.step // (4 * layout.planes)):
+            column = first + loop.iv
+            block = self.block(tile, column // layout.group)
+            codes = self.place(block, column)
+            for step in range(self.step // layout.step):
                 for r in range(SUBTILES):
-                    word = self.word(codes, v, r)
-                    for p in range(layout.planes):
-                        column = loop.iv + (v * layout.planes + p) * 4
-                        plane = b.bitcast(self._plane(word, p), vec(64, i8))
-                        out.vstore(plane, column * TILE + r * 64)
+                    words = self.levels(block, codes + step * layout.step_bytes, r)
+                    for index, word in enumerate(words):
+                        to = loop.iv + (step * layout.step + 4 * index)
+                        out.vstore(b.bitcast(word, BYTES), to * TILE + r * VECTOR)
 
-    def _codes(self, block: Value, column: Value) -> Value:
-        """Byte where the codes from a column (a multiple of `step`) on start."""
-        layout = self.layout
-        if self.step == layout.group:
-            return block
-        return block + column % layout.group // (4 * layout.planes) * (SUBTILES * 64)
 
-    def _plane(self, word: Value, plane: int) -> Value:
-        """The codes of a plane, one per byte."""
-        if self.layout.planes == 1:
-            return word
-        shifted = word.shr(plane * self.layout.width) if plane else word
-        return shifted & (0x01010101 * (2**self.layout.width - 1))
+def clean_codes(layout: TileLayout, word: Callable[[int, int], Value]) -> Iterator[Value]:
+    """The codes of a step, 4 columns at a time, out of the vectors `word(piece, vector)`.
+
+    Yields what `word` gives, i32 or lanes of i32, with a code in each byte.
+    """
+    loaded: dict[int, Value] = {}
+    for column in range(layout.step // 4):
+        whole: Value | None = None
+        for piece, width in enumerate(layout.widths):
+            vector, plane = divmod(column, 8 // width)
+            if plane == 0:
+                loaded[piece] = word(piece, vector)
+            part = loaded[piece].shr(plane * width) if plane else loaded[piece]
+            part = part & 0x01010101 * (2**width - 1) if width < 8 else part
+            whole = part if whole is None else whole | part << layout.shift(piece)
+        assert whole is not None
+        yield whole
 
 
 class DenseReader(WeightReader):
@@ -210,8 +234,20 @@ class DenseReader(WeightReader):
         values: list[Value] = []
         for k in range(self.step):
             packed = self.w.vload(base + (k * TILE + subtile * LANES) * width, LANES * width)
-            values.append(b.to_float(b.bitcast(packed, vec(LANES, _TYPES[layout.dtype]))))
+            values.append(floats(b, packed, layout.dtype))
         yield 0, values
+
+
+def floats(b: KernelBuilder, data: Value, dtype: FloatName) -> Value:
+    """The f32 lanes of bytes that hold a float type.
+
+    bf16 are widened as integers: for a machine without them LLVM may merge a conversion with what
+    follows it and call a function.
+    """
+    if dtype == "bf16":
+        halves = b.zext(b.bitcast(data, vec(LANES, i16)), i32)
+        return b.bitcast(halves << 16, FLOATS)
+    return b.to_float(b.bitcast(data, vec(LANES, f16 if dtype == "f16" else f32)))
 
 
 def divisor(total: int, most: int, step: int = 1) -> int:
@@ -239,6 +275,5 @@ def reader(b: KernelBuilder, spec: MatmulSpec, part: int, columns: int = 0) -> W
     buffer = b.buffer(f"w{part}")
     if isinstance(layout, DenseLayout):
         return DenseReader(b, buffer, layout)
-    assert isinstance(spec.weight, Codes)
     ahead = columns // layout.group * layout.block_bytes
-    return CodeReader(b, buffer, layout, spec.weight.zero_point, ahead)
+    return CodeReader(b, buffer, layout, spec, ahead)

@@ -44,8 +44,8 @@ def test_tiles_pay_for_many_tokens():
     ("asked", "flow", "reason"),
     [
         ({"spec": "f16"}, "int_dot", "weights of 'f16' are no integer codes"),
-        ({"mode": "f32"}, "int_dot", "activations f32, it keeps i8, i16"),
-        ({"spec": "w4g512"}, "int_dot", "groups of 512 columns"),
+        ({"mode": "f32"}, "int_dot", "activations f32, it keeps i8, i8-lut, i16"),
+        ({"spec": "w4g8"}, "int_dot", "groups of 8 columns"),
         ({"cols": 100}, "dequantize", "no whole groups of 32"),
     ],
 )

@@ -37,7 +37,7 @@ def made_up(rng, layout, zero_point=0):
     scale=st.sampled_from(["f16", "f32"]),
 )
 def test_unpack_inverts_pack(seed, rows, groups, bits, steps, has_zero, scale):
-    group = steps * 4 * TileLayout(1, 32, bits, 32).planes
+    group = steps * TileLayout(1, 32, bits, 32).step
     layout = TileLayout(rows, groups * group, bits, group, has_zero, scale)
     weight = made_up(np.random.default_rng(seed), layout)
     data = pack(weight, layout)
@@ -50,22 +50,36 @@ def test_unpack_inverts_pack(seed, rows, groups, bits, steps, has_zero, scale):
         np.testing.assert_array_equal(zeros, weight.zero)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("bits", range(1, 9))
 def test_place_of_every_code(bits):
     layout = TileLayout(130, 128, bits, 64, has_zero=True)
+    widths = {3: (2, 1), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1)}.get(bits, (bits,))
+    assert layout.widths == widths
     weight = made_up(np.random.default_rng(bits), layout)
     data = pack(weight, layout)
     for row, col in ((0, 0), (17, 63), (63, 64), (64, 1), (129, 127), (100, 70)):
         group, k = divmod(col, 64)
-        vector, rest = divmod(k, 4 * layout.planes)
-        plane, j = divmod(rest, 4)
+        step, k = divmod(k, layout.step)
         subtile, lane = divmod(row % 64, 16)
         block = row // 64 * layout.tile_bytes + group * layout.block_bytes
-        byte = data[block + (vector * 4 + subtile) * 64 + lane * 4 + j]
-        assert (byte >> (plane * bits)) & (2**bits - 1) == weight.codes[row, col]
+        code, start = 0, block + step * layout.step_bytes
+        for width, shift in zip(widths, np.cumsum([0, *widths]), strict=False):
+            vector, rest = divmod(k, 32 // width)
+            plane, j = divmod(rest, 4)
+            byte = data[start + (vector * 4 + subtile) * 64 + lane * 4 + j]
+            code |= (byte >> (plane * width) & 2**width - 1) << int(shift)
+            start += layout.step * width * 8
+        assert code == weight.codes[row, col]
         at = block + layout.code_bytes + row % 64 * 2
         assert data[at : at + 2].view(np.float16)[0] == weight.scale[row, group]
         assert data[at + 128 : at + 130].view(np.float16)[0] == weight.zero[row, group]
+
+
+def test_codes_are_wider_where_their_pieces_fill_no_vectors():
+    assert TileLayout(1, 48, 3, 16).widths == (4,)
+    assert TileLayout(1, 48, 6, 16).widths == (4, 2)
+    assert TileLayout(1, 48, 6, 8).widths == (8,)
+    assert TileLayout(1, 48, 1, 12).widths == (8,)
 
 
 def test_padding_rows_are_zero():
@@ -98,7 +112,7 @@ def test_bf16_rounds_to_nearest_even():
     ("shape", "message"),
     [
         ((4, 64, 9, 32), "codes of 9 bits"),
-        ((4, 64, 4, 12), "groups of 12 columns do not fill vectors of 4-bit codes"),
+        ((4, 64, 4, 6), "groups of 6 columns do not fill vectors of 4-bit codes"),
         ((4, 64, 4, 0), "groups of 0 columns"),
         ((4, 80, 4, 32), "a weight of 4 x 80 has no whole groups of 32"),
         ((0, 64, 4, 32), "a weight of 0 x 64"),
@@ -117,6 +131,11 @@ def test_refused_weights():
         pack(weight, layout)
     with pytest.raises(LayoutError, match="do not fit"):
         pack(made_up(rng, TileLayout(4, 32, 4, 32)), layout)
+    rounded = made_up(rng, TileLayout(4, 64, 4, 32, scale="f32"))
+    with pytest.raises(LayoutError, match="a scale or zero of"):
+        pack(rounded, layout)
+    with pytest.raises(LayoutError, match="the weight lacks choices"):
+        pack(made_up(rng, layout), TileLayout(4, 64, 4, 32, has_choice=True))
     with pytest.raises(LayoutError, match="the weight has zeros"):
         pack(made_up(rng, TileLayout(4, 64, 4, 32, True)), layout)
     with pytest.raises(LayoutError, match="empty"):

@@ -11,6 +11,7 @@ from nybble.backends.cpu.kernels.elementwise import Add, Glu
 from nybble.backends.cpu.kernels.embed import Embed
 from nybble.backends.cpu.kernels.kv import KvCache
 from nybble.backends.cpu.kernels.last_row import LastRow
+from nybble.backends.cpu.kernels.matmul import Codes, Dense
 from nybble.backends.cpu.kernels.norm import RmsNorm, RmsNormQuantize
 from nybble.backends.cpu.kernels.quantize import Quantize
 from nybble.backends.cpu.kernels.rope import HeadNorm, RopeAppend
@@ -18,7 +19,6 @@ from nybble.backends.cpu.kernels.sample import Sample
 from nybble.backends.cpu.kernels.softmax import NegativeLogLikelihood
 from nybble.backends.cpu.loader import load
 from nybble.backends.cpu.machine import AARCH64, X86_64, Machine, cpu_flags
-from nybble.backends.cpu.packing import DenseLayout, TileLayout
 from nybble.dialects.numpy_ref.attention import attention
 from nybble.dialects.numpy_ref.quantize import quantize_rows
 from nybble.dialects.numpy_ref.sample import SamplingOptions, sample
@@ -38,8 +38,8 @@ SPECS = {
     "decode": DECODE,
     "merge": AttentionMerge(DECODE.partial),
     "prefill": PREFILL,
-    "embed": Embed(TileLayout(64, 64, 4, 32, True), 4),
-    "embed_bf16": Embed(DenseLayout(64, 64, "bf16"), 4),
+    "embed": Embed(Codes(8, 32, 0, True), (64, 64), 4),
+    "embed_bf16": Embed(Dense("bf16"), (64, 64), 4),
     "sample": Sample(100),
     "likelihood": NegativeLogLikelihood(100, 4),
 }

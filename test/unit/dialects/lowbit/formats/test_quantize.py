@@ -24,7 +24,7 @@ NMSE = {
     "table[-3,-1,1,4]:g=16:s=f16": 0.17, "table[-3,-1,1,4]:g=16:s=e4m3": 0.17,
     "i4:g=24:s=e8m0": 0.02, "i3:g=32:s=f16:z=min.f32": 0.03, "u4-15:g=32:s=f16": 0.42,
     "e2m1:g=32:s=u6*f16": 0.012, "nf4:g=32:s=f16:store=q4_0": 0.008,
-    "bitmod3[1.5,3.0]:g=16x2:s=u6*f16": 0.025,
+    "bitmod3[1.5,3.0]:g=16x2:s=u6*f16": 0.025, "spqr3": 0.018, "nvfp4_scaled": 0.01,
 }  # fmt: skip
 # Stored in the matrix itself: quantizing what was decoded changes nothing.
 STABLE = ("q4_0", "q8_0", "mxfp4", "nf4", "w4g128", "bip4:g=32:s=f16", "tq2_0", "a8g32")
@@ -40,7 +40,7 @@ def columns_of(form: formats.Format, at_least: int) -> int:
 
 def test_every_named_format_that_quantizes_is_tested() -> None:
     coded = {name for name in formats.names() if formats.get(name).has_codes}
-    assert coded - set(NMSE) == {"spqr3"}
+    assert coded <= set(NMSE)
 
 
 @pytest.mark.parametrize("spec", NMSE)
@@ -57,7 +57,8 @@ def test_packing_keeps_every_part(spec: str) -> None:
     values = normal(5, columns_of(form, 300)) * np.float32(0.02)
     weight = form.quantize(values)
     packed = form.pack(weight)
-    assert packed.shape == (5, form.row_bytes(values.shape[1]))
+    if not form.is_streamed:
+        assert packed.shape == (5, form.row_bytes(values.shape[1]))
     again = form.unpack(packed, values.shape[1])
     np.testing.assert_array_equal(again.codes, weight.codes)
     np.testing.assert_array_equal(again.dequantize(), weight.dequantize())
@@ -118,7 +119,8 @@ def test_empty_and_odd_matrices(spec: str, rows: int) -> None:
         weight = form.quantize(np.zeros((rows, cols), np.float32))
         assert weight.dequantize().shape == (rows, cols)
         packed = form.pack(weight)
-        assert packed.shape == (rows, form.row_bytes(cols))
+        if not form.is_streamed:
+            assert packed.shape == (rows, form.row_bytes(cols))
         again = form.unpack(packed, cols)
         assert again.scale.shape == weight.scale.shape
         assert again.dequantize().shape == (rows, cols)
@@ -201,28 +203,6 @@ def test_a_number_between_two_table_values_takes_the_lower_code() -> None:
     values[0, :6] = (6, 0.25, -0.25, 2.5, -2.5, -5)
     codes = formats.get("mxfp4").quantize(values).require_codes()
     assert list(codes[0, :7]) == [7, 0, 0, 4, 12, 14, 0]
-
-
-def test_outliers_and_low_rank_repair_the_worst() -> None:
-    values = normal(32, 256)
-    values[5, 7] = 100
-    plain = np.abs(formats.get("w3g32").quantize(values).dequantize() - values)
-    outliers = formats.get("i3:g=32:s=f16:fix=outliers.csr.10.f32").quantize(values)
-    assert outliers.outliers is not None
-    assert len(outliers.outliers.values) == 32 * 256 * 10 // 1000
-    repaired = np.abs(outliers.dequantize() - values)
-    assert np.sort(plain, axis=None)[-81] >= repaired.max()
-    low_rank = formats.get("i3:g=32:s=f16:fix=lowrank.32.f32").quantize(values)
-    np.testing.assert_allclose(low_rank.dequantize(), values, atol=1e-4)
-
-
-def test_n_of_m_prunes_the_smallest() -> None:
-    values = normal(4, 64)
-    decoded = formats.get("i8:g=32:s=f16:sparse=2of4").quantize(values).dequantize()
-    runs = decoded.reshape(4, 16, 4)
-    assert ((runs != 0).sum(axis=2) <= 2).all()
-    largest = np.abs(values.reshape(4, 16, 4)).argmax(axis=2)
-    assert (np.take_along_axis(runs, largest[:, :, None], axis=2) != 0).all()
 
 
 BAD_VALUES = {

@@ -36,6 +36,8 @@ def test_other_spellings_of_a_format_are_it() -> None:
     assert formats.get("u4-8:s=f16:g=32x1.cols:store=q4_0").spec == "q4_0"
     assert formats.get("i4:g=128:s=f16").spec == "w4g128"
     assert formats.get("bitmod3g128").spec == "bitmod3"
+    moved = formats.get("u4:g=32:fix=lowrank.4.f16:fix=hadamard.64:fix=smooth")
+    assert moved.spec == "u4:g=32:fix=smooth:fix=hadamard.64:fix=lowrank.4.f16"
 
 
 ELEMENTS = st.one_of(
@@ -57,13 +59,19 @@ SCALES = st.one_of(
     st.sampled_from(("f32", "f16", "bf16", "e8m0", "e4m3")),
     st.builds("u{}*{}".format, st.integers(1, 8), FLOATS),
     st.builds("u{}-1*{}".format, st.integers(1, 8), FLOATS),
+    st.builds("u{}*{}+min".format, st.integers(1, 8), FLOATS),
+    st.sampled_from(("e4m3*tensor", "e8m0*tensor")),
 )
 GROUPS = st.builds(
-    "{}x{}{}".format, st.integers(1, 4096), st.integers(1, 32), st.sampled_from(("", ".rows"))
+    "{}x{}{}".format,
+    st.integers(1, 4096),
+    st.integers(1, 32),
+    st.sampled_from(("", ".rows", ".tile")),
 )
 EXTRAS = st.lists(
     st.sampled_from((
         "sparse=2of4", "sparse=4of16.block16", "sparse=bcsr16x16", "sparse=csr", "sparse=bitmap",
+        "sparse=bcsr8x4.250", "sparse=csr.50", "sparse=bitmap.500",
         "fix=outliers.coo.10.f16", "fix=lowrank.8.bf16", "fix=hadamard.128", "fix=smooth",
     )),
     max_size=3,
@@ -75,6 +83,8 @@ EXTRAS = st.lists(
 def test_any_spelling_round_trips(
     element: str, group: str, scale: str, zero: str, extras: list[str]
 ) -> None:
+    if element.startswith("bitmod"):
+        zero = ""
     fields = [f"g={group}", f"s={scale}", *([zero] if zero else []), *extras]
     if sum(field.startswith("sparse") for field in fields) > 1:
         return
@@ -134,6 +144,19 @@ REJECTED = {
     "u4:g=32:sparse=4of4": "sparsity '4of4'",
     "u4:g=32:sparse=dense": "sparsity 'sparse=dense' .*NofM",
     "u4:g=32:sparse=bcsr0x4": "sparsity 'bcsr0x4'",
+    "u4:g=32:sparse=csr.1000": "1000 permille of weights kept .*1 to 999",
+    "u4:g=32:sparse=bcsr4x4.0": "0 permille of weights kept",
+    "u4:g=32:s=u4-1*f16+min": "sub-scale 'u4-1\\*f16\\+min' .*without an offset",
+    "u4:g=32:s=u4*e8m0+min": "sub-scale 'u4\\*e8m0\\+min'",
+    "u4:g=32:s=f16*tensor": "scale 'f16\\*tensor' .*e4m3",
+    "u4:g=32:s=f9*tensor": "unknown scale type 'f9'",
+    "i4:g=32:s=f16:z=scaled.f16": "stored zero point .*unsigned uniform element",
+    "u4:g=32:s=f16:z=scaled.e4m3": "minimum of type e4m3",
+    "u4:g=32:s=f16:fix=smooth:fix=smooth": "two corrections of one kind",
+    "bf16.huffman:sparse=csr": "lossless weights have no sparsity",
+    "bf16.huffman:fix=smooth": "lossless weights have no sparsity",
+    "grid.iq1_s:g=32x8:s=u3*f16:sparse=csr": "weights without codes have no sparsity",
+    "bitmod3[3,6]:g=32:s=f16:z=min.f16": "a zero beside tables",
     "u4:g=32:fix=magic": "correction 'fix=magic' .*lowrank",
     "u4:g=32:fix=outliers.csc.1.f16": "correction 'outliers.csc",
     "u4:g=32:fix=outliers.csr.0.f16": "0 permille",
@@ -145,7 +168,7 @@ REJECTED = {
     "u4:g=32:s=f32:store=q4_0": "does not fit the blocks",
     "u4:g=32:s=f16:z=min.f16:store=q4_0": "does not fit the blocks",
     "u4:g=32:s=f16:store=q4_1": "does not fit the blocks",
-    "i4:g=32:s=f16:sparse=2of4:store=q4_0": "no storage codec: sparsity 2of4",
+    "i4:g=32:s=f16:sparse=2of4:store=q4_0": "no fixed length: sparsity 2of4",
     "u4:g=32:g=64": "given twice",
     "u4:wide=1": "unknown field 'wide=1' .*g=",
     "f16:g=32": "plain floats have no groups",

@@ -9,11 +9,14 @@ from xdsl.dialects.builtin import ModuleOp
 
 from nybble.backends.cpu import packing
 from nybble.backends.cpu.emulate import compile_runnable
+from nybble.backends.cpu.float_bytes import from_floats, to_floats
 from nybble.backends.cpu.host import request_amx
 from nybble.backends.cpu.kernels.matmul import Codes, lower_matmul, matmul_buffers
+from nybble.backends.cpu.kernels.matmul.codes import SmallFloat
 from nybble.backends.cpu.loader import load
 from nybble.backends.cpu.machine import cpu_flags
 from nybble.dialects.lowbit.formats import Weight
+from nybble.dialects.lowbit.formats.table_element import SmallFloat as Element
 from nybble.dialects.numpy_ref.quantize import dequantize_rows, quantize_rows
 
 GUARD = 64
@@ -76,13 +79,17 @@ class Problem:
             codes,
             self._scales((rows, cols // kind.group)),
             zero=self._scales((rows, cols // kind.group)) if kind.has_zero else None,
-            zero_point=kind.zero_point,
+            table=np.array(meaning(kind), np.float32),
+            selector=self._choices((rows, cols // kind.group)) if kind.has_choice else None,
         )
+
+    def _choices(self, shape):
+        return self.rng.integers(0, len(self.spec.weight.table.specials), shape).astype(np.uint8)
 
     def _scales(self, shape):
         scale = np.ones(shape) if self.integers else self.rng.standard_normal(shape)
-        dtype = np.float16 if self.spec.weight.scale == "f16" else np.float32
-        return scale.astype(dtype).astype(np.float32)
+        name = self.spec.weight.scale
+        return from_floats(to_floats(scale.astype(np.float32), name), name).reshape(shape)
 
     def packed(self):
         pairs = zip(self.weights, self.spec.layouts, strict=True)
@@ -110,12 +117,28 @@ class Problem:
         return parts
 
 
+def meaning(kind):
+    """T of all codes, one row for each choice if groups choose."""
+    if isinstance(kind.table, SmallFloat):
+        return Element(kind.table.exponent, kind.table.mantissa).values
+    if kind.table is None:
+        return np.arange(2.0**kind.bits) * kind.step - kind.zero_point
+    rows = np.tile(kind.table.values, (max(len(kind.table.specials), 1), 1))
+    if kind.has_choice:
+        rows[:, kind.table.special] = kind.table.specials
+        return rows
+    return rows[0]
+
+
 def decoded(weight):
     """f64 [rows, cols] of a weight, without the f32 roundings of `dequantize`."""
     size = weight.codes.shape[1] // weight.scale.shape[1]
-    values = (weight.codes.astype(np.float64) - weight.zero_point) * np.repeat(
-        weight.scale, size, 1
-    )
+    table = weight.table.astype(np.float64)
+    if weight.selector is None:
+        values = table[weight.codes]
+    else:
+        values = table[np.repeat(weight.selector, size, 1), weight.codes]
+    values = values * np.repeat(weight.scale, size, 1)
     return values if weight.zero is None else values + np.repeat(weight.zero, size, 1)
 
 

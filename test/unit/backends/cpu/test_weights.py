@@ -1,0 +1,110 @@
+"""Every number format multiplies as its decoded values do, one token and many."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from xdsl.dialects.builtin import ModuleOp
+
+from nybble.backends.cpu.codegen import compile_module
+from nybble.backends.cpu.isa import X86_64_V3
+from nybble.backends.cpu.kernels.matmul import Codes, MatmulSpec, lower_matmul, matmul_buffers
+from nybble.backends.cpu.loader import load
+from nybble.backends.cpu.machine import cpu_flags, for_level
+from nybble.backends.cpu.weights import pack_storage, pack_weight, weight_kind
+from nybble.dialects.lowbit import formats
+from nybble.dialects.lowbit.formats.grid_blocks import GRID_BLOCKS
+from nybble.dialects.numpy_ref.quantize import activation_group, dequantize_rows, quantize_rows
+
+ROWS, TOKENS = 70, 5
+NAMES = [
+    "f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k",
+    "q6_k", "tq1_0", "tq2_0", "iq4_nl", "iq4_xs", "mxfp4", "nvfp4", "mxfp6_e2m3", "mxfp6_e3m2",
+    "mxfp8_e4m3", "mxfp8_e5m2", "fp8_e4m3", "fp8_e5m2", "fp4", "nf4", "bnb_fp4", "b1_58", "w1g128",
+    "w2g64", "w3g32", "w4g16", "w4g32z", "w5g64m", "w6g128", "w7g256", "w8", "w4g1024m", "w3g48",
+    "bitmod3", "bitmod4g64", "bip5:g=32:s=f16", "bip8:g=64:s=bf16",
+    "table[-1.5,0.25,1.0,9.0]:g=64:s=f16",
+    "table[-3.0,1.0,2.0,5.0]:g=32:s=f32:z=min.f32",
+]  # fmt: skip
+GRIDS = [*GRID_BLOCKS]
+
+pytestmark = pytest.mark.skipif(not X86_64_V3.needs <= cpu_flags(), reason="needs AVX2")
+
+
+@pytest.fixture
+def rng(request):
+    return np.random.default_rng(sum(map(ord, request.node.name)))
+
+
+def columns(form):
+    return form.block * max(1, 256 // form.block)
+
+
+def specs_of(form, cols):
+    kind = weight_kind(form, cols)
+    decoded = MatmulSpec(kind, (ROWS,), cols, activations="f32", isa=X86_64_V3)
+    specs = [decoded, replace(decoded, tokens=TOKENS)]
+    if isinstance(kind, Codes) and kind.integers is not None:
+        group = activation_group(kind.group)
+        integer = replace(decoded, activations="a8", activation_group=group)
+        specs += [integer, replace(integer, tokens=TOKENS)]
+    return specs
+
+
+def multiply(specs, packed, x):
+    """What each spec's kernel gives for its tokens of x, and the x it stands for."""
+    kernels = [lower_matmul(spec, f"k{i}") for i, spec in enumerate(specs)]
+    library = load([compile_module(ModuleOp(kernels), for_level(X86_64_V3))])
+    for index, spec in enumerate(specs):
+        rows = x[: spec.tokens]
+        given, meant = {"x": rows, "w0": packed}, rows
+        if spec.activations == "a8":
+            q, s, z = quantize_rows(rows, spec.activation_group)
+            given, meant = {"q": q, "s": s, "z": z, "w0": packed}, dequantize_rows(q, s)
+        arrays = []
+        for buffer in matmul_buffers(spec):
+            array = np.zeros(buffer.size, {"f32": "f4", "i32": "i4", "i8": "i1"}[str(buffer.dtype)])
+            if buffer.name in given:
+                flat = given[buffer.name].reshape(-1).view(array.dtype)
+                array[: flat.size] = flat
+            arrays.append(array)
+        library.call(f"k{index}", *arrays, spec.tokens, 0, 0, 1)
+        names = [buffer.name for buffer in matmul_buffers(spec)]
+        out = arrays[names.index("y0")][: spec.tokens * ROWS].reshape(spec.tokens, ROWS)
+        yield spec, out, meant
+
+
+def check(specs, packed, values, rng):
+    x = rng.standard_normal((TOKENS, values.shape[1])).astype(np.float32)
+    for spec, got, meant in multiply(specs, packed, x):
+        want = meant.astype(np.float64) @ values.astype(np.float64).T
+        error = np.square(got - want).sum() / np.square(want).sum()
+        assert error < 1e-11, f"{spec.activations}, {spec.tokens} tokens"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_product(rng, name):
+    form = formats.get(name)
+    cols = columns(form)
+    weight = form.quantize(rng.standard_normal((ROWS, cols)).astype(np.float32))
+    check(specs_of(form, cols), pack_weight(form, weight), weight.dequantize(), rng)
+
+
+def grid_bytes(form, rng):
+    """Random blocks whose f16 scales are ordinary numbers."""
+    raw = rng.integers(0, 256, (ROWS, form.row_bytes(512))).astype(np.uint8)
+    blocks = raw.reshape(-1, GRID_BLOCKS[form.store].bytes)
+    if form.store == "iq1_m":
+        blocks[:, 49::2] = blocks[:, 49::2] & 0x0F | 0x20
+    else:
+        blocks[:, :2] = np.full(len(blocks), 0.37, np.float16).view(np.uint8).reshape(-1, 2)
+    return raw
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_vector_codebooks(rng, name):
+    form = formats.get(name)
+    raw = grid_bytes(form, rng)
+    values = form.unpack(raw, 512).dequantize()
+    assert weight_kind(form, 512).integers is not None
+    check(specs_of(form, 512), pack_storage(form, raw, values.shape), values, rng)
