@@ -27,21 +27,15 @@ from nybble.backends.cpu.packing import TILE
 
 
 def bit_gemm_tiles(spec: BitserialSpec) -> GemmTiles:
-    """Sizes by the number of registers: half of them hold counts, of four tokens at most.
+    """Sizes by the number of registers: three quarters of them hold counts.
 
-    subtiles counts strips here.
+    They are of one strip of rows, which `subtiles` counts here, and of a power of two of tokens,
+    since there is room for a multiple of that.
     """
     weights = spec.weight.bits + spec.bits - 1
-    targets = max(1, spec.isa.registers // 2 // weights)
-    tokens = power_of_two(min(4, targets))
-    strips = power_of_two(targets // tokens)
-    pairs = spec.weight.bits * spec.bits * tokens * strips
-    return GemmTiles(512, tiles=1, subtiles=strips, tokens=tokens, unroll=max(1, 32 // pairs))
-
-
-def power_of_two(most: int) -> int:
-    """The largest power of two up to `most`; rows of tokens and of tiles are multiples of it."""
-    return 1 << most.bit_length() - 1
+    most = max(1, spec.isa.registers * 3 // 4 // weights)
+    tokens = 1 << min(8, most).bit_length() - 1
+    return GemmTiles(512, tiles=1, subtiles=1, tokens=tokens, unroll=1)
 
 
 def bit_gemm(spec: BitserialSpec) -> Gemm:
