@@ -14,16 +14,15 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from nybble.backends.cpu.packing import (
+from nybble.backends.cpu.float_bytes import (
     FLOAT_BYTES,
-    TILE,
     Bytes,
     FloatName,
     Floats,
-    LayoutError,
     from_floats,
     to_floats,
 )
+from nybble.backends.cpu.tile_layout import TILE, LayoutError
 from nybble.dialects.lowbit.formats.weight import Weight
 
 WORD = 32

@@ -26,10 +26,6 @@ class ComputeLayout:
     pack: Callable[[Format, Bytes, Shape], Bytes]
 
 
-def _tile_size(description: Format, shape: Shape) -> int:
-    return weights.layout_of(description, shape).size
-
-
 def _lut_size(description: Format, shape: Shape, order: lut_weights.Order) -> int:
     return lut_weights.lut_layout(description, shape, order).size
 
@@ -39,7 +35,7 @@ def _plane_size(description: Format, shape: Shape) -> int:
 
 
 COMPUTE_LAYOUTS = {
-    "tile64": ComputeLayout(_tile_size, weights.pack_storage),
+    "tile64": ComputeLayout(weights.packed_size, weights.pack_storage),
     "lut1": ComputeLayout(
         partial(_lut_size, order="lut1"), partial(lut_weights.pack_lut, order="lut1")
     ),

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nybble.backends.cpu import packing
-from nybble.backends.cpu.packing import TILE, Bytes, Floats, LayoutError, TileLayout
+from nybble.backends.cpu.float_bytes import Bytes, Floats
+from nybble.backends.cpu.tile_layout import TILE, LayoutError, TileLayout
 from nybble.dialects.lowbit.formats.weight import Weight
 from nybble.dialects.numpy_ref.lookup import WIDTH, plane_indices
 

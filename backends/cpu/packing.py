@@ -1,197 +1,25 @@
-"""Compute layouts of weights: what the CPU matmul kernels stream, as a permutation of codes.
-
-`TileLayout` holds integer codes with scales. For every tile of 64 rows and every scale group, in
-one sequential stream: the group's codes, then 64 scales, then (if the format has them) 64 zeros and
-64 bytes that choose a special value.
-
-A code is cut into pieces of 4, 2 and 1 bits, the low ones first (`widths`; a code of 8 bits is one
-piece), and a group into steps of the fewest columns that fill a vector of every piece. A step
-holds, piece by piece, vectors of 64 bytes, one for each of the tile's four sub-tiles of 16 rows in
-turn. Byte `row * 4 + j` of vector v holds, in plane p (bits `p * width ..`), the piece of the code
-of column `(v * planes + p) * 4 + j` of the step. So a 32-bit lane is a row, and after a mask and a
-shift the vector is what a four-way integer dot product takes, and a tile of AMX's second operand.
-
-`DenseLayout` holds plain floats, 64 rows of a column together: `[tile][column][64]`.
-
-Rows are padded to a multiple of 64 with zeros.
-"""
+"""Packing of weights into compute layouts, and the way back: see `tile_layout`."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from nybble.backends.cpu.float_bytes import (
-    FLOAT_BYTES,
-    Bytes,
-    FloatName,
-    Floats,
-    from_floats,
-    to_floats,
+from nybble.backends.cpu.float_bytes import Bytes, Floats, from_floats, to_floats
+from nybble.backends.cpu.tile_layout import (
+    LANES,
+    SUBTILES,
+    TILE,
+    DenseLayout,
+    LayoutError,
+    TileLayout,
 )
-from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit.formats.weight import Weight
 
-TILE = 64
-LANES = 16
-SUBTILES = TILE // LANES
-VECTOR = 64
-"""Bytes of a vector of codes."""
-PIECES = (4, 2, 1)
 _CHUNK_BYTES = 4 << 20
-
-
-class LayoutError(NybbleError):
-    """A weight or a shape that a compute layout cannot hold."""
-
-
-def pieces(bits: int, group: int) -> tuple[int, ...]:
-    """The widths of the pieces that a code of `bits` bits is stored in; empty if there are none.
-
-    Of all widths of at least `bits` whose pieces fill whole vectors with a group's columns, the
-    narrowest.
-    """
-    for width in range(bits, 9):
-        parts = (8,) if width == 8 else tuple(piece for piece in PIECES if width & piece)
-        if group % (32 // min(parts)) == 0:
-            return parts
-    return ()
-
-
-@dataclass(frozen=True)
-class TileLayout:
-    """Integer codes in tiles of 64 rows; see the module's text.
-
-    bits: width of a code, 1 .. 8. group: columns per scale. has_zero: whether zeros follow the
-    scales. scale: float type of scales and zeros. has_choice: whether a byte per group chooses a
-    special value.
-    Raises LayoutError where `cols` is not a multiple of the group, or the group not of 4.
-    """
-
-    rows: int
-    cols: int
-    bits: int
-    group: int
-    has_zero: bool = False
-    scale: FloatName = "f16"
-    has_choice: bool = False
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.bits <= 8:
-            raise LayoutError(f"codes of {self.bits} bits do not fit a byte", accepted="1 .. 8")
-        if self.group < 4 or not self.widths:
-            raise LayoutError(
-                f"groups of {self.group} columns do not fill vectors of {self.bits}-bit codes",
-                accepted="a multiple of 4",
-            )
-        if self.rows < 1 or self.cols < 1 or self.cols % self.group:
-            raise LayoutError(
-                f"a weight of {self.rows} x {self.cols} has no whole groups of {self.group}",
-                accepted=f"columns that are a multiple of {self.group}",
-            )
-
-    @cached_property
-    def widths(self) -> tuple[int, ...]:
-        """Bits of each piece of a code, the low ones first."""
-        return pieces(self.bits, self.group)
-
-    @property
-    def width(self) -> int:
-        """Bits that a code takes."""
-        return sum(self.widths)
-
-    @property
-    def step(self) -> int:
-        """Columns of a step."""
-        return 32 // min(self.widths)
-
-    @property
-    def step_bytes(self) -> int:
-        """Bytes of a step in a tile."""
-        return self.step * self.width * TILE // 8
-
-    def piece(self, index: int) -> int:
-        """Byte where a piece's vectors start in a step."""
-        return self.step * sum(self.widths[:index]) * TILE // 8
-
-    def shift(self, index: int) -> int:
-        """The lowest bit of a code that is in a piece."""
-        return sum(self.widths[:index])
-
-    @property
-    def tiles(self) -> int:
-        """Tiles of 64 rows."""
-        return -(-self.rows // TILE)
-
-    @property
-    def groups(self) -> int:
-        """Groups in a row."""
-        return self.cols // self.group
-
-    @property
-    def steps(self) -> int:
-        """Steps in a group."""
-        return self.group // self.step
-
-    @property
-    def code_bytes(self) -> int:
-        """Bytes of a group's codes in a tile; the scales follow."""
-        return self.steps * self.step_bytes
-
-    @property
-    def scale_bytes(self) -> int:
-        """Bytes of a group's scales in a tile, and of its zeros."""
-        return TILE * FLOAT_BYTES[self.scale]
-
-    @property
-    def choice(self) -> int:
-        """Byte of a block where the choices start."""
-        return self.code_bytes + (2 if self.has_zero else 1) * self.scale_bytes
-
-    @property
-    def block_bytes(self) -> int:
-        """Bytes of a group in a tile."""
-        return self.choice + (TILE if self.has_choice else 0)
-
-    @property
-    def tile_bytes(self) -> int:
-        """Bytes of a tile."""
-        return self.groups * self.block_bytes
-
-    @property
-    def size(self) -> int:
-        """Bytes of the weight."""
-        return self.tiles * self.tile_bytes
-
-
-@dataclass(frozen=True)
-class DenseLayout:
-    """Plain floats in tiles of 64 rows; see the module's text."""
-
-    rows: int
-    cols: int
-    dtype: FloatName
-
-    def __post_init__(self) -> None:
-        if self.rows < 1 or self.cols < 1:
-            raise LayoutError(f"a weight of {self.rows} x {self.cols} is empty")
-
-    @property
-    def tiles(self) -> int:
-        """Tiles of 64 rows."""
-        return -(-self.rows // TILE)
-
-    @property
-    def tile_bytes(self) -> int:
-        """Bytes of a tile."""
-        return self.cols * TILE * FLOAT_BYTES[self.dtype]
-
-    @property
-    def size(self) -> int:
-        """Bytes of the weight."""
-        return self.tiles * self.tile_bytes
+Scalar = TypeVar("Scalar", bound=np.generic)
+Matrix: TypeAlias = npt.NDArray[Scalar]
 
 
 def pack(weight: Weight, layout: TileLayout) -> Bytes:
@@ -202,29 +30,48 @@ def pack(weight: Weight, layout: TileLayout) -> Bytes:
     """
     codes = weight.require_codes()
     _check(codes, weight, layout)
-    out = np.empty((layout.tiles, layout.groups, layout.block_bytes), np.uint8)
-    zeros = layout.code_bytes + layout.scale_bytes
+    out = np.empty((layout.tiles, layout.groups // layout.count, layout.run_bytes), np.uint8)
     for tiles, rows in _chunks(layout):
-        block = out[tiles]
-        block[:, :, : layout.code_bytes] = _code_bytes(_padded(codes[rows]), layout)
-        block[:, :, layout.code_bytes : zeros] = _scale_bytes(weight.scale[rows], layout)
-        if weight.zero is not None:
-            block[:, :, zeros : layout.choice] = _scale_bytes(weight.zero[rows], layout)
+        blocks, shared = _parts(out[tiles], layout)
+        blocks[..., : layout.code_bytes] = _code_bytes(_padded(codes[rows]), layout)
+        blocks[..., layout.code_bytes : layout.zero] = _scale_bytes(weight, layout, rows)
+        if layout.has_zero:
+            blocks[..., layout.zero : layout.choice] = _zero_bytes(weight, layout, rows)
         if weight.selector is not None:
-            block[:, :, layout.choice :] = _by_tile(weight.selector[rows], layout)
+            blocks[..., layout.choice :] = _by_group(weight.selector[rows], layout)
+        if layout.tree is not None:
+            shared[...] = _shared_bytes(weight, layout, rows)
     return out.reshape(-1)
+
+
+def _parts(runs: Bytes, layout: TileLayout) -> tuple[Bytes, Bytes]:
+    """Views of u8 [t, runs, run_bytes]: [t, runs, count, block_bytes] and what groups share."""
+    end = layout.count * layout.block_bytes
+    blocks = runs[..., :end].reshape(*runs.shape[:2], layout.count, layout.block_bytes)
+    return blocks, runs[..., end:]
 
 
 def unpack(data: Bytes, layout: TileLayout) -> tuple[Bytes, Floats, Floats | None]:
     """Inverse of `pack`: codes u8 [rows, cols], scales f32 [rows, groups], zeros alike or None."""
-    blocks = data.reshape(layout.tiles, layout.groups, layout.block_bytes)
-    codes = _codes_from_bytes(blocks[:, :, : layout.code_bytes], layout)
-    start = layout.code_bytes
-    scale = _scales_from_bytes(blocks[:, :, start : start + layout.scale_bytes], layout)
+    runs = data.reshape(layout.tiles, layout.groups // layout.count, layout.run_bytes)
+    blocks, shared = _parts(runs, layout)
+    codes = _codes_from_bytes(blocks[..., : layout.code_bytes], layout)
+    scales, zeros = (
+        blocks[..., layout.code_bytes : layout.zero],
+        blocks[..., layout.zero : layout.choice],
+    )
+    if layout.tree is None:
+        scale = _floats_by_row(scales, layout)
+    else:
+        scale = _products(scales, shared[..., : layout.float_bytes], layout, layout.tree.offset)
     if not layout.has_zero:
         return codes, scale, None
-    zeros = blocks[:, :, start + layout.scale_bytes : layout.choice]
-    return codes, scale, _scales_from_bytes(zeros, layout)
+    if layout.integer_zero:
+        return codes, scale, -(scale * _by_row(zeros, layout))
+    if layout.tree is None:
+        return codes, scale, _floats_by_row(zeros, layout)
+    floats = shared[..., layout.float_bytes :]
+    return codes, scale, _products(zeros, floats, layout, layout.tree.zero_offset)
 
 
 def pack_dense(values: Floats, layout: DenseLayout) -> Bytes:
@@ -251,12 +98,15 @@ def _check(codes: Bytes, weight: Weight, layout: TileLayout) -> None:
         raise LayoutError(
             f"codes {codes.shape} with scales {weight.scale.shape} do not fit {layout}"
         )
-    if (weight.zero is not None) != layout.has_zero:
+    zero = weight.zero_codes if layout.integer_zero else weight.zero
+    if (zero is not None) != layout.has_zero:
         raise LayoutError(f"the weight {'lacks' if layout.has_zero else 'has'} zeros: {layout}")
+    if layout.tree is not None and weight.scale_parts is None:
+        raise LayoutError(f"the weight's scales are not put together: {layout}")
     if (weight.selector is not None) != layout.has_choice:
         raise LayoutError(f"the weight {'lacks' if layout.has_choice else 'has'} choices: {layout}")
-    if int(codes.max(initial=0)) >> layout.width:
-        raise LayoutError(f"a code of {int(codes.max())} has more than {layout.width} bits")
+    if int(codes.max(initial=0)) >> layout.bits:
+        raise LayoutError(f"a code of {int(codes.max())} has more than {layout.bits} bits")
 
 
 def _chunks(layout: TileLayout) -> Iterator[tuple[slice, slice]]:
@@ -267,18 +117,18 @@ def _chunks(layout: TileLayout) -> Iterator[tuple[slice, slice]]:
         yield slice(first, last), slice(first * TILE, min(last * TILE, layout.rows))
 
 
-def _padded(rows: npt.NDArray[np.uint8 | np.float32]) -> npt.NDArray[np.uint8 | np.float32]:
+def _padded(rows: Matrix[Scalar]) -> Matrix[Scalar]:
     missing = -len(rows) % TILE
     return np.pad(rows, ((0, missing), (0, 0))) if missing else rows
 
 
-def _code_bytes(codes: npt.NDArray[np.uint8 | np.float32], layout: TileLayout) -> Bytes:
-    """u8 [64 t, cols] -> u8 [t, groups, code_bytes]."""
+def _code_bytes(codes: Bytes, layout: TileLayout) -> Bytes:
+    """u8 [64 t, cols] -> u8 [t, runs, count, code_bytes]."""
     words = np.ascontiguousarray(codes).view(np.uint32)
     words = words.reshape(-1, SUBTILES, LANES, layout.groups, layout.steps, layout.step // 4)
     parts = [_piece_bytes(words, layout, index) for index in range(len(layout.widths))]
     joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
-    return joined.reshape(len(joined), layout.groups, layout.code_bytes)
+    return joined.reshape(len(joined), -1, layout.count, layout.code_bytes)
 
 
 def _piece_bytes(words: npt.NDArray[np.uint32], layout: TileLayout, index: int) -> Bytes:
@@ -299,7 +149,9 @@ def _mask(width: int) -> np.uint32:
 
 
 def _codes_from_bytes(blocks: Bytes, layout: TileLayout) -> Bytes:
-    steps = blocks.reshape(layout.tiles, layout.groups, layout.steps, layout.step_bytes)
+    steps = np.ascontiguousarray(blocks).reshape(
+        layout.tiles, layout.groups, layout.steps, layout.step_bytes
+    )
     shape = (layout.tiles, SUBTILES, LANES, layout.groups, layout.steps, layout.step // 4)
     words = np.zeros(shape, np.uint32)
     for index, width in enumerate(layout.widths):
@@ -312,26 +164,70 @@ def _codes_from_bytes(blocks: Bytes, layout: TileLayout) -> Bytes:
     return words.view(np.uint8).reshape(layout.tiles * TILE, layout.cols)[: layout.rows]
 
 
-def _by_tile(
-    values: npt.NDArray[np.uint8 | np.float32], layout: TileLayout
-) -> npt.NDArray[np.uint8 | np.float32]:
-    """[rows, groups] -> [t, groups, 64]."""
-    tiles = _padded(values).reshape(-1, TILE, layout.groups).transpose(0, 2, 1)
-    return np.ascontiguousarray(tiles)
+def _by_tile(values: Matrix[Scalar], columns: int) -> Matrix[Scalar]:
+    """[rows, columns] -> [t, columns, 64]."""
+    return np.ascontiguousarray(_padded(values).reshape(-1, TILE, columns).transpose(0, 2, 1))
 
 
-def _scale_bytes(scales: Floats, layout: TileLayout) -> Bytes:
-    """f32 [rows, groups] -> u8 [t, groups, 64 floats]."""
-    tiles = _by_tile(scales, layout).astype(np.float32)
-    data = to_floats(tiles, layout.scale)
-    kept = from_floats(data, layout.scale).reshape(tiles.shape)
-    if not np.array_equal(kept, tiles, equal_nan=True):
-        wrong = float(tiles[(kept != tiles) & ~np.isnan(tiles)][0])
+def _by_group(values: Matrix[Scalar], layout: TileLayout) -> Matrix[Scalar]:
+    """[rows, groups] -> [t, runs, count, 64]."""
+    tiles = _by_tile(values, layout.groups)
+    return tiles.reshape(len(tiles), -1, layout.count, TILE)
+
+
+def _scale_bytes(weight: Weight, layout: TileLayout, rows: slice) -> Bytes:
+    """[t, runs, count, bytes] of the scales of groups."""
+    if layout.tree is None:
+        return _exact(_by_group(weight.scale[rows], layout), layout)
+    assert weight.scale_parts is not None
+    return _by_group(weight.scale_parts.codes[rows], layout)
+
+
+def _zero_bytes(weight: Weight, layout: TileLayout, rows: slice) -> Bytes:
+    """[t, runs, count, bytes] of the zeros of groups."""
+    if layout.integer_zero:
+        assert weight.zero_codes is not None
+        return _by_group(weight.zero_codes[rows], layout)
+    if layout.tree is None:
+        assert weight.zero is not None
+        return _exact(_by_group(weight.zero[rows], layout), layout)
+    assert weight.zero_parts is not None
+    return _by_group(weight.zero_parts.codes[rows], layout)
+
+
+def _shared_bytes(weight: Weight, layout: TileLayout, rows: slice) -> Bytes:
+    """[t, runs, shared_bytes]."""
+    own = layout.has_zero and not layout.integer_zero
+    trees = (weight.scale_parts, weight.zero_parts if own else None)
+    bases = [_by_tile(tree.base[rows], tree.base.shape[1]) for tree in trees if tree is not None]
+    return np.concatenate([_exact(base, layout) for base in bases], axis=-1)
+
+
+def _exact(values: Floats, layout: TileLayout) -> Bytes:
+    """The bytes of floats in the layout's type; LayoutError if one would be rounded."""
+    wide = values.astype(np.float32)
+    data = to_floats(wide, layout.scale)
+    kept = from_floats(data, layout.scale).reshape(wide.shape)
+    if not np.array_equal(kept, wide, equal_nan=True):
+        wrong = float(wide[(kept != wide) & ~np.isnan(wide)][0])
         raise LayoutError(f"a scale or zero of {wrong!r} in a layout of {layout.scale}")
     return data
 
 
-def _scales_from_bytes(blocks: Bytes, layout: TileLayout) -> Floats:
-    floats = from_floats(np.ascontiguousarray(blocks), layout.scale)
-    rows = floats.reshape(layout.tiles, layout.groups, TILE).transpose(0, 2, 1)
-    return np.ascontiguousarray(rows.reshape(-1, layout.groups)[: layout.rows])
+def _by_row(values: Matrix[Scalar], layout: TileLayout) -> Matrix[Scalar]:
+    """[t, .., 64], one for every group, -> [rows, groups]."""
+    rows = values.reshape(layout.tiles, -1, TILE).transpose(0, 2, 1)
+    return np.ascontiguousarray(rows).reshape(layout.tiles * TILE, -1)[: layout.rows]
+
+
+def _floats_by_row(blocks: Bytes, layout: TileLayout) -> Floats:
+    """u8 [t, .., bytes of 64 floats] -> f32 [rows, ..]."""
+    return _by_row(from_floats(np.ascontiguousarray(blocks), layout.scale), layout)
+
+
+def _products(codes: Bytes, floats: Bytes, layout: TileLayout, offset: int) -> Floats:
+    """f32 [rows, groups]: the float of its run times what each group has."""
+    small = _by_row(np.ascontiguousarray(codes), layout).astype(np.float32) - np.float32(offset)
+    with np.errstate(invalid="ignore", over="ignore"):
+        wide = np.repeat(_floats_by_row(floats, layout), layout.count, axis=1) * small
+    return wide.astype(np.float32)

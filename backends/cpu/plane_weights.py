@@ -4,9 +4,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nybble.backends.cpu.bit_planes import PlaneLayout, pack_planes
+from nybble.backends.cpu.float_bytes import FloatName
 from nybble.backends.cpu.kernels.bit_rows import PlaneRows
 from nybble.backends.cpu.kernels.matmul.bitserial import Planes
-from nybble.backends.cpu.packing import FloatName
 from nybble.dialects.lowbit.formats import Format, FormatError
 from nybble.dialects.lowbit.formats.affine import affine
 from nybble.dialects.lowbit.formats.element import Bipolar

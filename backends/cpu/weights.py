@@ -2,8 +2,10 @@
 
 Codes stay codes where a register can tell what they mean: integers, tables of at most 16 values,
 small floats, and the vector codebooks, whose weights are one of at most 16 whole numbers each.
-Tables of more values become 8-bit integers where all of them are such; what is left is decoded and
-held as floats.
+Tables of more values become 8-bit integers where all of them are such. What a sparse format leaves
+out is held as codes that mean zero; outliers and low-rank factors are kept beside (`additions`).
+What is left is decoded and held as f32: rotated and smoothed weights, groups across rows, other
+tables, sparse formats in which no code means zero. DFloat11 is held as the bf16 that it means.
 """
 
 from dataclasses import replace
@@ -11,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from nybble.backends.cpu.additions import NOTHING, Added, pack_added
 from nybble.backends.cpu.float_bytes import FloatName
 from nybble.backends.cpu.kernels.matmul.codes import (
     MOST_VALUES,
@@ -20,11 +23,13 @@ from nybble.backends.cpu.kernels.matmul.codes import (
     Table,
     affine,
 )
-from nybble.backends.cpu.packing import DenseLayout, TileLayout, pack, pack_dense
+from nybble.backends.cpu.packing import pack, pack_dense
+from nybble.backends.cpu.tile_layout import DenseLayout, TileLayout, Tree
 from nybble.dialects.lowbit.formats import Format, FormatError, Weight
 from nybble.dialects.lowbit.formats import element as elements
 from nybble.dialects.lowbit.formats.grid_blocks import GRID_BLOCKS
-from nybble.dialects.lowbit.formats.scale import FloatScale, StoredMin
+from nybble.dialects.lowbit.formats.scale import FloatScale, IntegerZero, StoredMin, SuperScale
+from nybble.dialects.lowbit.formats.structure import LowRank, Outliers, Rotation, Smoothing
 from nybble.dialects.lowbit.formats.table_element import BitMod, Grid
 from nybble.dialects.lowbit.formats.table_element import SmallFloat as SmallFloatElement
 
@@ -47,29 +52,42 @@ def weight_kind(description: Format, cols: int) -> Codes | Dense:
         return Dense("bf16")
     if isinstance(element, elements.TwoDigits):
         raise FormatError(f"'{description.spec}' is a format of activations, not of weights")
-    if description.sparsity is not None or description.corrections:
-        raise FormatError(
-            f"the CPU backend cannot hold the sparsity or corrections of '{description.spec}'",
-            accepted="dense formats without corrections",
-        )
-    if description.grouping.axis != "cols":
+    if description.grouping.axis == "rows" or not _is_zero_a_code(description):
+        return _DECODED
+    if any(isinstance(one, Rotation | Smoothing) for one in description.corrections):
         return _DECODED
     return _codes(description, description.group_size(cols))
+
+
+def _is_zero_a_code(description: Format) -> bool:
+    """Whether what a sparse format leaves out can be codes that mean zero, if it is one."""
+    element, zero = description.element, description.zero
+    if description.sparsity is None or isinstance(zero, IntegerZero):
+        return True
+    if zero is not None or not element.has_codes:
+        return False
+    table = element.plain_table
+    return bool((table == 0).any()) if table is not None and table.ndim == 1 else True
+
+
+def added_of(description: Format, cols: int) -> Added:
+    """What kernels add to the products of a format's codes."""
+    if weight_kind(description, cols) == _DECODED:
+        return NOTHING
+    parts = description.corrections
+    return Added(
+        sum(one.permille for one in parts if isinstance(one, Outliers)),
+        sum(one.rank for one in parts if isinstance(one, LowRank)),
+    )
 
 
 def _codes(description: Format, group: int) -> Codes | Dense:
     """Codes with the right T; decoded floats where T is none that a kernel knows."""
     element = description.element
-    codes = Codes(
-        element.bits,
-        group,
-        element.zero_point,
-        description.zero is not None,
-        _scale_type(description),
-    )
+    codes = _with_scales(Codes(element.bits, group, element.zero_point), description)
     if isinstance(element, Grid):
         values = _padded(tuple(map(float, GRID_BLOCKS[element.name].values)))
-        return _with_values(replace(codes, scale="f32"), values)
+        return _with_values(replace(codes, scale="f32", tree=None), values)
     if isinstance(element, BitMod):
         return _with_choices(codes, element)
     if element.table is None:
@@ -109,20 +127,35 @@ def _with_choices(codes: Codes, element: BitMod) -> Codes:
     return replace(codes, table=Table(values, specials, special))
 
 
-def _scale_type(description: Format) -> FloatName:
-    """The narrowest type that holds every scale and zero of a format exactly."""
-    zero = description.zero
-    trees = [description.scale]
-    if isinstance(zero, StoredMin):
-        trees.append(zero.tree)
-    names = {_SCALES[tree.dtype] if isinstance(tree, FloatScale) else "f32" for tree in trees}
-    integer = zero is not None and not isinstance(zero, StoredMin)
-    return names.pop() if len(names) == 1 and not integer else "f32"
+def _with_scales(codes: Codes, description: Format) -> Codes:
+    """How scales and zeros are held: as stored where kernels read that, else as f32."""
+    scale, zero = description.scale, description.zero
+    codes = replace(codes, integer_zero=isinstance(zero, IntegerZero), has_zero=zero is not None)
+    trees = [scale, *([zero.tree] if isinstance(zero, StoredMin) else [])]
+    if zero is not None and not isinstance(zero, IntegerZero | StoredMin):
+        return replace(codes, scale="f32")
+    if all(isinstance(tree, FloatScale) for tree in trees):
+        names = {_SCALES[tree.dtype] for tree in trees if tree is not None}
+        return replace(codes, scale=names.pop() if len(names) == 1 else "f32")
+    if not all(_is_plain_tree(tree) for tree in trees) or description.grouping.axis != "cols":
+        return replace(codes, scale="f32")
+    bases = {tree.dtype for tree in trees if isinstance(tree, SuperScale)}
+    exact = len(bases) == 1 and bases <= {"f16", "bf16"} and description.element.unit == 1
+    offsets = [tree.offset for tree in trees if isinstance(tree, SuperScale)]
+    return replace(
+        codes,
+        scale=FLOATS[bases.pop()] if exact else "f32",
+        tree=Tree(description.grouping.count, *offsets),
+    )
+
+
+def _is_plain_tree(tree: object) -> bool:
+    return isinstance(tree, SuperScale) and not tree.has_low
 
 
 def _unit(description: Format) -> float:
     """The part of the element's unit that T keeps: f16 scales are held as they are stored."""
-    return description.element.unit if _scale_type(description) == "f16" else 1.0
+    return description.element.unit if description.scale == FloatScale("f16") else 1.0
 
 
 def dataflows(description: Format) -> tuple[str, ...]:
@@ -153,21 +186,32 @@ def layout_of(description: Format, shape: tuple[int, int]) -> TileLayout | Dense
     return weight_kind(description, shape[1]).layout(*shape)
 
 
+def packed_size(description: Format, shape: tuple[int, int]) -> int:
+    """Bytes of a packed weight [rows, cols]; raises what `layout_of` raises."""
+    added = added_of(description, shape[1]).layout(*shape)
+    return layout_of(description, shape).size + added.size
+
+
 def pack_storage(description: Format, raw: Bytes, shape: tuple[int, int]) -> Bytes:
-    """Storage bytes u8 [rows, row_bytes] of a weight [rows, cols] in its compute layout."""
+    """Storage bytes of a weight [rows, cols], u8 [rows, row_bytes] or a stream, as it is packed."""
     if isinstance(description.element, Grid):
         return pack_weight(description, _grid_codes(description, raw, shape))
     return pack_weight(description, description.unpack(raw, shape[1]))
 
 
 def pack_weight(description: Format, weight: Weight) -> Bytes:
-    """A weight of a format in its compute layout."""
-    kind = weight_kind(description, weight.shape[1])
-    layout = kind.layout(*weight.shape)
+    """A weight of a format in its compute layout, then what is added to it."""
+    rows, cols = weight.shape
+    kind = weight_kind(description, cols)
+    layout = kind.layout(rows, cols)
+    added = added_of(description, cols).layout(rows, cols)
     if isinstance(layout, DenseLayout):
-        return pack_dense(weight.dequantize(), layout)
-    assert isinstance(kind, Codes)
-    return pack(_as_held(description, kind, weight), layout)
+        bare = replace(weight, outliers=None, low_rank=None) if added.size else weight
+        data = pack_dense(bare.dequantize(), layout)
+    else:
+        assert isinstance(kind, Codes)
+        data = pack(_as_held(description, kind, weight), layout)
+    return np.concatenate([data, pack_added(weight, added)]) if added.size else data
 
 
 def _as_held(description: Format, kind: Codes, weight: Weight) -> Weight:
@@ -175,6 +219,9 @@ def _as_held(description: Format, kind: Codes, weight: Weight) -> Weight:
     unit = np.float32(_unit(description))
     if unit != 1:
         weight = replace(weight, scale=weight.scale / unit)
+    zero, parts = description.zero, weight.zero_parts
+    if isinstance(zero, StoredMin) and zero.negated and parts is not None:
+        weight = replace(weight, zero_parts=replace(parts, base=-parts.base))
     if weight.table is None or kind.table is not None or kind.bits == description.element.bits:
         return weight
     numbers = (weight.table + np.float32(kind.zero_point)).astype(np.uint8)

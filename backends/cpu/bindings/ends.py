@@ -8,7 +8,7 @@ from nybble.backends.cpu.kernels.embed import Embed
 from nybble.backends.cpu.kernels.last_row import LastRow
 from nybble.backends.cpu.kernels.sample import Sample
 from nybble.backends.cpu.kernels.softmax import NegativeLogLikelihood
-from nybble.backends.cpu.weights import weight_kind
+from nybble.backends.cpu.weights import added_of, weight_kind
 from nybble.dialects.fused.ops import EmbedOp, LastRowOp, NllOp, SampleOp
 from nybble.dialects.lowbit.types import LowBitTensorType
 
@@ -18,6 +18,8 @@ def bind_embed(site: Site) -> Binding:
     embed = site.only(EmbedOp)
     table = embed.table.type
     assert isinstance(table, LowBitTensorType)
+    if added_of(table.number_format, table.cols):
+        raise site.error(f"reads rows of '{table.format.data}', to which something is added")
     kernel = Embed(
         weight=weight_kind(table.number_format, table.cols),
         shape=(table.rows, table.cols),

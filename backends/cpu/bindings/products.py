@@ -21,7 +21,7 @@ from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.lut_packing import Order
 from nybble.backends.cpu.lut_weights import lut_codes
 from nybble.backends.cpu.plane_weights import planes_of
-from nybble.backends.cpu.weights import digits_of, weight_kind
+from nybble.backends.cpu.weights import added_of, digits_of, weight_kind
 from nybble.dialects.fused.ops import GluOp
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.lut import LookupProductOp
@@ -214,6 +214,7 @@ def product_spec(site: Site, products: Sequence[ProductOp]) -> MatmulSpec:
     weight = weight_type(products[0])
     return MatmulSpec(
         weight=weight_kind(weight.number_format, weight.cols),
+        added=added_of(weight.number_format, weight.cols),
         activations=activation_kind(products[0]),
         activation_group=activation_group(products[0]),
         digits=activation_digits(products[0]),

@@ -11,6 +11,7 @@ from functools import cached_property
 from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu import isa as isa_levels
+from nybble.backends.cpu.float_bytes import FLOAT_BYTES
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.builder import (
     BufferSpec,
@@ -26,11 +27,54 @@ from nybble.backends.cpu.kernels.loops import for_each_row_part, padded_rows
 from nybble.backends.cpu.kernels.matmul.codes import Codes, Dense, Table
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS, WORDS, element, one_of
 from nybble.backends.cpu.kernels.matmul.weights import clean_codes
-from nybble.backends.cpu.packing import FLOAT_BYTES, LANES, TILE, DenseLayout, TileLayout
+from nybble.backends.cpu.tile_layout import LANES, TILE, DenseLayout, TileLayout
 
 _FLOATS = {"f32": f32, "f16": f16, "bf16": bf16}
 _WORD = 4
 """Codes of one row that lie together in a plane."""
+
+
+class _Row:
+    """A row's scales of one group, each in all lanes."""
+
+    def __init__(self, b: KernelBuilder, layout: TileLayout, source: Value, group: Value):
+        self.b = b
+        self.layout = layout
+        self.lane = source % TILE
+        self.run = source // TILE * layout.tile_bytes + group // layout.count * layout.run_bytes
+        self.base = self.run + group % layout.count * layout.block_bytes
+
+    def scale(self) -> Value:
+        """S."""
+        tree, start = self.layout.tree, self.layout.code_bytes
+        if tree is None:
+            return self._float(self.base + start)
+        return self._byte(start, tree.offset) * self._shared(0)
+
+    def zero(self) -> Value:
+        """Z; 0 without one."""
+        tree, start = self.layout.tree, self.layout.zero
+        if not self.layout.has_zero:
+            return self.b.const(0.0, FLOATS)
+        if self.layout.integer_zero:
+            return -(self.scale() * self._byte(start, 0))
+        if tree is None:
+            return self._float(self.base + start)
+        return self._byte(start, tree.zero_offset) * self._shared(1)
+
+    def _shared(self, kind: int) -> Value:
+        shared = self.layout.count * self.layout.block_bytes + kind * self.layout.float_bytes
+        return self._float(self.run + shared)
+
+    def _float(self, place: Value) -> Value:
+        floats = self.b.buffer("table").view(_FLOATS[self.layout.scale])
+        value = floats.load(place // FLOAT_BYTES[self.layout.scale] + self.lane)
+        return self.b.broadcast(self.b.to_float(value), LANES)
+
+    def _byte(self, start: int, offset: int) -> Value:
+        code = self.b.buffer("table").load(self.base + start + self.lane)
+        number = self.b.sitofp(self.b.zext(code, i32) - offset)
+        return self.b.broadcast(number, LANES)
 
 
 @dataclass(frozen=True)
@@ -93,14 +137,8 @@ class Embed:
     def _group(
         self, b: KernelBuilder, layout: TileLayout, source: Value, row: Value, group: Value
     ) -> None:
-        table = b.buffer("table")
-        base = source // TILE * layout.tile_bytes + group * layout.block_bytes
-        floats = table.view(_FLOATS[layout.scale])
-        at_scale = (base + layout.code_bytes) // FLOAT_BYTES[layout.scale] + source % TILE
-        scale = b.broadcast(b.to_float(floats.load(at_scale)), LANES)
-        zero = b.const(0.0, FLOATS)
-        if layout.has_zero:
-            zero = b.broadcast(b.to_float(floats.load(at_scale + TILE)), LANES)
+        row_of = _Row(b, layout, source, group)
+        base, scale, zero = row_of.base, row_of.scale(), row_of.zero()
         chosen = self._chosen(b, layout, base, source)
         first = row * layout.cols + group * layout.group
         with b.for_(0, layout.steps) as step:

@@ -1,5 +1,7 @@
 """Array types of the number formats, and the check that an input matrix is one."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,6 +17,17 @@ def frozen_table(values: npt.ArrayLike) -> F32:
     table = np.array(values, dtype=np.float32)
     table.setflags(write=False)
     return table
+
+
+def largest(numbers: npt.NDArray[np.floating[Any]], count: int) -> npt.NDArray[np.bool_]:
+    """The `count` largest of an array, those that come first among equals: bool of its shape."""
+    flat = numbers.reshape(-1)
+    if not 0 < count < flat.size:
+        return np.full(numbers.shape, count > 0)
+    edge = np.partition(flat, flat.size - count)[flat.size - count]
+    chosen = flat > edge
+    chosen[np.flatnonzero(flat == edge)[: count - int(chosen.sum())]] = True
+    return chosen.reshape(numbers.shape)
 
 
 def check_magnitude(values: F32) -> None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from nybble.dialects.lowbit.formats.arrays import F32
+from nybble.dialects.lowbit.formats.arrays import F32, largest
 from nybble.dialects.lowbit.formats.description import Description
 from nybble.dialects.lowbit.formats.numeric import round_to
 from nybble.dialects.lowbit.formats.structure import LowRank, Outliers
@@ -76,13 +76,15 @@ def replace_unused(groups: F32, usable: Mask) -> F32:
 
     So extremes and means are those of the usable weights. A group without any becomes zeros.
     """
-    if usable.all():
-        return groups
-    order = np.argsort(~usable, axis=-1, kind="stable")
-    count = usable.sum(axis=-1, keepdims=True)
+    where = ~usable.all(axis=-1)
+    some, kept = groups[where], usable[where]
+    order = np.argsort(~kept, axis=-1, kind="stable")
+    count = kept.sum(axis=-1, keepdims=True)
     source = np.arange(groups.shape[-1]) % np.maximum(count, 1)
-    others = np.take_along_axis(groups, np.take_along_axis(order, source, axis=-1), axis=-1)
-    return np.where(usable, groups, np.where(count > 0, others, np.float32(0)))
+    others = np.take_along_axis(some, np.take_along_axis(order, source, axis=-1), axis=-1)
+    result = groups.copy()
+    result[where] = np.where(kept, some, np.where(count > 0, others, np.float32(0)))
+    return result
 
 
 def outlier_places(
@@ -103,18 +105,18 @@ def outlier_places(
     total = gain.sum(axis=-1, keepdims=True)
     for extreme in (groups.argmin(axis=-1), groups.argmax(axis=-1)):
         there = extreme[:, :, None]
-        removed = np.zeros(groups.shape, bool)
-        np.put_along_axis(removed, there, True, axis=-1)
-        without = np.where(removed, 0, error(replace_unused(groups, ~removed)))
+        others = groups.copy()
+        neighbour = np.take_along_axis(groups, (there + 1) % groups.shape[-1], axis=-1)
+        np.put_along_axis(others, there, neighbour, axis=-1)
+        without = error(others)
+        np.put_along_axis(without, there, 0, axis=-1)
         left = without.sum(axis=-1, keepdims=True, dtype=np.float64)
         own = np.take_along_axis(gain, there, axis=-1)
         np.put_along_axis(gain, there, np.maximum(own, total - left), axis=-1)
     if usable is not None:
         gain = np.where(usable, gain, -1)
         count = min(count, int(usable.sum()))
-    far = np.zeros(groups.size, bool)
-    far[np.argsort(-gain, axis=None, kind="stable")[:count]] = True
-    return far.reshape(groups.shape)
+    return largest(gain, count)
 
 
 def attach(description: Description, weight: Weight, values: F32, places: Mask | None) -> Weight:
@@ -126,7 +128,8 @@ def attach(description: Description, weight: Weight, values: F32, places: Mask |
     for correction in description.corrections:
         if isinstance(correction, Outliers):
             residual = values - weight.in_its_basis()
-            where = _largest(correction, residual) if places is None else places
+            count = residual.size * correction.permille // 1000
+            where = largest(np.abs(residual), count) if places is None else places
             rows, cols = (index.astype(np.int32) for index in np.nonzero(where))
             kept = round_to(correction.dtype, residual[where].reshape(1, -1))[0]
             weight = replace(weight, outliers=Outlying(rows, cols, kept))
@@ -134,13 +137,6 @@ def attach(description: Description, weight: Weight, values: F32, places: Mask |
             residual = values - weight.in_its_basis()
             weight = replace(weight, low_rank=_low_rank(correction, residual))
     return weight
-
-
-def _largest(correction: Outliers, residual: F32) -> Mask:
-    count = residual.size * correction.permille // 1000
-    where = np.zeros(residual.size, bool)
-    where[np.argsort(-np.abs(residual), axis=None, kind="stable")[:count]] = True
-    return where.reshape(residual.shape)
 
 
 def _low_rank(correction: LowRank, residual: F32) -> tuple[F32, F32]:

@@ -1,9 +1,13 @@
 """The code whose T is nearest to a number, for every coded element."""
 
 import numpy as np
+import numpy.typing as npt
 
 from nybble.dialects.lowbit.formats.arrays import F32, U8
 from nybble.dialects.lowbit.formats.element import Element, Ternary, Uniform
+
+_FEW = 32
+"""Of so many thresholds, comparing with each is faster than a search."""
 
 
 def code_range(element: Element) -> tuple[int, int]:
@@ -37,11 +41,25 @@ def nearest_in_table(table: F32, numbers: F32) -> U8:
     finite = np.flatnonzero(np.isfinite(table))
     values, first = np.unique(table[finite], return_index=True)
     index = finite[first]
-    wide = values.astype(np.float64)
-    middle = (wide[1:] + wide[:-1]) / 2
-    below = np.searchsorted(middle, numbers, side="left")
-    above = np.searchsorted(middle, numbers, side="right")
-    return np.minimum(index[below], index[above]).astype(np.uint8)
+    starts = _starts(values, index)
+    if len(starts) > _FEW:
+        return index.astype(np.uint8)[np.searchsorted(starts, numbers, side="right")]
+    place = np.zeros(numbers.shape, np.uint8)
+    for start in starts:
+        place += numbers >= start
+    return index.astype(np.uint8)[place]
+
+
+def _starts(values: F32, index: npt.NDArray[np.intp]) -> F32:
+    """The least f32 nearer to each value than to the one before, f32 [n - 1], of rising values.
+
+    A number in the middle goes to the lower index.
+    """
+    middle = (values[1:].astype(np.float64) + values[:-1]) / 2
+    near = middle.astype(np.float32)
+    above = np.nextafter(near, np.float32(np.inf))
+    at_least = np.where(near >= middle, near, above)
+    return np.where((near == middle) & (index[:-1] < index[1:]), above, at_least)
 
 
 def code_values(element: Element, codes: U8, choice: int = 0) -> F32:

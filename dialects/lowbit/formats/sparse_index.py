@@ -13,7 +13,7 @@ row. An index is one or two arrays:
 import numpy as np
 import numpy.typing as npt
 
-from nybble.dialects.lowbit.formats.arrays import F32
+from nybble.dialects.lowbit.formats.arrays import F32, largest
 from nybble.dialects.lowbit.formats.errors import FormatError
 from nybble.dialects.lowbit.formats.sections import Reader, Writer
 from nybble.dialects.lowbit.formats.structure import Blocks, NOfM, Sparsity, Unstructured
@@ -44,12 +44,7 @@ def choose(pattern: Sparsity, values: F32) -> Mask:
 
 
 def _largest(energy: npt.NDArray[np.float64], permille: int | None) -> Mask:
-    if permille is None:
-        return energy > 0
-    count = energy.size * permille // 1000
-    kept = np.zeros(energy.size, bool)
-    kept[np.argsort(-energy, axis=None, kind="stable")[:count]] = True
-    return kept.reshape(energy.shape)
+    return energy > 0 if permille is None else largest(energy, energy.size * permille // 1000)
 
 
 def _spread(pattern: Blocks, blocks: Mask) -> Mask:

@@ -23,7 +23,7 @@ from nybble.backends.cpu.kernels.matmul.gemm import (
     Sums,
     column_block,
 )
-from nybble.backends.cpu.packing import TILE
+from nybble.backends.cpu.tile_layout import TILE
 
 
 def bit_gemm_tiles(spec: BitserialSpec) -> GemmTiles:

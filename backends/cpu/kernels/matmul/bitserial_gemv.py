@@ -13,7 +13,7 @@ from nybble.backends.cpu.kernels.matmul.bitserial_weights import PlaneReader
 from nybble.backends.cpu.kernels.matmul.epilogue import Epilogue
 from nybble.backends.cpu.kernels.matmul.parts import for_each_tile
 from nybble.backends.cpu.kernels.matmul.weights import SUBTILES, divisor
-from nybble.backends.cpu.packing import LANES, TILE
+from nybble.backends.cpu.tile_layout import LANES, TILE
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from nybble.backends.cpu.bit_planes import PlaneLayout
+from nybble.backends.cpu.float_bytes import FLOAT_BYTES
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, bf16, f16, f32, i32, vec
-from nybble.backends.cpu.packing import FLOAT_BYTES, TILE
+from nybble.backends.cpu.tile_layout import TILE
 
 _TYPES = {"f32": f32, "f16": f16, "bf16": bf16}
 _LINE = 64

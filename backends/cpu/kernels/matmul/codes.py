@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from nybble.backends.cpu.float_bytes import FloatName
-from nybble.backends.cpu.packing import DenseLayout, TileLayout
+from nybble.backends.cpu.tile_layout import DenseLayout, TileLayout, Tree
 
 MOST_VALUES = 16
 """Values of a table that one instruction looks up in registers."""
@@ -85,9 +85,12 @@ class Codes:
     scale: FloatName = "f16"
     step: int = 1
     table: Table | SmallFloat | None = None
+    tree: Tree | None = None
+    integer_zero: bool = False
 
     def __post_init__(self) -> None:
         assert self.step in (1, 2)
+        assert self.has_zero or not self.integer_zero
 
     @property
     def has_choice(self) -> bool:
@@ -97,7 +100,15 @@ class Codes:
     def layout(self, rows: int, cols: int) -> TileLayout:
         """The layout of a part."""
         return TileLayout(
-            rows, cols, self.bits, self.group, self.has_zero, self.scale, self.has_choice
+            rows,
+            cols,
+            self.bits,
+            self.group,
+            self.has_zero,
+            self.scale,
+            self.has_choice,
+            self.tree,
+            self.integer_zero,
         )
 
     @cached_property

@@ -14,7 +14,7 @@ from nybble.backends.cpu.isa import Isa, Permute
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i8, i32, vec
 from nybble.backends.cpu.kernels.matmul.codes import MOST_VALUES, Codes, SmallFloat, Table
 from nybble.backends.cpu.kernels.values import lanes
-from nybble.backends.cpu.packing import LANES, VECTOR
+from nybble.backends.cpu.tile_layout import LANES, VECTOR
 
 WORDS = vec(LANES, i32)
 FLOATS = vec(LANES, f32)

@@ -6,7 +6,7 @@ from nybble.backends.cpu.kernels.builder import KernelBuilder, Value
 from nybble.backends.cpu.kernels.gates import GATES
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS
 from nybble.backends.cpu.kernels.matmul.spec import ProductSpec
-from nybble.backends.cpu.packing import LANES, TILE
+from nybble.backends.cpu.tile_layout import LANES, TILE
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from nybble.backends.cpu.kernels.matmul.bitcount import bit_count
 from nybble.backends.cpu.kernels.matmul.bitserial import BitserialSpec
 from nybble.backends.cpu.kernels.matmul.cost import cycles as estimate
 from nybble.backends.cpu.kernels.matmul.work import Work, refused
-from nybble.backends.cpu.packing import LANES, TILE
 from nybble.backends.cpu.plane_weights import planes_of
+from nybble.backends.cpu.tile_layout import LANES, TILE
 from nybble.passes.dataflow_rewrites import BIPOLAR_MODES
 
 QUANTIZE = (6.0, 2.0)

@@ -9,8 +9,8 @@ from nybble.backends.cpu.kernels.matmul.cost import cycles as estimate
 from nybble.backends.cpu.kernels.matmul.lower import takes_tiles
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.kernels.matmul.work import Work, refused
-from nybble.backends.cpu.packing import SUBTILES
-from nybble.backends.cpu.weights import weight_kind
+from nybble.backends.cpu.tile_layout import SUBTILES
+from nybble.backends.cpu.weights import added_of, weight_kind
 
 DECODE_FLOAT = 1.5
 """Instructions that load and widen 16 rows of a column of floats."""
@@ -38,6 +38,7 @@ def spec(work: Work) -> MatmulSpec:
     """The kernel of `work`; raises what the kernel's specification raises."""
     return MatmulSpec(
         weight=weight_kind(work.description, work.cols),
+        added=added_of(work.description, work.cols),
         rows=(work.rows,),
         cols=work.cols,
         tokens=work.tokens,

@@ -9,8 +9,8 @@ from nybble.backends.cpu.kernels.matmul.cost import cycles as estimate
 from nybble.backends.cpu.kernels.matmul.intdot import int_dot
 from nybble.backends.cpu.kernels.matmul.spec import MatmulError, MatmulSpec
 from nybble.backends.cpu.kernels.matmul.work import Work, refused
-from nybble.backends.cpu.packing import LANES, SUBTILES, TileLayout
-from nybble.backends.cpu.weights import weight_kind
+from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TileLayout
+from nybble.backends.cpu.weights import added_of, weight_kind
 from nybble.dialects.numpy_ref.quantize import GROUPS, activation_group
 
 DIGITS = {"i8": 1, "i8-lut": 1, "i16": 2}
@@ -46,6 +46,7 @@ def spec(work: Work) -> MatmulSpec:
     group = work.description.group_size(work.cols)
     return MatmulSpec(
         weight=weight_kind(work.description, work.cols),
+        added=added_of(work.description, work.cols),
         rows=(work.rows,),
         cols=work.cols,
         tokens=work.tokens,

@@ -10,7 +10,7 @@ from nybble.backends.cpu.kernels.matmul.lut_spec import LutSpec
 from nybble.backends.cpu.kernels.matmul.work import Work, refused
 from nybble.backends.cpu.lut_packing import MOST_BITS, Order
 from nybble.backends.cpu.lut_weights import lut_codes
-from nybble.backends.cpu.packing import LANES, SUBTILES
+from nybble.backends.cpu.tile_layout import LANES, SUBTILES
 from nybble.dialects.lowbit.formats.affine import affine
 from nybble.dialects.mpgemm.tables import EXACT
 from nybble.dialects.numpy_ref.lookup import WIDTH

@@ -14,12 +14,13 @@ from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i8
+from nybble.backends.cpu.kernels.matmul.adding import Adding, scratch_size
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS
 from nybble.backends.cpu.kernels.matmul.epilogue import Epilogue
 from nybble.backends.cpu.kernels.matmul.parts import for_each_run
 from nybble.backends.cpu.kernels.matmul.spec import ProductSpec
 from nybble.backends.cpu.kernels.matmul.weights import divisor
-from nybble.backends.cpu.packing import LANES, SUBTILES, TILE
+from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
 
 ALIGNMENT = 64
 
@@ -113,6 +114,7 @@ class Gemm:
         rows = -(-spec.tokens // product.tiles.tokens) * product.tiles.tokens
         self.sums_at = self.scratch.take(rows * self.slots * TILE * 4)
         product.reserve(self.scratch)
+        self.thin_at = self.scratch.take(scratch_size(spec))
 
     def lower(self, name: str) -> FuncOp:
         """The kernel."""
@@ -120,8 +122,12 @@ class Gemm:
         own = b.buffer("scratch").view(i8, b.tid * self.scratch.size, self.scratch.size)
         buffer = own.view(f32, self.sums_at, self._sum_count())
         self.b, self.sums = b, Sums(buffer, self.slots)
+        self.adding = Adding(
+            b, self.spec, own.view(f32, self.thin_at, scratch_size(self.spec) // 4)
+        )
         with b.if_(b.n > 0):
             self.product.begin(b, own)
+            self.adding.begin(b.n)
             for_each_run(b, self.spec, self.product.tiles.tiles, self._run)
             self.product.end()
         return b.finish()
@@ -155,6 +161,9 @@ class Gemm:
         b = self.b
         epilogue = Epilogue(b, self.spec)
         with b.for_(0, b.n) as token, b.for_(0, tiles) as each:
+            for i, part in enumerate(parts):
+                at = self.sums.at(token.iv, each.iv * len(parts) + i, 0)
+                self.adding.add(part, tile + each.iv, token.iv, (self.sums.buffer, at))
             for r in range(SUBTILES):
                 row = (tile + each.iv) * TILE + r * LANES
                 values = self._values(token.iv, each.iv * len(parts), len(parts), r)

@@ -15,7 +15,7 @@ from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, bf16, i8, 
 from nybble.backends.cpu.kernels.matmul.gemm import GemmTiles, Product, Scratch, Sums, column_block
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.kernels.matmul.weights import divisor, reader
-from nybble.backends.cpu.packing import LANES, TILE
+from nybble.backends.cpu.tile_layout import LANES, TILE
 
 TILE_COLUMNS = 32
 TILE_BYTES = 1024

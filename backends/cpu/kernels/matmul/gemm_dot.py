@@ -12,7 +12,7 @@ from nybble.backends.cpu.kernels.matmul.elements import FLOATS, WORDS
 from nybble.backends.cpu.kernels.matmul.gemm import GemmTiles, Product, Scratch, Sums, column_block
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.kernels.matmul.weights import CodeReader, divisor, reader
-from nybble.backends.cpu.packing import LANES, SUBTILES, TILE
+from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
 
 
 def dot_tiles(isa: Isa, digits: int) -> GemmTiles:
@@ -69,7 +69,7 @@ class DotProduct(Product):
                 at = slot * self.scales + group.iv * TILE + r * LANES
                 self.scale.vstore(weights.scale(block, r), at)
                 if self.weight.has_zero:
-                    self.zero.vstore(weights.scale(block, r, 1), at)
+                    self.zero.vstore(weights.zero(block, r), at)
 
     def multiply(self, sums: Sums, first: Value, slots: Value) -> None:
         """See Product."""

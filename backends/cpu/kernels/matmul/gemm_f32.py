@@ -9,7 +9,7 @@ from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32
 from nybble.backends.cpu.kernels.matmul.gemm import GemmTiles, Product, Scratch, Sums, column_block
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.kernels.matmul.weights import divisor, reader
-from nybble.backends.cpu.packing import LANES, SUBTILES, TILE
+from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
 
 
 def f32_tiles(isa: Isa) -> GemmTiles:

@@ -16,8 +16,8 @@ from nybble.backends.cpu.kernels.matmul.elements import FLOATS, WORDS
 from nybble.backends.cpu.kernels.matmul.epilogue import Epilogue
 from nybble.backends.cpu.kernels.matmul.parts import for_each_tile
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
-from nybble.backends.cpu.kernels.matmul.weights import CodeReader, divisor
-from nybble.backends.cpu.packing import LANES, SUBTILES, VECTOR, TileLayout
+from nybble.backends.cpu.kernels.matmul.weights import Block, CodeReader, divisor
+from nybble.backends.cpu.tile_layout import LANES, SUBTILES, VECTOR, TileLayout
 
 
 @dataclass(frozen=True)
@@ -70,56 +70,87 @@ class _Tile:
         """The four sub-tiles' products as f32 lanes."""
         b, layout = self.b, self.layout
         zeros = [b.const(0.0, FLOATS)] * SUBTILES
-        with b.for_(0, layout.groups, inits=zeros) as loop:
-            block = self.reader.block(tile, loop.iv)
-            loop.yield_(*self._group(block, loop.iv, loop.args))
+        with b.for_(0, layout.groups, layout.count, inits=zeros) as loop:
+            if layout.tree is None:
+                block = self.reader.block(tile, loop.iv)
+                sums = self._group(block, loop.iv, (loop.args, loop.args))[0]
+            else:
+                sums = self._run(tile, loop.iv, loop.args)
+            loop.yield_(*sums)
         return loop.results
 
-    def _group(self, block: Value, group: Value, sums: Sequence[Value]) -> list[Value]:
-        """Add a weight group: one activation group, or several of them."""
+    def _run(self, tile: Value, first: Value, sums: Sequence[Value]) -> list[Value]:
+        """Add the groups that share floats: `S = shared * small`, and Z alike with its own."""
+        b, reader, layout = self.b, self.reader, self.layout
+        own = layout.has_zero and not layout.integer_zero
+        zeros = [b.const(0.0, FLOATS)] * (SUBTILES * (2 if own else 1))
+        with b.for_(0, layout.count, inits=zeros) as loop:
+            pair = (loop.args[:SUBTILES], loop.args[-SUBTILES:])
+            block = reader.block(tile, first + loop.iv)
+            scaled, shifted = self._group(block, first + loop.iv, pair)
+            loop.yield_(*scaled, *(shifted if own else ()))
+        block = reader.block(tile, first)
+        for kind in range(2 if own else 1):
+            parts = loop.results[kind * SUBTILES : (kind + 1) * SUBTILES]
+            shared = [reader.shared(block, r, kind) for r in range(SUBTILES)]
+            sums = [b.fma(f, one, y) for f, one, y in zip(shared, parts, sums, strict=True)]
+        return [*sums]
+
+    def _group(
+        self, block: Block, group: Value, sums: tuple[Sequence[Value], Sequence[Value]]
+    ) -> tuple[list[Value], list[Value]]:
+        """Add a weight group to what is scaled and what is shifted; these two may be one."""
         b = self.b
         count = self.layout.group // self.group
+        scales = [self.reader.small_scale(block, r) for r in range(SUBTILES)]
         if count == 1:
             scale = b.buffer("s").load(group)
-            dots = self._dots(block, block, group)
+            dots = self._dots(block, block.at, group)
             splat = b.broadcast(self._with_unit(scale), LANES)
-            factors = [self.reader.scale(block, r) * splat for r in range(SUBTILES)]
-            sums = [b.fma(d, f, y) for d, f, y in zip(dots, factors, sums, strict=True)]
-            return self._with_zero(block, scale, group, sums)
+            scaled = [b.fma(d, f * splat, y) for d, f, y in zip(dots, scales, sums[0], strict=True)]
+            weighted = scale * self._sum(group)
+        else:
+            *within, weighted = self._parts(block, group, count)
+            scaled = [b.fma(d, f, y) for d, f, y in zip(within, scales, sums[0], strict=True)]
+        if not self.layout.has_zero:
+            return scaled, scaled
+        splat = b.broadcast(weighted, LANES)
+        alone = self.layout.tree is not None and not self.layout.integer_zero
+        shifted = [
+            b.fma(zero, splat, y)
+            for zero, y in zip(
+                self._zeros(block, scales), sums[1] if alone else scaled, strict=True
+            )
+        ]
+        return (scaled, shifted) if alone else (shifted, shifted)
+
+    def _zeros(self, block: Block, scales: Sequence[Value]) -> list[Value]:
+        zeros = [self.reader.small_zero(block, r) for r in range(SUBTILES)]
+        if not self.layout.integer_zero:
+            return zeros
+        return [-(scale * zero) for scale, zero in zip(scales, zeros, strict=True)]
+
+    def _parts(self, block: Block, group: Value, count: int) -> list[Value]:
+        """The products of a group's activation groups with their scales, and sum of these."""
+        b = self.b
         zeros = [b.const(0.0, FLOATS)] * SUBTILES
         with b.for_(0, count, inits=[*zeros, b.const(0.0, f32)]) as loop:
             part = group * count + loop.iv
             scale = b.buffer("s").load(part)
             span = self.layout.code_bytes // count
-            dots = self._dots(block, block + loop.iv * span, part)
+            dots = self._dots(block, block.at + loop.iv * span, part)
             splat = b.broadcast(self._with_unit(scale), LANES)
             within = [b.fma(d, splat, y) for d, y in zip(dots, loop.args[:-1], strict=True)]
             loop.yield_(*within, b.fma(scale, self._sum(part), loop.args[-1]))
-        factors = [self.reader.scale(block, r) for r in range(SUBTILES)]
-        inner = loop.results
-        sums = [b.fma(d, f, y) for d, f, y in zip(inner[:-1], factors, sums, strict=True)]
-        return self._shifted(block, inner[-1], sums)
+        return loop.results
 
     def _with_unit(self, scale: Value) -> Value:
         return scale if self.integers.unit == 1.0 else scale * self.integers.unit
 
-    def _with_zero(
-        self, block: Value, scale: Value, group: Value, sums: Sequence[Value]
-    ) -> list[Value]:
-        return self._shifted(block, scale * self._sum(group), sums)
-
-    def _shifted(self, block: Value, weighted: Value, sums: Sequence[Value]) -> list[Value]:
-        """Add Z times the activations' sum, where the format has Z."""
-        b = self.b
-        if not self.layout.has_zero:
-            return [*sums]
-        splat = b.broadcast(weighted, LANES)
-        return [b.fma(self.reader.scale(block, r, 1), splat, y) for r, y in enumerate(sums)]
-
     def _sum(self, group: Value) -> Value:
         return self.b.sitofp(self.b.buffer("z").load(group))
 
-    def _dots(self, block: Value, codes: Value, group: Value) -> list[Value]:
+    def _dots(self, block: Block, codes: Value, group: Value) -> list[Value]:
         """Integer products of one activation group, whose codes start at a byte, as f32 lanes."""
         b = self.b
         start = b.const(0, WORDS)
@@ -132,9 +163,9 @@ class _Tile:
         return [b.sitofp(total) for total in totals]
 
     def _subtiles(
-        self, places: tuple[Value, Value], group: Value, subtiles: range, start: Value
+        self, places: tuple[Block, Value], group: Value, subtiles: range, start: Value
     ) -> list[Value]:
-        """Integer products of some sub-tiles. places: bytes of the block and of its codes."""
+        """Integer products of some sub-tiles. places: the block, and the byte of its codes."""
         b, layout = self.b, self.layout
         block, codes = places
         sums = self.dot.start(start) * len(subtiles)
@@ -157,7 +188,7 @@ class _Tile:
 
     def _steps(
         self,
-        places: tuple[Value, Value],
+        places: tuple[Block, Value],
         word: Value,
         subtiles: range,
         sums: Sequence[Value],

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, i8, i32, vec
-from nybble.backends.cpu.packing import LANES
+from nybble.backends.cpu.tile_layout import LANES
 
 WORDS = vec(LANES, i32)
 BYTES = vec(4 * LANES, i8)

@@ -19,7 +19,7 @@ from nybble.backends.cpu.kernels.matmul.weights import divisor
 from nybble.backends.cpu.kernels.tables import ENTRIES, TOGETHER, VECTOR
 from nybble.backends.cpu.kernels.values import lanes
 from nybble.backends.cpu.lut_packing import CHUNK, PLANE_BYTES, TABLES
-from nybble.backends.cpu.packing import LANES, SUBTILES, TILE
+from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
 
 LOW = 15
 LINE = 64

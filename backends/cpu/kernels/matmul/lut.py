@@ -18,7 +18,7 @@ from nybble.backends.cpu.kernels.matmul.lookup import lookup
 from nybble.backends.cpu.kernels.matmul.lut_spec import LutSpec
 from nybble.backends.cpu.kernels.matmul.parts import for_each_tile
 from nybble.backends.cpu.kernels.matmul.weights import floats
-from nybble.backends.cpu.packing import LANES, SUBTILES, TILE
+from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
 
 AHEAD = 4096
 

@@ -11,12 +11,13 @@ from functools import cached_property
 from typing import Literal, Protocol
 
 from nybble.backends.cpu import isa as isa_levels
+from nybble.backends.cpu.additions import NOTHING, Added
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.buffers import BufferSpec
 from nybble.backends.cpu.kernels.loops import padded_rows
 from nybble.backends.cpu.kernels.matmul.codes import Codes, Dense, Integers
 from nybble.backends.cpu.kernels.values import f32, i8, i32
-from nybble.backends.cpu.packing import DenseLayout, TileLayout
+from nybble.backends.cpu.tile_layout import DenseLayout, TileLayout
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.numpy_ref.quantize import LARGEST
 
@@ -77,6 +78,11 @@ class ProductSpec(ABC):
     def layouts(self) -> Sequence[Layout]:
         """The packed layout of each part; raises LayoutError where there is none."""
 
+    @property
+    def part_sizes(self) -> list[int]:
+        """Bytes of each part's weight."""
+        return [layout.size for layout in self.layouts]
+
     @abstractmethod
     def activation_buffers(self) -> list[BufferSpec]:
         """The buffers of the activation, which come first."""
@@ -102,7 +108,7 @@ class ProductSpec(ABC):
         The activation's, then w0, w1, .., then b0, .. with a bias, then y0, .., then scratch.
         """
         buffers = self.activation_buffers()
-        buffers += [BufferSpec(f"w{i}", part.size, i8) for i, part in enumerate(self.layouts)]
+        buffers += [BufferSpec(f"w{i}", size, i8) for i, size in enumerate(self.part_sizes)]
         if self.bias:
             buffers += [BufferSpec(f"b{i}", rows, f32) for i, rows in enumerate(self.rows)]
         for i, rows in enumerate(self.outputs):
@@ -120,6 +126,7 @@ class MatmulSpec(ProductSpec):
     activations: "a8" takes int8 codes q, scales s and sums z per `activation_group` columns;
     "f32" takes x f32 and computes in f32; "bf16" takes x f32 and may round operands to bf16.
     digits: int8 codes per activation, [digits, tokens, cols]; with 2 it is 256 * q[0] + q[1].
+    added: outliers and low-rank factors that are added to each part, in f32.
     The other fields are those of ProductSpec.
     """
 
@@ -133,6 +140,7 @@ class MatmulSpec(ProductSpec):
     bias: bool = False
     residual: bool = False
     glu: str = ""
+    added: Added = NOTHING
     threads: int = 8
     isa: Isa = isa_levels.BASELINE
 
@@ -144,6 +152,10 @@ class MatmulSpec(ProductSpec):
         assert self.layouts, "a layout for each part"
 
     def _check_activation_group(self) -> None:
+        if self.added:
+            raise MatmulError(
+                "8-bit activations with outliers or low-rank factors", accepted="f32 activations"
+            )
         if isinstance(self.weight, Dense):
             raise MatmulError("8-bit activations with float weights", accepted="f32 activations")
         assert self.integers
@@ -196,6 +208,13 @@ class MatmulSpec(ProductSpec):
     def plane(self) -> int:
         """Elements of q that hold one digit."""
         return self.padded * self.cols
+
+    @property
+    def part_sizes(self) -> list[int]:
+        """See ProductSpec: what is added follows the weight."""
+        return [
+            layout.size + self.added.layout(layout.rows, self.cols).size for layout in self.layouts
+        ]
 
     def activation_buffers(self) -> list[BufferSpec]:
         """q, s, z, or x."""

@@ -10,10 +10,11 @@ groups of one tile into scratch in the order that a product wants:
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from xdsl.dialects.builtin import i16
 
-from nybble.backends.cpu.float_bytes import FloatName
+from nybble.backends.cpu.float_bytes import FLOAT_BYTES, FloatName
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import (
     KernelBuilder,
@@ -33,15 +34,7 @@ from nybble.backends.cpu.kernels.matmul.elements import (
     one_of,
 )
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
-from nybble.backends.cpu.packing import (
-    FLOAT_BYTES,
-    LANES,
-    SUBTILES,
-    TILE,
-    VECTOR,
-    DenseLayout,
-    TileLayout,
-)
+from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE, VECTOR, DenseLayout, TileLayout
 
 UNROLL_COLUMNS = 32
 _SELECT = 0xCA
@@ -84,6 +77,14 @@ class WeightReader(ABC):
                         out.vstore(pair, at)
 
 
+@dataclass(frozen=True)
+class Block:
+    """A group of a tile: the byte where it starts, and where what it shares with others does."""
+
+    at: Value
+    shared: Value
+
+
 class CodeReader(WeightReader):
     """A weight in a TileLayout.
 
@@ -102,15 +103,23 @@ class CodeReader(WeightReader):
         self.step = divisor(layout.group, UNROLL_COLUMNS, layout.step)
         self.ahead = ahead
 
-    def block(self, tile: Value, group: Value) -> Value:
-        """Byte where a group of a tile starts."""
-        return tile * self.layout.tile_bytes + group * self.layout.block_bytes
+    def block(self, tile: Value, group: Value) -> Block:
+        """A group of a tile."""
+        layout = self.layout
+        start = tile * layout.tile_bytes
+        if layout.tree is None:
+            at = start + group * layout.block_bytes
+            return Block(at, at)
+        run = start + group // layout.count * layout.run_bytes
+        at = run + group % layout.count * layout.block_bytes
+        return Block(at, run + layout.count * layout.block_bytes)
 
-    def place(self, block: Value, column: Value) -> Value:
+    def place(self, block: Block, column: Value) -> Value:
         """Byte where the codes from a column of a group (a multiple of a step) on start."""
         if self.step == self.layout.group:
-            return block
-        return block + column % self.layout.group // self.layout.step * self.layout.step_bytes
+            return block.at
+        steps = column % self.layout.group // self.layout.step
+        return block.at + steps * self.layout.step_bytes
 
     def word(self, at: Value, piece: int, vector: int, subtile: int) -> Value:
         """A packed vector of a piece in the step at a byte, as i32 lanes, one per row."""
@@ -121,15 +130,49 @@ class CodeReader(WeightReader):
         """The step at a byte, 4 columns at a time, as i32 lanes whose bytes are codes."""
         yield from clean_codes(self.layout, lambda piece, v: self.word(at, piece, v, subtile))
 
-    def scale(self, block: Value, subtile: int, kind: int = 0) -> Value:
-        """Scales (kind 0) or zeros (kind 1) of a sub-tile as f32 lanes."""
-        span = self.layout.scale_bytes // SUBTILES
-        offset = self.layout.code_bytes + (kind * SUBTILES + subtile) * span
-        return floats(self.b, self._load(block, offset, span), self.layout.scale)
+    def scale(self, block: Block, subtile: int) -> Value:
+        """Scales of a sub-tile as f32 lanes."""
+        small = self.small_scale(block, subtile)
+        return small if self.layout.tree is None else small * self.shared(block, subtile)
 
-    def chosen(self, block: Value, subtile: int, values: Sequence[float]) -> Value:
+    def zero(self, block: Block, subtile: int) -> Value:
+        """Zeros of a sub-tile as f32 lanes."""
+        small = self.small_zero(block, subtile)
+        if self.layout.integer_zero:
+            return -(self.scale(block, subtile) * small)
+        return small if self.layout.tree is None else small * self.shared(block, subtile, 1)
+
+    def small_scale(self, block: Block, subtile: int) -> Value:
+        """What a group itself has of its scales: all of them, unless they are a tree."""
+        tree, start = self.layout.tree, self.layout.code_bytes
+        if tree is None:
+            return self._floats(block.at, start, subtile)
+        return self._bytes(block.at, start, subtile, tree.offset)
+
+    def small_zero(self, block: Block, subtile: int) -> Value:
+        """What a group itself has of its zeros."""
+        tree, start = self.layout.tree, self.layout.zero
+        if self.layout.integer_zero:
+            return self._bytes(block.at, start, subtile, 0)
+        if tree is None:
+            return self._floats(block.at, start, subtile)
+        return self._bytes(block.at, start, subtile, tree.zero_offset)
+
+    def shared(self, block: Block, subtile: int, kind: int = 0) -> Value:
+        """The floats that groups share: of scales (kind 0), of zeros (kind 1)."""
+        return self._floats(block.shared, kind * self.layout.float_bytes, subtile)
+
+    def _floats(self, at: Value, start: int, subtile: int) -> Value:
+        span = self.layout.float_bytes // SUBTILES
+        return floats(self.b, self._load(at, start + subtile * span, span), self.layout.scale)
+
+    def _bytes(self, at: Value, start: int, subtile: int, offset: int) -> Value:
+        small = self.b.zext(self._load(at, start + subtile * LANES, LANES), i32)
+        return self.b.sitofp(small - offset if offset else small)
+
+    def chosen(self, block: Block, subtile: int, values: Sequence[float]) -> Value:
         """The special values (f32 lanes) or levels (whole numbers: i32 lanes) of a sub-tile."""
-        choice = self._load(block, self.layout.choice + subtile * LANES, LANES)
+        choice = self._load(block.at, self.layout.choice + subtile * LANES, LANES)
         return one_of(self.b, values, self.b.zext(choice, i32))
 
     def _load(self, block: Value, offset: int, size: int) -> Value:
@@ -138,7 +181,7 @@ class CodeReader(WeightReader):
         return self.w.vload(block + offset, size)
 
     def elements(
-        self, block: Value, at: Value, subtile: int, count: int
+        self, block: Block, at: Value, subtile: int, count: int
     ) -> Iterator[tuple[int, list[Value]]]:
         """T of `count` columns from the byte `at` in a block on, 4 columns at a time.
 
@@ -158,21 +201,21 @@ class CodeReader(WeightReader):
         b, layout = self.b, self.layout
         block = self.block(tile, first // layout.group)
         scale = self.scale(block, subtile)
-        zero = self.scale(block, subtile, 1) if layout.has_zero else None
+        zero = self.zero(block, subtile) if layout.has_zero else None
         for offset, values in self.elements(block, self.place(block, first), subtile, self.step):
             if zero is None:
                 yield offset, [scale * value for value in values]
             else:
                 yield offset, [b.fma(scale, value, zero) for value in values]
 
-    def levels(self, block: Value, at: Value, subtile: int) -> Iterator[Value]:
+    def levels(self, block: Block, at: Value, subtile: int) -> Iterator[Value]:
         """The levels of the step at a byte (see Integers), 4 columns at a time, as i32 lanes."""
         integers = self.weight.integers
         assert integers is not None
         for word in self.codes(at, subtile):
             yield self._levels(block, subtile, word, integers)
 
-    def _levels(self, block: Value, subtile: int, word: Value, integers: Integers) -> Value:
+    def _levels(self, block: Block, subtile: int, word: Value, integers: Integers) -> Value:
         b = self.b
         if not integers.levels:
             return word

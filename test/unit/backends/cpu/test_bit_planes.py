@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nybble.backends.cpu.bit_planes import PlaneLayout, pack_planes, unpack_planes
-from nybble.backends.cpu.packing import LayoutError
 from nybble.backends.cpu.plane_weights import planes_of
+from nybble.backends.cpu.tile_layout import LayoutError
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats import FormatError, Weight
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nybble.backends.cpu.lut_packing import LutLayout, byte_rows, pack, unpack
-from nybble.backends.cpu.packing import LayoutError
+from nybble.backends.cpu.tile_layout import LayoutError
 from nybble.dialects.lowbit.formats import Weight
 
 ORDERS = ["lut1", "lut4"]

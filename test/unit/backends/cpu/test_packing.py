@@ -5,15 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nybble.backends.cpu.packing import (
-    DenseLayout,
-    LayoutError,
-    TileLayout,
-    pack,
-    pack_dense,
-    unpack,
-    unpack_dense,
-)
+from nybble.backends.cpu.packing import pack, pack_dense, unpack, unpack_dense
+from nybble.backends.cpu.tile_layout import DenseLayout, LayoutError, TileLayout
+from nybble.backends.cpu.weights import pack_weight, weight_kind
+from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats import Weight
 
 
@@ -80,6 +75,27 @@ def test_codes_are_wider_where_their_pieces_fill_no_vectors():
     assert TileLayout(1, 48, 6, 16).widths == (4, 2)
     assert TileLayout(1, 48, 6, 8).widths == (8,)
     assert TileLayout(1, 48, 1, 12).widths == (8,)
+
+
+@pytest.mark.parametrize("name", ["q2_k", "q3_k", "q4_k", "q6_k", "w4g32z", "w3g64m", "spqr3"])
+def test_stored_scales_come_back(name):
+    form = formats.get(name)
+    weight = form.quantize(np.random.default_rng(5).standard_normal((70, 512)).astype(np.float32))
+    layout = weight_kind(form, 512).layout(70, 512)
+    codes, scales, zeros = unpack(pack_weight(form, weight)[: layout.size], layout)
+    np.testing.assert_array_equal(codes, weight.codes)
+    np.testing.assert_array_equal(scales, weight.scale)
+    if weight.zero is not None:
+        np.testing.assert_array_equal(zeros, weight.zero)
+
+
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [("q2_k", 3.125), ("q3_k", 4.5625), ("q4_k", 4.625), ("q6_k", 6.5625), ("w4g32z", 4.75)],
+)
+def test_bits_of_a_weight(name, bits):
+    layout = weight_kind(formats.get(name), 512).layout(64, 512)
+    assert layout.size * 8 / (64 * 512) == bits
 
 
 def test_padding_rows_are_zero():

@@ -11,7 +11,7 @@ from nybble.backends.cpu.isa import X86_64_V3
 from nybble.backends.cpu.kernels.matmul import Codes, MatmulSpec, lower_matmul, matmul_buffers
 from nybble.backends.cpu.loader import load
 from nybble.backends.cpu.machine import cpu_flags, for_level
-from nybble.backends.cpu.weights import pack_storage, pack_weight, weight_kind
+from nybble.backends.cpu.weights import added_of, pack_storage, pack_weight, weight_kind
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats.grid_blocks import GRID_BLOCKS
 from nybble.dialects.numpy_ref.quantize import activation_group, dequantize_rows, quantize_rows
@@ -26,7 +26,21 @@ NAMES = [
     "table[-1.5,0.25,1.0,9.0]:g=64:s=f16",
     "table[-3.0,1.0,2.0,5.0]:g=32:s=f32:z=min.f32",
 ]  # fmt: skip
+PARTS = [
+    "df11", "spqr3", "nvfp4_scaled", "i4:g=32:s=f16:sparse=2of4",
+    "u4:g=32:s=f16:z=int.u4:sparse=csr.300", "u4:g=32:s=f16:z=min.f16:sparse=bitmap.400",
+    "bip4:g=32:s=f16:sparse=2of4", "nf4:g=64:s=f32:sparse=bcsr2x32.500",
+    "nf4:g=64:s=f32:fix=lowrank.3.f16", "i4:g=64:s=f16:fix=outliers.coo.20.f32:fix=lowrank.5.bf16",
+    "f16:fix=outliers.csr.30.f32", "i4:g=32:s=f16:fix=hadamard.64:fix=smooth", "i4:g=7.rows:s=f16",
+    "f16:sparse=2of4",
+]  # fmt: skip
 GRIDS = [*GRID_BLOCKS]
+MANY_TOKENS = {
+    "bf16", "q2_k", "q4_1", "q6_k", "iq4_xs", "mxfp4", "mxfp8_e4m3", "nf4", "w1g128", "w3g32",
+    "w4g32z", "bitmod4g64", "bip8:g=64:s=bf16", "iq2_xs",
+    "i4:g=64:s=f16:fix=outliers.coo.20.f32:fix=lowrank.5.bf16",
+}  # fmt: skip
+"""The formats that many tokens are multiplied with too: one of each way to read weights."""
 
 pytestmark = pytest.mark.skipif(not X86_64_V3.needs <= cpu_flags(), reason="needs AVX2")
 
@@ -41,20 +55,21 @@ def columns(form):
 
 
 def specs_of(form, cols):
-    kind = weight_kind(form, cols)
-    decoded = MatmulSpec(kind, (ROWS,), cols, activations="f32", isa=X86_64_V3)
-    specs = [decoded, replace(decoded, tokens=TOKENS)]
-    if isinstance(kind, Codes) and kind.integers is not None:
+    kind, added = weight_kind(form, cols), added_of(form, cols)
+    decoded = MatmulSpec(kind, (ROWS,), cols, activations="f32", added=added, isa=X86_64_V3)
+    specs = [decoded]
+    if isinstance(kind, Codes) and kind.integers is not None and not added:
         group = activation_group(kind.group)
-        integer = replace(decoded, activations="a8", activation_group=group)
-        specs += [integer, replace(integer, tokens=TOKENS)]
+        specs.append(replace(decoded, activations="a8", activation_group=group))
+    if form.spec in MANY_TOKENS:
+        specs += [replace(spec, tokens=TOKENS) for spec in specs]
     return specs
 
 
 def multiply(specs, packed, x):
     """What each spec's kernel gives for its tokens of x, and the x it stands for."""
     kernels = [lower_matmul(spec, f"k{i}") for i, spec in enumerate(specs)]
-    library = load([compile_module(ModuleOp(kernels), for_level(X86_64_V3))])
+    library = load([compile_module(ModuleOp(kernels), for_level(X86_64_V3), opt=1)])
     for index, spec in enumerate(specs):
         rows = x[: spec.tokens]
         given, meant = {"x": rows, "w0": packed}, rows
@@ -82,7 +97,7 @@ def check(specs, packed, values, rng):
         assert error < 1e-11, f"{spec.activations}, {spec.tokens} tokens"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *PARTS])
 def test_product(rng, name):
     form = formats.get(name)
     cols = columns(form)

@@ -24,6 +24,17 @@ NMSE = {
     "table[-3,-1,1,4]:g=16:s=f16": 0.17, "table[-3,-1,1,4]:g=16:s=e4m3": 0.17,
     "i4:g=24:s=e8m0": 0.02, "i3:g=32:s=f16:z=min.f32": 0.03, "u4-15:g=32:s=f16": 0.42,
     "e2m1:g=32:s=u6*f16": 0.012, "nf4:g=32:s=f16:store=q4_0": 0.008,
+    "w1g64z": 0.65, "w1g64m": 0.4, "w1": 0.4, "w2": 0.27, "w3": 0.07, "w5": 0.005, "w6": 0.0011,
+    "w7g64": 2e-4, "w5g64z": 0.0023, "w6g64z": 6e-4, "w7g64z": 2e-4, "w3g64m": 0.045,
+    "w7g64m": 1.4e-4, "w8g64m": 4e-5, "w1g4096": 0.4, "w4g4096": 0.024,
+    "bip1:g=32:s=f16": 0.4, "bip3:g=32:s=f16": 0.045, "bip5:g=32:s=f16": 0.0023,
+    "bip6:g=32:s=f16": 6e-4, "bip7:g=32:s=f16": 2e-4, "u4:g=32:s=f16:z=scaled.f16": 0.007,
+    "i4:g=16x4.tile:s=u4*f16+min": 0.007, "i4:g=32:s=f16:sparse=2of4": 0.16,
+    "u4:g=32:s=f16:z=min.f16:sparse=2of4": 0.16, "i4:g=32:s=f16:sparse=bitmap.500": 0.09,
+    "bip1:g=32:s=f16:sparse=csr.500": 0.22, "i4:g=32:s=f16:sparse=bcsr1x4.500": 0.27,
+    "i4:g=32:s=f16:fix=hadamard.256": 0.009, "i4:g=32:s=f16:fix=smooth": 0.008,
+    "i3:g=32:s=f16:fix=outliers.csr.10.f16": 0.028,
+    "u2:g=32:s=f16:z=min.f16:fix=outliers.coo.20.f16": 0.11,
     "bitmod3[1.5,3.0]:g=16x2:s=u6*f16": 0.025, "spqr3": 0.018, "nvfp4_scaled": 0.01,
 }  # fmt: skip
 # Stored in the matrix itself: quantizing what was decoded changes nothing.

@@ -17,7 +17,7 @@ from nybble.backends.cpu.kernels.matmul.lut_spec import LutSpec
 from nybble.backends.cpu.kernels.tables import BuildTables
 from nybble.backends.cpu.loader import load
 from nybble.backends.cpu.machine import for_level
-from nybble.backends.cpu.packing import LayoutError
+from nybble.backends.cpu.tile_layout import LayoutError
 from nybble.dialects.lowbit.formats import Weight
 from nybble.dialects.numpy_ref.lookup import build_tables, code_sums
 from nybble.dialects.numpy_ref.quantize import quantize_rows

@@ -17,7 +17,7 @@ from nybble.backends.cpu.kernels.matmul import (
 )
 from nybble.backends.cpu.kernels.matmul.lower import takes_tiles
 from nybble.backends.cpu.machine import for_level
-from nybble.backends.cpu.packing import LayoutError
+from nybble.backends.cpu.tile_layout import LayoutError
 
 Q4 = MatmulSpec(Codes(4, 32, 8), (64,), 64)
 
