@@ -50,6 +50,7 @@ class ProductSpec(ABC):
     glu: "", "silu" or "gelu_tanh": two equal parts become one output, activation(y0) * y1.
     threads: the most that run the kernel; each has its own slice of the scratch buffer.
     isa: what instructions it may use.
+    added: outliers and low-rank factors that are added to each part, in f32.
     """
 
     rows: tuple[int, ...]
@@ -60,6 +61,7 @@ class ProductSpec(ABC):
     glu: str
     threads: int
     isa: Isa
+    added: Added = NOTHING
 
     def check_outputs(self) -> None:
         """Raise MatmulError where parts, tokens, gate and residual do not go together."""
@@ -80,8 +82,9 @@ class ProductSpec(ABC):
 
     @property
     def part_sizes(self) -> list[int]:
-        """Bytes of each part's weight."""
-        return [layout.size for layout in self.layouts]
+        """Bytes of each part's weight, and of what is added to it, which follows."""
+        sizes = zip(self.rows, self.layouts, strict=True)
+        return [part.size + self.added.layout(rows, self.cols).size for rows, part in sizes]
 
     @abstractmethod
     def activation_buffers(self) -> list[BufferSpec]:
@@ -126,7 +129,6 @@ class MatmulSpec(ProductSpec):
     activations: "a8" takes int8 codes q, scales s and sums z per `activation_group` columns;
     "f32" takes x f32 and computes in f32; "bf16" takes x f32 and may round operands to bf16.
     digits: int8 codes per activation, [digits, tokens, cols]; with 2 it is 256 * q[0] + q[1].
-    added: outliers and low-rank factors that are added to each part, in f32.
     The other fields are those of ProductSpec.
     """
 
@@ -208,13 +210,6 @@ class MatmulSpec(ProductSpec):
     def plane(self) -> int:
         """Elements of q that hold one digit."""
         return self.padded * self.cols
-
-    @property
-    def part_sizes(self) -> list[int]:
-        """See ProductSpec: what is added follows the weight."""
-        return [
-            layout.size + self.added.layout(layout.rows, self.cols).size for layout in self.layouts
-        ]
 
     def activation_buffers(self) -> list[BufferSpec]:
         """q, s, z, or x."""
