@@ -10,6 +10,7 @@ Rows are padded to a multiple of 64, and the columns of a group to a multiple of
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,7 @@ from nybble.dialects.lowbit.formats.weight import Weight
 WORD = 32
 """Columns of a word."""
 Words = npt.NDArray[np.uint32]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def words_of(columns: int) -> int:
@@ -160,13 +162,13 @@ def codes_of_words(words: Words, bits: int, group: int) -> Bytes:
     return codes.reshape(rows, groups, -1)[:, :, :group]
 
 
-def _padded(rows: npt.NDArray[np.uint8 | np.float32]) -> npt.NDArray[np.uint8 | np.float32]:
+def _padded(rows: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
     return np.pad(rows, ((0, TILE - len(rows)), (0, 0)))
 
 
-def _code_bytes(codes: npt.NDArray[np.uint8 | np.float32], layout: PlaneLayout) -> Bytes:
+def _code_bytes(codes: Bytes, layout: PlaneLayout) -> Bytes:
     """u8 [64, cols] -> u8 [groups, code_bytes]."""
-    words = words_of_codes(codes.astype(np.uint8, copy=False), layout.bits, layout.group)
+    words = words_of_codes(codes, layout.bits, layout.group)
     ordered = np.ascontiguousarray(words.transpose(1, 2, 0))
     return ordered.view(np.uint8).reshape(layout.groups, layout.code_bytes)
 

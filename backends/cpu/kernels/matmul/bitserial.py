@@ -12,7 +12,6 @@ columns of padding, zero on both sides, count nothing. Any other integer code is
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from nybble.backends.cpu import isa as isa_levels
 from nybble.backends.cpu.bit_planes import PlaneLayout, words_of
@@ -70,7 +69,7 @@ class BitserialSpec(ProductSpec):
             )
         assert self.layouts, "a layout for each part"
 
-    @cached_property
+    @property
     def layouts(self) -> tuple[PlaneLayout, ...]:
         """See ProductSpec."""
         return tuple(self.weight.layout(rows, self.cols) for rows in self.rows)

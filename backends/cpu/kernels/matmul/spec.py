@@ -201,7 +201,7 @@ class MatmulSpec(ProductSpec):
             )
         return found
 
-    @cached_property
+    @property
     def layouts(self) -> tuple[TileLayout | DenseLayout, ...]:
         """The packed layout of each part; raises LayoutError where there is none."""
         return tuple(self.weight.layout(rows, self.cols) for rows in self.rows)
