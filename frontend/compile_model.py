@@ -38,6 +38,7 @@ from nybble.frontend.prepare import Preparer, check_rounded, recipes_of
 from nybble.frontend.rounding import quantizer_named
 from nybble.frontend.text import Tokenizer, tokenizer_of
 from nybble.frontend.weight_choice import AS_STORED, WeightChoice
+from nybble.passes.dataflow_rewrites import BIPOLAR_MODES
 from nybble.passes.fold_smoothing import FoldSmoothing
 from nybble.passes.insert_hadamard import InsertHadamard
 from nybble.passes.options import Option, configure
@@ -50,7 +51,14 @@ Importer = Callable[[Checkpoint, int, str], ModelGraph]
 KV_OF_MODE = {"i8": "f16", "i8-only": "f16", "i8-lut": "f16", "i16": "f16", "f32": "f32"}
 """The type of the key-value cache that goes with a mode of activations."""
 
-DECODE_MODES = {"i8": "i16", "i8-only": "i8", "i8-lut": "i8-lut", "i16": "i16", "f32": "f32"}
+DECODE_MODES = {
+    "i8": "i16",
+    "i8-only": "i8",
+    "i8-lut": "i8-lut",
+    "i16": "i16",
+    "f32": "f32",
+    **{mode: mode for mode in BIPOLAR_MODES},
+}
 """Mode of activations -> that of `select-dataflow`, where nothing is faster for many tokens.
 
 A second digit costs 1 to 7% of the speed of answers, whose products wait for memory, and about 30%

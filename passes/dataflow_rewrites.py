@@ -14,12 +14,21 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from nybble.dialects.lowbit.ops import QuantizeOp
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.lut import LookupProductOp, LutDotMatmulOp, LutMatmulOp, LutPrecomputeOp
-from nybble.dialects.mpgemm.ops import DequantMatmulOp, IntMatmulOp, MatmulOp, ProductOp
+from nybble.dialects.mpgemm.ops import (
+    BitserialMatmulOp,
+    DequantMatmulOp,
+    IntMatmulOp,
+    MatmulOp,
+    ProductOp,
+)
 from nybble.dialects.mpgemm.tables import EXACT, ROUNDED, TableType
 from nybble.dialects.numpy_ref.quantize import activation_group
 
 DIGIT_MODES = {"i8": "a8", "i8-lut": "a8", "i16": "a16"}
 """Activation mode -> the format of its integers, to which `g` and a group size are added."""
+
+BIPOLAR_MODES = {f"b{bits}": bits for bits in range(1, 9)}
+"""Activation mode -> the bits of its bipolar integers."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,17 @@ def to_dequant_matmul(matmul: MatmulOp, mode: str, shared: Shared) -> ProductOp:
     return product
 
 
+def to_bitserial_matmul(matmul: MatmulOp, mode: str, shared: Shared) -> ProductOp:
+    """rewrite: `matmul(x, w) -> bitserial_matmul(quantize(x), w)`, one quantize per (x, group)"""
+    weight = matmul.weight.type
+    assert isinstance(weight, LowBitTensorType)
+    group = weight.number_format.group_size(weight.cols)
+    quantized = shared.quantize(matmul, f"ab{BIPOLAR_MODES[mode]}g{group}")
+    product = BitserialMatmulOp(quantized, matmul.weight, matmul.bias, matmul.result.type)
+    Rewriter.replace_op(matmul, product)
+    return product
+
+
 def to_lut_matmul(kind: type[LookupProductOp]) -> Rewrite:
     """rewrite: `matmul(x, w) -> lut_matmul(lut_precompute(quantize(x)), w)`, one quantize per x
 
@@ -102,6 +122,7 @@ def table_group(group: int) -> int:
 REWRITES: dict[str, Rewrite] = {
     "int_dot": to_int_matmul,
     "dequantize": to_dequant_matmul,
+    "bitserial": to_bitserial_matmul,
     "lut": to_lut_matmul(LutMatmulOp),
     "lut_dot": to_lut_matmul(LutDotMatmulOp),
 }

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from nybble.backends.cpu import lut_weights, weights
+from nybble.backends.cpu import lut_weights, plane_weights, weights
 from nybble.dialects.lowbit.formats import Format, Weight
 from nybble.dialects.lowbit.types import LowBitTensorType
 
@@ -30,6 +30,10 @@ def _lut_size(description: Format, shape: Shape, order: lut_weights.Order) -> in
     return lut_weights.lut_layout(description, shape, order).size
 
 
+def _plane_size(description: Format, shape: Shape) -> int:
+    return plane_weights.plane_layout(description, shape).size
+
+
 COMPUTE_LAYOUTS = {
     "tile64": ComputeLayout(weights.packed_size, weights.pack_weight),
     "lut1": ComputeLayout(
@@ -38,6 +42,7 @@ COMPUTE_LAYOUTS = {
     "lut4": ComputeLayout(
         partial(_lut_size, order="lut4"), partial(lut_weights.pack_lut, order="lut4")
     ),
+    "planes64": ComputeLayout(_plane_size, plane_weights.pack_plane_weight),
 }
 
 

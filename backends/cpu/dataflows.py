@@ -11,11 +11,17 @@ from functools import partial
 
 from nybble.backends.cpu import isa as levels
 from nybble.backends.cpu.isa import Isa
-from nybble.backends.cpu.kernels.matmul import flow_dequantize, flow_int_dot, flow_lut
+from nybble.backends.cpu.kernels.matmul import (
+    flow_bitserial,
+    flow_dequantize,
+    flow_int_dot,
+    flow_lut,
+)
 from nybble.backends.cpu.kernels.matmul.work import Work
 from nybble.dialects.lowbit.formats import Format
 from nybble.dialects.mpgemm.lut import LutDotMatmulOp, LutMatmulOp
-from nybble.dialects.mpgemm.ops import DequantMatmulOp, IntMatmulOp, ProductOp
+from nybble.dialects.mpgemm.ops import BitserialMatmulOp, DequantMatmulOp, IntMatmulOp, ProductOp
+from nybble.passes.dataflow_rewrites import BIPOLAR_MODES
 from nybble.passes.targets import Product, Verdict
 
 
@@ -60,7 +66,7 @@ ROWS = (
     Dataflow(IntMatmulOp, ("i8", "i8-lut", "i16"), flow_int_dot.refusal, flow_int_dot.cycles),
     Dataflow(
         DequantMatmulOp,
-        ("i8", "i8-lut", "i16", "bf16", "f32"),
+        ("i8", "i8-lut", "i16", *BIPOLAR_MODES, "bf16", "f32"),
         flow_dequantize.refusal,
         flow_dequantize.cycles,
     ),
@@ -75,6 +81,9 @@ ROWS = (
         ("i8", "i8-lut"),
         partial(flow_lut.refusal, order="lut4"),
         partial(flow_lut.cycles, order="lut4"),
+    ),
+    Dataflow(
+        BitserialMatmulOp, tuple(BIPOLAR_MODES), flow_bitserial.refusal, flow_bitserial.cycles
     ),
 )
 DATAFLOWS = {row.name: row for row in ROWS}

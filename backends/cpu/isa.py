@@ -60,8 +60,7 @@ class Isa:
     byte_shuffle: looks up bytes by the low four bits of bytes below 128.
     word_permute: looks up i32 by the low bits of i32, as many as its lanes need; none if unnamed.
     byte_permute: looks up bytes by their low six bits in a register of 64; none if unnamed.
-    byte_lookup: the name of byte_shuffle, or "". counts_words: whether an instruction counts the
-    bits of every 32-bit lane.
+    counts: width of the lanes whose set bits an instruction counts; 0 if there is none.
     needs: CPU flags of /proc/cpuinfo. sources: field -> where the fact is from, or "assumed".
     """
 
@@ -75,8 +74,7 @@ class Isa:
     needs: frozenset[str]
     sources: Mapping[str, str] = field(hash=False, compare=False)
     byte_permute: Permute = Permute()
-    byte_lookup: str = ""
-    counts_words: bool = False
+    counts: int = 0
 
 
 _V3_FLAGS = frozenset({"avx2", "fma", "f16c", "bmi1", "bmi2"})
@@ -106,8 +104,7 @@ _X86_SOURCES = {
     "byte_shuffle": _SDM + ": PSHUFB; name in llvm/include/llvm/IR/IntrinsicsX86.td",
     "word_permute": _SDM + ": VPERMD; name in llvm/include/llvm/IR/IntrinsicsX86.td",
     "byte_permute": _SDM + ": VPERMB; name in llvm/include/llvm/IR/IntrinsicsX86.td",
-    "byte_lookup": _SDM + ": VPSHUFB; names in llvm/include/llvm/IR/IntrinsicsX86.td",
-    "counts_words": _SDM + ": VPOPCNTD",
+    "counts": _SDM + ": VPOPCNTD",
     "needs": _PSABI + ", and arch/x86/include/asm/cpufeatures.h for the names",
 }
 _ARM_SOURCES = {
@@ -118,8 +115,7 @@ _ARM_SOURCES = {
     "byte_shuffle": "Arm ARM (DDI 0487), TBL; llvm/include/llvm/IR/IntrinsicsAArch64.td",
     "word_permute": "assumed: none",
     "byte_permute": "Arm ARM (DDI 0487): TBL of four registers is not used yet",
-    "byte_lookup": "assumed: TBL is not used for counting",
-    "counts_words": "Arm ARM (DDI 0487), C7.2: CNT counts bytes",
+    "counts": "Arm ARM (DDI 0487), C7.2: CNT counts bytes",
     "needs": "arch/arm64/include/uapi/asm/hwcap.h: HWCAP_ASIMD, HWCAP_ASIMDDP",
 }
 
@@ -128,24 +124,23 @@ _PERMUTES_512 = (_PSHUFB_512, _VPERMD_512)
 _PERMUTES_ARM = (_TBL, Permute())
 
 X86_64_V3 = Isa("x86-64-v3", 256, 16, _MADD_256, False, *_PERMUTES_256, _V3_FLAGS, _X86_SOURCES)
-X86_64_V3 = replace(X86_64_V3, byte_lookup=_PSHUFB_256.name)
 AVX_VNNI = replace(X86_64_V3, name="avx-vnni", int_dot=_VNNI_256, needs=_V3_FLAGS | {"avx_vnni"})
 X86_64_V4 = Isa("x86-64-v4", 512, 32, _MADD_512, False, *_PERMUTES_512, _V4_FLAGS, _X86_SOURCES)
-X86_64_V4 = replace(X86_64_V4, byte_lookup=_PSHUFB_512.name)
 AVX512_VNNI = replace(X86_64_V4, name="avx512-vnni", int_dot=_VNNI_512, needs=_VNNI_FLAGS)
 AVX512_VBMI = replace(AVX512_VNNI, name="avx512-vbmi", needs=_VBMI_FLAGS, byte_permute=_VPERMB)
-AMX = replace(AVX512_VBMI, name="amx", tiles=True, needs=_AMX_FLAGS, counts_words=True)
-NEON = Isa("aarch64-neon", 128, 32, None, False, *_PERMUTES_ARM, frozenset({"asimd"}), _ARM_SOURCES)
-NEON_DOTPROD = Isa(
-    "aarch64-dotprod",
+AMX = replace(AVX512_VBMI, name="amx", tiles=True, needs=_AMX_FLAGS, counts=32)
+NEON = Isa(
+    "aarch64-neon",
     128,
     32,
-    _SDOT,
+    None,
     False,
     *_PERMUTES_ARM,
-    frozenset({"asimd", "asimddp"}),
+    frozenset({"asimd"}),
     _ARM_SOURCES,
+    counts=8,
 )
+NEON_DOTPROD = replace(NEON, name="aarch64-dotprod", int_dot=_SDOT, needs=NEON.needs | {"asimddp"})
 _X86_LEVELS = (X86_64_V3, AVX_VNNI, X86_64_V4, AVX512_VNNI, AVX512_VBMI, AMX)
 LEVELS = {isa.name: isa for isa in (*_X86_LEVELS, NEON, NEON_DOTPROD)}
 BASELINE = X86_64_V3

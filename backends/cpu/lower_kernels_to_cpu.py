@@ -85,6 +85,7 @@ from nybble.backends.cpu.bindings.tables import table_rows
 from nybble.backends.cpu.compute_layouts import packed_size
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.loops import padded_rows
+from nybble.backends.cpu.plane_weights import plane_rows
 from nybble.backends.cpu.weights import digits_of
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp
@@ -147,9 +148,13 @@ class Lowering:
         if isinstance(type_, LowBitTensorType):
             return self._low_bit(type_)
         if isinstance(type_, TableType):
-            tokens = self.chunk if type_.rows == DYNAMIC_INDEX else type_.rows
-            return [buffer.type for buffer in table_rows(type_, tokens).buffers]
+            tables = table_rows(type_, self._tokens(type_.rows))
+            return [buffer.type for buffer in tables.buffers]
         raise NybbleError(f"a value of type {type_} cannot be kept in a buffer")
+
+    def _tokens(self, rows: int) -> int:
+        """The most rows of a matrix of tokens."""
+        return self.chunk if rows == DYNAMIC_INDEX else rows
 
     def _elements(self, shape: Sequence[int]) -> int:
         total = 1
@@ -160,6 +165,9 @@ class Lowering:
     def _low_bit(self, type_: LowBitTensorType) -> list[MemRefType]:
         if type_.layout.data != STORAGE:
             return [MemRefType(i8, [packed_size(type_)])]
+        planes = plane_rows(type_, self._tokens(type_.rows))
+        if planes is not None:
+            return [buffer.type for buffer in planes.buffers]
         group = type_.number_format.group
         elements = self._elements((type_.rows, type_.cols))
         scales = elements // group

@@ -20,6 +20,8 @@ from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
 from nybble.dialects.lowbit.formats import Weight
+from nybble.dialects.lowbit.formats.affine import affine
+from nybble.dialects.lowbit.formats.element import Bipolar
 from nybble.dialects.lowbit.formats.numeric import round_to
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.shapes import check_equal, check_rank
@@ -137,29 +139,33 @@ class DequantMatmulOp(FloatProductOp):
         return _product(round_to("bf16", activation), decoded, bias)
 
 
-@irdl_op_definition
-class IntMatmulOp(ProductOp):
-    """The product by integer dot products within groups, rescaled and summed over groups."""
+class QuantizedProductOp(ProductOp, abc.ABC):
+    """A product whose activation is quantized in groups that lie within the weight's."""
 
-    name = "mpgemm.int_matmul"
-    DATAFLOW: ClassVar[str] = "int_dot"
     activation = operand_def(LowBitTensorType)
 
     def activation_shape(self) -> tuple[int, int]:
         """See `ProductOp`."""
+        activation = self.activation_type
+        return activation.rows, activation.cols
+
+    @property
+    def activation_type(self) -> LowBitTensorType:
+        """The type of the activation."""
         activation = self.activation.type
         assert isinstance(activation, LowBitTensorType)
-        return activation.rows, activation.cols
+        return activation
+
+    @property
+    def weight_type(self) -> LowBitTensorType:
+        """The type of the weight."""
+        weight = self.weight.type
+        assert isinstance(weight, LowBitTensorType)
+        return weight
 
     def verify_(self) -> None:
         super().verify_()
-        weight, activation = self.weight.type, self.activation.type
-        assert isinstance(weight, LowBitTensorType)
-        assert isinstance(activation, LowBitTensorType)
-        if weight.number_format.is_plain:
-            raise VerifyException(
-                f'format "{weight.format.data}" has no integer codes; use mpgemm.dequant_matmul'
-            )
+        weight, activation = self.weight_type, self.activation_type
         weights = weight.number_format.group_size(weight.cols)
         activations = activation.number_format.group_size(activation.cols)
         if weights % activations:
@@ -170,3 +176,47 @@ class IntMatmulOp(ProductOp):
     def reference(self, activation: Weight, weight: Weight, bias: Array | None = None):
         """Both operands in canonical form; sums in f64."""
         return _product(activation.dequantize(), weight.dequantize(), bias)
+
+
+@irdl_op_definition
+class IntMatmulOp(QuantizedProductOp):
+    """The product by integer dot products within groups, rescaled and summed over groups."""
+
+    name = "mpgemm.int_matmul"
+    DATAFLOW: ClassVar[str] = "int_dot"
+
+    def verify_(self) -> None:
+        weight = self.weight_type
+        if weight.number_format.is_plain:
+            raise VerifyException(
+                f'format "{weight.format.data}" has no integer codes; use mpgemm.dequant_matmul'
+            )
+        super().verify_()
+
+
+@irdl_op_definition
+class BitserialMatmulOp(QuantizedProductOp):
+    """The product by counting, for every pair of bit planes, in how many columns they differ.
+
+    For bipolar activations and integer weights; see bipolar-INT, arXiv 2409.17870.
+    """
+
+    name = "mpgemm.bitserial_matmul"
+    DATAFLOW: ClassVar[str] = "bitserial"
+    WEIGHT_LAYOUT: ClassVar[str] = "planes64"
+
+    def verify_(self) -> None:
+        weight, activation = self.weight_type, self.activation_type
+        if affine(weight.number_format.element) is None:
+            raise VerifyException(
+                f'codes of format "{weight.format.data}" are no integers on a line; '
+                "use mpgemm.dequant_matmul"
+            )
+        if not isinstance(activation.number_format.element, Bipolar):
+            raise VerifyException(
+                f'the activation must be bipolar, got "{activation.format.data}"; accepted: abNgG'
+            )
+        super().verify_()
+        group = weight.number_format.group_size(weight.cols)
+        if activation.number_format.group_size(activation.cols) != group:
+            raise VerifyException(f"the activation's group must equal the weight's ({group})")

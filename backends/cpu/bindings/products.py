@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 from xdsl.dialects import arith
 from xdsl.dialects.func import FuncOp
@@ -10,18 +10,22 @@ from xdsl.ir import Operation, SSAValue
 
 from nybble.backends.cpu.bindings.site import Binding, In, Out, Scratch, Site
 from nybble.backends.cpu.bindings.tables import PARTS as TABLE_PARTS
+from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.builder import BufferSpec
+from nybble.backends.cpu.kernels.matmul.bitserial import BitserialSpec
+from nybble.backends.cpu.kernels.matmul.bitserial_lower import bitserial_buffers, lower_bitserial
 from nybble.backends.cpu.kernels.matmul.lower import lower_matmul, matmul_buffers
 from nybble.backends.cpu.kernels.matmul.lut import lower_lut
 from nybble.backends.cpu.kernels.matmul.lut_spec import LutSpec
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.lut_packing import Order
 from nybble.backends.cpu.lut_weights import lut_codes
+from nybble.backends.cpu.plane_weights import planes_of
 from nybble.backends.cpu.weights import added_of, digits_of, weight_kind
 from nybble.dialects.fused.ops import GluOp
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.lut import LookupProductOp
-from nybble.dialects.mpgemm.ops import DequantMatmulOp, IntMatmulOp, ProductOp
+from nybble.dialects.mpgemm.ops import BitserialMatmulOp, DequantMatmulOp, IntMatmulOp, ProductOp
 from nybble.dialects.mpgemm.tables import TableType
 
 QUANTIZED_PARTS = ("q", "s", "z")
@@ -59,6 +63,22 @@ class LutMatmul:
     def build(self, name: str) -> FuncOp:
         """The kernel."""
         return lower_lut(self.spec, name)
+
+
+@dataclass(frozen=True)
+class BitserialMatmul:
+    """A matmul by popcounts as a kernel."""
+
+    spec: BitserialSpec
+
+    @property
+    def buffers(self) -> list[BufferSpec]:
+        """See `BitserialSpec`."""
+        return bitserial_buffers(self.spec)
+
+    def build(self, name: str) -> FuncOp:
+        """The kernel."""
+        return lower_bitserial(self.spec, name)
 
 
 def bind_product(site: Site) -> Binding:
@@ -114,9 +134,13 @@ def weight_type(product: ProductOp) -> LowBitTensorType:
     return type_
 
 
-def product_kernel(site: Site, products: Sequence[ProductOp]) -> Matmul | LutMatmul:
+def product_kernel(
+    site: Site, products: Sequence[ProductOp]
+) -> Matmul | LutMatmul | BitserialMatmul:
     """The kernel of a region of products."""
     check_alike(site, products)
+    if isinstance(products[0], BitserialMatmulOp):
+        return BitserialMatmul(bitserial_spec(site, products))
     if isinstance(products[0], LookupProductOp):
         return LutMatmul(lut_spec(site, products))
     return Matmul(product_spec(site, products))
@@ -129,23 +153,26 @@ def check_alike(site: Site, products: Sequence[ProductOp]) -> None:
         raise site.error("must give all of its products a bias and one format, or none")
 
 
-def lut_spec(site: Site, products: Sequence[ProductOp]) -> LutSpec:
-    """The matmul that a region of products by tables asks for."""
-    weight, tables = weight_type(products[0]), products[0].operands[0].type
-    order = ORDERS.get(weight.layout.data)
-    assert isinstance(tables, TableType)
-    if order is None:
-        raise site.error("must look up weights in one of the layouts " + ", ".join(ORDERS))
+class Frame(TypedDict):
+    """What every specification of a product takes from its region; see ProductSpec."""
+
+    rows: tuple[int, ...]
+    cols: int
+    tokens: int
+    bias: bool
+    residual: bool
+    glu: str
+    threads: int
+    isa: Isa
+
+
+def frame(site: Site, products: Sequence[ProductOp]) -> Frame:
+    """The parts of a region of products, and what is done with their sums."""
     gates = site.all(GluOp)
-    return LutSpec(
-        weight=lut_codes(weight.number_format, weight.cols),
+    return Frame(
         rows=tuple(weight_type(op).rows for op in products),
-        cols=weight.cols,
+        cols=weight_type(products[0]).cols,
         tokens=site.tokens,
-        activation_group=tables.number_format.group,
-        order=order,
-        exact=tables.exact,
-        symmetric=tables.symmetric,
         bias=products[0].bias is not None,
         residual=bool(site.all(arith.AddfOp)),
         glu=gates[0].activation.data if gates else "",
@@ -154,24 +181,44 @@ def lut_spec(site: Site, products: Sequence[ProductOp]) -> LutSpec:
     )
 
 
+def lut_spec(site: Site, products: Sequence[ProductOp]) -> LutSpec:
+    """The matmul that a region of products by tables asks for."""
+    weight, tables = weight_type(products[0]), products[0].operands[0].type
+    order = ORDERS.get(weight.layout.data)
+    assert isinstance(tables, TableType)
+    if order is None:
+        raise site.error("must look up weights in one of the layouts " + ", ".join(ORDERS))
+    return LutSpec(
+        weight=lut_codes(weight.number_format, weight.cols),
+        activation_group=tables.number_format.group,
+        order=order,
+        exact=tables.exact,
+        symmetric=tables.symmetric,
+        **frame(site, products),
+    )
+
+
+def bitserial_spec(site: Site, products: Sequence[ProductOp]) -> BitserialSpec:
+    """The matmul that a region of products by popcounts asks for."""
+    weight, activation = weight_type(products[0]), products[0].operands[0].type
+    assert isinstance(activation, LowBitTensorType)
+    return BitserialSpec(
+        weight=planes_of(weight.number_format, weight.cols),
+        bits=activation.number_format.element.bits,
+        **frame(site, products),
+    )
+
+
 def product_spec(site: Site, products: Sequence[ProductOp]) -> MatmulSpec:
     """The matmul that a region of products asks for."""
-    first = weight_type(products[0])
-    gates = site.all(GluOp)
+    weight = weight_type(products[0])
     return MatmulSpec(
-        weight=weight_kind(first.number_format, first.cols),
-        added=added_of(first.number_format, first.cols),
-        rows=tuple(weight_type(op).rows for op in products),
-        cols=first.cols,
-        tokens=site.tokens,
+        weight=weight_kind(weight.number_format, weight.cols),
+        added=added_of(weight.number_format, weight.cols),
         activations=activation_kind(products[0]),
         activation_group=activation_group(products[0]),
         digits=activation_digits(products[0]),
-        bias=products[0].bias is not None,
-        residual=bool(site.all(arith.AddfOp)),
-        glu=gates[0].activation.data if gates else "",
-        threads=site.threads,
-        isa=site.isa,
+        **frame(site, products),
     )
 
 

@@ -1,10 +1,12 @@
 """Bindings of kernels that work row by row: norms, quantization, gates, sums."""
 
 from nybble.backends.cpu.bindings.site import Binding, In, Out, Site, columns, parts
+from nybble.backends.cpu.kernels.bit_rows import QuantizePlanes, RmsNormQuantizePlanes
 from nybble.backends.cpu.kernels.elementwise import Add, Glu
 from nybble.backends.cpu.kernels.hadamard import Hadamard
 from nybble.backends.cpu.kernels.norm import RmsNorm, RmsNormQuantize
 from nybble.backends.cpu.kernels.quantize import Quantize
+from nybble.backends.cpu.plane_weights import plane_rows
 from nybble.backends.cpu.weights import digits_of
 from nybble.dialects.fused.ops import GluOp, HadamardOp, RmsNormOp
 from nybble.dialects.lowbit.ops import QuantizeOp
@@ -33,14 +35,20 @@ def bind_norm_quantize(site: Site) -> Binding:
     norm, quantize = site.only(RmsNormOp), site.only(QuantizeOp)
     if columns(norm.weight) != columns(norm.input) or len(site.op.outputs) != 1:
         raise site.error("must norm whole rows and yield their quantization alone")
-    kernel = RmsNormQuantize(
-        width=columns(norm.input),
-        rows=site.tokens,
-        eps=norm.eps.value.data,
-        group=quantize.result.type.number_format.group,
-        offset=norm.unit_offset is not None,
-        lanes=site.lanes,
-        digits=digits_of(quantize.result.type.number_format),
+    eps, offset = norm.eps.value.data, norm.unit_offset is not None
+    planes = plane_rows(quantize.result.type, site.tokens, site.lanes)
+    kernel = (
+        RmsNormQuantize(
+            width=columns(norm.input),
+            rows=site.tokens,
+            eps=eps,
+            group=quantize.result.type.number_format.group,
+            offset=offset,
+            lanes=site.lanes,
+            digits=digits_of(quantize.result.type.number_format),
+        )
+        if planes is None
+        else RmsNormQuantizePlanes(planes, eps, offset)
     )
     inputs = (In(site.place(norm.input)), In(site.place(norm.weight)))
     return Binding(kernel, (*inputs, *parts(Out, site.result(quantize.result))))
@@ -49,12 +57,17 @@ def bind_norm_quantize(site: Site) -> Binding:
 def bind_quantize(site: Site) -> Binding:
     """Quantization of activations."""
     quantize = site.only(QuantizeOp)
-    kernel = Quantize(
-        width=columns(quantize.input),
-        rows=site.tokens,
-        group=quantize.result.type.number_format.group,
-        lanes=site.lanes,
-        digits=digits_of(quantize.result.type.number_format),
+    planes = plane_rows(quantize.result.type, site.tokens, site.lanes)
+    kernel = (
+        Quantize(
+            width=columns(quantize.input),
+            rows=site.tokens,
+            group=quantize.result.type.number_format.group,
+            lanes=site.lanes,
+            digits=digits_of(quantize.result.type.number_format),
+        )
+        if planes is None
+        else QuantizePlanes(planes)
     )
     place, result = site.place(quantize.input), site.result(quantize.result)
     return Binding(kernel, (In(place), *parts(Out, result)))

@@ -175,6 +175,10 @@ class Expressions(Emitter):
         """Nearest whole number, halves to even, still a float."""
         return self.unary(math.RoundEvenOp, value)
 
+    def count_bits(self, value: Value) -> Value:
+        """How many bits of an integer are set, in every lane."""
+        return self.emit(math.CtPopOp, (value,), value.type)
+
     # -- types
 
     def broadcast(self, scalar: Value, lanes: int) -> Value:

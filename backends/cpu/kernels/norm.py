@@ -4,6 +4,7 @@ A decode kernel (rows 1) is shared out by parts of the row: every thread finds t
 for itself, in one fixed order, and writes its own part. Prefill is shared out by rows.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ from nybble.backends.cpu.kernels.loops import (
     store,
     tree,
 )
-from nybble.backends.cpu.kernels.quantize import QuantizedRows
+from nybble.backends.cpu.kernels.quantize import QuantizedRows, RowsOutput
 
 
 def inverse_rms(
@@ -100,9 +101,52 @@ class RmsNorm:
                 write(b.const(whole * self.lanes), mask)
 
 
+class NormQuantizer(ABC):
+    """x f32 [n, width], w f32 [width] -> quantized rows: RMSNorm, then quantization, in one pass.
+
+    eps, offset: see RmsNorm.
+    """
+
+    eps: float
+    offset: bool
+
+    @property
+    @abstractmethod
+    def output(self) -> RowsOutput:
+        """What is written."""
+
+    @property
+    def buffers(self) -> list[BufferSpec]:
+        """x, w, then those of the output."""
+        output = self.output
+        x = BufferSpec("x", padded_rows(output.rows) * output.width, f32)
+        return [x, BufferSpec("w", output.width, f32), *output.buffers]
+
+    def build(self, name: str) -> FuncOp:
+        """The kernel."""
+        b = KernelBuilder(name, self.buffers)
+        for_each_row_part(b, self.output.rows, self.output.groups, self._row_part(b))
+        return b.finish()
+
+    def _row_part(self, b: KernelBuilder) -> Callable[[Value, tuple[Value, Value]], None]:
+        x, w, output = b.buffer("x"), b.buffer("w"), self.output
+
+        def row_part(row: Value, bounds: tuple[Value, Value]) -> None:
+            base = row * output.width
+            inverse = inverse_rms(b, x, base, output.width, self.eps, output.lanes)
+
+            def value_at(offset: Value, mask: Value | None = None) -> Value:
+                value = load(b, x, base + offset, output.lanes, mask) * inverse
+                return apply_weight(value, load(b, w, offset, output.lanes, mask), self.offset)
+
+            output.write_groups(b, row, bounds, value_at)
+
+        return row_part
+
+
 @dataclass(frozen=True)
-class RmsNormQuantize:
-    """x f32 [n, width], w f32 [width] -> q, s, z: RMSNorm, then quantization, in one pass."""
+class RmsNormQuantize(NormQuantizer):
+    """RMSNorm and q, s, z of QuantizedRows."""
 
     width: int
     rows: int
@@ -114,32 +158,5 @@ class RmsNormQuantize:
 
     @property
     def output(self) -> QuantizedRows:
-        """The layout written."""
+        """See NormQuantizer."""
         return QuantizedRows(self.width, self.rows, self.group, self.lanes, self.digits)
-
-    @property
-    def buffers(self) -> list[BufferSpec]:
-        """x, w, q, s, z."""
-        x = BufferSpec("x", padded_rows(self.rows) * self.width, f32)
-        return [x, BufferSpec("w", self.width, f32), *self.output.buffers]
-
-    def build(self, name: str) -> FuncOp:
-        """The kernel."""
-        b = KernelBuilder(name, self.buffers)
-        for_each_row_part(b, self.rows, self.output.groups, self._row_part(b))
-        return b.finish()
-
-    def _row_part(self, b: KernelBuilder) -> Callable[[Value, tuple[Value, Value]], None]:
-        x, w = b.buffer("x"), b.buffer("w")
-
-        def row_part(row: Value, bounds: tuple[Value, Value]) -> None:
-            base = row * self.width
-            inverse = inverse_rms(b, x, base, self.width, self.eps, self.lanes)
-
-            def value_at(offset: Value) -> Value:
-                value = x.vload(base + offset, self.lanes) * inverse
-                return apply_weight(value, w.vload(offset, self.lanes), self.offset)
-
-            self.output.write_groups(b, row, bounds, value_at)
-
-        return row_part

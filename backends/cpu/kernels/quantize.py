@@ -4,18 +4,63 @@ The arithmetic is that of `dialects.numpy_ref.quantize` step by step, so the cod
 bit: amax is found on the bit patterns (integer order is magnitude order, and a NaN is largest).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Value, f32, i8, i32
-from nybble.backends.cpu.kernels.loops import for_each_row_part, padded_rows, tree
+from nybble.backends.cpu.kernels.loops import for_each_row_part, load, padded_rows, tree
 from nybble.backends.cpu.kernels.mathlib import round_to_int
 from nybble.backends.cpu.kernels.values import with_element
 from nybble.dialects.numpy_ref.quantize import GROUPS, LARGEST, SMALLEST_AMAX
 
-_MAGNITUDE_BITS = 0x7FFFFFFF
+MAGNITUDE_BITS = 0x7FFFFFFF
+
+
+class RowValues(Protocol):
+    """The vector of a row at an offset; lanes that the mask leaves out are not read, and 0."""
+
+    def __call__(self, offset: Value, mask: Value | None = None) -> Value:
+        """f32 lanes."""
+        ...
+
+
+class RowsOutput(Protocol):
+    """A form of quantized rows [rows, width]: its buffers, and how a part of a row is written."""
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """Rows, at most."""
+        ...
+
+    @property
+    def lanes(self) -> int:
+        """Lanes of the vectors that it takes."""
+        ...
+
+    @property
+    def groups(self) -> int:
+        """Groups in a row."""
+        ...
+
+    @property
+    def buffers(self) -> list[BufferSpec]:
+        """What it writes."""
+        ...
+
+    def write_groups(
+        self, b: KernelBuilder, row: Value, bounds: tuple[Value, Value], value_at: RowValues
+    ) -> None:
+        """Emit: quantize the groups `bounds` of a row."""
+        ...
 
 
 def check_group(width: int, group: int, lanes: int) -> None:
@@ -104,13 +149,46 @@ class QuantizedRows:
 
 def largest_magnitude(b: KernelBuilder, values: list[Value]) -> Value:
     """The largest |x| of f32 vectors as an f32 scalar; a NaN wins over every number."""
-    integers = [b.bitcast(v, with_element(v.type, i32)) & _MAGNITUDE_BITS for v in values]
+    integers = [b.bitcast(v, with_element(v.type, i32)) & MAGNITUDE_BITS for v in values]
     return b.bitcast(b.reduce("maxsi", tree(integers, b.max)), f32)
 
 
+class RowQuantizer(ABC):
+    """x f32 [n, width] -> quantized rows.
+
+    Decode (rows 1) is shared out by groups, prefill by rows.
+    """
+
+    @property
+    @abstractmethod
+    def output(self) -> RowsOutput:
+        """What is written."""
+
+    @property
+    def buffers(self) -> list[BufferSpec]:
+        """x, then those of the output."""
+        output = self.output
+        x = BufferSpec("x", padded_rows(output.rows) * output.width, f32)
+        return [x, *output.buffers]
+
+    def build(self, name: str) -> FuncOp:
+        """The kernel."""
+        b = KernelBuilder(name, self.buffers)
+        output, x = self.output, b.buffer("x")
+
+        def row_part(row: Value, bounds: tuple[Value, Value]) -> None:
+            def value_at(offset: Value, mask: Value | None = None) -> Value:
+                return load(b, x, row * output.width + offset, output.lanes, mask)
+
+            output.write_groups(b, row, bounds, value_at)
+
+        for_each_row_part(b, output.rows, output.groups, row_part)
+        return b.finish()
+
+
 @dataclass(frozen=True)
-class Quantize:
-    """x f32 [n, width] -> q, s, z. Decode (rows 1) is shared out by groups, prefill by rows."""
+class Quantize(RowQuantizer):
+    """x f32 [n, width] -> q, s, z of QuantizedRows."""
 
     width: int
     rows: int
@@ -120,25 +198,5 @@ class Quantize:
 
     @property
     def output(self) -> QuantizedRows:
-        """The layout written."""
+        """See RowQuantizer."""
         return QuantizedRows(self.width, self.rows, self.group, self.lanes, self.digits)
-
-    @property
-    def buffers(self) -> list[BufferSpec]:
-        """x, q, s, z."""
-        x = BufferSpec("x", padded_rows(self.rows) * self.width, f32)
-        return [x, *self.output.buffers]
-
-    def build(self, name: str) -> FuncOp:
-        """The kernel."""
-        b = KernelBuilder(name, self.buffers)
-        output, x = self.output, b.buffer("x")
-
-        def row_part(row: Value, bounds: tuple[Value, Value]) -> None:
-            def value_at(offset: Value) -> Value:
-                return x.vload(row * self.width + offset, self.lanes)
-
-            output.write_groups(b, row, bounds, value_at)
-
-        for_each_row_part(b, self.rows, output.groups, row_part)
-        return b.finish()

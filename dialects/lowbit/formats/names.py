@@ -2,7 +2,8 @@
 
 Adding a format whose parts exist is one row here. Beside the rows, three patterns are names:
 `wN[gG][z|m]` (uniform weights: symmetric, stored integer zero, stored minimum), `aN[gG]`
-(activations: narrow signed integers, f32 scale; `a16` has two 8-bit digits) and `bitmodN[gG]`.
+(activations: narrow signed integers, f32 scale; `a16` has two 8-bit digits), `abN[gG]`
+(activations: bipolar integers, f32 scale) and `bitmodN[gG]`.
 """
 
 import re
@@ -51,9 +52,9 @@ NAMED: dict[str, str] = {
 
 SPELLED = {spelling: name for name, spelling in NAMED.items()}
 BITMOD_SPECIALS = {3: "3.0,-3.0,6.0,-6.0", 4: "5.0,-5.0,8.0,-8.0"}
-PATTERNS = "wN[gG][z|m], aN[gG], bitmodN[gG]"
+PATTERNS = "wN[gG][z|m], aN[gG], abN[gG], bitmodN[gG]"
 
-_PATTERN = re.compile(r"(w|a|bitmod)([1-9]|16)(?:g([1-9][0-9]{0,6}))?([zm]?)")
+_PATTERN = re.compile(r"(w|ab?|bitmod)([1-9]|16)(?:g([1-9][0-9]{0,6}))?([zm]?)")
 _LONG_UNIFORM = re.compile(
     r"(?P<kind>[iu]|bip)(?P<n>[1-8])(?P<narrow>\.narrow)?:g=(?P<g>row|[0-9]+)"
     r":s=(?P<s>f16|f32)(?::z=(?P<z>min\.f16|int\.u[1-8]))?"
@@ -79,6 +80,8 @@ def expand(spec: str) -> str:
         return _expand_weight(bits, grouped, zero)
     if kind == "a":
         return f"i{bits}.narrow:{grouped}:s=f32"
+    if kind == "ab":
+        return f"bip{bits}:{grouped}:s=f32"
     specials = BITMOD_SPECIALS.get(int(bits))
     grouped = grouped if group else "g=128"
     return f"bitmod{bits}[{specials}]:{grouped}:s=f16" if specials else spec
@@ -116,4 +119,4 @@ def _candidates(spelling: str) -> tuple[str, ...]:
         return ()
     group = "" if match["g"] == "row" else f"g{match['g']}"
     stem = f"{match['n']}{group}"
-    return (f"w{stem}", f"w{stem}z", f"w{stem}m", f"a{stem}")
+    return (f"w{stem}", f"w{stem}z", f"w{stem}m", f"a{stem}", f"ab{stem}")

@@ -56,7 +56,7 @@ class OpenVino(KernelsOnly):
     def _settings(self, core: Any, group: int) -> dict[str, dict[str, object]]:
         able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         precisions = ["f32", *(["bf16"] if "BF16" in able else [])]
-        fixed = {"PERFORMANCE_HINT": "LATENCY"}
+        fixed: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY"}
         return {
             f"{precision}{' int8' if quantized else ''}": fixed
             | {

@@ -12,12 +12,12 @@ from nybble.backends.cpu.additions import AddedLayout
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i32, vec
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS
-from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
+from nybble.backends.cpu.kernels.matmul.spec import ProductSpec
 from nybble.backends.cpu.kernels.matmul.weights import divisor
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
 
 
-def scratch_size(spec: MatmulSpec) -> int:
+def scratch_size(spec: ProductSpec) -> int:
     """Bytes that the thin products of all parts take: f32 [part][token][rank]."""
     return 4 * len(spec.rows) * spec.padded * spec.added.rank
 
@@ -36,7 +36,7 @@ class _Arrays:
 class Adding:
     """What is added to the products of a spec. thin: scratch of `scratch_size` bytes, as f32."""
 
-    def __init__(self, b: KernelBuilder, spec: MatmulSpec, thin: Buffer):
+    def __init__(self, b: KernelBuilder, spec: ProductSpec, thin: Buffer):
         self.b = b
         self.spec = spec
         self.thin = thin

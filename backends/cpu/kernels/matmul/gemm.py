@@ -56,7 +56,6 @@ class Scratch:
 class Product(ABC):
     """What differs between kinds of products: the operand's form and the innermost loops."""
 
-    spec: ProductSpec
     tiles: GemmTiles
     columns: int
 

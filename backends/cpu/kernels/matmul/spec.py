@@ -50,6 +50,7 @@ class ProductSpec(ABC):
     glu: "", "silu" or "gelu_tanh": two equal parts become one output, activation(y0) * y1.
     threads: the most that run the kernel; each has its own slice of the scratch buffer.
     isa: what instructions it may use.
+    added: outliers and low-rank factors that are added to each part, in f32.
     """
 
     rows: tuple[int, ...]
@@ -60,6 +61,7 @@ class ProductSpec(ABC):
     glu: str
     threads: int
     isa: Isa
+    added: Added = NOTHING
 
     def check_outputs(self) -> None:
         """Raise MatmulError where parts, tokens, gate and residual do not go together."""
@@ -78,14 +80,15 @@ class ProductSpec(ABC):
     def layouts(self) -> Sequence[Layout]:
         """The packed layout of each part; raises LayoutError where there is none."""
 
+    @property
+    def part_sizes(self) -> list[int]:
+        """Bytes of each part's weight, and of what is added to it, which follows."""
+        sizes = zip(self.rows, self.layouts, strict=True)
+        return [part.size + self.added.layout(rows, self.cols).size for rows, part in sizes]
+
     @abstractmethod
     def activation_buffers(self) -> list[BufferSpec]:
         """The buffers of the activation, which come first."""
-
-    @property
-    def weight_sizes(self) -> list[int]:
-        """Bytes of each part's packed weight."""
-        return [part.size for part in self.layouts]
 
     @property
     def joined(self) -> tuple[tuple[int, ...], ...]:
@@ -108,7 +111,7 @@ class ProductSpec(ABC):
         The activation's, then w0, w1, .., then b0, .. with a bias, then y0, .., then scratch.
         """
         buffers = self.activation_buffers()
-        buffers += [BufferSpec(f"w{i}", size, i8) for i, size in enumerate(self.weight_sizes)]
+        buffers += [BufferSpec(f"w{i}", size, i8) for i, size in enumerate(self.part_sizes)]
         if self.bias:
             buffers += [BufferSpec(f"b{i}", rows, f32) for i, rows in enumerate(self.rows)]
         for i, rows in enumerate(self.outputs):
@@ -203,12 +206,6 @@ class MatmulSpec(ProductSpec):
     def layouts(self) -> tuple[TileLayout | DenseLayout, ...]:
         """The packed layout of each part; raises LayoutError where there is none."""
         return tuple(self.weight.layout(rows, self.cols) for rows in self.rows)
-
-    @property
-    def weight_sizes(self) -> list[int]:
-        """Bytes of each part's packed weight, what is added to it included."""
-        added = [self.added.layout(part.rows, self.cols).size for part in self.layouts]
-        return [part.size + size for part, size in zip(self.layouts, added, strict=True)]
 
     @property
     def plane(self) -> int:

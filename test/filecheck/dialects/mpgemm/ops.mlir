@@ -53,3 +53,17 @@ func.func @looked_up_in_four(%t: !mpgemm.table<1x256, "a8g64", "i8">, %w: !lowbi
   %y = mpgemm.lut_dot_matmul %t, %w : !mpgemm.table<1x256, "a8g64", "i8">, !lowbit.tensor<8x256, "b1_58", "lut4"> -> tensor<1x8xf32>
   func.return %y : tensor<1x8xf32>
 }
+
+// CHECK-LABEL: func.func @planes
+func.func @planes(%x: !lowbit.tensor<?x64, "ab2g64">, %w: !lowbit.tensor<8x64, "w2g64", "planes64">) -> tensor<?x8xf32> {
+  // CHECK: mpgemm.bitserial_matmul %{{.*}}, %{{.*}} : !lowbit.tensor<?x64, "ab2g64">, !lowbit.tensor<8x64, "w2g64", "planes64"> -> tensor<?x8xf32>
+  %y = mpgemm.bitserial_matmul %x, %w : !lowbit.tensor<?x64, "ab2g64">, !lowbit.tensor<8x64, "w2g64", "planes64"> -> tensor<?x8xf32>
+  func.return %y : tensor<?x8xf32>
+}
+
+// CHECK-LABEL: func.func @planes_by_row
+func.func @planes_by_row(%x: !lowbit.tensor<1x48, "ab1g48">, %w: !lowbit.tensor<8x48, "bip1:g=row:s=f32">) -> tensor<1x8xf32> {
+  // CHECK: mpgemm.bitserial_matmul %{{.*}}, %{{.*}} : !lowbit.tensor<1x48, "ab1g48">, !lowbit.tensor<8x48, "ab1"> -> tensor<1x8xf32>
+  %y = mpgemm.bitserial_matmul %x, %w : !lowbit.tensor<1x48, "ab1g48">, !lowbit.tensor<8x48, "bip1:g=row:s=f32"> -> tensor<1x8xf32>
+  func.return %y : tensor<1x8xf32>
+}

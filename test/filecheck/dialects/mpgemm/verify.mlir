@@ -173,3 +173,27 @@ func.func @sparse(%t: !mpgemm.table<2x64, "a8g32", "i16">, %w: !lowbit.tensor<8x
   %y = mpgemm.lut_matmul %t, %w : !mpgemm.table<2x64, "a8g32", "i16">, !lowbit.tensor<8x64, "u4-8:g=32:s=f16:sparse=2of4"> -> tensor<2x8xf32>
   func.return
 }
+
+// -----
+
+func.func @no_planes(%x: !lowbit.tensor<2x128, "ab1g64">, %w: !lowbit.tensor<8x128, "nf4">) {
+  // expected-error @+1 {{codes of format "nf4" are no integers on a line; use mpgemm.dequant_matmul}}
+  %y = mpgemm.bitserial_matmul %x, %w : !lowbit.tensor<2x128, "ab1g64">, !lowbit.tensor<8x128, "nf4"> -> tensor<2x8xf32>
+  func.return
+}
+
+// -----
+
+func.func @not_bipolar(%x: !lowbit.tensor<2x128, "a8g64">, %w: !lowbit.tensor<8x128, "w2g64">) {
+  // expected-error @+1 {{the activation must be bipolar, got "a8g64"; accepted: abNgG}}
+  %y = mpgemm.bitserial_matmul %x, %w : !lowbit.tensor<2x128, "a8g64">, !lowbit.tensor<8x128, "w2g64"> -> tensor<2x8xf32>
+  func.return
+}
+
+// -----
+
+func.func @planes_of_other_groups(%x: !lowbit.tensor<2x128, "ab1g64">, %w: !lowbit.tensor<8x128, "w2g128">) {
+  // expected-error @+1 {{the activation's group must equal the weight's (128)}}
+  %y = mpgemm.bitserial_matmul %x, %w : !lowbit.tensor<2x128, "ab1g64">, !lowbit.tensor<8x128, "w2g128"> -> tensor<2x8xf32>
+  func.return
+}

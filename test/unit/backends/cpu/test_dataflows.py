@@ -79,17 +79,23 @@ def test_a_refusal_names_the_value(asked, flow, reason):
 
 
 def test_formats_are_covered_by_some_mode():
-    assert covering(formats.get("q4_0"), levels.AMX, (64, 64)) == [
-        "int_dot", "dequantize", "lut", "lut_dot"
-    ]  # fmt: skip
+    flows = covering(formats.get("q4_0"), levels.AMX, (64, 64))
+    assert {"int_dot", "dequantize", "bitserial"} <= set(flows)
     assert covering(formats.get("f16"), levels.AMX, (64, 64)) == ["dequantize"]
+
+
+def test_bit_planes_pay_for_few_bits():
+    one, four = (cost("bitserial", spec=f"w{n}g128", mode=f"b{n}") for n in (1, 4))
+    assert 4 * one < four
+    assert cost("bitserial", mode="b1", isa=levels.AMX) < cost("bitserial", mode="b1")
 
 
 def test_target_answers_for_a_level():
     target = load_target("cpu")
     asked = Product(formats.get("q4_0"), 64, 64, 1, "i8", "avx512-vnni")
-    found = [one.dataflow for one in cheapest(target.verdicts(asked))]
-    assert found == ["int_dot", "lut", "dequantize"]
+    named = [one.dataflow for one in cheapest(target.verdicts(asked))]
+    assert named[0] == "int_dot"
+    assert "dequantize" in named
     with pytest.raises(UnknownNameError, match="unknown instruction-set level 'mmx'"):
         target.verdicts(Product(formats.get("q4_0"), 64, 64, 1, "i8", "mmx"))
     with pytest.raises(UnknownNameError, match="unknown target 'tpu'"):

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+from nybble.backends.cpu.bit_planes import words_of_codes
+from nybble.backends.cpu.kernels.bit_rows import PlaneRows, QuantizePlanes, RmsNormQuantizePlanes
 from nybble.backends.cpu.kernels.norm import RmsNorm, RmsNormQuantize
 from nybble.backends.cpu.kernels.quantize import Quantize
+from nybble.dialects.lowbit import formats
 from nybble.dialects.numpy_ref.quantize import dequantize_rows, quantize_rows
 
 
@@ -117,3 +120,54 @@ def test_shapes_that_do_not_fit(width, group, fault):
 def test_reference_rejects_a_partial_group():
     with pytest.raises(ValueError, match="row length 33 is not a multiple of the group size 32"):
         quantize_rows(np.zeros((1, 33), np.float32), 32)
+
+
+def check_planes(out, x, bits, group):
+    """Codes are those of the format's quantizer; a mean is summed in another order."""
+    want = formats.get(f"ab{bits}g{group}").quantize(x)
+    words = words_of_codes(want.codes, bits, group).reshape(-1).view(np.int32)
+    np.testing.assert_array_equal(out["q"][: words.size], words)
+    scale = want.scale.reshape(-1)
+    np.testing.assert_allclose(out["s"][: scale.size], scale, rtol=1e-6 if bits == 1 else 0)
+    bipolar = 2 * want.codes.astype(int) - (2**bits - 1)
+    sums = bipolar.reshape(-1, group).sum(axis=1)
+    np.testing.assert_array_equal(out["z"][: sums.size], sums)
+
+
+@pytest.mark.parametrize(
+    ("bits", "width", "group", "rows"),
+    [(1, 256, 128, 1), (1, 100, 100, 3), (2, 192, 64, 5), (3, 21, 7, 2), (4, 96, 48, 1)],
+)
+def test_bit_planes(run, rng, bits, width, group, rows):
+    kernel = QuantizePlanes(PlaneRows(width, rows, group, bits))
+    x = rng.standard_normal((rows, width)) * 10.0 ** rng.integers(-15, 15, (rows, 1))
+    ties = rng.integers(-(2**bits), 2**bits + 1, (rows, width))
+    ties[0, :group] = 0
+    for values in (x.astype(np.float32), ties.astype(np.float32)):
+        check_planes(run(kernel, n=rows, threads=2, x=values), values, bits, group)
+
+
+def test_bit_planes_of_a_norm(run, rng):
+    x = rng.standard_normal((3, 160)).astype(np.float32) * 3
+    w = rng.standard_normal(160).astype(np.float32)
+    normed = run(RmsNorm(160, 3, 1e-5, lanes=8), n=3, x=x, w=w)["out"][: x.size]
+    out = run(RmsNormQuantizePlanes(PlaneRows(160, 3, 80, 2), 1e-5), n=3, threads=2, x=x, w=w)
+    check_planes(out, normed.reshape(3, 160), 2, 80)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bits", [1, 2])
+def test_a_number_that_is_not_finite_spoils_its_group_of_planes_alone(run, rng, bad, bits):
+    x = rng.standard_normal((1, 96)).astype(np.float32)
+    x[0, 40] = bad
+    scale = run(QuantizePlanes(PlaneRows(96, 1, 32, bits)), x=x)["s"]
+    assert list(np.isfinite(scale)) == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("width", "group", "bits", "fault"),
+    [(100, 64, 1, "row length 100 is not a multiple"), (64, 64, 9, "9 bits are not of 1 to 8")],
+)
+def test_planes_that_do_not_exist(width, group, bits, fault):
+    with pytest.raises(ValueError, match=fault):
+        PlaneRows(width, 1, group, bits)
