@@ -2,32 +2,34 @@
 
 For every tile of 64 rows and every scale group, in one sequential stream: for every 32 columns of
 the group and every bit plane of the codes, one 32-bit word for each of the 64 rows, whose bit k is
-the plane's bit of column k; then the 64 scales, then (if the format has them) 64 zeros. So a lane is
-a row, and a vector of any width that divides 64 words takes whole rows.
+the plane's bit of column k; then the 64 scales, then (if the format has them) 64 zeros. So a lane
+is a row, and a vector of any width that divides 64 words takes whole rows.
 
 Rows are padded to a multiple of 64, and the columns of a group to a multiple of 32, with zeros.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from nybble.backends.cpu.packing import (
+from nybble.backends.cpu.float_bytes import (
     FLOAT_BYTES,
-    TILE,
     Bytes,
     FloatName,
     Floats,
-    LayoutError,
     from_floats,
     to_floats,
 )
+from nybble.backends.cpu.tile_layout import TILE, LayoutError
 from nybble.dialects.lowbit.formats.weight import Weight
 
 WORD = 32
 """Columns of a word."""
 Words = npt.NDArray[np.uint32]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def words_of(columns: int) -> int:
@@ -133,7 +135,7 @@ def unpack_planes(data: Bytes, layout: PlaneLayout) -> tuple[Bytes, Floats, Floa
     ends = [layout.code_bytes + i * layout.scale_bytes for i in range(3)]
     scale, zero = (
         _lanes(blocks[:, :, first:last], layout) if last <= layout.block_bytes else None
-        for first, last in zip(ends, ends[1:], strict=False)
+        for first, last in pairwise(ends)
     )
     assert scale is not None
     return codes.reshape(layout.rows, layout.cols), scale, zero
@@ -160,13 +162,13 @@ def codes_of_words(words: Words, bits: int, group: int) -> Bytes:
     return codes.reshape(rows, groups, -1)[:, :, :group]
 
 
-def _padded(rows: npt.NDArray[np.uint8 | np.float32]) -> npt.NDArray[np.uint8 | np.float32]:
+def _padded(rows: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
     return np.pad(rows, ((0, TILE - len(rows)), (0, 0)))
 
 
-def _code_bytes(codes: npt.NDArray[np.uint8 | np.float32], layout: PlaneLayout) -> Bytes:
+def _code_bytes(codes: Bytes, layout: PlaneLayout) -> Bytes:
     """u8 [64, cols] -> u8 [groups, code_bytes]."""
-    words = words_of_codes(codes.astype(np.uint8, copy=False), layout.bits, layout.group)
+    words = words_of_codes(codes, layout.bits, layout.group)
     ordered = np.ascontiguousarray(words.transpose(1, 2, 0))
     return ordered.view(np.uint8).reshape(layout.groups, layout.code_bytes)
 

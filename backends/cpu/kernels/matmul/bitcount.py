@@ -7,8 +7,8 @@ before they become i32 lanes: in bytes for as long as they fit, or in the lanes 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from xdsl.dialects import math
 from xdsl.ir import Attribute
 
 from nybble.backends.cpu.isa import Isa
@@ -20,9 +20,15 @@ _LOW_NIBBLES = 0x0F0F0F0F
 
 @dataclass(frozen=True)
 class BitCount(ABC):
-    """Counts in `lanes` rows at once: a whole vector register of i32."""
+    """Counts in `lanes` rows at once: a whole vector register of i32.
+
+    splitting, counting, totalling: instructions of the three methods.
+    """
 
     lanes: int
+    splitting: ClassVar[float] = 0.0
+    counting: ClassVar[float] = 1.0
+    totalling: ClassVar[float] = 0.0
 
     @property
     @abstractmethod
@@ -69,7 +75,7 @@ class WordCount(BitCount):
 
     def count(self, b: KernelBuilder, parts: Sequence[Value]) -> Value:
         """See BitCount."""
-        return b.unary(math.CtPopOp, parts[0])
+        return b.count_bits(parts[0])
 
     def total(self, b: KernelBuilder, counts: Value) -> Value:
         """See BitCount."""
@@ -79,6 +85,8 @@ class WordCount(BitCount):
 @dataclass(frozen=True)
 class ByteCount(BitCount):
     """One instruction counts a byte (`cnt`, `vpopcntb`); upstream operations alone."""
+
+    totalling: ClassVar[float] = 5.0
 
     @property
     def kind(self) -> Attribute:
@@ -92,7 +100,7 @@ class ByteCount(BitCount):
 
     def count(self, b: KernelBuilder, parts: Sequence[Value]) -> Value:
         """See BitCount."""
-        return b.unary(math.CtPopOp, b.bitcast(parts[0], self.kind))
+        return b.count_bits(b.bitcast(parts[0], self.kind))
 
     def total(self, b: KernelBuilder, counts: Value) -> Value:
         """See BitCount."""
@@ -107,6 +115,8 @@ class NibbleCount(ByteCount):
     W. Mula, N. Kurz, D. Lemire, arXiv 1611.07612)."""
 
     lookup: str
+    splitting: ClassVar[float] = 3.0
+    counting: ClassVar[float] = 3.0
 
     @property
     def parts(self) -> int:
@@ -129,7 +139,7 @@ class NibbleCount(ByteCount):
 
 def bit_count(isa: Isa) -> BitCount:
     """The form for an instruction set."""
-    lanes = isa.vector_bits // 32
-    if isa.counts_words:
+    lanes, shuffle = isa.vector_bits // 32, isa.byte_shuffle.name
+    if isa.counts == 32:
         return WordCount(lanes)
-    return NibbleCount(lanes, isa.byte_lookup) if isa.byte_lookup else ByteCount(lanes)
+    return NibbleCount(lanes, shuffle) if shuffle and not isa.counts else ByteCount(lanes)
