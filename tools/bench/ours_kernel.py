@@ -11,15 +11,16 @@ from xdsl.dialects.builtin import ModuleOp
 
 from nybble.backends.cpu.assemble import Assembler
 from nybble.backends.cpu.codegen import compile_module
+from nybble.backends.cpu.compute_layouts import pack_weight
 from nybble.backends.cpu.executor import Executor
 from nybble.backends.cpu.host import request_amx
 from nybble.backends.cpu.loader import load
 from nybble.backends.cpu.machine import native
 from nybble.backends.cpu.plan import Buffer, BufferRef, Config, Kind, Plan, Program
 from nybble.backends.cpu.runner import EXTERNALS, runner_module
-from nybble.backends.cpu.weights import pack_storage
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.ops import ProductOp
+from nybble.dialects.mpgemm.tables import TableType
 from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
 from nybble.frontend.compile_model import CompileOptions
@@ -103,14 +104,17 @@ def _dataflow(module: ModuleOp, name: str) -> str:
     type_ = product.operands[0].type
     if isinstance(type_, LowBitTensorType):
         return f"{operation} {type_.format.data}"
+    if isinstance(type_, TableType):
+        return f"{operation} {type_.format.data} {type_.entries.data}"
     precision = product.properties.get("precision")
     return f"{operation} {getattr(precision, 'data', 'f32')}"
 
 
 def _packed(module: ModuleOp, name: str, sample: Sample) -> NDArray[np.uint8]:
     """The weight in the layout that the scheduled function reads it in."""
-    shape = (sample.shape.rows, sample.shape.cols)
-    return pack_storage(sample.format, sample.raw, shape)
+    type_ = next(_products(module, name)).weight.type
+    assert isinstance(type_, LowBitTensorType)
+    return pack_weight(type_, sample.raw)
 
 
 def _plan(assembler: Assembler, name: str, rotation: Rotation, config: Config) -> Plan:
