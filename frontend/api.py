@@ -91,7 +91,7 @@ def compile(
     every call will have. Layers quantized by `quantize` keep their formats, other Linear layers
     compute in f32.
     activations: how products on integer codes see them: "i8" (integers, or what is as fast and
-    more precise), "i8-only", "i16", or "f32" (exact); see CompileOptions. threads: the most that
+    more precise), "i8-only", "i8-lut", "i16" or "f32" (exact); see CompileOptions. threads: the most that
     will run it, all processors by default. isa: level of `nybble.backends.cpu.isa`, this host's
     by default. context, kv: tokens and element type of a language model's cache. weights: formats
     that a checkpoint's weights are rounded to, "w4g64" or rules of `frontend.weight_rules`, or
