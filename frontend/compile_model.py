@@ -14,7 +14,7 @@ from nybble.backends.cache import Cache
 from nybble.backends.cpu import isa as levels
 from nybble.backends.cpu.artifact_writer import save
 from nybble.backends.cpu.codegen import compile_module, compile_modules
-from nybble.backends.cpu.compute_layouts import pack_weight
+from nybble.backends.cpu.compute_layouts import pack_storage
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.machine import Machine, cpu_flags, for_level, native
 from nybble.backends.cpu.plan import Json
@@ -242,7 +242,7 @@ def weight_bytes(
     if len(entry.shape) == 1:
         return as_f32(entry.format, raw, entry.shape[0])
     type_ = LowBitTensorType.get(entry.shape, entry.format, source.layout)
-    return pack_weight(type_, raw)
+    return pack_storage(type_, raw)
 
 
 def as_f32(spec: str, raw: npt.NDArray[np.uint8], length: int) -> npt.NDArray[np.uint8]:

@@ -17,7 +17,7 @@ from nybble.backends.cpu.artifact import Bytes
 from nybble.backends.cpu.assemble import Assembler
 from nybble.backends.cpu.codegen import compile_module as compile_kernel
 from nybble.backends.cpu.codegen import compile_modules
-from nybble.backends.cpu.compute_layouts import pack_weight
+from nybble.backends.cpu.compute_layouts import pack_storage
 from nybble.backends.cpu.host import allocate
 from nybble.backends.cpu.machine import native
 from nybble.backends.cpu.plan import Buffer, BufferRef, Config, Kind, Plan, Program
@@ -252,7 +252,7 @@ def runner() -> bytes:
 
 def packed(raw: Array, type_: LowBitTensorType) -> Bytes:
     """Storage bytes in the compute layout."""
-    return pack_weight(type_, raw.view(np.uint8))
+    return pack_storage(type_, raw.view(np.uint8))
 
 
 def as_bytes(array: Array) -> Bytes:

@@ -6,10 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nybble.backends.cpu import lut_packing
+from nybble.backends.cpu.additions import NOTHING
 from nybble.backends.cpu.kernels.matmul.codes import Codes
 from nybble.backends.cpu.lut_packing import LutLayout, Order
-from nybble.backends.cpu.weights import weight_kind
-from nybble.dialects.lowbit.formats import Format, FormatError
+from nybble.backends.cpu.weights import added_of, weight_kind
+from nybble.dialects.lowbit.formats import Format, FormatError, Weight
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -25,6 +26,11 @@ def lut_codes(description: Format, cols: int) -> Codes:
             f"weights of '{description.spec}' cannot be looked up",
             accepted="integer codes of 1 to 4 bits whose values lie on a line",
         )
+    if added_of(description, cols) != NOTHING:
+        raise FormatError(
+            f"lookup tables cannot hold the corrections of '{description.spec}'",
+            accepted="formats without corrections",
+        )
     if kind.tree is None and not kind.integer_zero:
         return kind
     return replace(kind, tree=None, integer_zero=False, scale="f32")
@@ -36,7 +42,6 @@ def lut_layout(description: Format, shape: tuple[int, int], order: Order) -> Lut
     return LutLayout(*shape, codes.bits, codes.group, codes.has_zero, codes.scale, order=order)
 
 
-def pack_lut(description: Format, raw: Bytes, shape: tuple[int, int], order: Order) -> Bytes:
-    """Storage bytes u8 [rows, row_bytes] of a weight [rows, cols] in its compute layout."""
-    layout = lut_layout(description, shape, order)
-    return lut_packing.pack(description.unpack(raw, shape[1]), layout)
+def pack_lut(description: Format, weight: Weight, order: Order) -> Bytes:
+    """A weight in its compute layout."""
+    return lut_packing.pack(weight, lut_layout(description, weight.shape, order))

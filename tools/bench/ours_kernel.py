@@ -11,7 +11,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from nybble.backends.cpu.assemble import Assembler
 from nybble.backends.cpu.codegen import compile_module
-from nybble.backends.cpu.compute_layouts import pack_weight
+from nybble.backends.cpu.compute_layouts import pack_storage
 from nybble.backends.cpu.executor import Executor
 from nybble.backends.cpu.host import request_amx
 from nybble.backends.cpu.loader import load
@@ -112,9 +112,9 @@ def _dataflow(module: ModuleOp, name: str) -> str:
 
 def _packed(module: ModuleOp, name: str, sample: Sample) -> NDArray[np.uint8]:
     """The weight in the layout that the scheduled function reads it in."""
-    type_ = next(_products(module, name)).weight.type
+    type_ = find_function(module, name).body.block.args[1].type
     assert isinstance(type_, LowBitTensorType)
-    return pack_weight(type_, sample.raw)
+    return pack_storage(type_, sample.raw)
 
 
 def _plan(assembler: Assembler, name: str, rotation: Rotation, config: Config) -> Plan:
