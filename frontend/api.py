@@ -90,14 +90,14 @@ def compile(
     which is taken in eval mode and needs example_inputs: tensors of the shapes and dtypes that
     every call will have. Layers quantized by `quantize` keep their formats, other Linear layers
     compute in f32.
-    activations: how products on integer codes see them: "i8" (integers, or what is as fast and
-    more precise), "i8-only", "i16", or "f32" (exact); see CompileOptions. threads: the most that
-    will run it, all processors by default. isa: level of `nybble.backends.cpu.isa`, this host's
-    by default. context, kv: tokens and element type of a language model's cache. weights: formats
-    that a checkpoint's weights are rounded to, "w4g64" or rules of `frontend.weight_rules`, or
-    how, with rotation and smoothing: a `WeightChoice`.
-    cache: a folder that keeps kernels between runs. progress: told what is being done.
-    Raises NybbleError for what cannot be compiled, before code is generated where that is known.
+    activations: how products on integer codes see them: "i8" (integers, or what is as fast and more
+    precise), "i8-only", "i8-lut", "i16" or "f32" (exact); see CompileOptions. threads: the most
+    that will run it, all processors by default. isa: level of `nybble.backends.cpu.isa`, this
+    host's by default. context, kv: tokens and element type of a language model's cache. weights:
+    formats that a checkpoint's weights are rounded to, "w4g64" or rules of `frontend.weight_rules`,
+    or how, with rotation and smoothing: a `WeightChoice`. cache: a folder that keeps kernels
+    between runs. progress: told what is being done. Raises NybbleError for what cannot be compiled,
+    before code is generated where that is known.
     """
     if target not in TARGETS:
         raise UnknownNameError(f"unknown target '{target}'", accepted=", ".join(TARGETS))

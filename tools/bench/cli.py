@@ -139,7 +139,7 @@ _KERNEL_PARAMETERS: list[click.Parameter] = [
     _value("--n", "1,128", "N,..", "Numbers of token rows."),
     _value("--cache", "hot", "hot,cold", "Whether the weights were just used, or long ago."),
     _count("--cold-bytes", COLD_BYTES, "Weights that a cold product goes through in turn."),
-    _value("--activations", "i8", "MODE,..", "Of ours: i8, i8-only, i16, f32."),
+    _value("--activations", "i8", "MODE,..", "Of ours: i8, i8-only, i8-lut, i16, f32."),
     *_shared(KERNEL_SCHEDULE.rounds),
 ]
 _MODEL_PARAMETERS: list[click.Parameter] = [

@@ -20,6 +20,7 @@ from nybble.backends.cpu.plan import Buffer, BufferRef, Config, Kind, Plan, Prog
 from nybble.backends.cpu.runner import EXTERNALS, runner_module
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.ops import ProductOp
+from nybble.dialects.mpgemm.tables import TableType
 from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
 from nybble.frontend.compile_model import CompileOptions
@@ -103,6 +104,8 @@ def _dataflow(module: ModuleOp, name: str) -> str:
     type_ = product.operands[0].type
     if isinstance(type_, LowBitTensorType):
         return f"{operation} {type_.format.data}"
+    if isinstance(type_, TableType):
+        return f"{operation} {type_.format.data} {type_.entries.data}"
     precision = product.properties.get("precision")
     return f"{operation} {getattr(precision, 'data', 'f32')}"
 
