@@ -13,6 +13,7 @@ from nybble.frontend.compiled import Compiled
 from nybble.frontend.compiled_model import CompiledModel, compile_model
 from nybble.frontend.compiled_module import CompiledModule
 from nybble.frontend.lower_module import Lowered, lower_module
+from nybble.frontend.weight_choice import AS_STORED, WeightChoice
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -46,6 +47,7 @@ def compile(
     isa: str | None = None,
     context: int = 2048,
     kv: str | None = None,
+    weights: str | WeightChoice = "",
     cache: Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> CompiledModel: ...
@@ -62,6 +64,7 @@ def compile(
     isa: str | None = None,
     context: int = 2048,
     kv: str | None = None,
+    weights: str | WeightChoice = "",
     cache: Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> CompiledModule: ...
@@ -77,6 +80,7 @@ def compile(
     isa: str | None = None,
     context: int = 2048,
     kv: str | None = None,
+    weights: str | WeightChoice = "",
     cache: Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Compiled:
@@ -89,7 +93,9 @@ def compile(
     activations: how products on integer codes see them: "i8" (integers, or what is as fast and
     more precise), "i8-only", "i16", or "f32" (exact); see CompileOptions. threads: the most that
     will run it, all processors by default. isa: level of `nybble.backends.cpu.isa`, this host's
-    by default. context, kv: tokens and element type of a language model's cache.
+    by default. context, kv: tokens and element type of a language model's cache. weights: formats
+    that a checkpoint's weights are rounded to, "w4g64" or rules of `frontend.weight_rules`, or
+    how, with rotation and smoothing: a `WeightChoice`.
     cache: a folder that keeps kernels between runs. progress: told what is being done.
     Raises NybbleError for what cannot be compiled, before code is generated where that is known.
     """
@@ -102,13 +108,16 @@ def compile(
     count = thread_count() if threads is None else threads
     if not 1 <= count <= 64:
         raise NybbleError(f"{count} threads", accepted="1 to 64")
-    options = CompileOptions(activations, kv, context, threads=count, isa=isa)
+    chosen = WeightChoice(weights) if isinstance(weights, str) else weights
+    options = CompileOptions(activations, kv, context, threads=count, isa=isa, weights=chosen)
     kernels = None if cache is None else Cache(cache)
     report = progress or _nothing
     if isinstance(model, str | Path):
         if example_inputs is not None:
             raise NybbleError("a checkpoint takes no example inputs", accepted="None")
         return compile_model(model, options, kernels, report)
+    if chosen != AS_STORED:
+        raise NybbleError("the weights of a module are its own", accepted="nybble.quantize")
     return compile_module(model, example_inputs, options, kernels, report)
 
 

@@ -1,31 +1,45 @@
 """Compiles a language model ahead of time: a checkpoint in, an artifact directory out."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp
+from xdsl.passes import ModulePass
 
 from nybble.backends.cache import Cache
 from nybble.backends.cpu import isa as levels
 from nybble.backends.cpu.artifact_writer import save
 from nybble.backends.cpu.codegen import compile_module, compile_modules
+from nybble.backends.cpu.compute_layouts import pack_storage
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.machine import Machine, cpu_flags, for_level, native
 from nybble.backends.cpu.plan import Json
 from nybble.backends.cpu.runner import EXTERNALS, runner_module
-from nybble.backends.cpu.weights import pack_storage
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.registry import make_context
+from nybble.frontend.calibration import Calibration
+from nybble.frontend.calibration_text import calibration_text
 from nybble.frontend.checkpoint import Checkpoint
 from nybble.frontend.graph import ModelGraph
-from nybble.frontend.language_model import LanguageModel, Planner, add_ends, constant_bytes
-from nybble.frontend.text import tokenizer_of
+from nybble.frontend.language_model import (
+    LanguageModel,
+    Planner,
+    WeightSource,
+    add_ends,
+    constant_bytes,
+)
+from nybble.frontend.prepare import Preparer, check_rounded, recipes_of
+from nybble.frontend.rounding import quantizer_named
+from nybble.frontend.text import Tokenizer, tokenizer_of
+from nybble.frontend.weight_choice import AS_STORED, WeightChoice
+from nybble.passes.fold_smoothing import FoldSmoothing
+from nybble.passes.insert_hadamard import InsertHadamard
 from nybble.passes.options import Option, configure
 from nybble.passes.pipeline import build_pipeline, run_passes
 from nybble.passes.stages import STAGES, stages_between
@@ -33,10 +47,10 @@ from nybble.passes.stages import STAGES, stages_between
 Importer = Callable[[Checkpoint, int, str], ModelGraph]
 """From a checkpoint, the context in tokens and the cache's type to the model at stage `import`."""
 
-KV_OF_MODE = {"i8": "f16", "i8-only": "f16", "i16": "f16", "f32": "f32"}
+KV_OF_MODE = {"i8": "f16", "i8-only": "f16", "i8-lut": "f16", "i16": "f16", "f32": "f32"}
 """The type of the key-value cache that goes with a mode of activations."""
 
-DECODE_MODES = {"i8": "i16", "i8-only": "i8", "i16": "i16", "f32": "f32"}
+DECODE_MODES = {"i8": "i16", "i8-only": "i8", "i8-lut": "i8-lut", "i16": "i16", "f32": "f32"}
 """Mode of activations -> that of `select-dataflow`, where nothing is faster for many tokens.
 
 A second digit costs 1 to 7% of the speed of answers, whose products wait for memory, and about 30%
@@ -53,11 +67,12 @@ class CompileOptions:
     """What a compilation may choose.
 
     activations: a key of KV_OF_MODE. "i8": products of 8-bit digits, as many as precision needs, or
-    bf16 where it is faster; "i8-only": of one digit; "i16": of two; "f32": exact. kv: type of the
+    bf16 where it is faster; "i8-only": of one digit; "i8-lut": of
+    one, and lookup tables may be rounded to 8 bits; "i16": of two; "f32": exact. kv: type of the
     cache, None for the mode's own. context: tokens that a text may have. chunk: tokens of a prefill
     step. threads: the most that will run it. isa: level of `backends.cpu.isa`, None for the host's.
-    dataflow: the one that all products take, empty for the cheapest of each. dump: a folder for the
-    IR of each stage.
+    weights: what becomes of a checkpoint's weights. dataflow: the one that all products take, empty
+    for the cheapest of each. dump: a folder for the IR of each stage.
     """
 
     activations: str = "i8"
@@ -67,6 +82,7 @@ class CompileOptions:
     threads: int = 2
     isa: str | None = None
     dataflow: str = ""
+    weights: WeightChoice = AS_STORED
     dump: Path | None = None
 
     def pass_options(self) -> Mapping[str, Option]:
@@ -109,18 +125,21 @@ class ModelCompiler:
         options = self.options
         tokenizer = tokenizer_of(self.checkpoint)
         graph = self.graph()
+        recipes = recipes_of(self.lower(graph, "operators"))
+        check_rounded(graph, recipes, self.checkpoint.tensors)
         module = self.lower(graph)
         storage = {name: entry.stored_as for name, entry in self.checkpoint.tensors.items()}
-        planner = Planner(graph, module, min(options.chunk, options.context), storage)
+        planner = Planner(graph, module, min(options.chunk, options.context), storage, recipes)
         model = planner.plan(options.threads, self._facts(graph))
         objects = self._objects(module, model)
+        preparer = self._preparer(graph, tokenizer)
         self.progress("packing weights")
         save(
             directory,
             model.plan,
             self.options.machine(),
             objects,
-            lambda name: self._weight_bytes(graph, module, model, name),
+            lambda name: weight_bytes(graph, preparer, model.weights[name]),
             tokenizer.to_files(),
         )
 
@@ -140,10 +159,34 @@ class ModelCompiler:
             passes = configure(build_pipeline(stage.passes), self.options.pass_options())
             run_passes(context, module, passes)
             if stage.name == "operators":
+                run_passes(context, module, self._weight_passes(graph))
                 add_ends(module, graph)
             stage.form.check(module, stage.name)
             self._dump(stage.name, module)
         return module
+
+    def _weight_passes(self, graph: ModelGraph) -> list[ModulePass]:
+        weights = self.options.weights
+        chosen: list[ModulePass] = [InsertHadamard()] if weights.rotate else []
+        if weights.smooth:
+            chosen.append(FoldSmoothing(tuple(dict.fromkeys(graph.layers))))
+        return chosen
+
+    def _preparer(self, graph: ModelGraph, tokenizer: Tokenizer) -> Preparer:
+        """What prepares weights, with the vectors of a calibration if there is to be one."""
+        weights = self.options.weights
+        plain = Preparer(self.checkpoint.tensors, {}, quantizer_named(weights.quantizer))
+        if not weights.smooth:
+            return plain
+        ids = tokenizer.encode(weights.calibration or calibration_text(), add_special_tokens=False)
+        if not ids:
+            raise NybbleError("the text of the calibration has no tokens", accepted="a text")
+        unsmoothed = replace(weights, smooth=False)
+        before = replace(self, options=replace(self.options, weights=unsmoothed, dump=None))
+        module = before.lower(graph, "operators")
+        return replace(
+            plain, vectors=Calibration(graph, module, plain, self.progress).smoothing(ids)
+        )
 
     def _dump(self, stage: str, module: ModuleOp) -> None:
         folder = self.options.dump
@@ -162,6 +205,7 @@ class ModelCompiler:
             "activations": self.options.activations,
             "kv": graph.dimensions.kv_dtype,
             "isa": str(self.options.pass_options()["isa"]),
+            "weights": self.options.weights.describe(),
             "parameters": sum(int(np.prod(t.shape)) for t in self.checkpoint.tensors.values()),
         }
 
@@ -184,17 +228,21 @@ class ModelCompiler:
         runner = compile_module(runner_module(machine.architecture), machine, allowed=EXTERNALS)
         return [*code.values(), runner]
 
-    def _weight_bytes(
-        self, graph: ModelGraph, module: ModuleOp, model: LanguageModel, name: str
-    ) -> npt.NDArray[np.uint8]:
-        source = model.weights[name]
-        if source.constant:
-            return constant_bytes(graph.constants[source.constant])
-        entry = self.checkpoint.tensors[source.tensor]
-        if len(entry.shape) == 1:
-            return as_f32(entry.format, entry.raw(), entry.shape[0])
-        type_ = LowBitTensorType.get(entry.shape, entry.format, source.layout)
-        return pack_storage(type_.number_format, entry.raw(), (type_.rows, type_.cols))
+
+def weight_bytes(
+    graph: ModelGraph, preparer: Preparer, source: WeightSource
+) -> npt.NDArray[np.uint8]:
+    """The bytes of a weight buffer: a table of the graph, or a parameter, prepared and packed."""
+    if source.constant:
+        return constant_bytes(graph.constants[source.constant])
+    entry = preparer.tensors[source.tensor]
+    if len(entry.shape) == 1 and source.steps:
+        return constant_bytes(preparer.values(source.tensor, source.steps, source.layer))
+    raw = preparer.raw(source.tensor, source.steps, source.layer) if source.steps else entry.raw()
+    if len(entry.shape) == 1:
+        return as_f32(entry.format, raw, entry.shape[0])
+    type_ = LowBitTensorType.get(entry.shape, entry.format, source.layout)
+    return pack_storage(type_, raw)
 
 
 def as_f32(spec: str, raw: npt.NDArray[np.uint8], length: int) -> npt.NDArray[np.uint8]:

@@ -19,6 +19,7 @@ from nybble.dialects.registry import make_context
 from nybble.frontend.checkpoint import open_checkpoint
 from nybble.frontend.compile_model import CompileOptions, ModelCompiler
 from nybble.frontend.compiled import STAGES_FOLDER, Compiled, Notes, kernel_lines
+from nybble.frontend.requantize import note, requantized
 from nybble.frontend.text import Tokenizer, read_tokenizer
 
 
@@ -126,7 +127,10 @@ def compile_model(
     progress: Callable[[str], None],
 ) -> CompiledModel:
     """A checkpoint compiled in this process; see `nybble.frontend.api.compile`."""
-    checkpoint = open_checkpoint(model)
+    checkpoint = requantized(open_checkpoint(model), options.weights)
+    said = note(checkpoint.tensors, options.weights)
+    if said:
+        progress(said)
     try:
         from nybble.frontend.pytorch.import_model import import_model
     except ImportError as error:

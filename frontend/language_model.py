@@ -13,9 +13,11 @@ from xdsl.dialects.builtin import ModuleOp
 from nybble.backends.cpu.assemble import Assembler
 from nybble.backends.cpu.kernels.loops import padded_rows
 from nybble.backends.cpu.plan import Buffer, BufferRef, Config, Json, Kind, Plan, Program, Step
+from nybble.dialects.lowbit.steps import StepAttr
 from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
 from nybble.frontend.graph import Argument, ModelGraph, Role
+from nybble.frontend.prepare import Recipes
 
 HIDDEN = "hidden"
 LAST = "last"
@@ -55,11 +57,14 @@ class WeightSource:
 
     tensor: a parameter of the checkpoint; constant: a table of the model graph. One is empty.
     layout: the compute layout of the bytes, empty for plain floats.
+    steps: by which the parameter is prepared, for the layer that its name is of.
     """
 
     tensor: str = ""
     constant: str = ""
     layout: str = ""
+    steps: tuple[StepAttr, ...] = ()
+    layer: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,12 +78,23 @@ class LanguageModel:
 class Planner:
     """Lays out one model; `module` is at the lowered stage."""
 
-    def __init__(self, graph: ModelGraph, module: ModuleOp, chunk: int, storage: Mapping[str, str]):
-        """storage: parameter name -> name of the tensor in the file, so that ties are kept once."""
+    def __init__(
+        self,
+        graph: ModelGraph,
+        module: ModuleOp,
+        chunk: int,
+        storage: Mapping[str, str],
+        recipes: Recipes,
+    ):
+        """storage: parameter name -> name of the tensor in the file, so that ties are kept once.
+
+        recipes: how parameters are prepared.
+        """
         self.graph = graph
         self.assembler = Assembler(module)
         self.chunk = chunk
         self.storage = storage
+        self.recipes = recipes
         self.buffers: dict[str, Buffer] = {}
         self.weights: dict[str, WeightSource] = {}
 
@@ -156,13 +172,19 @@ class Planner:
         sizes = self.assembler.argument_bytes(name)
         layouts = self.assembler.argument_layouts(name)
         refs = [
-            self._bind(argument, layer, source, size, layout)
+            self._bind(function, argument, layer, source, size, layout)
             for argument, size, layout in zip(arguments, sizes, layouts, strict=False)
         ]
         return self.assembler.call(name, [*refs, *results])
 
     def _bind(
-        self, argument: Argument, layer: int | None, source: str, size: int, layout: str
+        self,
+        function: str,
+        argument: Argument,
+        layer: int | None,
+        source: str,
+        size: int,
+        layout: str,
     ) -> BufferRef:
         """A tensor that functions read in several layouts has a buffer for each of them."""
         match argument.role:
@@ -170,9 +192,11 @@ class Planner:
                 return self._weight(argument.source, size, WeightSource(constant=argument.source))
             case Role.WEIGHT:
                 tensor = argument.tensor(layer)
-                key = self.storage.get(tensor, tensor)
-                name = f"{key}:{layout}" if layout else key
-                return self._weight(name, size, WeightSource(tensor=tensor, layout=layout))
+                steps = self.recipes.get((function, argument.name), ())
+                # What is laid out or prepared in different ways shares no memory.
+                key = ":".join(filter(None, [self.storage.get(tensor, tensor), layout]))
+                key = " ".join([key, *map(str, steps)])
+                return self._weight(key, size, WeightSource(tensor, "", layout, steps, layer))
             case Role.KEYS | Role.VALUES:
                 name = f"{argument.role.value}.{layer}"
                 self.buffers.setdefault(name, Buffer(name, size, Kind.STATE))

@@ -9,7 +9,11 @@ from nybble.dialects.loading import Registry
 PASSES: dict[str, str] = {
     "raise-torch-to-operators": "nybble.passes.raise_torch_to_operators:RaiseTorchToOperators",
     "convert-linear-to-mpgemm": "nybble.passes.convert_linear_to_mpgemm:ConvertLinearToMPGemm",
+    "insert-hadamard": "nybble.passes.insert_hadamard:InsertHadamard",
+    "fold-smoothing": "nybble.passes.fold_smoothing:FoldSmoothing",
     "select-dataflow": "nybble.passes.select_dataflow:SelectDataflow",
+    "precompute-tables": "nybble.passes.precompute_tables:PrecomputeTables",
+    "symmetrize-tables": "nybble.passes.symmetrize_tables:SymmetrizeTables",
     "assign-layout": "nybble.passes.assign_layout:AssignLayout",
     "pad-tokens": "nybble.passes.pad_tokens:PadTokens",
     "fuse-linalg": "nybble.passes.fuse_linalg:FuseLinalg",

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
+from nybble.dialects.errors import NybbleError
 from nybble.dialects.screening import MAX_BYTES
 
 STANDARD_STREAM = "-"
@@ -27,6 +28,18 @@ def read_input(path: str) -> bytes:
         return sys.stdin.buffer.read(MAX_BYTES + 1)
     with Path(path).open("rb") as file:
         return file.read(MAX_BYTES + 1)
+
+
+def read_text(path: str) -> str:
+    """The text of a file; raises NybbleError where it is not UTF-8."""
+    data = read_input(path)
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise NybbleError(
+            f"{display_name(path)}: byte {error.start} is 0x{data[error.start]:02x}, no UTF-8",
+            accepted="a text file in UTF-8",
+        ) from None
 
 
 def write_output(path: str, data: bytes) -> None:

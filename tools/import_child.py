@@ -11,13 +11,17 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
 from nybble.dialects.errors import NybbleError
 from nybble.frontend.checkpoint import Checkpoint, open_checkpoint
 from nybble.frontend.graph import ModelGraph
+from nybble.frontend.requantize import requantized
+from nybble.frontend.weight_choice import WeightChoice
 
 NEEDED = ("torch", "torch_mlir", "transformers")
 
@@ -26,8 +30,13 @@ class ImportFailedError(NybbleError):
     """A model that could not be imported."""
 
 
-def import_in_child(checkpoint: Checkpoint, context: int, kv: str) -> ModelGraph:
-    """The model at stage `import`; errors of the child are raised here."""
+def import_in_child(
+    checkpoint: Checkpoint, context: int, kv: str, weights: WeightChoice
+) -> ModelGraph:
+    """The model at stage `import`; errors of the child are raised here.
+
+    weights: what was done to the checkpoint after it was opened.
+    """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise ImportFailedError(
@@ -35,12 +44,18 @@ def import_in_child(checkpoint: Checkpoint, context: int, kv: str) -> ModelGraph
             accepted="pip install 'nybble[torch]', or a directory of `nybble compile`",
         )
     with tempfile.TemporaryDirectory(prefix="nybble-import-") as folder:
-        request = {"path": str(checkpoint.path), "context": context, "kv": kv, "folder": folder}
+        request = {
+            "path": str(checkpoint.path),
+            "context": context,
+            "kv": kv,
+            "weights": asdict(weights),
+            "folder": folder,
+        }
         _ask(request)
         return ModelGraph.load(Path(folder))
 
 
-def _ask(request: dict[str, str | int]) -> None:
+def _ask(request: Mapping[str, object]) -> None:
     """Have a child do a request. Its standard input stays open until it is done: see `_watch`."""
     command = [sys.executable, "-P", "-m", "nybble.tools.import_child"]
     with (
@@ -86,7 +101,8 @@ def main() -> None:
     try:
         from nybble.frontend.pytorch.import_model import import_model
 
-        checkpoint = open_checkpoint(request["path"])
+        weights = WeightChoice(**request["weights"])
+        checkpoint = requantized(open_checkpoint(request["path"]), weights)
         graph = import_model(checkpoint, request["context"], request["kv"])
         graph.save(Path(request["folder"]))
     except NybbleError as error:

@@ -1,16 +1,21 @@
 """The command-line options that several verbs have in common."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from functools import wraps
+from typing import Any, TypeVar
 
 import click
 
 from nybble.backends.cpu.isa import LEVELS
+from nybble.dialects.errors import NybbleError
+from nybble.frontend.weight_choice import QUANTIZERS, WeightChoice
+from nybble.tools.diagnostics import UsageError
+from nybble.tools.files import display_name, read_text
 
-MODES = ("i8", "i8-only", "i16", "f32")
+MODES = ("i8", "i8-only", "i8-lut", "i16", "f32")
 MAX_THREADS = 64
 
-Function = TypeVar("Function", bound=Callable[..., object])
+Result = TypeVar("Result")
 
 isa_option = click.option(
     "--isa",
@@ -24,7 +29,8 @@ activations_option = click.option(
     "--activations",
     type=click.Choice(MODES),
     help="i8: 8-bit integer products, of two digits or bf16 where precision needs it (default); "
-    "i8-only: of one digit; i16: of two; f32: exact.",
+    "i8-only: of one digit; i8-lut: of one, and lookup tables of 8 bits; i16: of two digits; "
+    "f32: exact.",
 )
 threads_option = click.option(
     "--threads",
@@ -47,10 +53,71 @@ _MODEL_OPTIONS = (
     isa_option,
     threads_option,
 )
+WEIGHT_OPTIONS = (
+    click.option(
+        "--weights",
+        metavar="RULES",
+        help="Round weights to other formats: FORMAT for the layers' matrices, PATTERN=FORMAT for "
+        "those of a name like it (head, embed, down_proj, layers.0), with commas between.",
+    ),
+    click.option(
+        "--rotate",
+        is_flag=True,
+        help="Rotate activations by Hadamard matrices, folded into the weights where they can be.",
+    ),
+    click.option(
+        "--smooth",
+        is_flag=True,
+        help="Scale channels of weights by what a calibration finds of their activations.",
+    ),
+    click.option(
+        "--quantizer",
+        type=click.Choice(QUANTIZERS),
+        help="nearest: take each group's extremes (default); search: cut them off where it helps.",
+    ),
+    click.option(
+        "--calibrate", metavar="FILE", help="A UTF-8 text for --smooth; default: one of nybble's."
+    ),
+)
 
 
-def model_options(function: Function) -> Function:
-    """The options of every command that may have to compile a model."""
-    for option in reversed(_MODEL_OPTIONS):
-        function = option(function)
-    return function
+def model_options(function: Callable[..., Result]) -> Callable[..., Result]:
+    """The options of every command that may have to compile a model.
+
+    Those about weights are handed on as one argument, `weights`.
+    """
+    found = with_weights(function)
+    for option in reversed((*_MODEL_OPTIONS, *WEIGHT_OPTIONS)):
+        found = option(found)
+    return found
+
+
+def with_weights(function: Callable[..., Result]) -> Callable[..., Result]:
+    """The function with the options about weights as one argument, `weights`."""
+
+    @wraps(function)
+    def collected(*arguments: Any, **options: Any) -> Result:
+        names = ("weights", "rotate", "smooth", "quantizer", "calibrate")
+        given = {name: options.pop(name) for name in names}
+        return function(*arguments, weights=_choice(**given), **options)
+
+    return collected
+
+
+def _choice(
+    weights: str | None, rotate: bool, smooth: bool, quantizer: str | None, calibrate: str | None
+) -> WeightChoice:
+    """The options about weights together; UsageError where one asks for another."""
+    if weights == "":
+        raise UsageError("--weights is empty", accepted="RULES, such as w4g64,head=q8_0")
+    for name, given in {"rotate": rotate, "smooth": smooth, "quantizer": quantizer}.items():
+        if given and weights is None:
+            raise UsageError(
+                f"--{name} is for weights that are rounded anew", accepted="--weights RULES"
+            )
+    if calibrate is not None and not smooth:
+        raise UsageError("--calibrate is for --smooth", accepted="--smooth --calibrate FILE")
+    text = "" if calibrate is None else read_text(calibrate)
+    if calibrate is not None and not text.strip():
+        raise NybbleError(f"{display_name(calibrate)} is empty", accepted="a text")
+    return WeightChoice(weights or "", rotate, smooth, text, quantizer or QUANTIZERS[0])

@@ -6,11 +6,12 @@ import shutil
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
+import click
 import platformdirs
 from filelock import FileLock
 from rich.console import Console
@@ -27,7 +28,9 @@ from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
 from nybble.frontend.checkpoint import Checkpoint, open_checkpoint
 from nybble.frontend.compile_model import CompileOptions, ModelCompiler
+from nybble.frontend.requantize import note, requantized
 from nybble.frontend.text import Tokenizer, read_tokenizer, tokenizer_of
+from nybble.frontend.weight_choice import AS_STORED, WeightChoice
 from nybble.tools.import_child import import_in_child
 
 CACHE_VARIABLE = "NYBBLE_CACHE"
@@ -100,7 +103,7 @@ class ModelChoice:
     @cached_property
     def checkpoint(self) -> Checkpoint:
         """The model's file or folder, checked to be something that can be compiled."""
-        checkpoint = open_checkpoint(self.model)
+        checkpoint = requantized(open_checkpoint(self.model), self.options.weights)
         check_weights(checkpoint)
         return checkpoint
 
@@ -129,12 +132,19 @@ class ModelChoice:
         if self.is_artifact:
             self._check_asked()
             return Path(self.model)
+        self.say_notes()
         folder = _made(models_folder()) / self._key()
         with FileLock(folder.with_suffix(".lock")):
             if not _is_usable(folder):
                 _remove_drafts(folder)
                 self.compile_to(folder)
         return folder
+
+    def say_notes(self) -> None:
+        """Print on the error stream what is done to the model's weights and may be unexpected."""
+        said = note(self.checkpoint.tensors, self.options.weights)
+        if said:
+            click.echo(f"nybble: note: {said}", err=True)
 
     def compile_to(self, folder: Path) -> None:
         """Compile the model into a folder."""
@@ -146,9 +156,8 @@ class ModelChoice:
 
     def compiler(self, progress: Progress) -> ModelCompiler:
         """The compilation of the model, not yet begun."""
-        return ModelCompiler(
-            self.checkpoint, self._fitting(), import_in_child, kernel_cache(), progress
-        )
+        importer = partial(import_in_child, weights=self.options.weights)
+        return ModelCompiler(self.checkpoint, self._fitting(), importer, kernel_cache(), progress)
 
     def _fitting(self) -> CompileOptions:
         return replace(self.options, context=self.context)
@@ -160,7 +169,7 @@ class ModelChoice:
         for name, value in self.asked.items():
             if found.get(name) != value:
                 raise NybbleError(
-                    f"{self.model} was compiled with {name} {found.get(name)}, not {value}",
+                    f"{self.model} was compiled with {name} {found.get(name) or '-'}, not {value}",
                     accepted=f"no --{name}, or the model itself instead of the artifact",
                 )
 
@@ -229,16 +238,24 @@ def choose(
     context: int | None,
     isa: str | None,
     threads: int | None = None,
+    weights: WeightChoice = AS_STORED,
 ) -> ModelChoice:
     """The choice that options make; None leaves an option to nybble. NybbleError for a bad isa."""
     check_isa(isa)
-    given = {"activations": activations, "kv": kv, "context": context, "isa": isa}
+    given = {
+        "activations": activations,
+        "kv": kv,
+        "context": context,
+        "isa": isa,
+        "weights": weights.describe() or None,
+    }
     options = CompileOptions(
         activations=activations or "i8",
         kv=kv,
         context=context or DEFAULT_CONTEXT,
         threads=max(os.cpu_count() or 1, threads or 1, 2),
         isa=isa,
+        weights=weights,
     )
     asked = {name: value for name, value in given.items() if value is not None}
     return ModelChoice(model, options, asked)

@@ -17,8 +17,8 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.ir import Attribute, BlockArgument, SSAValue
 
+from nybble.backends.cpu.compute_layouts import pack_weight
 from nybble.backends.cpu.kernels.kv import KvCache
-from nybble.backends.cpu.weights import pack_weight
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.ops import EmbedOp, NllOp, RopeOp
 from nybble.dialects.locations import location_of
@@ -172,7 +172,7 @@ def buffers_of(value: Value, type_: Attribute) -> Sequence[Array]:
 def _low_bit(value: Weight, type_: LowBitTensorType) -> Sequence[Array]:
     description = type_.number_format
     if type_.layout.data != STORAGE:
-        return [pack_weight(description, value)]
+        return [pack_weight(type_, value)]
     codes = value.require_codes().astype(np.int16) - value.zero_point
     sums = codes.reshape(len(codes), -1, description.group).sum(axis=2, dtype=np.int32)
     return [codes.astype(np.int8), value.scale, sums]

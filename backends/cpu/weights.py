@@ -183,11 +183,6 @@ def packed_size(description: Format, shape: tuple[int, int]) -> int:
     return layout_of(description, shape).size + added.size
 
 
-def pack_storage(description: Format, raw: Bytes, shape: tuple[int, int]) -> Bytes:
-    """Storage bytes of a weight [rows, cols], u8 [rows, row_bytes] or a stream, as it is packed."""
-    return pack_weight(description, description.unpack(raw, shape[1]))
-
-
 def pack_weight(description: Format, weight: Weight) -> Bytes:
     """A weight of a format in its compute layout, then what is added to it."""
     rows, cols = weight.shape

@@ -6,6 +6,7 @@ from nybble.dialects.fused.kernel import KernelOp, YieldOp
 from nybble.dialects.fused.ops import (
     EmbedOp,
     GluOp,
+    HadamardOp,
     LastRowOp,
     NllOp,
     RmsNormOp,
@@ -14,5 +15,18 @@ from nybble.dialects.fused.ops import (
 )
 
 Fused = Dialect(
-    "fused", [RmsNormOp, RopeOp, GluOp, EmbedOp, SampleOp, LastRowOp, NllOp, KernelOp, YieldOp], []
+    "fused",
+    [
+        RmsNormOp,
+        RopeOp,
+        GluOp,
+        HadamardOp,
+        EmbedOp,
+        SampleOp,
+        LastRowOp,
+        NllOp,
+        KernelOp,
+        YieldOp,
+    ],
+    [],
 )

@@ -5,9 +5,11 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 from xdsl.dialects.builtin import (
+    I64,
     Float32Type,
     FloatAttr,
     IndexType,
+    IntegerAttr,
     IntegerType,
     StringAttr,
     TensorType,
@@ -31,7 +33,7 @@ from xdsl.utils.exceptions import VerifyException
 
 from nybble.dialects.lowbit.formats import Weight
 from nybble.dialects.lowbit.types import LowBitTensorType
-from nybble.dialects.numpy_ref import glu, norm, rope, sample
+from nybble.dialects.numpy_ref import glu, hadamard, norm, rope, sample
 from nybble.dialects.shapes import check_equal, check_rank
 
 Array = npt.NDArray[np.float32]
@@ -134,6 +136,36 @@ class GluOp(IRDLOperation):
     def reference(self, gate: Array, up: Array) -> tuple[Array]:
         """gate, up f32 [n, F]."""
         return (glu.glu(gate, up, self.activation.data),)
+
+
+@irdl_op_definition
+class HadamardOp(IRDLOperation):
+    """The normalised Hadamard transform of every run of `block` columns; its own inverse.
+
+    It spreads outliers over their run, so that rounding costs less (QuaRot, arXiv:2404.00456).
+    """
+
+    name = "fused.hadamard"
+    T: ClassVar = VarConstraint("T", F32Tensor)
+    input = operand_def(T)
+    block = prop_def(IntegerAttr[I64])
+    result = result_def(T)
+    traits = traits_def(Pure())
+    assembly_format = "$input `block` $block attr-dict `:` type($input)"
+
+    def verify_(self) -> None:
+        _, features = check_rank("input", self.input, 2)
+        block = self.block.value.data
+        if block < 2 or block & (block - 1):
+            raise VerifyException(f"the block must be a power of two from 2 on, got {block}")
+        if features % block:
+            raise VerifyException(
+                f"columns of the input must be a multiple of the block {block}, got {features}"
+            )
+
+    def reference(self, values: Array) -> tuple[Array]:
+        """values f32 [n, F]."""
+        return (hadamard.hadamard(values, self.block.value.data).astype(np.float32),)
 
 
 @irdl_op_definition

@@ -3,6 +3,25 @@
 from xdsl.ir import Dialect
 
 from nybble.dialects.lowbit.ops import DequantizeOp, PackOp, QuantizeOp
+from nybble.dialects.lowbit.steps import (
+    HadamardStep,
+    OnesStep,
+    PlusOneStep,
+    ScaleStep,
+    UnscaleStep,
+)
 from nybble.dialects.lowbit.types import FormatAttr, LowBitTensorType
 
-LowBit = Dialect("lowbit", [QuantizeOp, DequantizeOp, PackOp], [FormatAttr, LowBitTensorType])
+LowBit = Dialect(
+    "lowbit",
+    [QuantizeOp, DequantizeOp, PackOp],
+    [
+        FormatAttr,
+        LowBitTensorType,
+        HadamardStep,
+        ScaleStep,
+        UnscaleStep,
+        OnesStep,
+        PlusOneStep,
+    ],
+)

@@ -26,14 +26,15 @@ def attention(
     group = width // head_dim // kv_heads
     keys = pos + rows
     wide = q.astype(np.float64).reshape(rows, kv_heads, group, head_dim)
-    logits = scale * np.einsum("ihgd,hjd->hgij", wide, k_cache[:, :keys].astype(np.float64))
+    seen_keys = k_cache[:, None, :keys].astype(np.float64)
+    logits = scale * (wide.transpose(1, 2, 0, 3) @ seen_keys.swapaxes(2, 3))
     if softcap is not None:
         logits = softcap * np.tanh(logits / softcap)
     logits = np.where(visible(rows, pos, window), logits, -np.inf)
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
-    out = np.einsum("hgij,hjd->ihgd", weights, v_cache[:, :keys].astype(np.float64))
-    return out.reshape(rows, width).astype(np.float32)
+    out = weights @ v_cache[:, None, :keys].astype(np.float64)
+    return out.transpose(2, 0, 1, 3).reshape(rows, width).astype(np.float32)
 
 
 def visible(

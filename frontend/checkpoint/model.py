@@ -17,7 +17,8 @@ class TensorEntry:
 
     `name` is the parameter's name in transformers, `stored_as` its name in the file (two entries
     with the same `stored_as` share storage: tied embeddings). `format` names a storage format
-    ("q4_1", "f32", ..). `shape` is (rows, cols) or (n,).
+    ("q4_1", "f32", ..). `shape` is (rows, cols) or (n,). `original` is the parameter in the file,
+    if this one is rounded to another format.
     """
 
     name: str
@@ -25,6 +26,7 @@ class TensorEntry:
     shape: tuple[int, ...]
     stored_as: str
     read: Callable[[], NDArray[np.uint8]] = field(repr=False, compare=False)
+    original: "TensorEntry | None" = field(default=None, repr=False, compare=False)
 
     def raw(self) -> NDArray[np.uint8]:
         """The stored bytes, read-only uint8 [rows, row_bytes]; a vector counts as one row.

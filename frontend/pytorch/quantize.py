@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
 from nybble.frontend.pytorch.modules import QuantLinear
+from nybble.frontend.requantize import check_target
 
 
 def quantize(module: nn.Module, fmt: str, skip: Collection[str] = ()) -> nn.Module:
@@ -17,8 +18,8 @@ def quantize(module: nn.Module, fmt: str, skip: Collection[str] = ()) -> nn.Modu
     fmt: a number format ("w4g32", "q4_1", ..); weights are rounded to nearest, group by group.
     skip: qualified names of layers to leave as they are.
     Returns the module, or what replaces it if it is a Linear itself.
-    Raises NybbleError for an unknown format, a name in `skip` that is no Linear layer, and a
-    layer whose shape the format cannot hold.
+    Raises NybbleError for an unknown format, a name in `skip` that is no Linear layer, a format
+    that nothing can be quantized to, and a layer whose shape the format cannot hold.
     """
     layers = {name: found for name, found in module.named_modules() if type(found) is nn.Linear}
     for name in skip:
@@ -37,10 +38,7 @@ def quantize(module: nn.Module, fmt: str, skip: Collection[str] = ()) -> nn.Modu
 
 def _quantized(name: str, layer: nn.Linear, description: formats.Format) -> QuantLinear:
     shape = (layer.out_features, layer.in_features)
-    try:
-        description.check_shape(shape)
-    except formats.FormatError as error:
-        raise NybbleError(f"layer '{name}': {error}") from error
+    check_target(f"layer '{name}'", description, shape)
     weight = layer.weight.detach().to(torch.float32).numpy()
     raw = description.pack(description.quantize(np.ascontiguousarray(weight)))
     bias: Tensor | None = dict(layer.named_parameters()).get("bias")

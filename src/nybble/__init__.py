@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from nybble.dialects.lowbit import formats
     from nybble.frontend.api import compile, lower, quantize
     from nybble.frontend.compiled import Compiled
+    from nybble.frontend.weight_choice import WeightChoice
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "Compiled": "nybble.frontend.compiled:Compiled",
     "NybbleError": "nybble.dialects.errors:NybbleError",
+    "WeightChoice": "nybble.frontend.weight_choice:WeightChoice",
     "compile": "nybble.frontend.api:compile",
     "formats": "nybble.dialects.lowbit.formats:",
     "lower": "nybble.frontend.api:lower",
@@ -27,6 +29,7 @@ _LAZY = {
 __all__ = [
     "Compiled",
     "NybbleError",
+    "WeightChoice",
     "__version__",
     "compile",
     "formats",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import click
 from rich.console import Console
 
+from nybble.frontend.weight_choice import WeightChoice
 from nybble.tools.bench.options import (
     CACHES,
     COLD_BYTES,
@@ -22,7 +23,7 @@ from nybble.tools.bench.peers.llama_bench import parse_external
 from nybble.tools.bench.report import Column, Report
 from nybble.tools.bench.rounds import Schedule
 from nybble.tools.files import STANDARD_STREAM, write_output
-from nybble.tools.model_options import MODES
+from nybble.tools.model_options import MODES, WEIGHT_OPTIONS, with_weights
 from nybble.tools.models import cache_root, shown_progress
 
 NO_PEERS = "none"
@@ -90,6 +91,7 @@ def _model(
     activations: str,
     llama_bench: tuple[str, ...],
     perplexity: bool,
+    weights: WeightChoice,
     threads: str,
     peers: str,
     rounds: int,
@@ -109,6 +111,7 @@ def _model(
         tuple(parse_external(one) for one in llama_bench),
         perplexity,
         Schedule(rounds=rounds, seed=seed),
+        weights,
     )
     from nybble.tools.bench.model import COLUMNS, bench_model
 
@@ -173,9 +176,11 @@ kernels_command = click.Command(
 model_command = click.Command(
     "model",
     params=_MODEL_PARAMETERS,
-    callback=_model,
+    callback=with_weights(_model),
     help="Measure prompts and decoding of a MODEL (path or alias) against other systems.",
 )
+for _option in WEIGHT_OPTIONS:
+    _option(model_command)
 bench = click.Group(
     "bench",
     commands=[kernels_command, model_command],

@@ -92,6 +92,7 @@ class _Measurement:
         facts: dict[str, Any] = {
             "model": str(checkpoint.path),
             "activations": options.activations,
+            "weights": options.weights.describe(),
             "prompt_tokens": options.prompt_tokens,
             "decode_tokens": options.decode_tokens,
             "rounds": options.schedule.rounds,
@@ -157,7 +158,11 @@ class _Measurement:
         self.progress("compiling the model")
         try:
             return OurModel(
-                options.model, options.activations, options.context, max(options.threads)
+                options.model,
+                options.activations,
+                options.context,
+                max(options.threads),
+                options.weights,
             )
         except NybbleError as reason:
             self._note(f"ours: {reason}")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from nybble.frontend.weight_choice import AS_STORED, WeightChoice
 from nybble.tools.bench.errors import BenchError
 from nybble.tools.bench.peers.llama_bench import External
 from nybble.tools.bench.peers.requantize import SAME
@@ -54,7 +55,8 @@ class ModelOptions:
 
     model: path or alias. peer_types: file types the peers run, "same" being the file itself.
     depths: positions that decoding starts from. activations: of ours, "i8" or "f32".
-    folder: where requantized models are kept. perplexity: whether it is measured.
+    folder: where requantized models are kept. perplexity: whether it is measured. weights: what
+    becomes of ours.
     """
 
     model: str
@@ -69,6 +71,7 @@ class ModelOptions:
     externals: tuple[External, ...] = ()
     perplexity: bool = True
     schedule: Schedule = MODEL_SCHEDULE
+    weights: WeightChoice = AS_STORED
 
     @property
     def tokens(self) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nybble.backends.cpu.session import Session
+from nybble.frontend.weight_choice import AS_STORED, WeightChoice
 from nybble.tools.bench.rounds import timed
 from nybble.tools.models import ModelChoice, choose
 
@@ -14,9 +15,16 @@ from nybble.tools.models import ModelChoice, choose
 class OurModel:
     """A model as `nybble generate` compiles it. choice: what to compile."""
 
-    def __init__(self, model: str, activations: str, context: int, threads: int) -> None:
+    def __init__(
+        self,
+        model: str,
+        activations: str,
+        context: int,
+        threads: int,
+        weights: WeightChoice = AS_STORED,
+    ) -> None:
         """context: positions that a text may take; threads: the most that will be used."""
-        chosen = choose(model, activations, None, context, None)
+        chosen = choose(model, activations, None, context, None, weights=weights)
         most = max(threads, chosen.options.threads)
         options = replace(chosen.options, threads=most)
         self._artifact = ModelChoice(model, options).artifact()

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from nybble.backends.cpu.artifact import MANIFEST
+from nybble.frontend.weight_choice import WeightChoice
 from nybble.tools.diagnostics import Session, UsageError
 from nybble.tools.files import STANDARD_STREAM
 from nybble.tools.folder import check_folder
@@ -46,9 +47,10 @@ def command(
     context: int | None,
     isa: str | None,
     threads: int | None,
+    weights: WeightChoice,
 ) -> None:
     """Compile MODEL (alias, GGUF file, Hugging Face folder) or an MLIR file into a directory."""
-    choice = choose(model, activations, kv, context, isa, threads)
+    choice = choose(model, activations, kv, context, isa, threads, weights)
     options = replace(choice.options, dump=dump_stages)
     if Path(model).suffix == SUFFIX or model == STANDARD_STREAM:
         compile_file(model, output, options, compile_from, compile_to, session)
@@ -67,4 +69,5 @@ def compile_model(choice: ModelChoice, output: Path) -> None:
     check_folder(output, MANIFEST)
     if choice.options.dump is not None:
         check_folder(choice.options.dump, f"{STAGE_NAMES[0]}{SUFFIX}")
+    choice.say_notes()
     choice.compile_to(output)

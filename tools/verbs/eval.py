@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from nybble.backends.cpu.session import Session
 from nybble.dialects.errors import NybbleError
-from nybble.tools.files import display_name, read_input, write_output
+from nybble.frontend.weight_choice import WeightChoice
+from nybble.tools.files import read_text, write_output
 from nybble.tools.model_options import json_option, model_options
 from nybble.tools.models import choose
 
@@ -54,18 +55,6 @@ def score_window(session: Session, ids: Sequence[int]) -> npt.NDArray[np.float32
     return session.likelihoods(ids)[len(ids) // 2 :]
 
 
-def read_text(path: str) -> str:
-    """The text of a file; raises NybbleError where it is not UTF-8."""
-    data = read_input(path)
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise NybbleError(
-            f"{display_name(path)}: byte {error.start} is 0x{data[error.start]:02x}, no UTF-8",
-            accepted="a text file in UTF-8",
-        ) from None
-
-
 @click.command(name="eval")
 @click.argument("model")
 @click.option("--text", "file", required=True, help="A UTF-8 text file; - is standard input.")
@@ -86,10 +75,11 @@ def command(
     context: int | None,
     isa: str | None,
     threads: int | None,
+    weights: WeightChoice,
 ) -> None:
     """Print the perplexity of MODEL on a text."""
     text = read_text(file)
-    choice = choose(model, activations, kv, context, isa, threads)
+    choice = choose(model, activations, kv, context, isa, threads, weights)
     ids = choice.tokenizer().encode(text, add_special_tokens=False)[:tokens]
     check_window(len(ids), window, choice.context)
     session = Session.load(choice.artifact(), threads)

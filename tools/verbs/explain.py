@@ -11,6 +11,7 @@ from nybble.backends.cpu import isa as levels
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
 from nybble.frontend.compile_model import CompileOptions
+from nybble.frontend.weight_choice import WeightChoice
 from nybble.tools.diagnostics import Session, UsageError
 from nybble.tools.explain import OPERATORS, KernelNote, Question, answer, notes
 from nybble.tools.files import STANDARD_STREAM, write_output
@@ -60,12 +61,13 @@ def command(
     context: int | None,
     isa: str | None,
     threads: int | None,
+    weights: WeightChoice,
 ) -> None:
     """Print for each kernel of MODEL (alias, GGUF file, Hugging Face folder or MLIR file) what it
     computes, how and why; or with --op, whether and how one operator can be compiled."""
     if (model is None) == (op is None):
         raise UsageError("explain needs either MODEL or --op", accepted="see --help")
-    choice = choose(model or "", activations, kv, context, isa, threads)
+    choice = choose(model or "", activations, kv, context, isa, threads, weights)
     options = replace(choice.options, threads=threads or 1, dataflow=dataflow)
     level = levels.get(str(options.pass_options()["isa"]))
     if op is not None:
@@ -97,6 +99,7 @@ def explain_model(
         raise NybbleError(
             f"{choice.model} is compiled and holds no IR", accepted="the model that it was made of"
         )
+    choice.say_notes()
     with shown_progress() as progress:
         compiler = choice.compiler(progress)
         return notes(compiler.lower(compiler.graph(), SCHEDULED), level, options.threads)

@@ -13,6 +13,7 @@ import click
 from nybble.backends.cpu.session import Sampling, Session
 from nybble.dialects.errors import NybbleError
 from nybble.frontend.text import Tokenizer
+from nybble.frontend.weight_choice import WeightChoice
 from nybble.tools.files import write_output
 from nybble.tools.model_options import json_option, model_options
 from nybble.tools.models import choose
@@ -130,11 +131,12 @@ def command(
     context: int | None,
     isa: str | None,
     threads: int | None,
+    weights: WeightChoice,
 ) -> None:
     """Generate text from MODEL: an alias (smollm2), a GGUF file, a Hugging Face folder, or a
     directory of `nybble compile`."""
     sampling = Sampling(temperature, top_k, top_p, seed)
-    choice = choose(model, activations, kv, context, isa, threads)
+    choice = choose(model, activations, kv, context, isa, threads, weights)
     # Whatever is wrong with the prompt is said before the model is compiled.
     tokenizer = choice.tokenizer()
     ids = prompt_ids(tokenizer, prompt, raw)

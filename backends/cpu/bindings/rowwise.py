@@ -2,10 +2,11 @@
 
 from nybble.backends.cpu.bindings.site import Binding, In, Out, Site, columns, parts
 from nybble.backends.cpu.kernels.elementwise import Add, Glu
+from nybble.backends.cpu.kernels.hadamard import Hadamard
 from nybble.backends.cpu.kernels.norm import RmsNorm, RmsNormQuantize
 from nybble.backends.cpu.kernels.quantize import Quantize
 from nybble.backends.cpu.weights import digits_of
-from nybble.dialects.fused.ops import GluOp, RmsNormOp
+from nybble.dialects.fused.ops import GluOp, HadamardOp, RmsNormOp
 from nybble.dialects.lowbit.ops import QuantizeOp
 
 
@@ -65,6 +66,14 @@ def bind_glu(site: Site) -> Binding:
     kernel = Glu(columns(glu.gate), site.tokens, glu.activation.data, site.lanes)
     slots = (In(site.place(glu.gate)), In(site.place(glu.up)), Out(site.result(glu.result)))
     return Binding(kernel, slots)
+
+
+def bind_hadamard(site: Site) -> Binding:
+    """The Hadamard transform of rows, in the memory of its input."""
+    op = site.only(HadamardOp)
+    kernel = Hadamard(columns(op.input), site.tokens, op.block.value.data, site.lanes)
+    place = site.place(op.input)
+    return Binding(kernel, (In(place), Out(site.result(op.result))), in_place={0: place})
 
 
 def bind_add(site: Site) -> Binding:

@@ -8,11 +8,17 @@ from nybble.backends.cpu.bindings.products import bind_product
 from nybble.backends.cpu.bindings.rowwise import (
     bind_add,
     bind_glu,
+    bind_hadamard,
     bind_norm,
     bind_norm_quantize,
     bind_quantize,
 )
 from nybble.backends.cpu.bindings.site import Binding, Site
+from nybble.backends.cpu.bindings.tables import (
+    bind_norm_quantize_tables,
+    bind_quantize_tables,
+    bind_tables,
+)
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.linalg import bind_linalg
 from nybble.dialects.errors import NybbleError
@@ -22,6 +28,9 @@ RULES: dict[str, Callable[[Site], Binding]] = {
     "norm": bind_norm,
     "norm_quantize": bind_norm_quantize,
     "quantize": bind_quantize,
+    "tables": bind_tables,
+    "quantize_tables": bind_quantize_tables,
+    "norm_quantize_tables": bind_norm_quantize_tables,
     "product": bind_product,
     "product_add": bind_product,
     "product_glu": bind_product,
@@ -29,6 +38,7 @@ RULES: dict[str, Callable[[Site], Binding]] = {
     "attention": bind_attention,
     "linalg": bind_linalg,
     "glu": bind_glu,
+    "hadamard": bind_hadamard,
     "add": bind_add,
     "embed": bind_embed,
     "last_row": bind_last_row,

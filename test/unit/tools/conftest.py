@@ -204,6 +204,12 @@ def write_tiny():
     return write
 
 
+@pytest.fixture
+def tiny_parameters():
+    """The parameters of `tiny`, to be changed at will."""
+    return tiny_weights()
+
+
 @pytest.fixture(scope="session")
 def tiny(write_tiny, tmp_path_factory):
     """The folder of a small random model, which tokenizes words w0 to w63."""

@@ -13,7 +13,7 @@ from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TileLayout
 from nybble.backends.cpu.weights import added_of, weight_kind
 from nybble.dialects.numpy_ref.quantize import GROUPS, activation_group
 
-DIGITS = {"i8": 1, "i16": 2}
+DIGITS = {"i8": 1, "i8-lut": 1, "i16": 2}
 """Mode of activations -> 8-bit digits."""
 QUANTIZE = 8.0
 """Instructions that quantize 16 activations."""

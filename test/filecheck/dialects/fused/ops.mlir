@@ -58,3 +58,10 @@ func.func @kernel(%x: tensor<1x64xf32>, %w: tensor<64xf32>) -> tensor<1x64xf32> 
   }
   func.return %r : tensor<1x64xf32>
 }
+
+// CHECK-LABEL: func.func @hadamard
+func.func @hadamard(%x: tensor<?x96xf32>) -> tensor<?x96xf32> {
+  // CHECK: fused.hadamard %{{.*}} block 32 : tensor<?x96xf32>
+  %r = fused.hadamard %x block 32 : tensor<?x96xf32>
+  func.return %r : tensor<?x96xf32>
+}

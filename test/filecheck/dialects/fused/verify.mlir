@@ -163,3 +163,19 @@ func.func @nll_result(%l: tensor<3x10xf32>, %t: tensor<3xi32>) {
   %r = fused.nll %l, %t : tensor<3x10xf32>, tensor<3xi32> -> tensor<2xf32>
   func.return
 }
+
+// -----
+
+func.func @hadamard_block(%x: tensor<?x96xf32>) {
+  // expected-error @+1 {{the block must be a power of two from 2 on, got 12}}
+  %r = fused.hadamard %x block 12 : tensor<?x96xf32>
+  func.return
+}
+
+// -----
+
+func.func @hadamard_columns(%x: tensor<?x96xf32>) {
+  // expected-error @+1 {{columns of the input must be a multiple of the block 64, got 96}}
+  %r = fused.hadamard %x block 64 : tensor<?x96xf32>
+  func.return
+}

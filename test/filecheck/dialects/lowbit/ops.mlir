@@ -22,3 +22,9 @@ func.func @pack(%w: !lowbit.tensor<8x64, "q4_1">) -> !lowbit.tensor<8x64, "q4_1"
 func.func @attributes() attributes {format = #lowbit.format<"q4_0">} {
   func.return
 }
+
+// CHECK-LABEL: func.func @steps
+// CHECK-SAME: nybble.prepare = [#lowbit.ones, #lowbit.plus_one, #lowbit.hadamard<rows, 64>, #lowbit.scale<columns, "norm.weight">, #lowbit.unscale<rows, "smooth.v">]
+func.func @steps(%w: tensor<64xf32> {nybble.prepare = [#lowbit.ones, #lowbit.plus_one, #lowbit.hadamard<rows, 64>, #lowbit.scale<columns, "norm.weight">, #lowbit.unscale<rows, "smooth.v">]}) {
+  func.return
+}

@@ -83,3 +83,24 @@ func.func @pack(%w: !lowbit.tensor<8x64, "q4_1">) {
   %p = lowbit.pack %w : !lowbit.tensor<8x64, "q4_1"> -> !lowbit.tensor<8x64, "q4_0", "tile64">
   func.return
 }
+
+// -----
+
+// expected-error @+1 {{unknown axis "diagonal"; accepted: rows, columns}}
+func.func @step_axis() attributes {step = #lowbit.hadamard<diagonal, 64>} {
+  func.return
+}
+
+// -----
+
+// expected-error @+1 {{unknown axis "cols"; accepted: rows, columns}}
+func.func @scale_axis() attributes {step = #lowbit.scale<cols, "norm.weight">} {
+  func.return
+}
+
+// -----
+
+// expected-error @+1 {{a Hadamard block is a power of two from 2 on, got 48}}
+func.func @step_block() attributes {step = #lowbit.hadamard<rows, 48>} {
+  func.return
+}
