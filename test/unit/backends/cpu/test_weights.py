@@ -15,17 +15,16 @@ from nybble.backends.cpu.tile_layout import LayoutError
 from nybble.backends.cpu.weights import added_of, layout_of, pack_weight, weight_kind
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
-from nybble.dialects.lowbit.formats.grid_blocks import GRID_BLOCKS
 from nybble.dialects.lowbit.formats.weight import Outlying
 from nybble.dialects.numpy_ref.quantize import activation_group, dequantize_rows, quantize_rows
 from nybble.tools.random_values import random_weight
 
 ROWS, TOKENS = 70, 5
 NAMES = [
-    "f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k",
-    "q6_k", "tq1_0", "tq2_0", "iq4_nl", "iq4_xs", "mxfp4", "nvfp4", "mxfp6_e2m3", "mxfp6_e3m2",
-    "mxfp8_e4m3", "mxfp8_e5m2", "fp8_e4m3", "fp8_e5m2", "fp4", "nf4", "bnb_fp4", "b1_58", "w1g128",
-    "w2g64", "w3g32", "w4g16", "w4g32z", "w5g64m", "w6g128", "w7g256", "w8", "w4g1024m", "w3g48",
+    "f32", "bf16", "q4_0", "q4_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k",
+    "q6_k", "iq4_nl", "iq4_xs", "mxfp4", "nvfp4", "mxfp6_e2m3", "mxfp6_e3m2",
+    "mxfp8_e4m3", "mxfp8_e5m2", "fp4", "nf4", "bnb_fp4", "b1_58", "w1g128",
+    "w3g32", "w4g16", "w4g32z", "w5g64m", "w8", "w4g1024m", "w3g48",
     "bitmod3", "bitmod4g64", "bip5:g=32:s=f16", "bip8:g=64:s=bf16",
     "table[-1.5,0.25,1.0,9.0]:g=64:s=f16",
     "table[-3.0,1.0,2.0,5.0]:g=32:s=f32:z=min.f32",
@@ -38,7 +37,7 @@ PARTS = [
     "f16:fix=outliers.csr.30.f32", "i4:g=32:s=f16:fix=hadamard.64:fix=smooth", "i4:g=7.rows:s=f16",
     "f16:sparse=2of4",
 ]  # fmt: skip
-GRIDS = [*GRID_BLOCKS]
+GRIDS = ["iq1_s", "iq1_m", "iq2_xs", "iq3_xxs", "iq3_s"]
 MANY_TOKENS = {
     "bf16", "q2_k", "q4_1", "q6_k", "iq4_xs", "mxfp4", "mxfp8_e4m3", "nf4", "w1g128", "w3g32",
     "w4g32z", "bitmod4g64", "bip8:g=64:s=bf16", "iq2_xs",
@@ -117,9 +116,7 @@ def test_vector_codebooks(rng, name):
     check(specs_of(form, 512), pack_weight(form, weight), weight.dequantize(), rng)
 
 
-@pytest.mark.parametrize(
-    "name", ["q4_1", "q2_k", "iq4_xs", "nf4", "w4g32z", "mxfp8_e5m2", "bitmod3"]
-)
+@pytest.mark.parametrize("name", ["q4_1", "q2_k", "iq4_nl", "w4g32z", "bitmod3"])
 def test_wild_scales_stay_in_their_row(rng, name):
     form = formats.get(name)
     cols = columns(form)
@@ -127,7 +124,8 @@ def test_wild_scales_stay_in_their_row(rng, name):
     scale = weight.scale if weight.scale_parts is None else weight.scale_parts.base
     scale[3, 0], scale[4, 0], scale[5, 0] = np.inf, np.nan, 2.0**-24
     if weight.scale_parts is not None:
-        expanded = weight.scale_parts.spread(scale) * weight.scale_parts.codes
+        with np.errstate(invalid="ignore"):
+            expanded = weight.scale_parts.spread(scale) * weight.scale_parts.codes
         weight = replace(weight, scale=expanded)
     if weight.zero_codes is not None:
         weight = replace(weight, zero=-(weight.scale * weight.zero_codes))
