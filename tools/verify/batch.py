@@ -11,6 +11,7 @@ from xdsl.rewriter import Rewriter
 
 from nybble.backends.cpu.assemble import Assembler
 from nybble.backends.cpu.codegen import compile_module
+from nybble.backends.cpu.compute_layouts import pack_storage
 from nybble.backends.cpu.emulate import compile_runnable
 from nybble.backends.cpu.executor import Executor
 from nybble.backends.cpu.isa import Isa
@@ -19,7 +20,6 @@ from nybble.backends.cpu.lower_kernels_to_cpu import Lowering
 from nybble.backends.cpu.machine import native
 from nybble.backends.cpu.plan import Buffer, BufferRef, Config, Kind, Plan, Program
 from nybble.backends.cpu.runner import EXTERNALS, runner_module
-from nybble.backends.cpu.weights import pack_storage
 from nybble.dialects.interpreter import Interpreter
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.parsing import parse_module
@@ -114,7 +114,7 @@ class Batch:
         stored = iter(data.stored)
         for names, value, type_ in zip(layout.inputs, values, types, strict=True):
             arrays = (
-                [packed(type_, next(stored))]
+                [pack_storage(type_, next(stored))]
                 if isinstance(type_, LowBitTensorType)
                 else buffers_of(value, type_)
             )
@@ -126,11 +126,6 @@ class Batch:
         flat = self.executor.view(f"{name}.{result[0]}", np.float32)
         shape = (case.tokens, case.kernel.rows)
         return flat[: shape[0] * shape[1]].reshape(shape).astype(np.float32)
-
-
-def packed(type_: LowBitTensorType, raw: U8) -> U8:
-    """A weight's storage bytes in the layout of its type."""
-    return pack_storage(type_.number_format, raw, (type_.rows, type_.cols))
 
 
 def arguments(case: Case, data: Data) -> list[Value]:

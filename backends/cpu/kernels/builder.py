@@ -37,7 +37,6 @@ from xdsl.dialects.builtin import (
     bf16,
     f16,
     f32,
-    i16,
 )
 from xdsl.dialects.utils import FastMathFlag
 from xdsl.ir import Attribute, Block, Operation, Region
@@ -52,6 +51,7 @@ from nybble.backends.cpu.kernels.values import (
     element_type,
     i1,
     i8,
+    i16,
     i32,
     i64,
     index,
@@ -379,6 +379,7 @@ __all__ = [
     "f32",
     "i1",
     "i8",
+    "i16",
     "i32",
     "i64",
     "index",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i8, i32
 from nybble.backends.cpu.kernels.matmul.codes import Codes
-from nybble.backends.cpu.kernels.matmul.codes_dot import LEVEL_BITS, CodesDot, level_dot
+from nybble.backends.cpu.kernels.matmul.codes_dot import CodesDot, level_dot
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS, WORDS
 from nybble.backends.cpu.kernels.matmul.gemm import GemmTiles, Product, Scratch, Sums, column_block
 from nybble.backends.cpu.kernels.matmul.intdot import BITS
@@ -59,7 +59,7 @@ class DotProduct(Product):
     def begin(self, b: KernelBuilder, scratch: Buffer) -> None:
         """See Product."""
         self.b = b
-        self.dot = CodesDot(b, self.spec, (LEVEL_BITS,), 4)
+        self.dot = CodesDot(b, self.spec, self.form)
         self.codes = scratch.view(i8, self.codes_at, self.slots * self.columns * TILE)
         self.scale = scratch.view(f32, self.scales_at, self.slots * self.scales)
         self.zero = scratch.view(f32, self.zeros_at, self.slots * self.scales)
@@ -137,7 +137,7 @@ class DotProduct(Product):
             starts += [start] * self.tiles.subtiles
         inits = [one for start in starts for one in self.dot.start(start)]
         steps = self.group // 4
-        unroll = divisor(steps, min(self.tiles.unroll, self.dot.run))
+        unroll = divisor(steps, self.tiles.unroll)
         codes = (slot * self.columns + group * self.group) * TILE + subtile * 64
         words = (token * self.spec.cols + first + group * self.group) // 4
         if unroll == steps:
@@ -156,7 +156,7 @@ class DotProduct(Product):
         return [sums[i : i + count] for i in range(0, len(sums), count)]
 
     def _steps(self, codes: Value, words: Value, sums: Sequence[Value], count: int) -> list[Value]:
-        """The sums with a run of words."""
+        """The sums with some words."""
         b, subtiles = self.b, self.tiles.subtiles
         parts = self._by_pair(sums)
         runs = [self.dot.open(part) for part in parts]
@@ -169,10 +169,8 @@ class DotProduct(Product):
                 place = words + (c * self.spec.cols // 4 + step)
                 x = [b.broadcast(q.load(place), LANES) for q in self.q]
                 for r in range(subtiles):
-                    at = c * subtiles + r
-                    runs[at] = self.dot.add(runs[at], packed[r], x)
-        closed = [self.dot.close(part, run) for part, run in zip(parts, runs, strict=True)]
-        return [one for part in closed for one in part]
+                    self.dot.add(runs[c * subtiles + r], packed[r], [x])
+        return [one for run in runs for one in self.dot.close(run)]
 
     def _rescale(
         self,

@@ -12,10 +12,16 @@ from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i32
-from nybble.backends.cpu.kernels.matmul.codes_dot import LEVEL_BITS, CodesDot
+from nybble.backends.cpu.kernels.matmul.codes_dot import (
+    CodesDot,
+    Run,
+    in_place,
+    in_place_dot,
+    level_dot,
+)
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS, WORDS
 from nybble.backends.cpu.kernels.matmul.epilogue import Epilogue
-from nybble.backends.cpu.kernels.matmul.intdot import BITS
+from nybble.backends.cpu.kernels.matmul.intdot import BITS, Activation
 from nybble.backends.cpu.kernels.matmul.parts import for_each_tile
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.kernels.matmul.weights import Block, CodeReader, divisor
@@ -68,9 +74,10 @@ class _Tile:
         self.group = spec.activation_group
         self.tiles = tiles
         self.reader = CodeReader(b, b.buffer(f"w{part}"), layout, spec, tiles.ahead)
-        widths = (LEVEL_BITS,) if self.integers.levels else layout.widths
-        self.dot = CodesDot(b, spec, widths, layout.step)
-        self.subtiles = tiles.subtiles(spec.isa, self.dot.accumulators)
+        self.in_place = in_place(spec, layout.widths)
+        form = in_place_dot(spec, layout.width) if self.in_place else level_dot(spec)
+        self.dot = CodesDot(b, spec, form)
+        self.subtiles = tiles.subtiles(spec.isa, form.accumulators)
         q = b.buffer("q")
         self.q = [q.view(i32, digit * spec.plane, spec.cols // 4) for digit in range(spec.digits)]
 
@@ -178,8 +185,7 @@ class _Tile:
         block, codes = places
         sums = self.dot.start(start) * len(subtiles)
         steps = self.group // layout.step
-        most = self.tiles.unroll * SUBTILES * VECTOR // layout.step_bytes
-        unroll = divisor(steps, min(most, self.dot.run))
+        unroll = divisor(steps, self.tiles.unroll * SUBTILES * VECTOR // layout.step_bytes)
         word = group * (self.group // 4)
         if unroll == steps:
             sums = self._steps((block, codes), word, subtiles, sums, steps)
@@ -210,13 +216,17 @@ class _Tile:
         runs = [self.dot.open(part) for part in parts]
         for step in range(count):
             words = [[q.load(word + (step * per + i)) for q in self.q] for i in range(per)]
-            xs = self.dot.activations(words)
+            xs = [self.dot.activation(one) for one in words]
             at = codes + step * layout.step_bytes
             for i, r in enumerate(subtiles):
-                if self.integers.levels:
-                    for level, x in zip(self.reader.levels(block, at, r), xs[0], strict=True):
-                        runs[i] = self.dot.add(runs[i], level, x)
-                else:
-                    runs[i] = self.dot.add_step(runs[i], self.reader, (at, r), xs)
-        closed = [self.dot.close(part, run) for part, run in zip(parts, runs, strict=True)]
-        return [one for part in closed for one in part]
+                self._step(runs[i], (block, at, r), xs)
+        return [one for run in runs for one in self.dot.close(run)]
+
+    def _step(self, run: Run, place: tuple[Block, Value, int], xs: Sequence[Activation]) -> None:
+        """Add a step of columns. place: the block, the byte of the step, and the sub-tile."""
+        block, at, subtile = place
+        if self.in_place:
+            self.dot.add(run, self.reader.word(at, 0, 0, subtile), xs)
+            return
+        for level, x in zip(self.reader.levels(block, at, subtile), xs, strict=True):
+            self.dot.add(run, level, [x])
