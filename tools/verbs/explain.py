@@ -67,8 +67,10 @@ def command(
     computes, how and why; or with --op, whether and how one operator can be compiled."""
     if (model is None) == (op is None):
         raise UsageError("explain needs either MODEL or --op", accepted="see --help")
-    choice = choose(model or "", activations, kv, context, isa, threads, weights)
-    options = replace(choice.options, threads=threads or 1, dataflow=dataflow)
+    choice = choose(model or "", activations, kv, context, None, threads, weights)
+    # nothing runs here, so that a level may be asked about that this machine lacks
+    options = replace(choice.options, threads=threads or 1, dataflow=dataflow, isa=isa)
+    choice = replace(choice, options=options)
     level = levels.get(str(options.pass_options()["isa"]))
     if op is not None:
         rows, cols = parse_shape(shape)

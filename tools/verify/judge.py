@@ -43,7 +43,8 @@ def judge(case: Case, data: Data, wanted: F64, found: F64) -> Judgement:
         return Judgement(np.inf, "the reference of finite weights is not finite")
     if (regular != np.isfinite(found)).any():
         return Judgement(np.inf, "a number is finite in one of result and reference alone")
-    difference = np.abs(found - wanted, where=regular, out=np.zeros_like(wanted))
+    difference = np.zeros_like(wanted)
+    difference[regular] = np.abs(found[regular] - wanted[regular])
     allowed = np.where(regular, bound(case, data), np.inf)
     power = float(np.square(wanted, where=regular, out=np.zeros_like(wanted)).sum())
     floor = UNDERFLOW * case.kernel.cols

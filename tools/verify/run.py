@@ -8,7 +8,7 @@ from multiprocessing import get_context
 import numpy as np
 
 from nybble.backends.cpu.workers import close_idle
-from nybble.dialects.errors import NybbleError
+from nybble.dialects.errors import InternalError, NybbleError
 from nybble.tools.verify.batch import Batch, advanced, compiled, function_name
 from nybble.tools.verify.cases import MISFIT, Case, Draw, Kernel
 from nybble.tools.verify.data import make
@@ -84,7 +84,7 @@ def run_task(task: Task) -> list[Outcome]:
         return [Outcome(case, refused(task.draw, case), ran=False) for case in cases]
     try:
         batch = compiled(kernels, task.draw.isa)
-    except NybbleError as error:
+    except (NybbleError, InternalError) as error:
         if len(kernels) == 1:
             judgement = Judgement(np.inf, f"did not compile: {error}")
             return [Outcome(case, judgement, ran=True) for case in cases]
@@ -105,7 +105,7 @@ def run_case(draw: Draw, batch: Batch, case: Case, index: int) -> Judgement:
         data = make(case, draw.seed)
         wanted = batch.wanted(name, case, data)
         found = batch.found(name, case, data)
-    except NybbleError as error:
+    except (NybbleError, InternalError) as error:
         return Judgement(np.inf, f"did not run: {error}")
     return judge(case, data, wanted.astype(np.float64), found.astype(np.float64))
 
