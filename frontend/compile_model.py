@@ -21,6 +21,7 @@ from nybble.backends.cpu.runner import EXTERNALS, runner_module
 from nybble.backends.cpu.weights import pack_storage
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
+from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.registry import make_context
 from nybble.frontend.calibration import Calibration
 from nybble.frontend.calibration_text import calibration_text
@@ -69,7 +70,8 @@ class CompileOptions:
     bf16 where it is faster; "i8-only": of one digit; "i16": of two; "f32": exact. kv: type of the
     cache, None for the mode's own. context: tokens that a text may have. chunk: tokens of a prefill
     step. threads: the most that will run it. isa: level of `backends.cpu.isa`, None for the host's.
-    weights: what becomes of a checkpoint's weights. dump: a folder for the IR of each stage.
+    dataflow: the one that all products take, empty for the cheapest of each. weights: what becomes
+    of a checkpoint's weights. dump: a folder for the IR of each stage.
     """
 
     activations: str = "i8"
@@ -78,6 +80,7 @@ class CompileOptions:
     chunk: int = 512
     threads: int = 2
     isa: str | None = None
+    dataflow: str = ""
     weights: WeightChoice = AS_STORED
     dump: Path | None = None
 
@@ -90,6 +93,7 @@ class CompileOptions:
             "chunk": min(self.chunk, self.context),
             "threads": self.threads,
             "isa": level.name,
+            "dataflow": self.dataflow,
         }
 
     def machine(self) -> Machine:
@@ -236,8 +240,8 @@ def weight_bytes(
     raw = preparer.raw(source.tensor, source.steps, source.layer) if source.steps else entry.raw()
     if len(entry.shape) == 1:
         return as_f32(entry.format, raw, entry.shape[0])
-    rows, cols = entry.shape
-    return pack_storage(formats.get(entry.format), raw, (rows, cols))
+    type_ = LowBitTensorType.get(entry.shape, entry.format, source.layout)
+    return pack_storage(type_.number_format, raw, (type_.rows, type_.cols))
 
 
 def as_f32(spec: str, raw: npt.NDArray[np.uint8], length: int) -> npt.NDArray[np.uint8]:

@@ -146,7 +146,8 @@ class ModuleCompiler:
         plan = self._plan(module, interface)
         objects = self._objects(module, plan)
         self.progress("packing weights")
-        code = Code(plan, native(), objects, self._packed(plan, weights))
+        packed = self._packed(plan, self._in_layout(module, weights))
+        code = Code(plan, native(), objects, packed)
         return CompiledModule(code, Notes(self.stages, reasons), self.options.threads)
 
     def _interface(self) -> Interface:
@@ -180,6 +181,17 @@ class ModuleCompiler:
             argument.name: value.type
             for value, argument in zip(arguments, self.lowered.arguments, strict=True)
             if isinstance(value.type, LowBitTensorType)
+        }
+
+    def _in_layout(
+        self, module: ModuleOp, weights: Mapping[str, LowBitTensorType]
+    ) -> Mapping[str, LowBitTensorType]:
+        """The types of weights in the layouts that a lowered module reads them in."""
+        layouts = Assembler(module).argument_layouts(PROGRAM)
+        return {
+            argument.name: LowBitTensorType.get((type_.rows, type_.cols), type_.format.data, layout)
+            for argument, layout in zip(self.lowered.arguments, layouts, strict=False)
+            if (type_ := weights.get(argument.name)) is not None and layout
         }
 
     def _plan(self, module: ModuleOp, interface: Interface) -> Plan:

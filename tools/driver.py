@@ -21,6 +21,7 @@ VERBS: dict[str, str] = {
     "eval": "Measure the perplexity of a model on a text.",
     "bench": "Measure kernels or a model against other systems.",
     "synthesize": "Write a model file of a known shape with random weights.",
+    "verify": "Check generated kernels against the numpy references.",
     "explain": "Say how each kernel is computed and why.",
     "formats": "List the number formats.",
     "doctor": "Check this machine and the installation.",

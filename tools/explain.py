@@ -15,6 +15,7 @@ from nybble.dialects.lowbit import formats
 from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
 from nybble.frontend.compile_model import CompileOptions
+from nybble.passes.targets import Product, cheapest, load_target, nearest
 from nybble.tools.mlir_file import FIRST, LAST, advance, functions_of
 from nybble.tools.run_file import SCHEDULED, variant_name
 
@@ -103,13 +104,25 @@ class Question:
         """The operator in a function."""
         return OPERATORS[self.op].format(rows=self.rows, cols=self.cols, spec=self.spec)
 
+    def product(self, options: CompileOptions, isa: Isa) -> Product:
+        """The operator as a target is asked about it."""
+        given = options.pass_options()
+        mode = str(given["activations" if self.n == 1 else "prefill"])
+        return Product(formats.get(self.spec), self.rows, self.cols, self.n, mode, isa.name)
+
 
 @dataclass(frozen=True)
 class Answer:
-    """Whether a question's operator can be compiled. kernels: how; because: why not; nearest."""
+    """Whether a question's operator can be compiled.
+
+    kernels: how. estimates: dataflow -> cycles on one thread, of those that can compute it.
+    refusals: dataflow -> why it cannot. because: why nothing can; nearest: what can instead.
+    """
 
     supported: bool
     kernels: list[KernelNote]
+    estimates: dict[str, float]
+    refusals: dict[str, str]
     because: str = ""
     nearest: str = ""
 
@@ -122,17 +135,26 @@ class Answer:
         if not self.supported:
             yield f"not supported: {self.because}"
             yield f"nearest that is: {self.nearest or 'none found'}"
+        for name, cycles in sorted(self.estimates.items(), key=lambda item: item[1]):
+            yield f"{name}: {cycles:,.0f} cycles estimated"
+        for name, reason in self.refusals.items():
+            yield f"{name}: cannot, {reason}"
         for one in self.kernels:
             yield from one.lines()
 
 
-def answer(question: Question, options: CompileOptions, isa: Isa) -> Answer:
+def answer(question: Question, options: CompileOptions, isa: Isa, target_name: str) -> Answer:
     """How an operator is compiled, or why it cannot be and which is the nearest that can."""
+    target, product = load_target(target_name), question.product(options, isa)
+    verdicts = target.verdicts(product)
+    estimates = {v.dataflow: v.cycles for v in cheapest(verdicts)}
+    refusals = {v.dataflow: v.refusal for v in verdicts if v.refusal is not None}
     try:
-        return Answer(True, compiled(question, options, isa))
+        kernels = compiled(question, options, isa)
     except NybbleError as error:
-        reason = error.message + (f" (accepted: {error.accepted})" if error.accepted else "")
-    return Answer(False, [], reason, nearest(question, options, isa))
+        near = nearest(target, product, options.dataflow)
+        return Answer(False, [], estimates, refusals, error.message, spelled(product, near))
+    return Answer(True, kernels, estimates, refusals)
 
 
 def compiled(question: Question, options: CompileOptions, isa: Isa) -> list[KernelNote]:
@@ -145,25 +167,10 @@ def compiled(question: Question, options: CompileOptions, isa: Isa) -> list[Kern
     return found
 
 
-def nearest(question: Question, options: CompileOptions, isa: Isa) -> str:
-    """The first of the near questions that can be compiled; empty if none can."""
-    for near in near_questions(question):
-        try:
-            compiled(near, options, isa)
-        except NybbleError:
-            continue
-        return f"--format {near.spec} --shape {near.rows}x{near.cols} --n {near.n}"
-    return ""
-
-
-def near_questions(question: Question) -> Iterator[Question]:
-    """The same format on columns that it divides; then other formats by bits per weight."""
-    description = formats.get(question.spec)
-    size = description.group_size(question.cols)
-    below, above = question.cols // size * size, -(-question.cols // size) * size
-    for cols in sorted({below, above} - {0, question.cols}, key=lambda c: abs(c - question.cols)):
-        yield Question(question.op, question.spec, question.rows, cols, question.n)
-    wanted = description.bits_per_weight
-    names = [name for name in formats.names() if name != question.spec]
-    for name in sorted(names, key=lambda one: abs(formats.get(one).bits_per_weight - wanted)):
-        yield Question(question.op, name, question.rows, question.cols, question.n)
+def spelled(asked: Product, near: Product | None) -> str:
+    """The options that ask about a product; empty for none."""
+    if near is None:
+        return ""
+    shape = f"--format {near.description.spec} --shape {near.rows}x{near.cols} --n {near.tokens}"
+    other = near.activations != asked.activations
+    return f"{shape} --activations {near.activations}" if other else shape

@@ -9,7 +9,7 @@ from xdsl.ir import Attribute, SSAValue
 from xdsl.traits import SymbolTable
 
 from nybble.backends.cpu.kernels.buffers import byte_width
-from nybble.backends.cpu.lower_kernels_to_cpu import ACCESS
+from nybble.backends.cpu.lower_kernels_to_cpu import ACCESS, LAYOUT
 from nybble.backends.cpu.plan import Buffer, BufferRef, Kernel, Kind, Step
 from nybble.dialects.errors import NybbleError
 
@@ -42,6 +42,19 @@ class Assembler:
         """Bytes of each buffer argument of a function."""
         arguments = self.function(name).body.block.args
         return [buffer_bytes(arg.type) for arg in arguments if isinstance(arg.type, MemRefType)]
+
+    def argument_layouts(self, name: str) -> list[str]:
+        """The compute layout of each buffer argument of a function; empty for what is no weight."""
+        function = self.function(name)
+        buffers = [isinstance(arg.type, MemRefType) for arg in function.body.block.args]
+        if function.arg_attrs is None:
+            return [""] * sum(buffers)
+        layouts = [attributes.data.get(LAYOUT) for attributes in function.arg_attrs]
+        return [
+            layout.data if isinstance(layout, StringAttr) else ""
+            for layout, buffer in zip(layouts, buffers, strict=True)
+            if buffer
+        ]
 
     def call(self, name: str, arguments: Sequence[BufferRef]) -> list[Step]:
         """The steps of a call of function `name` on these buffers."""

@@ -43,8 +43,9 @@ func.func @f(%x: memref<16xf32>, %y: memref<16xf32>, %0: index, %1: index, %2: i
 }
 ```
 
-Tensors become flat buffers. A result that took over the memory of an argument is found there;
-other results are further arguments. A quantized matrix is three buffers: codes, scales, sums.
+Tensors become flat buffers; an argument that is a weight says in which layout its bytes are. A
+result that took over the memory of an argument is found there; other results are further arguments.
+A quantized matrix is three buffers: codes, scales, sums.
 
 Does not handle: operators outside of kernels; two results in one buffer.
 """
@@ -56,6 +57,8 @@ from xdsl.context import Context
 from xdsl.dialects import arith, func, memref
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
+    ArrayAttr,
+    DictionaryAttr,
     Float32Type,
     FunctionType,
     IndexType,
@@ -87,6 +90,8 @@ from nybble.dialects.lowbit.types import STORAGE, LowBitTensorType
 
 CALL_INDICES = 4
 """n, pos, tid and nth close every argument list."""
+LAYOUT = "layout"
+"""Attribute of an argument that is a weight: the compute layout of its bytes."""
 ACCESS = "access"
 """Attribute of a call: a letter for each buffer, r(ead), w(ritten before it is read), u(pdated)."""
 
@@ -168,6 +173,13 @@ def access_of(slot: Slot, binding: Binding) -> str:
     return "r" if isinstance(slot, Partial) and not slot.written else "w"
 
 
+def argument_attributes(type_: Attribute) -> DictionaryAttr:
+    """What a buffer of a value of this type says about its bytes."""
+    if isinstance(type_, LowBitTensorType) and type_.layout.data != STORAGE:
+        return DictionaryAttr({LAYOUT: type_.layout})
+    return DictionaryAttr({})
+
+
 def static_rows(op: KernelOp) -> int:
     """The number of tokens that is the same in every call; 0 where calls say how many."""
     types = [value.type for value in (*op.inputs, *op.outputs)]
@@ -201,6 +213,7 @@ class FunctionLowering:
         self.buffers: dict[SSAValue, list[SSAValue]] = {}
         self.indices: list[SSAValue] = []
         self.kernels: list[func.FuncOp] = []
+        self.attributes: list[DictionaryAttr] = []
         self.partial: SSAValue | None = None
 
     def run(self) -> tuple[list[func.FuncOp], func.FuncOp]:
@@ -223,6 +236,9 @@ class FunctionLowering:
         inputs = [argument.type for argument in self.block.args]
         name = self.function.sym_name.data
         caller = func.FuncOp(name, FunctionType.from_lists(inputs, []), Region(self.block))
+        if any(one.data for one in self.attributes):
+            attributes = [*self.attributes, *[DictionaryAttr({})] * CALL_INDICES]
+            caller.arg_attrs = ArrayAttr(attributes)
         caller.location = self.function.location
         return self.kernels, caller
 
@@ -234,6 +250,7 @@ class FunctionLowering:
         for type_ in self.lowering.buffer_types(value.type):
             made.append(self.block.insert_arg(type_, len(self.block.args)))
             made[-1].name_hint = value.name_hint
+            self.attributes.append(argument_attributes(value.type))
         self.buffers[value] = made
 
     def _fresh_results(self, terminator: func.ReturnOp) -> list[SSAValue]:

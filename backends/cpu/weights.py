@@ -158,16 +158,6 @@ def _unit(description: Format) -> float:
     return description.element.unit if description.scale == FloatScale("f16") else 1.0
 
 
-def dataflows(description: Format) -> tuple[str, ...]:
-    """The dataflows by which the CPU multiplies weights of a format; empty if it has none."""
-    try:
-        kind = weight_kind(description, max(description.block, 256))
-    except FormatError:
-        return ()
-    integers = isinstance(kind, Codes) and kind.integers is not None
-    return ("int_dot", "dequantize") if integers else ("dequantize",)
-
-
 def digits_of(description: Format) -> int:
     """How many 8-bit digits an activation of a format has; raises FormatError for other formats."""
     element = description.element

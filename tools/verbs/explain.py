@@ -33,6 +33,7 @@ _SHAPE = re.compile(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})")
 @click.option(
     "--n", type=click.IntRange(1, 1 << 16), default=1, show_default=True, help="Its token rows."
 )
+@click.option("--dataflow", default="", help="That products must take; default: the cheapest.")
 @click.option("--target", type=click.Choice(TARGETS), default="cpu", show_default=True)
 @click.option(
     "--from-stage",
@@ -51,6 +52,7 @@ def command(
     spec: str,
     shape: str,
     n: int,
+    dataflow: str,
     target: str,
     from_stage: str,
     json_file: str | None,
@@ -66,12 +68,12 @@ def command(
     if (model is None) == (op is None):
         raise UsageError("explain needs either MODEL or --op", accepted="see --help")
     choice = choose(model or "", activations, kv, context, isa, threads, weights)
-    options = replace(choice.options, threads=threads or 1)
+    options = replace(choice.options, threads=threads or 1, dataflow=dataflow)
     level = levels.get(str(options.pass_options()["isa"]))
     if op is not None:
         rows, cols = parse_shape(shape)
         fitting = replace(options, context=max(n, 2), chunk=n)
-        found = answer(Question(op, checked_format(spec), rows, cols, n), fitting, level)
+        found = answer(Question(op, checked_format(spec), rows, cols, n), fitting, level, target)
         report, lines = found.report(), list(found.lines())
     else:
         kernels = explain_model(choice, options, from_stage, session)

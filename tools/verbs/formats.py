@@ -1,44 +1,93 @@
 """nybble formats: the number formats there are."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import lcm
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from nybble.backends.cpu.weights import dataflows
+from nybble.backends.cpu.dataflows import covering
+from nybble.backends.cpu.isa import LEVELS
 from nybble.dialects.lowbit import formats
+from nybble.dialects.lowbit.formats import Format
 from nybble.tools.files import write_output
 
 # What a pattern of names stands for is shown by a few of its names.
 EXAMPLES = ("w8g32", "w4g128", "w4g32z", "w4g32m", "w3g64", "w2g128", "w1g128", "bitmod4g64")
 
 
-def rows() -> list[dict[str, object]]:
-    """One row per short name, then some of the names that patterns give."""
-    described = [(name, formats.get(name)) for name in (*formats.names(), *EXAMPLES)]
-    return [
-        {
-            "name": name,
-            "bits_per_weight": round(one.bits_per_weight, 4),
-            "dataflows": {"cpu": list(dataflows(one))},
-            "spelling": one.spelling,
+ROWS = 70
+"""Rows of the weight that the predicates are asked about, a multiple of no tile."""
+COLUMNS = 256
+
+
+@dataclass(frozen=True)
+class Row:
+    """A format and the dataflows that multiply it, by instruction-set level."""
+
+    name: str
+    description: Format
+    dataflows: dict[str, list[str]]
+
+    def report(self) -> dict[str, object]:
+        """The keys of `--json`."""
+        return {
+            "name": self.name,
+            "bits_per_weight": round(self.description.bits_per_weight, 4),
+            "dataflows": self.dataflows,
+            "spelling": self.description.spelling,
         }
-        for name, one in described
-    ]
 
 
-def shown_flows(row: dict[str, object]) -> str:
-    """The dataflows of a row as a list of words."""
-    flows = row["dataflows"]
-    assert isinstance(flows, dict)
-    return ", ".join(flows["cpu"]) or "-"
+def rows() -> list[Row]:
+    """One row per short name, then some of the names that patterns give."""
+    return [row(name) for name in (*formats.names(), *EXAMPLES)]
+
+
+def row(name: str) -> Row:
+    """What the predicates say of one format, on every level."""
+    description = formats.get(name)
+    shape = example_shape(description)
+    flows = {isa.name: covering(description, isa, shape) for isa in LEVELS.values()}
+    return Row(name, description, flows)
+
+
+def example_shape(description: Format) -> tuple[int, int]:
+    """Rows and columns of a small weight that a format can have."""
+    sparse = description.sparsity
+    tall = lcm(getattr(sparse, "rows", 1), getattr(sparse, "block", 1))
+    return ROWS * tall, lcm(COLUMNS, description.block)
+
+
+def level_groups(table: Sequence[Row]) -> list[list[str]]:
+    """Levels that have the same dataflows for every format, in the order of the levels."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for level in LEVELS:
+        cells = tuple(shown_flows(one, level) for one in table)
+        groups.setdefault(cells, []).append(level)
+    return list(groups.values())
+
+
+def shown_flows(one: Row, level: str) -> str:
+    """The dataflows of a row on a level as a list of words."""
+    return ", ".join(one.dataflows[level]) or "-"
 
 
 def markdown() -> str:
-    """The support matrix of the documentation."""
-    lines = ["| format | bits per weight | `cpu` |", "|---|---|---|"]
-    lines += [f"| `{r['name']}` | {r['bits_per_weight']} | {shown_flows(r)} |" for r in rows()]
+    """The support matrix of the documentation, a column for each group of like levels."""
+    table = rows()
+    groups = level_groups(table)
+    heads = [", ".join(f"`{level}`" for level in group) for group in groups]
+    lines = [
+        f"| format | bits per weight | {' | '.join(heads)} |",
+        "|---|---" + "|---" * len(groups) + "|",
+    ]
+    for one in table:
+        cells = " | ".join(shown_flows(one, group[0]) for group in groups)
+        lines.append(f"| `{one.name}` | {round(one.description.bits_per_weight, 4)} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
@@ -48,13 +97,16 @@ def markdown() -> str:
 def command(json_file: str | None, as_markdown: bool) -> None:
     """List the number formats: name, stored bits per weight, dataflows, spelling."""
     if json_file is not None:
-        write_output(json_file, (json.dumps(rows()) + "\n").encode())
+        write_output(json_file, (json.dumps([one.report() for one in rows()]) + "\n").encode())
         return
     if as_markdown:
         click.echo(markdown(), nl=False)
         return
-    table = Table("format", "bits/weight", "cpu", "spelling")
-    for row in rows():
-        name, bits, spelling = (str(row[key]) for key in ("name", "bits_per_weight", "spelling"))
-        table.add_row(name, bits, shown_flows(row), spelling)
+    found = rows()
+    groups = level_groups(found)
+    table = Table("format", "bits/weight", *(" ".join(group) for group in groups), "spelling")
+    for one in found:
+        cells = [shown_flows(one, group[0]) for group in groups]
+        bits = str(round(one.description.bits_per_weight, 4))
+        table.add_row(one.name, bits, *cells, one.description.spelling)
     Console().print(table)

@@ -12,7 +12,7 @@ func.func @add(%x: tensor<?x64xf32>, %y: tensor<?x64xf32>) -> tensor<?x64xf32> {
 }
 
 // A quantized matrix between kernels is three buffers; a result without a home is an argument.
-// CHECK: func.func @product(%x: memref<64xf32>, %w: memref<2304xi8>, %{{.*}}: memref<8xf32>,
+// CHECK: func.func @product(%x: memref<64xf32>, %w: memref<2304xi8> {layout = "tile64"}, %{{.*}}: memref<8xf32>,
 // CHECK: memref.alloc() : memref<64xi8>
 // CHECK: memref.alloc() : memref<2xf32>
 // CHECK: memref.alloc() : memref<2xi32>

@@ -54,7 +54,7 @@ def test_help_imports_no_library():
 
 def test_formats_as_a_table_and_as_json(run_nybble):
     rows = json.loads(run_nybble("formats", "--json", "-").out)
-    found = {row["name"]: row["dataflows"]["cpu"] for row in rows}
+    found = {row["name"]: row["dataflows"]["avx512-vnni"] for row in rows}
     assert found["q4_1"] == ["int_dot", "dequantize"]
     assert found["f16"] == ["dequantize"]
     assert found["nf4"] == []

@@ -67,7 +67,7 @@ def test_attention_in_the_middle_of_a_text(tokens, mode, run_nybble):
         [tokens, 64], [2, 128, 16], [2, 128, 16],
     ]  # fmt: skip
     exact = [one["nmse_of_operators"] for one in report["results"]]
-    assert all(value < 1e-9 for value in exact) == (mode == "f32")
+    assert mode != "f32" or max(exact) < 1e-9
     assert max(exact) < 1e-2
 
 

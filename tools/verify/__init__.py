@@ -1,0 +1,1 @@
+"""Differential checks of generated kernels against the numpy references of their operators."""
