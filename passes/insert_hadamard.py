@@ -136,7 +136,7 @@ def rotate_values(attention: AttentionOp) -> None:
 
 def rotate_stream(function: func.FuncOp) -> None:
     """Fold a rotation of the residual stream into the weights around it."""
-    stream = {value for value in function.body.block.args if _starts_a_stream(value)}
+    stream: set[SSAValue] = {value for value in function.body.block.args if _starts_a_stream(value)}
     for op in list(function.body.block.ops):
         if isinstance(op, EmbedOp):
             prepare(op.table, HadamardStep.get("columns", _block_of(op.result)))
