@@ -14,11 +14,11 @@ from nybble.backends.cache import Cache
 from nybble.backends.cpu import isa as levels
 from nybble.backends.cpu.artifact_writer import save
 from nybble.backends.cpu.codegen import compile_module, compile_modules
+from nybble.backends.cpu.compute_layouts import pack_storage
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.machine import Machine, cpu_flags, for_level, native
 from nybble.backends.cpu.plan import Json
 from nybble.backends.cpu.runner import EXTERNALS, runner_module
-from nybble.backends.cpu.weights import pack_storage
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.types import LowBitTensorType
@@ -47,10 +47,10 @@ from nybble.passes.stages import STAGES, stages_between
 Importer = Callable[[Checkpoint, int, str], ModelGraph]
 """From a checkpoint, the context in tokens and the cache's type to the model at stage `import`."""
 
-KV_OF_MODE = {"i8": "f16", "i8-only": "f16", "i16": "f16", "f32": "f32"}
+KV_OF_MODE = {"i8": "f16", "i8-only": "f16", "i8-lut": "f16", "i16": "f16", "f32": "f32"}
 """The type of the key-value cache that goes with a mode of activations."""
 
-DECODE_MODES = {"i8": "i16", "i8-only": "i8", "i16": "i16", "f32": "f32"}
+DECODE_MODES = {"i8": "i16", "i8-only": "i8", "i8-lut": "i8-lut", "i16": "i16", "f32": "f32"}
 """Mode of activations -> that of `select-dataflow`, where nothing is faster for many tokens.
 
 A second digit costs 1 to 7% of the speed of answers, whose products wait for memory, and about 30%
@@ -67,11 +67,12 @@ class CompileOptions:
     """What a compilation may choose.
 
     activations: a key of KV_OF_MODE. "i8": products of 8-bit digits, as many as precision needs, or
-    bf16 where it is faster; "i8-only": of one digit; "i16": of two; "f32": exact. kv: type of the
-    cache, None for the mode's own. context: tokens that a text may have. chunk: tokens of a prefill
+    bf16 where it is faster; "i8-only": of one digit; "i8-lut": of one, and lookup tables may be
+    rounded to 8 bits; "i16": of two; "f32": exact. kv: type of the cache, None for the mode's own.
+    context: tokens that a text may have. chunk: tokens of a prefill
     step. threads: the most that will run it. isa: level of `backends.cpu.isa`, None for the host's.
-    dataflow: the one that all products take, empty for the cheapest of each. weights: what becomes
-    of a checkpoint's weights. dump: a folder for the IR of each stage.
+    weights: what becomes of a checkpoint's weights. dataflow: the one that all products take, empty
+    for the cheapest of each. dump: a folder for the IR of each stage.
     """
 
     activations: str = "i8"
@@ -241,7 +242,7 @@ def weight_bytes(
     if len(entry.shape) == 1:
         return as_f32(entry.format, raw, entry.shape[0])
     type_ = LowBitTensorType.get(entry.shape, entry.format, source.layout)
-    return pack_storage(type_.number_format, raw, (type_.rows, type_.cols))
+    return pack_storage(type_, raw)
 
 
 def as_f32(spec: str, raw: npt.NDArray[np.uint8], length: int) -> npt.NDArray[np.uint8]:

@@ -17,11 +17,12 @@ from nybble.backends.cpu.artifact import Bytes
 from nybble.backends.cpu.assemble import Assembler
 from nybble.backends.cpu.codegen import compile_module as compile_kernel
 from nybble.backends.cpu.codegen import compile_modules
+from nybble.backends.cpu.compute_layouts import pack_storage
 from nybble.backends.cpu.host import allocate
 from nybble.backends.cpu.machine import native
 from nybble.backends.cpu.plan import Buffer, BufferRef, Config, Kind, Plan, Program
 from nybble.backends.cpu.runner import EXTERNALS, runner_module
-from nybble.backends.cpu.weights import layout_of, pack_storage
+from nybble.backends.cpu.weights import layout_of
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.numpy_ref.quantize import GROUPS, activation_group
@@ -251,7 +252,7 @@ def runner() -> bytes:
 
 def packed(raw: Array, type_: LowBitTensorType) -> Bytes:
     """Storage bytes in the compute layout."""
-    return pack_storage(type_.number_format, raw.view(np.uint8), (type_.rows, type_.cols))
+    return pack_storage(type_, raw.view(np.uint8))
 
 
 def as_bytes(array: Array) -> Bytes:

@@ -13,10 +13,12 @@ from xdsl.rewriter import InsertPoint, Rewriter
 
 from nybble.dialects.lowbit.ops import QuantizeOp
 from nybble.dialects.lowbit.types import LowBitTensorType
+from nybble.dialects.mpgemm.lut import LookupProductOp, LutDotMatmulOp, LutMatmulOp, LutPrecomputeOp
 from nybble.dialects.mpgemm.ops import DequantMatmulOp, IntMatmulOp, MatmulOp, ProductOp
+from nybble.dialects.mpgemm.tables import EXACT, ROUNDED, TableType
 from nybble.dialects.numpy_ref.quantize import activation_group
 
-DIGIT_MODES = {"i8": "a8", "i16": "a16"}
+DIGIT_MODES = {"i8": "a8", "i8-lut": "a8", "i16": "a16"}
 """Activation mode -> the format of its integers, to which `g` and a group size are added."""
 
 
@@ -38,6 +40,11 @@ class Shared:
             self.quantized[key] = quantize.result
         return self.quantized[key]
 
+
+TABLE_GROUPS = (256, 128, 64, 32)
+"""Columns that share the scale of an activation where tables are built of it."""
+ENTRY_MODES = {"i8": EXACT, "i8-lut": ROUNDED}
+"""Activation mode -> type of a table's entries."""
 
 Rewrite = Callable[[MatmulOp, str, Shared], ProductOp]
 """(product, activation mode, what is shared) -> the product in its place."""
@@ -66,4 +73,35 @@ def to_dequant_matmul(matmul: MatmulOp, mode: str, shared: Shared) -> ProductOp:
     return product
 
 
-REWRITES: dict[str, Rewrite] = {"int_dot": to_int_matmul, "dequantize": to_dequant_matmul}
+def to_lut_matmul(kind: type[LookupProductOp]) -> Rewrite:
+    """rewrite: `matmul(x, w) -> lut_matmul(lut_precompute(quantize(x)), w)`, one quantize per x
+
+    The tables of each product are its own; `precompute-tables` finds those that are the same.
+    """
+
+    def rewrite(matmul: MatmulOp, mode: str, shared: Shared) -> ProductOp:
+        weight = matmul.weight.type
+        assert isinstance(weight, LowBitTensorType)
+        spec = f"a8g{table_group(weight.number_format.group_size(weight.cols))}"
+        quantized = shared.quantize(matmul, spec)
+        tables = TableType.get(matmul.activation_shape(), spec, ENTRY_MODES[mode])
+        precompute = LutPrecomputeOp(quantized, tables)
+        Rewriter.insert_op(precompute, InsertPoint.before(matmul))
+        product = kind(precompute.tables, matmul.weight, matmul.bias, matmul.result.type)
+        Rewriter.replace_op(matmul, product)
+        return product
+
+    return rewrite
+
+
+def table_group(group: int) -> int:
+    """The largest of TABLE_GROUPS that divides a weight's group; `group` itself if none does."""
+    return next((size for size in TABLE_GROUPS if group % size == 0), group)
+
+
+REWRITES: dict[str, Rewrite] = {
+    "int_dot": to_int_matmul,
+    "dequantize": to_dequant_matmul,
+    "lut": to_lut_matmul(LutMatmulOp),
+    "lut_dot": to_lut_matmul(LutDotMatmulOp),
+}

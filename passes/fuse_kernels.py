@@ -27,7 +27,8 @@ func.func @f(%x: tensor<?x64xf32>, %g: tensor<64xf32>) -> !lowbit.tensor<?x64, "
 }
 ```
 
-The groups: a norm with the quantization of its result; products of one activation, with the gate
+The groups: a norm with the quantization of its result, and the lookup tables of a quantization that
+nothing else reads; products of one activation, with the gate
 or the residual sum that alone consumes them; rotary embeddings with the norms before and the cache
 appends after them. Every other operator is a launch of its own.
 
@@ -56,6 +57,7 @@ from nybble.dialects.fused.ops import (
     SampleOp,
 )
 from nybble.dialects.lowbit.ops import QuantizeOp
+from nybble.dialects.mpgemm.lut import LutPrecomputeOp
 from nybble.dialects.mpgemm.ops import ProductOp
 from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
 
@@ -69,7 +71,10 @@ STANDALONE: dict[type[Operation], str] = {
     SampleOp: "sample",
     LastRowOp: "last_row",
     NllOp: "nll",
+    LutPrecomputeOp: "tables",
 }
+WITH_TABLES = {"quantize": "quantize_tables", "norm_quantize": "norm_quantize_tables"}
+"""Name of a group that quantizes -> that of the one that builds tables of the result."""
 
 
 @dataclass
@@ -125,6 +130,8 @@ def _group_to_join(
     producers = [_producer(value, member) for value in op.operands]
     if isinstance(op, QuantizeOp) and isinstance(op.input.owner, RmsNormOp):
         return _renamed(producers[0], "norm_quantize") or Group("quantize")
+    if isinstance(op, LutPrecomputeOp) and op.activation.has_one_use():
+        return _with_tables(producers[0]) or Group("tables")
     if isinstance(op, GluOp) and _is_pair_of_products(op, producers):
         return _renamed(producers[0], "product_glu")
     if isinstance(op, arith.AddfOp):
@@ -145,6 +152,12 @@ def _renamed(group: Group | None, name: str) -> Group | None:
     if group is not None:
         group.name = name
     return group
+
+
+def _with_tables(group: Group | None) -> Group | None:
+    """The group of a quantization, as one that builds lookup tables too."""
+    named = None if group is None else WITH_TABLES.get(group.name)
+    return None if named is None else _renamed(group, named)
 
 
 def _feeds_only(op: Operation, consumer: type[Operation]) -> bool:

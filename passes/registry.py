@@ -12,6 +12,8 @@ PASSES: dict[str, str] = {
     "insert-hadamard": "nybble.passes.insert_hadamard:InsertHadamard",
     "fold-smoothing": "nybble.passes.fold_smoothing:FoldSmoothing",
     "select-dataflow": "nybble.passes.select_dataflow:SelectDataflow",
+    "precompute-tables": "nybble.passes.precompute_tables:PrecomputeTables",
+    "symmetrize-tables": "nybble.passes.symmetrize_tables:SymmetrizeTables",
     "assign-layout": "nybble.passes.assign_layout:AssignLayout",
     "pad-tokens": "nybble.passes.pad_tokens:PadTokens",
     "fuse-linalg": "nybble.passes.fuse_linalg:FuseLinalg",

@@ -45,6 +45,7 @@ from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.ops import ProductOp
+from nybble.dialects.mpgemm.tables import TableType
 from nybble.dialects.schedule.attrs import KernelSchedule
 
 
@@ -78,7 +79,7 @@ def token_count(kernel: KernelOp) -> int:
 
 def rows_of(value: SSAValue) -> int:
     """Rows of a matrix, or the length of a vector if dynamic; 0 for other values."""
-    if isinstance(value.type, LowBitTensorType):
+    if isinstance(value.type, LowBitTensorType | TableType):
         return value.type.rows
     if not isinstance(value.type, TensorType):
         return 0

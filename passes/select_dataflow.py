@@ -50,10 +50,10 @@ class SelectDataflow(ModulePass):
 
     target, isa: for which machine; without a level, the target's lowest. activations: how exact
     they must stay: "i8" and "i16" allow integers of so many bits with one scale per group of the
-    weight, "bf16" allows activations and decoded weights to be rounded to bf16, "f32" nothing.
-    prefill: the same for products of more than one token; empty for no difference. dataflow: the
-    one to take, empty for the cheapest. chunk: tokens where their number is dynamic. reasons:
-    whether to write down why.
+    weight, "i8-lut" beyond "i8" that lookup tables are rounded to 8 bits, "bf16" allows activations
+    and decoded weights to be rounded to bf16, "f32" nothing. prefill: the same for products of more
+    than one token; empty for no difference. dataflow: the one to take, empty for the cheapest.
+    chunk: tokens where their number is dynamic. reasons: whether to write down why.
     """
 
     name = "select-dataflow"

@@ -96,7 +96,8 @@ STAGES: tuple[Stage, ...] = (
     Stage("operators", "raise-torch-to-operators", Form(_OPERATORS, _TENSOR_SUM)),
     Stage(
         "fused",
-        "specialize-tokens,select-dataflow,assign-layout,fuse-kernels",
+        "specialize-tokens,select-dataflow,precompute-tables,symmetrize-tables,assign-layout,"
+        "fuse-kernels",
         Form(_KERNELS, _TENSOR_SUM, (_inside_a_kernel,)),
     ),
     Stage(

@@ -12,7 +12,7 @@ from nybble.frontend.weight_choice import QUANTIZERS, WeightChoice
 from nybble.tools.diagnostics import UsageError
 from nybble.tools.files import display_name, read_text
 
-MODES = ("i8", "i8-only", "i16", "f32")
+MODES = ("i8", "i8-only", "i8-lut", "i16", "f32")
 MAX_THREADS = 64
 
 Result = TypeVar("Result")
@@ -29,7 +29,8 @@ activations_option = click.option(
     "--activations",
     type=click.Choice(MODES),
     help="i8: 8-bit integer products, of two digits or bf16 where precision needs it (default); "
-    "i8-only: of one digit; i16: of two; f32: exact.",
+    "i8-only: of one digit; i8-lut: of one, and lookup tables of 8 bits; i16: of two digits; "
+    "f32: exact.",
 )
 threads_option = click.option(
     "--threads",

@@ -17,16 +17,19 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.ir import Attribute, BlockArgument, SSAValue
 
+from nybble.backends.cpu.compute_layouts import pack_weight
 from nybble.backends.cpu.kernels.kv import KvCache
-from nybble.backends.cpu.weights import pack_storage
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.ops import EmbedOp, NllOp, RopeOp
 from nybble.dialects.locations import location_of
-from nybble.dialects.lowbit.formats import Weight
+from nybble.dialects.lowbit.formats import Format, Weight
+from nybble.dialects.lowbit.formats.grid_blocks import GRID_BLOCKS
+from nybble.dialects.lowbit.formats.table_element import Grid
 from nybble.dialects.lowbit.types import STORAGE, LowBitTensorType
 from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
 
 Array = npt.NDArray[np.generic]
+Bytes = npt.NDArray[np.uint8]
 KV_NAMES = {"float32": "f32", "float16": "f16"}
 Value = Array | Weight | float | int
 """What the interpreter takes: an array, a low-bit matrix, or a number."""
@@ -57,8 +60,7 @@ class Inputs:
                 return self._tensor(argument, argument.type, random)
             case LowBitTensorType() as type_:
                 rows = self.tokens if type_.rows == DYNAMIC_INDEX else type_.rows
-                values = random.standard_normal((rows, type_.cols), np.float32)
-                return type_.number_format.quantize(values / np.float32(type_.cols) ** 0.5)
+                return random_weight(type_.number_format, (rows, type_.cols), random)
             case Float32Type():
                 return float(np.float32(random.uniform(0.5, 1.0)))
             case IntegerType():
@@ -79,6 +81,30 @@ class Inputs:
                 return random.integers(0, index_bound(argument), shape, np.int32)
             case _:
                 raise refusal(type_)
+
+
+def random_weight(form: Format, shape: tuple[int, int], random: np.random.Generator) -> Weight:
+    """A weight [rows, cols] of normally distributed numbers over sqrt(cols).
+
+    Of a vector codebook, which has no quantizer, one of random codes.
+    """
+    cols = shape[1]
+    if isinstance(form.element, Grid):
+        return form.unpack(_random_blocks(form, shape, random), cols)
+    return form.quantize(random.standard_normal(shape, np.float32) / np.float32(cols) ** 0.5)
+
+
+def _random_blocks(form: Format, shape: tuple[int, int], random: np.random.Generator) -> Bytes:
+    """Bytes of a vector codebook, u8 [rows, row_bytes], with scales between 2**-11 and 2**-10."""
+    rows, cols = shape
+    raw = random.integers(0, 256, (rows, form.row_bytes(cols)), np.uint8)
+    blocks = raw.reshape(-1, GRID_BLOCKS[form.store].bytes)
+    exponent = np.uint8(0x10)
+    if "d" in dict(GRID_BLOCKS[form.store].fields):
+        blocks[:, 1] = blocks[:, 1] & np.uint8(3) | exponent
+    else:  # iq1_m has the bits of its f16 scale on top of four words, the high ones last
+        blocks[:, -1] = blocks[:, -1] & np.uint8(0x0F) | exponent
+    return raw
 
 
 def refusal(type_: Attribute) -> NybbleError:
@@ -146,8 +172,7 @@ def buffers_of(value: Value, type_: Attribute) -> Sequence[Array]:
 def _low_bit(value: Weight, type_: LowBitTensorType) -> Sequence[Array]:
     description = type_.number_format
     if type_.layout.data != STORAGE:
-        shape = (type_.rows, type_.cols)
-        return [pack_storage(description, description.pack(value), shape)]
+        return [pack_weight(type_, value)]
     codes = value.require_codes().astype(np.int16) - value.zero_point
     sums = codes.reshape(len(codes), -1, description.group).sum(axis=2, dtype=np.int32)
     return [codes.astype(np.int8), value.scale, sums]

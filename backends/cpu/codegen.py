@@ -23,7 +23,7 @@ from nybble.backends.cpu.machine import Machine, native
 from nybble.backends.cpu.toolchain import CodegenError, run, versions
 from nybble.backends.cpu.workers import lower
 
-FORMAT = "1"
+FORMAT = "2"
 JOBS = 2
 
 Source = ModuleOp | str
@@ -47,6 +47,9 @@ def assemble(llvm_ir: str, machine: Machine, opt: int = 3) -> bytes:
     options = [f"-O{opt}", f"-mtriple={machine.triple}", f"-mcpu={machine.cpu}"]
     options.append(f"-mattr={machine.attributes}")
     bitcode = run("opt", options, llvm_ir.encode())
+    if machine.few_registers:
+        # Kernels are written in an order that fits the registers; LLVM's own order spills.
+        options.append("-enable-misched=false")
     return run("llc", [*options, "-filetype=obj", "-relocation-model=pic"], bitcode)
 
 

@@ -7,12 +7,14 @@ product into its operations is a row of `passes.dataflow_rewrites`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from nybble.backends.cpu import isa as levels
 from nybble.backends.cpu.isa import Isa
-from nybble.backends.cpu.kernels.matmul import flow_dequantize, flow_int_dot
+from nybble.backends.cpu.kernels.matmul import flow_dequantize, flow_int_dot, flow_lut
 from nybble.backends.cpu.kernels.matmul.work import Work
 from nybble.dialects.lowbit.formats import Format
+from nybble.dialects.mpgemm.lut import LutDotMatmulOp, LutMatmulOp
 from nybble.dialects.mpgemm.ops import DequantMatmulOp, IntMatmulOp, ProductOp
 from nybble.passes.targets import Product, Verdict
 
@@ -55,12 +57,24 @@ class Dataflow:
 
 
 ROWS = (
-    Dataflow(IntMatmulOp, ("i8", "i16"), flow_int_dot.refusal, flow_int_dot.cycles),
+    Dataflow(IntMatmulOp, ("i8", "i8-lut", "i16"), flow_int_dot.refusal, flow_int_dot.cycles),
     Dataflow(
         DequantMatmulOp,
-        ("i8", "i16", "bf16", "f32"),
+        ("i8", "i8-lut", "i16", "bf16", "f32"),
         flow_dequantize.refusal,
         flow_dequantize.cycles,
+    ),
+    Dataflow(
+        LutMatmulOp,
+        ("i8", "i8-lut"),
+        partial(flow_lut.refusal, order="lut1"),
+        partial(flow_lut.cycles, order="lut1"),
+    ),
+    Dataflow(
+        LutDotMatmulOp,
+        ("i8", "i8-lut"),
+        partial(flow_lut.refusal, order="lut4"),
+        partial(flow_lut.cycles, order="lut4"),
     ),
 )
 DATAFLOWS = {row.name: row for row in ROWS}

@@ -138,15 +138,7 @@ def _pshufb(b: Expressions, operands: Sequence[Value], result: Attribute) -> Val
         _looked_up(b, [b.slice(table, at, 16)], b.slice(index, at, 16))
         for at in range(0, lanes(result), 16)
     ]
-    return _joined(b, parts)
-
-
-def _joined(b: Expressions, parts: Sequence[Value]) -> Value:
-    """Equally long vectors, a power of two of them, one after the other."""
-    while len(parts) > 1:
-        every = range(2 * lanes(parts[0].type))
-        parts = [b.shuffle(x, y, every) for x, y in zip(parts[::2], parts[1::2], strict=True)]
-    return parts[0]
+    return b.join(parts)
 
 
 def _permute(b: Expressions, operands: Sequence[Value], result: Attribute) -> Value:

@@ -5,12 +5,38 @@ that file is `machine`'s business.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nybble.dialects.errors import UnknownNameError
 
 _SDM = "Intel SDM vol. 2, instruction reference"
 _PSABI = "x86-64 psABI, section 3.1.1"
+
+
+@dataclass(frozen=True)
+class FourWay:
+    """An instruction that adds four products of bytes to each i32 lane, modulo 2^32.
+
+    intrinsic: LLVM's name of it: (i32 lanes, bytes, bytes) -> i32 lanes. bits: of its registers.
+    signed: whether the first bytes are signed, like the second, or unsigned.
+    """
+
+    intrinsic: str
+    bits: int
+    signed: bool = False
+
+
+@dataclass(frozen=True)
+class Pairwise:
+    """Instructions that add pairs of products side by side, on registers of `bits`.
+
+    pairs_of_bytes: LLVM's name of u8 x s8 into i16 lanes, saturating. pairs_of_words: of
+    s16 x s16 into i32 lanes.
+    """
+
+    pairs_of_bytes: str
+    pairs_of_words: str
+    bits: int
 
 
 @dataclass(frozen=True)
@@ -29,73 +55,99 @@ class Isa:
     """An instruction-set level.
 
     vector_bits: width of the widest vector register. registers: number of them.
-    int8_dot: LLVM intrinsic of u8 x s8 four-way dot products into i32 on whole registers, or "".
+    int_dot: what adds up products of small integers; None for ordinary multiplication.
     tiles: whether there are AMX tiles with int8 and bf16 products.
     byte_shuffle: looks up bytes by the low four bits of bytes below 128.
     word_permute: looks up i32 by the low bits of i32, as many as its lanes need; none if unnamed.
+    byte_permute: looks up bytes by their low six bits in a register of 64; none if unnamed.
+    byte_lookup: the name of byte_shuffle, or "". counts_words: whether an instruction counts the
+    bits of every 32-bit lane.
     needs: CPU flags of /proc/cpuinfo. sources: field -> where the fact is from, or "assumed".
     """
 
     name: str
     vector_bits: int
     registers: int
-    int8_dot: str
+    int_dot: FourWay | Pairwise | None
     tiles: bool
     byte_shuffle: Permute
     word_permute: Permute
     needs: frozenset[str]
     sources: Mapping[str, str] = field(hash=False, compare=False)
+    byte_permute: Permute = Permute()
+    byte_lookup: str = ""
+    counts_words: bool = False
 
 
 _V3_FLAGS = frozenset({"avx2", "fma", "f16c", "bmi1", "bmi2"})
 _V4_FLAGS = _V3_FLAGS | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 _VNNI_FLAGS = _V4_FLAGS | {"avx512_vnni"}
-_AMX_FLAGS = _VNNI_FLAGS | {"amx_tile", "amx_int8", "amx_bf16", "avx512_bf16"}
-_VPDPBUSD = "llvm.x86.avx512.vpdpbusd.512"
+_VBMI_FLAGS = _VNNI_FLAGS | {"avx512vbmi"}
+_AMX_FLAGS = _VBMI_FLAGS | {
+    *("amx_tile", "amx_int8", "amx_bf16"),
+    *("avx512_bf16", "avx512_vpopcntdq"),
+}
+_MADD_256 = Pairwise("llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd", 256)
+_MADD_512 = Pairwise("llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512", 512)
+_VNNI_256 = FourWay("llvm.x86.avx512.vpdpbusd.256", 256)
+_VNNI_512 = FourWay("llvm.x86.avx512.vpdpbusd.512", 512)
+_SDOT = FourWay("llvm.aarch64.neon.sdot.v4i32.v16i8", 128, signed=True)
 _PSHUFB_256 = Permute("llvm.x86.avx2.pshuf.b", 32)
 _PSHUFB_512 = Permute("llvm.x86.avx512.pshuf.b.512", 64)
 _VPERMD_256 = Permute("llvm.x86.avx2.permd", 8)
 _VPERMD_512 = Permute("llvm.x86.avx512.permvar.si.512", 16)
+_VPERMB = Permute("llvm.x86.avx512.permvar.qi.512", 64)
 _TBL = Permute("llvm.aarch64.neon.tbl1.v16i8", 16)
 _X86_SOURCES = {
     "vector_bits": _SDM,
     "registers": _SDM,
-    "int8_dot": _SDM + ": VPDPBUSD; name in llvm/include/llvm/IR/IntrinsicsX86.td",
+    "int_dot": _SDM + ": VPMADDUBSW, VPMADDWD, VPDPBUSD; names in llvm/IR/IntrinsicsX86.td",
     "tiles": _SDM + ": TDPBF16PS, TDPBUSD",
     "byte_shuffle": _SDM + ": PSHUFB; name in llvm/include/llvm/IR/IntrinsicsX86.td",
     "word_permute": _SDM + ": VPERMD; name in llvm/include/llvm/IR/IntrinsicsX86.td",
+    "byte_permute": _SDM + ": VPERMB; name in llvm/include/llvm/IR/IntrinsicsX86.td",
+    "byte_lookup": _SDM + ": VPSHUFB; names in llvm/include/llvm/IR/IntrinsicsX86.td",
+    "counts_words": _SDM + ": VPOPCNTD",
     "needs": _PSABI + ", and arch/x86/include/asm/cpufeatures.h for the names",
+}
+_ARM_SOURCES = {
+    "vector_bits": "Arm ARM (DDI 0487), A1.4",
+    "registers": "Arm ARM (DDI 0487), A1.4",
+    "int_dot": "Arm ARM (DDI 0487), C7.2: SDOT; name in llvm/IR/IntrinsicsAArch64.td",
+    "tiles": "assumed: SME is not looked for",
+    "byte_shuffle": "Arm ARM (DDI 0487), TBL; llvm/include/llvm/IR/IntrinsicsAArch64.td",
+    "word_permute": "assumed: none",
+    "byte_permute": "Arm ARM (DDI 0487): TBL of four registers is not used yet",
+    "byte_lookup": "assumed: TBL is not used for counting",
+    "counts_words": "Arm ARM (DDI 0487), C7.2: CNT counts bytes",
+    "needs": "arch/arm64/include/uapi/asm/hwcap.h: HWCAP_ASIMD, HWCAP_ASIMDDP",
 }
 
 _PERMUTES_256 = (_PSHUFB_256, _VPERMD_256)
 _PERMUTES_512 = (_PSHUFB_512, _VPERMD_512)
+_PERMUTES_ARM = (_TBL, Permute())
 
-X86_64_V3 = Isa("x86-64-v3", 256, 16, "", False, *_PERMUTES_256, _V3_FLAGS, _X86_SOURCES)
-X86_64_V4 = Isa("x86-64-v4", 512, 32, "", False, *_PERMUTES_512, _V4_FLAGS, _X86_SOURCES)
-AVX512_VNNI = Isa(
-    "avx512-vnni", 512, 32, _VPDPBUSD, False, *_PERMUTES_512, _VNNI_FLAGS, _X86_SOURCES
-)
-AMX = Isa("amx", 512, 32, _VPDPBUSD, True, *_PERMUTES_512, _AMX_FLAGS, _X86_SOURCES)
-NEON = Isa(
-    "aarch64-neon",
+X86_64_V3 = Isa("x86-64-v3", 256, 16, _MADD_256, False, *_PERMUTES_256, _V3_FLAGS, _X86_SOURCES)
+X86_64_V3 = replace(X86_64_V3, byte_lookup=_PSHUFB_256.name)
+AVX_VNNI = replace(X86_64_V3, name="avx-vnni", int_dot=_VNNI_256, needs=_V3_FLAGS | {"avx_vnni"})
+X86_64_V4 = Isa("x86-64-v4", 512, 32, _MADD_512, False, *_PERMUTES_512, _V4_FLAGS, _X86_SOURCES)
+X86_64_V4 = replace(X86_64_V4, byte_lookup=_PSHUFB_512.name)
+AVX512_VNNI = replace(X86_64_V4, name="avx512-vnni", int_dot=_VNNI_512, needs=_VNNI_FLAGS)
+AVX512_VBMI = replace(AVX512_VNNI, name="avx512-vbmi", needs=_VBMI_FLAGS, byte_permute=_VPERMB)
+AMX = replace(AVX512_VBMI, name="amx", tiles=True, needs=_AMX_FLAGS, counts_words=True)
+NEON = Isa("aarch64-neon", 128, 32, None, False, *_PERMUTES_ARM, frozenset({"asimd"}), _ARM_SOURCES)
+NEON_DOTPROD = Isa(
+    "aarch64-dotprod",
     128,
     32,
-    "",
+    _SDOT,
     False,
-    _TBL,
-    Permute(),
-    frozenset({"asimd"}),
-    {
-        "vector_bits": "Arm ARM (DDI 0487), A1.4",
-        "registers": "Arm ARM (DDI 0487), A1.4",
-        "int8_dot": "assumed: SDOT is signed x signed and optional, not used yet",
-        "tiles": "assumed",
-        "byte_shuffle": "Arm ARM (DDI 0487), TBL; llvm/include/llvm/IR/IntrinsicsAArch64.td",
-        "word_permute": "assumed: none",
-        "needs": "arch/arm64/include/uapi/asm/hwcap.h",
-    },
+    *_PERMUTES_ARM,
+    frozenset({"asimd", "asimddp"}),
+    _ARM_SOURCES,
 )
-LEVELS = {isa.name: isa for isa in (X86_64_V3, X86_64_V4, AVX512_VNNI, AMX, NEON)}
+_X86_LEVELS = (X86_64_V3, AVX_VNNI, X86_64_V4, AVX512_VNNI, AVX512_VBMI, AMX)
+LEVELS = {isa.name: isa for isa in (*_X86_LEVELS, NEON, NEON_DOTPROD)}
 BASELINE = X86_64_V3
 """What runs where no level fits: its kernels use generic vector operations alone."""
 

@@ -45,7 +45,8 @@ func.func @f(%x: memref<16xf32>, %y: memref<16xf32>, %0: index, %1: index, %2: i
 
 Tensors become flat buffers; an argument that is a weight says in which layout its bytes are. A
 result that took over the memory of an argument is found there; other results are further arguments.
-A quantized matrix is three buffers: codes, scales, sums.
+A quantized matrix is three buffers: codes, scales, sums. Lookup tables are as many: tables, scales,
+sums (and what an entry is worth where it is rounded).
 
 Does not handle: operators outside of kernels; two results in one buffer.
 """
@@ -80,13 +81,16 @@ from xdsl.rewriter import Rewriter
 from nybble.backends.cpu import isa as levels
 from nybble.backends.cpu.bindings.site import Binding, In, Out, Partial, Slot
 from nybble.backends.cpu.bindings.table import bind
+from nybble.backends.cpu.bindings.tables import table_rows
+from nybble.backends.cpu.compute_layouts import packed_size
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.loops import padded_rows
-from nybble.backends.cpu.weights import digits_of, packed_size
+from nybble.backends.cpu.weights import digits_of
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.locations import location_of
 from nybble.dialects.lowbit.types import STORAGE, LowBitTensorType
+from nybble.dialects.mpgemm.tables import TableType
 
 CALL_INDICES = 4
 """n, pos, tid and nth close every argument list."""
@@ -142,6 +146,9 @@ class Lowering:
             return [MemRefType(type_, [1])]
         if isinstance(type_, LowBitTensorType):
             return self._low_bit(type_)
+        if isinstance(type_, TableType):
+            tokens = self.chunk if type_.rows == DYNAMIC_INDEX else type_.rows
+            return [buffer.type for buffer in table_rows(type_, tokens).buffers]
         raise NybbleError(f"a value of type {type_} cannot be kept in a buffer")
 
     def _elements(self, shape: Sequence[int]) -> int:
@@ -151,11 +158,10 @@ class Lowering:
         return total
 
     def _low_bit(self, type_: LowBitTensorType) -> list[MemRefType]:
-        shape = (type_.rows, type_.cols)
         if type_.layout.data != STORAGE:
-            return [MemRefType(i8, [packed_size(type_.number_format, shape)])]
+            return [MemRefType(i8, [packed_size(type_)])]
         group = type_.number_format.group
-        elements = self._elements(shape)
+        elements = self._elements((type_.rows, type_.cols))
         scales = elements // group
         return [
             MemRefType(i8, [elements * digits_of(type_.number_format)]),
@@ -183,7 +189,7 @@ def argument_attributes(type_: Attribute) -> DictionaryAttr:
 def static_rows(op: KernelOp) -> int:
     """The number of tokens that is the same in every call; 0 where calls say how many."""
     types = [value.type for value in (*op.inputs, *op.outputs)]
-    rows = [type_.rows for type_ in types if isinstance(type_, LowBitTensorType)]
+    rows = [type_.rows for type_ in types if isinstance(type_, LowBitTensorType | TableType)]
     rows += [dim for type_ in types if isinstance(type_, TensorType) for dim in type_.get_shape()]
     schedule = op.schedule
     tokens = None if schedule is None else schedule.option("tokens")

@@ -62,6 +62,11 @@ class Machine:
         return self.triple.partition("-")[0]
 
     @property
+    def few_registers(self) -> bool:
+        """Whether there are 16 vector registers and not 32: x86-64 below AVX-512."""
+        return self.triple == X86_64 and self.cpu != X86_LEVELS[0][0]
+
+    @property
     def attributes(self) -> str:
         """The features as LLVM's -mattr wants them."""
         return ",".join(self.features)

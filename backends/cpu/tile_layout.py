@@ -6,12 +6,13 @@ one sequential stream: the group's codes, then 64 scales, then (if the format ha
 share (`Tree`), a group has a byte for each of them, and the floats follow their last group. An
 integer zero z is a byte too, `Z = -S * z`.
 
-A code is cut into pieces of 4, 2 and 1 bits, the low ones first (`widths`; a code of 8 bits is one
-piece), and a group into steps of the fewest columns that fill a vector of every piece. A step
-holds, piece by piece, vectors of 64 bytes, one for each of the tile's four sub-tiles of 16 rows in
-turn. Byte `row * 4 + j` of vector v holds, in plane p (bits `p * width ..`), the piece of the code
-of column `(v * planes + p) * 4 + j` of the step. So a 32-bit lane is a row, and after a mask and a
-shift the vector is what a four-way integer dot product takes, and a tile of AMX's second operand.
+A code of 3, 5 or 6 bits is cut into two pieces of 4, 2 and 1 bits, the low one first (`widths`;
+others are one piece, that of 7 bits of 8), and a group into steps of the fewest columns that fill a
+vector of every piece. A step holds, piece by piece, vectors of 64 bytes, one for each of the tile's
+four sub-tiles of 16 rows in turn. Byte `row * 4 + j` of vector v holds, in plane p (bits
+`p * width ..`), the piece of the code of column `(v * planes + p) * 4 + j` of the step. So a 32-bit
+lane is a row, and after a mask and a shift the vector is what a four-way integer dot product takes,
+and a tile of AMX's second operand.
 
 `DenseLayout` holds plain floats, 64 rows of a column together: `[tile][column][64]`.
 
@@ -29,7 +30,7 @@ LANES = 16
 SUBTILES = TILE // LANES
 VECTOR = 64
 """Bytes of a vector of codes."""
-PIECES = (4, 2, 1)
+PIECES = ((1,), (2,), (2, 1), (4,), (4, 1), (4, 2), (8,))
 
 
 class LayoutError(NybbleError):
@@ -42,9 +43,8 @@ def pieces(bits: int, group: int) -> tuple[int, ...]:
     Of all widths of at least `bits` whose pieces fill whole vectors with a group's columns, the
     narrowest.
     """
-    for width in range(bits, 9):
-        parts = (8,) if width == 8 else tuple(piece for piece in PIECES if width & piece)
-        if group % (32 // min(parts)) == 0:
+    for parts in PIECES:
+        if sum(parts) >= bits and group % (32 // min(parts)) == 0:
             return parts
     return ()
 

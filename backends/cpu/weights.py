@@ -87,7 +87,8 @@ def _codes(description: Format, group: int) -> Codes | Dense:
     codes = _with_scales(Codes(element.bits, group, element.zero_point), description)
     if isinstance(element, Grid):
         values = _padded(tuple(map(float, GRID_BLOCKS[element.name].values)))
-        return _with_values(replace(codes, scale="f32", tree=None), values)
+        tree = Tree(description.grouping.count)
+        return _with_values(replace(codes, scale="f32", tree=tree), values)
     if isinstance(element, BitMod):
         return _with_choices(codes, element)
     if element.table is None:
@@ -182,13 +183,6 @@ def packed_size(description: Format, shape: tuple[int, int]) -> int:
     return layout_of(description, shape).size + added.size
 
 
-def pack_storage(description: Format, raw: Bytes, shape: tuple[int, int]) -> Bytes:
-    """Storage bytes of a weight [rows, cols], u8 [rows, row_bytes] or a stream, as it is packed."""
-    if isinstance(description.element, Grid):
-        return pack_weight(description, _grid_codes(description, raw, shape))
-    return pack_weight(description, description.unpack(raw, shape[1]))
-
-
 def pack_weight(description: Format, weight: Weight) -> Bytes:
     """A weight of a format in its compute layout, then what is added to it."""
     rows, cols = weight.shape
@@ -212,22 +206,7 @@ def _as_held(description: Format, kind: Codes, weight: Weight) -> Weight:
     zero, parts = description.zero, weight.zero_parts
     if isinstance(zero, StoredMin) and zero.negated and parts is not None:
         weight = replace(weight, zero_parts=replace(parts, base=-parts.base))
-    if weight.table is None or kind.table is not None or kind.bits == description.element.bits:
+    if weight.table is None or kind.table is not None or kind.step != 1:
         return weight
     numbers = (weight.table + np.float32(kind.zero_point)).astype(np.uint8)
     return replace(weight, codes=numbers[weight.require_codes()], table=None)
-
-
-def _grid_codes(description: Format, raw: Bytes, shape: tuple[int, int]) -> Weight:
-    """A weight of vector codes as one code for each value."""
-    rows, cols = shape
-    block = GRID_BLOCKS[description.store]
-    description.unpack(raw[:0], cols)
-    blocks = np.ascontiguousarray(raw).reshape(-1, block.bytes)
-    numbers, scale = block.integers(blocks)
-    codes = np.searchsorted(np.array(block.values, np.float32), numbers)
-    return Weight(
-        description.spec,
-        codes.reshape(rows, cols).astype(np.uint8),
-        scale.reshape(rows, -1),
-    )

@@ -156,7 +156,7 @@ class IntMatmulOp(ProductOp):
         weight, activation = self.weight.type, self.activation.type
         assert isinstance(weight, LowBitTensorType)
         assert isinstance(activation, LowBitTensorType)
-        if not weight.number_format.has_codes:
+        if weight.number_format.is_plain:
             raise VerifyException(
                 f'format "{weight.format.data}" has no integer codes; use mpgemm.dequant_matmul'
             )

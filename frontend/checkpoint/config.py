@@ -16,7 +16,7 @@ _MAX_HEADS = 1 << 14
 _MAX_HEAD = 1 << 13
 _LAYER_KINDS = ("full_attention", "sliding_attention")
 _COMMON_DEFAULTS = {"rms_norm_eps": 1e-6, "tie_word_embeddings": False, "rope_theta": 1e4}
-_UNSUPPORTED = ("quantization_config", "use_bidirectional_attention", "num_experts")
+_UNSUPPORTED = ("compression_config", "use_bidirectional_attention", "num_experts")
 
 
 def checked_config(

@@ -1,6 +1,7 @@
 """A Hugging Face folder (config.json and safetensors files) as a Checkpoint."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,8 +15,11 @@ from nybble.frontend.checkpoint.architectures import (
 )
 from nybble.frontend.checkpoint.config import checked_config, require_shape
 from nybble.frontend.checkpoint.errors import CheckpointError, listed, quoted
+from nybble.frontend.checkpoint.fields import Fields
 from nybble.frontend.checkpoint.files import read_json_object
 from nybble.frontend.checkpoint.model import Checkpoint, TensorEntry
+from nybble.frontend.checkpoint.quantized.layer import FLOATS, Decoded
+from nybble.frontend.checkpoint.quantized.methods import decode_layers, read_method
 from nybble.frontend.checkpoint.safetensors_file import StoredTensor, read_safetensors
 
 MAX_CONFIG_BYTES = 4 << 20
@@ -36,11 +40,19 @@ def open_folder(path: Path) -> Checkpoint:
     architecture = architecture_named(described, kind)
     config = checked_config(described, architecture, values)
     wanted = parameters(architecture, config)
-    stored = _stored_tensors(path)
-    if config["tie_word_embeddings"]:
-        stored[HEAD] = stored.get(EMBEDDING, stored.get(HEAD))
-    _check_names(path, wanted, stored)
-    tensors = {item.name: _entry(path, item, stored, config) for item in wanted}
+    stored, metadata = _stored_tensors(path)
+    tied = config["tie_word_embeddings"]
+    if tied:
+        stored.pop(HEAD, None)
+        wanted = [item for item in wanted if item.name != HEAD]
+    decoded: dict[str, Decoded] = {}
+    if values.get("quantization_config") is not None:
+        method = read_method(Fields(described, values, {}).inner("quantization_config"), metadata)
+        decoded = decode_layers(path, method, {item.name: item.shape for item in wanted}, stored)
+    _check_names(path, wanted, {*stored, *decoded})
+    tensors = {item.name: _entry(path, item, stored, decoded) for item in wanted}
+    if tied:
+        tensors[HEAD] = replace(tensors[EMBEDDING], name=HEAD)
     return Checkpoint(path, architecture.name, MappingProxyType(config), MappingProxyType(tensors))
 
 
@@ -51,26 +63,29 @@ def _text_config(values: dict[str, Any], path: Path) -> dict[str, Any]:
         return values
     if not isinstance(text, dict):
         raise CheckpointError(path, f"text_config is {quoted(text)}; an object is needed")
-    outer = {key: values[key] for key in ("model_type", "eos_token_id") if key in values}
+    shared = ("model_type", "eos_token_id", "quantization_config")
+    outer = {key: values[key] for key in shared if key in values}
     return {**outer, **text}
 
 
-def _stored_tensors(path: Path) -> dict[str, Any]:
-    """Every text parameter in the folder's safetensors files, under its plain name."""
-    found: dict[str, Any] = {}
+def _stored_tensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    """Every text tensor in the folder's safetensors files by its plain name, and their metadata."""
+    found: dict[str, StoredTensor] = {}
+    metadata: dict[str, str] = {}
     for file, names in _shards(path).items():
-        tensors = read_safetensors(path / file)
-        missing = sorted(names - tensors.keys())
+        shard = read_safetensors(path / file)
+        metadata |= shard.metadata
+        missing = sorted(names - shard.tensors.keys())
         if missing:
             raise CheckpointError(path / file, f"tensors that the index lists: {listed(missing)}")
-        for name, tensor in tensors.items():
+        for name, tensor in shard.tensors.items():
             if any(part in name for part in _IGNORED_PARTS):
                 continue
             plain = _plain_name(name)
             if plain in found:
                 raise CheckpointError(path / file, f"tensor {quoted(name)} is in two files")
             found[plain] = tensor
-    return found
+    return found, metadata
 
 
 def _plain_name(name: str) -> str:
@@ -109,21 +124,29 @@ def _shard_name(index: Path, file: object) -> str:
     return file
 
 
-def _check_names(path: Path, wanted: list[Parameter], stored: Mapping[str, Any]) -> None:
+def _check_names(path: Path, wanted: list[Parameter], found: set[str]) -> None:
     names = {item.name for item in wanted}
-    missing = sorted(name for name in names if stored.get(name) is None)
+    missing = sorted(names - found)
     if missing:
         raise CheckpointError(path, f"tensors missing: {listed(missing)}")
-    extra = sorted(stored.keys() - names)
+    extra = sorted(found - names)
     if extra:
         raise CheckpointError(path, f"tensors that its architecture does not have: {listed(extra)}")
 
 
 def _entry(
-    path: Path, item: Parameter, stored: Mapping[str, StoredTensor], config: Mapping[str, Any]
+    path: Path,
+    item: Parameter,
+    stored: Mapping[str, StoredTensor],
+    decoded: Mapping[str, Decoded],
 ) -> TensorEntry:
+    if item.name in decoded:
+        weight = decoded[item.name]
+        return TensorEntry(item.name, weight.format, item.shape, item.name, weight.read)
     tensor = stored[item.name]
+    if tensor.dtype not in FLOATS:
+        accepted = ", ".join(FLOATS)
+        message = f"tensor {quoted(item.name)} has dtype {tensor.dtype}; accepted: {accepted}"
+        raise CheckpointError(path, message)
     require_shape(path, item.name, tensor.shape, item.shape)
-    tied = item.name == HEAD and config["tie_word_embeddings"]
-    source = EMBEDDING if tied else item.name
-    return TensorEntry(item.name, tensor.format, item.shape, source, lambda: tensor.data)
+    return TensorEntry(item.name, tensor.dtype, item.shape, item.name, lambda: tensor.data)

@@ -7,7 +7,7 @@ Source: https://huggingface.co/docs/safetensors (format).
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +21,49 @@ from nybble.frontend.checkpoint.files import map_file, parse_json_object
 MAX_HEADER_BYTES = 16 << 20
 _LENGTH_BYTES = 8
 _METADATA = "__metadata__"
-_FORMATS = {"F32": ("f32", 4), "F16": ("f16", 2), "BF16": ("bf16", 2)}
+_TYPES = {
+    "F32": ("f32", 4),
+    "F16": ("f16", 2),
+    "BF16": ("bf16", 2),
+    "F8_E4M3": ("e4m3", 1),
+    "F8_E5M2": ("e5m2", 1),
+    "F8_E8M0": ("e8m0", 1),
+    "I8": ("i8", 1),
+    "U8": ("u8", 1),
+    "I32": ("i32", 4),
+    "I64": ("i64", 8),
+}
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of the file: `data` is the read-only, mapped uint8 [rows, row_bytes]."""
+    """One tensor of the file: `data` is the read-only, mapped uint8 [rows, row_bytes].
 
-    format: str
+    dtype: "f32", "f16", "bf16", "e4m3", "e5m2", "e8m0", "i8", "u8", "i32" or "i64".
+    """
+
+    dtype: str
     shape: tuple[int, ...]
-    data: NDArray[np.uint8]
+    data: NDArray[np.uint8] = field(repr=False, compare=False)
 
 
-def read_safetensors(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of the file at `path` that are f32, f16 or bf16; another dtype raises."""
+@dataclass(frozen=True)
+class SafetensorsFile:
+    """The tensors of a file, and the texts that its writer put beside them."""
+
+    tensors: Mapping[str, StoredTensor]
+    metadata: Mapping[str, str]
+
+
+def read_safetensors(path: Path) -> SafetensorsFile:
+    """The file at `path`; CheckpointError for a malformed one and for dtypes of no use here."""
     data = map_file(path)
     header, start = _header(path, data)
     _check_with_library(path)
     body = data[start:]
-    return {
-        name: _tensor(path, name, entry, body)
-        for name, entry in header.items()
-        if name != _METADATA
-    }
+    metadata = header.pop(_METADATA, None) or {}
+    tensors = {name: _tensor(path, name, entry, body) for name, entry in header.items()}
+    return SafetensorsFile(tensors, metadata)
 
 
 def _header(path: Path, data: NDArray[np.uint8]) -> tuple[dict[str, Any], int]:
@@ -77,18 +97,18 @@ def _tensor(path: Path, name: str, entry: Any, body: NDArray[np.uint8]) -> Store
     dtype: Any = entry.get("dtype")
     shape: Any = entry.get("shape")
     span: Any = entry.get("data_offsets")
-    if not isinstance(dtype, str) or dtype not in _FORMATS:
-        accepted = ", ".join(_FORMATS)
+    if not isinstance(dtype, str) or dtype not in _TYPES:
+        accepted = ", ".join(_TYPES)
         raise CheckpointError(path, f"{what} has dtype {quoted(dtype)}; accepted: {accepted}")
-    if not _sizes(shape) or not shape or 0 in shape:
+    if not _sizes(shape) or 0 in shape:
         raise CheckpointError(path, f"{what} has shape {quoted(shape)}; sizes of 1 or more needed")
-    format_name, width = _FORMATS[dtype]
+    name_here, width = _TYPES[dtype]
     size = math.prod(shape) * width
     if not _spans(span, size, len(body)):
         message = f"{what} has data_offsets {quoted(span)}; {size} bytes of {len(body)} needed"
         raise CheckpointError(path, message)
     rows = math.prod(shape[:-1])
-    return StoredTensor(format_name, tuple(shape), body[span[0] : span[1]].reshape(rows, -1))
+    return StoredTensor(name_here, tuple(shape), body[span[0] : span[1]].reshape(rows, -1))
 
 
 def _spans(value: Any, size: int, available: int) -> bool:

@@ -11,13 +11,13 @@ from xdsl.dialects.builtin import ModuleOp
 
 from nybble.backends.cpu.assemble import Assembler
 from nybble.backends.cpu.codegen import compile_module
+from nybble.backends.cpu.compute_layouts import pack_storage
 from nybble.backends.cpu.executor import Executor
 from nybble.backends.cpu.host import request_amx
 from nybble.backends.cpu.loader import load
 from nybble.backends.cpu.machine import native
 from nybble.backends.cpu.plan import Buffer, BufferRef, Config, Kind, Plan, Program
 from nybble.backends.cpu.runner import EXTERNALS, runner_module
-from nybble.backends.cpu.weights import pack_storage
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.ops import ProductOp
 from nybble.dialects.parsing import parse_module
@@ -109,8 +109,9 @@ def _dataflow(module: ModuleOp, name: str) -> str:
 
 def _packed(module: ModuleOp, name: str, sample: Sample) -> NDArray[np.uint8]:
     """The weight in the layout that the scheduled function reads it in."""
-    shape = (sample.shape.rows, sample.shape.cols)
-    return pack_storage(sample.format, sample.raw, shape)
+    type_ = find_function(module, name).body.block.args[1].type
+    assert isinstance(type_, LowBitTensorType)
+    return pack_storage(type_, sample.raw)
 
 
 def _plan(assembler: Assembler, name: str, rotation: Rotation, config: Config) -> Plan:

@@ -11,6 +11,7 @@ from xdsl.rewriter import Rewriter
 
 from nybble.backends.cpu.assemble import Assembler
 from nybble.backends.cpu.codegen import compile_module
+from nybble.backends.cpu.compute_layouts import pack_storage
 from nybble.backends.cpu.emulate import compile_runnable
 from nybble.backends.cpu.executor import Executor
 from nybble.backends.cpu.isa import Isa
@@ -20,6 +21,7 @@ from nybble.backends.cpu.machine import native
 from nybble.backends.cpu.plan import Buffer, BufferRef, Config, Kind, Plan, Program
 from nybble.backends.cpu.runner import EXTERNALS, runner_module
 from nybble.dialects.interpreter import Interpreter
+from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
 from nybble.passes.options import configure
@@ -32,6 +34,7 @@ from nybble.tools.verify.cases import TOKENS, Case, Kernel
 from nybble.tools.verify.data import Data
 
 F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
 
 
 def function_text(name: str, kernel: Kernel) -> str:
@@ -108,8 +111,14 @@ class Batch:
         function = functions_of(self.scheduled)[name]
         types = [argument.type for argument in function.body.block.args]
         values = arguments(case, data)
+        stored = iter(data.stored)
         for names, value, type_ in zip(layout.inputs, values, types, strict=True):
-            for buffer, array in zip(names, buffers_of(value, type_), strict=False):
+            arrays = (
+                [pack_storage(type_, next(stored))]
+                if isinstance(type_, LowBitTensorType)
+                else buffers_of(value, type_)
+            )
+            for buffer, array in zip(names, arrays, strict=False):
                 memory = self.executor.view(f"{name}.{buffer}", array.dtype)
                 memory[: array.size] = array.reshape(-1)
         self.executor.run((name,), case.tokens, 0)

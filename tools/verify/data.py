@@ -21,13 +21,14 @@ MODERATE = 1e3
 
 @dataclass(frozen=True)
 class Data:
-    """The arguments of a case. weights: one, or two with a gate. exact: no sum of products rounds.
+    """The arguments of a case. weights: one, or two with a gate; stored: their storage bytes.
 
-    finite: whether all weights are.
+    exact: no sum of products rounds. finite: whether all weights are.
     """
 
     x: F32
     weights: tuple[Weight, ...]
+    stored: tuple[U8, ...]
     bias: F32
     residual: F32
     exact: bool
@@ -40,7 +41,8 @@ def make(case: Case, seed: int) -> Data:
     kernel = case.kernel
     description = formats.get(kernel.spec)
     count = 2 if kernel.epilogue == "glu" else 1
-    weights = tuple(weight(description, case, random) for _ in range(count))
+    stored = tuple(stored_weight(description, case, random) for _ in range(count))
+    weights = tuple(description.unpack(raw, kernel.cols) for raw in stored)
     x = activation(case, random, group_of(description, kernel.cols))
     rows = kernel.rows
     bias = random.integers(-8, 8, rows).astype(np.float32)
@@ -49,7 +51,7 @@ def make(case: Case, seed: int) -> Data:
         dense = [one.dequantize() for one in weights]
         finite = all(bool(np.isfinite(values).all()) for values in dense)
         exact = finite and case.data == "exact" and all(is_exact(x, values) for values in dense)
-    return Data(x, weights, bias, residual, exact, finite)
+    return Data(x, weights, stored, bias, residual, exact, finite)
 
 
 def group_of(description: Format, cols: int) -> int:
@@ -64,8 +66,8 @@ def is_exact(x: F32, dense: F32) -> bool:
     return whole and float((np.abs(x) @ halves.T).max(initial=0.0)) < 2.0**22
 
 
-def weight(description: Format, case: Case, random: np.random.Generator) -> Weight:
-    """A weight as storage bytes hold it: what was packed is unpacked again."""
+def stored_weight(description: Format, case: Case, random: np.random.Generator) -> U8:
+    """The storage bytes of a weight."""
     shape = (case.kernel.rows, case.kernel.cols)
     values = random.standard_normal(shape, np.float32)
     group = group_of(description, shape[1])
@@ -77,10 +79,9 @@ def weight(description: Format, case: Case, random: np.random.Generator) -> Weig
         values *= TINY
     try:
         made = description.quantize(values)
-        raw = description.pack(altered(made, case.data, random))
+        return description.pack(altered(made, case.data, random))
     except FormatError:
-        raw = random_bytes(description, shape, random)
-    return description.unpack(raw, shape[1])
+        return random_bytes(description, shape, random)
 
 
 def altered(made: Weight, data: str, random: np.random.Generator) -> Weight:
@@ -96,7 +97,7 @@ def with_scales(made: Weight, value: np.float32, where: npt.NDArray[np.bool_]) -
     """A weight whose scales (the bases of two-level ones) are `value` at some places."""
     if made.scale_parts is not None:
         base = made.scale_parts.base
-        mask = where[:, : base.shape[1]]
+        mask = where[: base.shape[0], : base.shape[1]]
         parts = replace(made.scale_parts, base=np.where(mask, value, base).astype(np.float32))
         zeros = made.zero_parts
         if zeros is not None and np.isfinite(value):

@@ -100,9 +100,13 @@ def run_task(task: Task) -> list[Outcome]:
 
 def run_case(draw: Draw, batch: Batch, case: Case, index: int) -> Judgement:
     """Run one case on its compiled kernel."""
-    data, name = make(case, draw.seed), function_name(index, case.kernel)
-    wanted = batch.wanted(name, case, data)
-    found = batch.found(name, case, data)
+    name = function_name(index, case.kernel)
+    try:
+        data = make(case, draw.seed)
+        wanted = batch.wanted(name, case, data)
+        found = batch.found(name, case, data)
+    except NybbleError as error:
+        return Judgement(np.inf, f"did not run: {error}")
     return judge(case, data, wanted.astype(np.float64), found.astype(np.float64))
 
 

@@ -9,15 +9,24 @@ from xdsl.dialects.func import FuncOp
 from xdsl.ir import Operation, SSAValue
 
 from nybble.backends.cpu.bindings.site import Binding, In, Out, Scratch, Site
+from nybble.backends.cpu.bindings.tables import PARTS as TABLE_PARTS
 from nybble.backends.cpu.kernels.builder import BufferSpec
 from nybble.backends.cpu.kernels.matmul.lower import lower_matmul, matmul_buffers
+from nybble.backends.cpu.kernels.matmul.lut import lower_lut
+from nybble.backends.cpu.kernels.matmul.lut_spec import LutSpec
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
+from nybble.backends.cpu.lut_packing import Order
+from nybble.backends.cpu.lut_weights import lut_codes
 from nybble.backends.cpu.weights import added_of, digits_of, weight_kind
 from nybble.dialects.fused.ops import GluOp
 from nybble.dialects.lowbit.types import LowBitTensorType
+from nybble.dialects.mpgemm.lut import LookupProductOp
 from nybble.dialects.mpgemm.ops import DequantMatmulOp, IntMatmulOp, ProductOp
+from nybble.dialects.mpgemm.tables import TableType
 
 QUANTIZED_PARTS = ("q", "s", "z")
+ORDERS: dict[str, Order] = {"lut1": "lut1", "lut4": "lut4"}
+"""Layouts of weights that are looked up."""
 
 
 @dataclass(frozen=True)
@@ -36,26 +45,42 @@ class Matmul:
         return lower_matmul(self.spec, name)
 
 
+@dataclass(frozen=True)
+class LutMatmul:
+    """A matmul by lookup tables as a kernel."""
+
+    spec: LutSpec
+
+    @property
+    def buffers(self) -> list[BufferSpec]:
+        """See `LutSpec`."""
+        return self.spec.buffers()
+
+    def build(self, name: str) -> FuncOp:
+        """The kernel."""
+        return lower_lut(self.spec, name)
+
+
 def bind_product(site: Site) -> Binding:
     """Products of one activation: their results, with a residual sum, or gated."""
     products = site.all(ProductOp)
     if not products or len({op.operands[0] for op in products}) != 1:
         raise site.error("must hold products of one activation")
-    spec = product_spec(site, products)
+    kernel = product_kernel(site, products)
     slots = {f"w{i}": In(site.place(op.weight)) for i, op in enumerate(products)}
     slots |= {
         f"b{i}": In(site.place(op.bias)) for i, op in enumerate(products) if op.bias is not None
     }
     activation = site.place(products[0].operands[0])
+    names = TABLE_PARTS if isinstance(kernel, LutMatmul) else QUANTIZED_PARTS
     slots |= {"x": In(activation)}
-    slots |= {name: In(activation, part) for part, name in enumerate(QUANTIZED_PARTS)}
+    slots |= {name: In(activation, part) for part, name in enumerate(names)}
     in_place: dict[int, int] = {}
-    if spec.residual:
+    if kernel.spec.residual:
         residual = residual_operand(site, products[0])
         in_place = {0: site.place(residual)}
     results = [op.results[0] for op in final_ops(site, products)]
     slots |= {f"y{i}": Out(site.result(value)) for i, value in enumerate(results)}
-    kernel = Matmul(spec)
     return Binding(
         kernel, tuple(slots.get(spec.name, Scratch()) for spec in kernel.buffers), in_place
     )
@@ -89,24 +114,60 @@ def weight_type(product: ProductOp) -> LowBitTensorType:
     return type_
 
 
+def product_kernel(site: Site, products: Sequence[ProductOp]) -> Matmul | LutMatmul:
+    """The kernel of a region of products."""
+    check_alike(site, products)
+    if isinstance(products[0], LookupProductOp):
+        return LutMatmul(lut_spec(site, products))
+    return Matmul(product_spec(site, products))
+
+
+def check_alike(site: Site, products: Sequence[ProductOp]) -> None:
+    """Raise BindingError for products that no one kernel computes."""
+    biases = {op.bias is not None for op in products}
+    if len(biases) != 1 or len({weight_type(op).format for op in products}) != 1:
+        raise site.error("must give all of its products a bias and one format, or none")
+
+
+def lut_spec(site: Site, products: Sequence[ProductOp]) -> LutSpec:
+    """The matmul that a region of products by tables asks for."""
+    weight, tables = weight_type(products[0]), products[0].operands[0].type
+    order = ORDERS.get(weight.layout.data)
+    assert isinstance(tables, TableType)
+    if order is None:
+        raise site.error("must look up weights in one of the layouts " + ", ".join(ORDERS))
+    gates = site.all(GluOp)
+    return LutSpec(
+        weight=lut_codes(weight.number_format, weight.cols),
+        rows=tuple(weight_type(op).rows for op in products),
+        cols=weight.cols,
+        tokens=site.tokens,
+        activation_group=tables.number_format.group,
+        order=order,
+        exact=tables.exact,
+        symmetric=tables.symmetric,
+        bias=products[0].bias is not None,
+        residual=bool(site.all(arith.AddfOp)),
+        glu=gates[0].activation.data if gates else "",
+        threads=site.threads,
+        isa=site.isa,
+    )
+
+
 def product_spec(site: Site, products: Sequence[ProductOp]) -> MatmulSpec:
     """The matmul that a region of products asks for."""
     first = weight_type(products[0])
     gates = site.all(GluOp)
-    biases = {op.bias is not None for op in products}
-    weights = [weight_type(op) for op in products]
-    if len(biases) != 1 or len({type_.format for type_ in weights}) != 1:
-        raise site.error("must give all of its products a bias and one format, or none")
     return MatmulSpec(
         weight=weight_kind(first.number_format, first.cols),
         added=added_of(first.number_format, first.cols),
-        rows=tuple(type_.rows for type_ in weights),
+        rows=tuple(weight_type(op).rows for op in products),
         cols=first.cols,
         tokens=site.tokens,
         activations=activation_kind(products[0]),
         activation_group=activation_group(products[0]),
         digits=activation_digits(products[0]),
-        bias=biases == {True},
+        bias=products[0].bias is not None,
         residual=bool(site.all(arith.AddfOp)),
         glu=gates[0].activation.data if gates else "",
         threads=site.threads,

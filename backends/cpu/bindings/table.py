@@ -14,6 +14,11 @@ from nybble.backends.cpu.bindings.rowwise import (
     bind_quantize,
 )
 from nybble.backends.cpu.bindings.site import Binding, Site
+from nybble.backends.cpu.bindings.tables import (
+    bind_norm_quantize_tables,
+    bind_quantize_tables,
+    bind_tables,
+)
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.linalg import bind_linalg
 from nybble.dialects.errors import NybbleError
@@ -23,6 +28,9 @@ RULES: dict[str, Callable[[Site], Binding]] = {
     "norm": bind_norm,
     "norm_quantize": bind_norm_quantize,
     "quantize": bind_quantize,
+    "tables": bind_tables,
+    "quantize_tables": bind_quantize_tables,
+    "norm_quantize_tables": bind_norm_quantize_tables,
     "product": bind_product,
     "product_add": bind_product,
     "product_glu": bind_product,

@@ -37,7 +37,6 @@ from xdsl.dialects.builtin import (
     bf16,
     f16,
     f32,
-    i16,
 )
 from xdsl.dialects.utils import FastMathFlag
 from xdsl.ir import Attribute, Block, Operation, Region
@@ -52,6 +51,7 @@ from nybble.backends.cpu.kernels.values import (
     element_type,
     i1,
     i8,
+    i16,
     i32,
     i64,
     index,
@@ -285,6 +285,27 @@ class Expressions(Emitter):
         properties = _intrinsic_properties(name, len(operands))
         return self.emit(llvm.CallIntrinsicOp, operands, result, properties)
 
+    def intrinsic_by_parts(
+        self, name: str, count: int, operands: Sequence[Value], result: Attribute
+    ) -> Value:
+        """Call an intrinsic on each of `count` equal parts of vectors; the results joined."""
+        made = vec(lanes(result) // count, element_type(result))
+        sizes = [lanes(operand.type) // count for operand in operands]
+        parts: list[Value] = []
+        for i in range(count):
+            pairs = zip(operands, sizes, strict=True)
+            part = [self.slice(o, i * n, n) if count > 1 else o for o, n in pairs]
+            parts.append(self.intrinsic(name, part, made))
+        return self.join(parts)
+
+    def join(self, parts: Sequence[Value]) -> Value:
+        """Equally long vectors, a power of two of them, one after the other."""
+        while len(parts) > 1:
+            every = range(2 * lanes(parts[0].type))
+            pairs = zip(parts[::2], parts[1::2], strict=True)
+            parts = [self.shuffle(x, y, every) for x, y in pairs]
+        return parts[0]
+
     def intrinsic_effect(self, name: str, operands: Sequence[Value]) -> None:
         """Call an LLVM intrinsic that has no result."""
         self.emit_effect(llvm.CallIntrinsicOp, operands, _intrinsic_properties(name, len(operands)))
@@ -358,6 +379,7 @@ __all__ = [
     "f32",
     "i1",
     "i8",
+    "i16",
     "i32",
     "i64",
     "index",

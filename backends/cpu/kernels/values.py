@@ -28,6 +28,7 @@ from xdsl.dialects.builtin import (
     f64,
     i1,
     i8,
+    i16,
     i32,
     i64,
 )
@@ -345,6 +346,7 @@ __all__ = [
     "fold",
     "i1",
     "i8",
+    "i16",
     "i32",
     "i64",
     "index",

@@ -53,13 +53,23 @@ def unpack(description: Description, raw: U8, cols: int) -> Weight:
 def _unpack_rows(description: Description, raw: U8, cols: int) -> Weight:
     if description.is_plain:
         return plain_weight(description, decode_floats(description.element.spell, raw))
-    if description.store in GRID_BLOCKS:
-        block = GRID_BLOCKS[description.store]
-        blocks = raw.reshape(raw.size // block.bytes, block.bytes)
-        return plain_weight(description, block.decode(blocks).reshape(raw.shape[0], cols))
     if cols == 0:
         return empty_weight(description, raw.shape[0], 0)
+    if description.store in GRID_BLOCKS:
+        return _vector_codes(description, raw, cols)
     return assemble(description, _read(description, raw, cols))
+
+
+def _vector_codes(description: Description, raw: U8, cols: int) -> Weight:
+    """A weight of a vector codebook, with a code for each of the numbers that it makes."""
+    block, rows = GRID_BLOCKS[description.store], raw.shape[0]
+    integers, base, odd = block.integers(raw.reshape(raw.size // block.bytes, block.bytes))
+    table = np.array(block.values, np.float32)
+    codes = np.searchsorted(table, integers).astype(np.uint8).reshape(rows, cols)
+    parts = TreeParts(base.reshape(rows, -1), odd.reshape(rows, -1))
+    with np.errstate(invalid="ignore", over="ignore"):
+        scale = parts.spread(parts.base) * parts.codes
+    return Weight(description.spec, codes, scale, table=table, scale_parts=parts)
 
 
 def _read(description: Description, raw: U8, cols: int) -> Stored:

@@ -1,7 +1,8 @@
 """Blocks of the ggml types whose weights come from vector codebooks: IQ1, IQ2 and IQ3.
 
-A block of 256 weights gives a codebook index per vector, a multiplier per run of weights, and
-either a sign per weight or a shift per vector: `multiplier * (grid[index] + shift) * sign`.
+A block of 256 weights gives a codebook index per vector, an odd number per run of weights under a
+float, and either a sign per weight or a shift per vector:
+`base * odd * (grid[index] + shift) * sign`.
 The codebooks themselves are read from the `gguf` package when first needed. Reading only.
 """
 
@@ -24,12 +25,13 @@ Fields = dict[str, U8]
 class Vectors:
     """What one type's bytes say; n blocks.
 
-    index: u16 [n, vectors]; multiplier: f32 [n, runs]; negative: u8 0/1 [n, 256] or None;
+    index: u16 [n, vectors]; base: f32 [n, 1]; odd: u8 [n, runs]; negative: u8 0/1 [n, 256] or None;
     shift: f32 [n, vectors] or None.
     """
 
     index: Index
-    multiplier: F32
+    base: F32
+    odd: U8
     negative: U8 | None = None
     shift: F32 | None = None
 
@@ -51,17 +53,9 @@ class GridBlock:
         """Bytes of one block."""
         return sum(size for _, size in self.fields)
 
-    def decode(self, blocks: U8) -> F32:
-        """u8 [n, bytes] to f32 [n, 256]."""
-        integers, scale = self.integers(blocks)
-        count, runs = scale.shape
-        with np.errstate(invalid="ignore", over="ignore"):
-            values = integers.reshape(count, runs, _BLOCK // runs) * scale[:, :, None]
-        return values.reshape(count, _BLOCK)
-
-    def integers(self, blocks: U8) -> tuple[F32, F32]:
-        """u8 [n, bytes] to whole numbers f32 [n, 256], each one of `values`, and the scale of
-        each run of weights, f32 [n, runs].
+    def integers(self, blocks: U8) -> tuple[F32, F32, U8]:
+        """u8 [n, bytes] to whole numbers f32 [n, 256], each one of `values`, and their scales: a
+        float f32 [n, 1] times a number u8 [n, runs].
         """
         fields: Fields = {}
         start = 0
@@ -70,14 +64,14 @@ class GridBlock:
             start += size
         with np.errstate(invalid="ignore", over="ignore"):
             vectors = self.read(fields)
-        grid, scale = codebook(self.codebook)[vectors.index], vectors.multiplier
-        if vectors.shift is not None:
-            grid = (grid + vectors.shift[:, :, None]) / _SHIFT
-            scale = scale * _SHIFT
+            grid, base = codebook(self.codebook)[vectors.index], vectors.base
+            if vectors.shift is not None:
+                grid = (grid + vectors.shift[:, :, None]) / _SHIFT
+                base = base * _SHIFT
         grid = grid.reshape(len(blocks), _BLOCK)
         if vectors.negative is not None:
             grid = np.where(vectors.negative == 0, grid, -grid)
-        return grid, scale
+        return grid, base, vectors.odd
 
 
 @lru_cache(maxsize=16)
@@ -126,46 +120,48 @@ def _packed_signs(words: npt.NDArray[np.uint32]) -> U8:
     return _even_signs()[(words[:, :, None] >> shifts) & np.uint32(127)].reshape(-1, _BLOCK)
 
 
-def _fine(scale: F32, codes: npt.NDArray[np.unsignedinteger], factor: float) -> F32:
-    halves = codes.astype(np.float32) + np.float32(0.5)
-    return np.multiply(scale * halves, np.float32(factor), dtype=np.float32)
+def _scaled(scale: F32, factor: float) -> F32:
+    """The float under `odd` where a type has `factor * scale * (c + 0.5)`."""
+    return scale * np.float32(factor / 2)
 
 
-def _odd(scale: F32, codes: npt.NDArray[np.unsignedinteger]) -> F32:
-    doubled = codes.astype(np.float32) * np.float32(2)
-    return np.multiply(scale, doubled + np.float32(1), dtype=np.float32)
+def _odd(codes: npt.NDArray[np.unsignedinteger]) -> U8:
+    """2 c + 1."""
+    return (2 * codes + 1).astype(np.uint8)
 
 
 def _read_iq2_xxs(fields: Fields) -> Vectors:
     words = np.ascontiguousarray(fields["qs"]).view("<u4").reshape(-1, 8, 2)
     signs = np.ascontiguousarray(words[:, :, 1])
     index = np.ascontiguousarray(words[:, :, 0]).view(np.uint8).astype(np.uint16)
-    return Vectors(index, _fine(_half(fields), signs >> np.uint32(28), 0.25), _packed_signs(signs))
+    return Vectors(
+        index, _scaled(_half(fields), 0.25), _odd(signs >> np.uint32(28)), _packed_signs(signs)
+    )
 
 
 def _read_iq2_xs(fields: Fields) -> Vectors:
     words = fields["qs"].view("<u2")
     negative = _even_signs()[words >> np.uint16(9)].reshape(-1, _BLOCK)
-    multiplier = _fine(_half(fields), _nibbles(fields["scales"]), 0.25)
-    return Vectors(words & np.uint16(511), multiplier, negative)
+    base, odd = _scaled(_half(fields), 0.25), _odd(_nibbles(fields["scales"]))
+    return Vectors(words & np.uint16(511), base, odd, negative)
 
 
 def _read_iq2_s(fields: Fields) -> Vectors:
     index = fields["qs"] | (_bits(fields["qh"], 2) << np.uint16(8))
-    multiplier = _fine(_half(fields), _nibbles(fields["scales"]), 0.25)
-    return Vectors(index, multiplier, _sign_bits(fields["signs"]))
+    base, odd = _scaled(_half(fields), 0.25), _odd(_nibbles(fields["scales"]))
+    return Vectors(index, base, odd, _sign_bits(fields["signs"]))
 
 
 def _read_iq3_xxs(fields: Fields) -> Vectors:
     signs = fields["scales"].view("<u4")
-    multiplier = _fine(_half(fields), signs >> np.uint32(28), 0.5)
-    return Vectors(fields["qs"].astype(np.uint16), multiplier, _packed_signs(signs))
+    base, odd = _scaled(_half(fields), 0.5), _odd(signs >> np.uint32(28))
+    return Vectors(fields["qs"].astype(np.uint16), base, odd, _packed_signs(signs))
 
 
 def _read_iq3_s(fields: Fields) -> Vectors:
     index = fields["qs"] | (_bits(fields["qh"], 1) << np.uint16(8))
-    multiplier = _odd(_half(fields), _nibbles(fields["scales"]))
-    return Vectors(index, multiplier, _sign_bits(fields["signs"]))
+    base, odd = _half(fields), _odd(_nibbles(fields["scales"]))
+    return Vectors(index, base, odd, _sign_bits(fields["signs"]))
 
 
 def _read_iq1_s(fields: Fields) -> Vectors:
@@ -173,8 +169,8 @@ def _read_iq1_s(fields: Fields) -> Vectors:
     parts = (high[:, :, None] >> np.array([0, 3, 6, 9], np.uint16)) & np.uint16(7)
     index = fields["qs"] | (parts.reshape(-1, 32) << np.uint16(8))
     shift = np.where(high & np.uint16(0x8000), -_SHIFT, _SHIFT)
-    multiplier = _odd(_half(fields), (high >> np.uint16(12)) & np.uint16(7))
-    return Vectors(index, multiplier, shift=np.repeat(shift, 4, axis=1))
+    base, odd = _half(fields), _odd((high >> np.uint16(12)) & np.uint16(7))
+    return Vectors(index, base, odd, shift=np.repeat(shift, 4, axis=1))
 
 
 def _read_iq1_m(fields: Fields) -> Vectors:
@@ -186,7 +182,7 @@ def _read_iq1_m(fields: Fields) -> Vectors:
     high = _nibbles(fields["qh"])
     index = fields["qs"] | ((high & np.uint8(7)).astype(np.uint16) << np.uint16(8))
     shift = np.where(high & np.uint8(8), -_SHIFT, _SHIFT)
-    return Vectors(index, _odd(scale, small.reshape(-1, 16)), shift=shift)
+    return Vectors(index, scale, _odd(small.reshape(-1, 16)), shift=shift)
 
 
 def _both(*magnitudes: int) -> tuple[int, ...]:

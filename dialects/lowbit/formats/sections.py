@@ -86,11 +86,12 @@ class Reader:
 
     def small(self, count: int, width: int) -> npt.NDArray[np.uint16]:
         """`count` integers of `width` bits: the inverse of `Writer.small`."""
-        high = self.small(count, width - 8) if width > 8 else np.zeros(count, np.uint16)
+        high = self.small(count, width - 8) if width > 8 else np.uint16(0)
         field, sizes = dense("p", count, min(width, 8))
+        # A count that is not true must fail here, before memory of its size is asked for.
         planes = {name: self.take(np.uint8, size).reshape(1, -1) for name, size in sizes.items()}
-        low = field.read(planes).reshape(-1) if count else np.zeros(0, np.uint8)
-        return high << np.uint16(8) | low
+        low = field.read(planes).reshape(-1).astype(np.uint16) if count else np.zeros(0, np.uint16)
+        return low | high << np.uint16(8)
 
     def finish(self) -> None:
         """Raise FormatError if sections are left."""

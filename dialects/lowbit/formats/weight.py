@@ -54,7 +54,8 @@ class Weight:
     right)`, and the matrix is `W = V R diag(smoothing)`.
 
     spec: spelling of the format.
-    codes: u8 [rows, cols], or None for a format without codes; then `values` f32 has the result.
+    codes: u8 [rows, cols], or None for plain floats; then `values` f32 has the result. A vector
+        codebook stores no such codes, but its weights are numbers of `table` all the same.
     scale: f32 [rows, groups], each for the cols / groups columns of a group, g = k // (cols /
         groups); [rows, 0] without codes. Of a format grouped across rows it is [rows / size, cols],
         each for `size` rows.

@@ -72,3 +72,37 @@ func.func @rope(%q: tensor<?x64xf32>, %k: tensor<?x32xf32>, %v: tensor<?x32xf32>
   %a = sparse_attn.attention %qr, %kc2, %vc2 at %p mask #sparse_attn.causal scale 0.25 : tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16> -> tensor<?x64xf32>
   func.return %a : tensor<?x64xf32>
 }
+
+// Lookup tables are written with the quantization that nothing else reads.
+// CHECK-LABEL: func.func @tables
+// CHECK: %[[T:.*]] = fused.kernel "norm_quantize_tables"(%x, %g)
+// CHECK: fused.rms_norm
+// CHECK-NEXT: lowbit.quantize
+// CHECK-NEXT: mpgemm.lut_precompute
+// CHECK-NEXT: fused.yield %{{.*}} : !mpgemm.table
+// CHECK: fused.kernel "product"(%[[T]], %a)
+// CHECK: fused.kernel "quantize_tables"(%x)
+func.func @tables(%x: tensor<1x64xf32>, %g: tensor<64xf32>, %a: !lowbit.tensor<8x64, "q4_0">) -> (tensor<1x8xf32>, tensor<1x8xf32>) {
+  %n = fused.rms_norm %x, %g eps 1.0e-05 : tensor<1x64xf32>, tensor<64xf32> -> tensor<1x64xf32>
+  %q = lowbit.quantize %n : tensor<1x64xf32> -> !lowbit.tensor<1x64, "a8g32">
+  %t = mpgemm.lut_precompute %q : !lowbit.tensor<1x64, "a8g32"> -> !mpgemm.table<1x64, "a8g32", "i16">
+  %0 = mpgemm.lut_matmul %t, %a : !mpgemm.table<1x64, "a8g32", "i16">, !lowbit.tensor<8x64, "q4_0"> -> tensor<1x8xf32>
+  %p = lowbit.quantize %x : tensor<1x64xf32> -> !lowbit.tensor<1x64, "a8g32">
+  %u = mpgemm.lut_precompute %p : !lowbit.tensor<1x64, "a8g32"> -> !mpgemm.table<1x64, "a8g32", "i16">
+  %1 = mpgemm.lut_matmul %u, %a : !mpgemm.table<1x64, "a8g32", "i16">, !lowbit.tensor<8x64, "q4_0"> -> tensor<1x8xf32>
+  func.return %0, %1 : tensor<1x8xf32>, tensor<1x8xf32>
+}
+
+// Where a product of integers reads the quantization too, tables are a launch of their own.
+// CHECK-LABEL: func.func @tables_beside
+// CHECK: fused.kernel "quantize"(%x)
+// CHECK: fused.kernel "tables"
+// CHECK: fused.kernel "product"
+// CHECK: fused.kernel "product"
+func.func @tables_beside(%x: tensor<1x64xf32>, %a: !lowbit.tensor<8x64, "q4_0">, %b: !lowbit.tensor<8x64, "q8_0">) -> (tensor<1x8xf32>, tensor<1x8xf32>) {
+  %q = lowbit.quantize %x : tensor<1x64xf32> -> !lowbit.tensor<1x64, "a8g32">
+  %t = mpgemm.lut_precompute %q : !lowbit.tensor<1x64, "a8g32"> -> !mpgemm.table<1x64, "a8g32", "i16">
+  %0 = mpgemm.lut_matmul %t, %a : !mpgemm.table<1x64, "a8g32", "i16">, !lowbit.tensor<8x64, "q4_0"> -> tensor<1x8xf32>
+  %1 = mpgemm.int_matmul %q, %b : !lowbit.tensor<1x64, "a8g32">, !lowbit.tensor<8x64, "q8_0"> -> tensor<1x8xf32>
+  func.return %0, %1 : tensor<1x8xf32>, tensor<1x8xf32>
+}

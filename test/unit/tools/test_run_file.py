@@ -79,6 +79,34 @@ def test_every_kind_of_value(name, run_nybble):
     assert json.loads(outcome.out)["results"][0]["nmse"] < 1e-9
 
 
+LOOKED_UP = """
+func.func @block(%x: tensor<?x256xf32>, %g: tensor<256xf32>, %a: !lowbit.tensor<70x256, "SPEC">,
+    %b: !lowbit.tensor<70x256, "SPEC">, %c: !lowbit.tensor<70x256, "SPEC">,
+    %h: tensor<?x70xf32>, %v: tensor<70xf32>) -> (tensor<?x70xf32>, tensor<?x70xf32>) {
+  %n = fused.rms_norm %x, %g eps 1.0e-05 : tensor<?x256xf32>, tensor<256xf32> -> tensor<?x256xf32>
+  %0 = mpgemm.matmul %n, %a : tensor<?x256xf32>, !lowbit.tensor<70x256, "SPEC"> -> tensor<?x70xf32>
+  %1 = mpgemm.matmul %n, %b : tensor<?x256xf32>, !lowbit.tensor<70x256, "SPEC"> -> tensor<?x70xf32>
+  %2 = fused.glu "silu" %0, %1 : tensor<?x70xf32>
+  %3 = mpgemm.matmul %x, %c bias %v : tensor<70xf32> : tensor<?x256xf32>,
+      !lowbit.tensor<70x256, "SPEC"> -> tensor<?x70xf32>
+  %4 = arith.addf %h, %3 : tensor<?x70xf32>
+  func.return %2, %4 : tensor<?x70xf32>, tensor<?x70xf32>
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("spec", "tokens", "mode"),
+    [("w1g128", 1, "i8-only"), ("w2g64", 1, "i8-lut"), ("q2_k", 3, "i8-only")],
+)
+def test_products_by_tables(spec, tokens, mode, run_nybble):
+    given = ["--tokens", str(tokens), "--activations", mode, "--isa", "x86-64-v3", "--threads", "2"]
+    text = LOOKED_UP.replace("SPEC", spec).encode()
+    report = json.loads(run_nybble("run", "-", *given, "--json", "-", stdin=text).out)
+    assert all(one["nmse"] < 1e-11 for one in report["results"])
+    assert max(one["nmse_of_operators"] for one in report["results"]) < 5e-3
+
+
 def test_a_wrong_result_is_told_and_exits_with_1(run_nybble, monkeypatch):
     monkeypatch.setattr("nybble.tools.run_file.TOLERANCE", -1.0)
     outcome = run_nybble("run", "-", "--function", "sum", stdin=ENDS.encode())

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from nybble.backends.cpu import isa
 from nybble.backends.cpu.codegen import jit
 from nybble.backends.cpu.host import allocate, request_amx
-from nybble.backends.cpu.isa import Isa
+from nybble.backends.cpu.isa import FourWay, Isa, Pairwise
 from nybble.backends.cpu.loader import Argument, Library
 from nybble.backends.cpu.machine import cpu_flags
 from nybble.tools.bench.probes.code import (
@@ -65,12 +65,28 @@ def accumulators(level: Isa) -> list[Accumulate]:
             2 * lanes,
         )
     ]
-    if level.int8_dot:
-        sums, codes = f"vector<{lanes}xi32>", f"vector<{4 * lanes}xi8>"
-        call = f'{{new}} = llvm.call_intrinsic "{level.int8_dot}"({{acc}}, %a, %b)'
-        kinds = f" : ({sums}, {codes}, {codes}) -> {sums}"
-        found.append(Accumulate("int8", sums, (codes, codes), call + kinds, count, 8 * lanes))
+    if level.int_dot:
+        found.append(_int8(level.int_dot, count))
     return found
+
+
+def _int8(form: FourWay | Pairwise, count: int) -> Accumulate:
+    """The peak of products of bytes: with pairs, each product is added to sums of 16 bits."""
+    size = form.bits // 8
+    sums, codes = f"vector<{size // 4}xi32>", f"vector<{size}xi8>"
+    if isinstance(form, FourWay):
+        kinds = f" : ({sums}, {codes}, {codes}) -> {sums}"
+        step = f'{{new}} = llvm.call_intrinsic "{form.intrinsic}"({{acc}}, %a, %b)' + kinds
+        return Accumulate("int8", sums, (codes, codes), step, count, 2 * size)
+    sums = f"vector<{size // 2}xi16>"
+    name = form.pairs_of_bytes
+    # The operand depends on the sum, or the product would be taken out of the loop.
+    step = (
+        f"{{new}}b = vector.bitcast {{acc}} : {sums} to {codes}\n"
+        f'{{new}}p = llvm.call_intrinsic "{name}"({{new}}b, %b) : ({codes}, {codes}) -> {sums}\n'
+        f"{{new}} = arith.addi {{acc}}, {{new}}p : {sums}"
+    )
+    return Accumulate("int8", sums, (codes, codes), step, count, 2 * size)
 
 
 @cache

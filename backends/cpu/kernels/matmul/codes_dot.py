@@ -1,78 +1,94 @@
-"""Integer dot products of packed codes, whatever their pieces are and whatever they stand for.
+"""Integer dot products of packed codes, whatever pieces they are in and whatever they stand for.
 
-Codes that are their own levels are multiplied piece by piece where they lie, a piece of more
-significance shifted once at the end. Codes of a table become levels first, a byte each.
+Codes of one piece that are their own levels are multiplied where they lie, all planes of a vector.
+Others become levels first, a byte each: cutting them out costs no more than multiplying their
+pieces one by one and takes a fraction of the registers.
 """
 
 from collections.abc import Sequence
-from functools import cached_property
+from dataclasses import dataclass
 
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value
+from nybble.backends.cpu.kernels.matmul.codes import Codes
 from nybble.backends.cpu.kernels.matmul.elements import WORDS
 from nybble.backends.cpu.kernels.matmul.intdot import Activation, IntDot, int_dot
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
-from nybble.backends.cpu.kernels.matmul.weights import CodeReader
+from nybble.backends.cpu.tile_layout import LANES
 
 LEVEL_BITS = 8
+
+
+@dataclass
+class Run:
+    """Sums that grow: what was carried so far, a run of words since, and room for more of them."""
+
+    carried: Sequence[Value]
+    open: Sequence[Value]
+    room: int
 
 
 class CodesDot:
     """Sums of `step * level * activation` for some columns of 16 rows.
 
-    widths: of the pieces that are multiplied as they lie; one of 8 bits for levels.
+    dot: for codes where they lie (`in_place_dot`) or for levels in bytes (`level_dot`).
     """
 
-    def __init__(self, b: KernelBuilder, spec: MatmulSpec, widths: tuple[int, ...]):
+    def __init__(self, b: KernelBuilder, spec: MatmulSpec, dot: IntDot):
         self.b = b
         self.step = spec.integers.step
-        self.dots: list[IntDot] = [int_dot(spec.isa, width, spec.digits) for width in widths]
-        self.shifts = [sum(widths[:index]) for index in range(len(widths))]
+        self.dot = dot
+        self.factor = self.step * dot.offset - spec.integers.zero_point
 
-    @cached_property
-    def accumulators(self) -> int:
+    @property
+    def carried(self) -> int:
         """How many vectors `start` makes."""
-        return sum(dot.accumulators for dot in self.dots)
+        return self.dot.carried
 
     def start(self, initial: Value) -> list[Value]:
-        """Accumulators whose total is `initial` (i32 lanes)."""
-        nothing = self.b.const(0, WORDS)
-        sums: list[Value] = []
-        for index, dot in enumerate(self.dots):
-            sums += dot.start(self.b, initial if index == 0 and self.step == 1 else nothing)
-        return sums
+        """Sums whose total is `initial` (i32 lanes): `factor` times the activations' sum."""
+        return self.dot.start(self.b, initial if self.step == 1 else self.b.const(0, WORDS))
 
     def total(self, sums: Sequence[Value], initial: Value) -> Value:
         """The sums as i32 lanes; `initial` is what they started at."""
-        total, first = self.b.const(0, WORDS), 0
-        for dot, shift in zip(self.dots, self.shifts, strict=True):
-            part = dot.total(self.b, sums[first : first + dot.accumulators])
-            first += dot.accumulators
-            total = total + (part << shift) if shift else part
+        total = self.dot.total(self.b, sums)
         return total if self.step == 1 else total * self.step + initial
 
-    def activations(self, words: Sequence[Sequence[Value]]) -> list[list[Activation]]:
-        """For each piece, 4 columns' digits after another, made ready."""
-        return [[dot.activation(self.b, word) for word in words] for dot in self.dots]
+    def activation(self, words: Sequence[Value]) -> Activation:
+        """The digits (i32) of 4 columns, made ready."""
+        return self.dot.prepare(self.b, [self.b.broadcast(word, LANES) for word in words])
 
-    def add(self, sums: Sequence[Value], word: Value, xs: Sequence[Activation]) -> list[Value]:
-        """Add a vector of levels, one plane of 4 columns."""
-        return self.dots[0].step(self.b, sums, word, xs)
+    def open(self, sums: Sequence[Value]) -> Run:
+        """Sums to which words are added."""
+        return Run(sums, self.dot.open(sums), self.dot.run)
 
-    def add_step(
-        self,
-        sums: Sequence[Value],
-        reader: CodeReader,
-        place: tuple[Value, int],
-        xs: Sequence[Sequence[Activation]],
-    ) -> list[Value]:
-        """Add the pieces of a step of columns. place: the byte of the step, and the sub-tile."""
-        at, subtile = place
-        added: list[Value] = []
-        for index, dot in enumerate(self.dots):
-            mine = sums[len(added) : len(added) + dot.accumulators]
-            for vector in range(reader.layout.step // (4 * dot.planes)):
-                word = reader.word(at, index, vector, subtile)
-                columns = xs[index][vector * dot.planes : (vector + 1) * dot.planes]
-                mine = dot.step(self.b, mine, word, columns)
-            added += mine
-        return added
+    def add(self, run: Run, word: Value, xs: Sequence[Activation]) -> None:
+        """Add a vector: an activation for each of its planes."""
+        if run.room == 0:
+            sums = self.close(run)
+            run.carried, run.open, run.room = sums, self.dot.open(sums), self.dot.run
+        run.open = self.dot.step(self.b, run.open, word, xs)
+        run.room -= 1
+
+    def close(self, run: Run) -> Sequence[Value]:
+        """The sums with all that was added."""
+        return self.dot.close(self.b, run.carried, run.open)
+
+
+def in_place(spec: MatmulSpec, widths: tuple[int, ...]) -> bool:
+    """Whether codes are multiplied where they lie."""
+    return len(widths) == 1 and not spec.integers.levels
+
+
+def in_place_dot(spec: MatmulSpec, width: int) -> IntDot:
+    """The form for codes of one piece."""
+    assert isinstance(spec.weight, Codes)
+    largest = 2**spec.weight.bits - 1 if width == LEVEL_BITS else 0
+    return int_dot(spec.isa, width, spec.digits, largest)
+
+
+def level_dot(spec: MatmulSpec) -> IntDot:
+    """The form for levels, one in a byte."""
+    assert isinstance(spec.weight, Codes)
+    integers = spec.integers
+    largest = max(integers.levels + integers.specials, default=2**spec.weight.bits - 1)
+    return int_dot(spec.isa, LEVEL_BITS, spec.digits, largest)

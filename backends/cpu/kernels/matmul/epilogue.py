@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value
 from nybble.backends.cpu.kernels.gates import GATES
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS
-from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
+from nybble.backends.cpu.kernels.matmul.spec import ProductSpec
 from nybble.backends.cpu.tile_layout import LANES, TILE
 
 
@@ -14,7 +14,7 @@ class Epilogue:
     """Finishes sub-tiles of the parts of a spec."""
 
     b: KernelBuilder
-    spec: MatmulSpec
+    spec: ProductSpec
 
     def finish(self, part: int, token: Value | int, row: Value, sums: tuple[Value, ...]) -> None:
         """Store rows `row .. row + 16` of one token.

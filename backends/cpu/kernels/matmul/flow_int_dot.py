@@ -5,15 +5,15 @@ Integer codes are multiplied with activations quantized to one or two 8-bit digi
 """
 
 from nybble.backends.cpu.kernels.matmul.codes import Codes
+from nybble.backends.cpu.kernels.matmul.codes_dot import in_place, in_place_dot, level_dot
 from nybble.backends.cpu.kernels.matmul.cost import cycles as estimate
-from nybble.backends.cpu.kernels.matmul.intdot import int_dot
 from nybble.backends.cpu.kernels.matmul.spec import MatmulError, MatmulSpec
 from nybble.backends.cpu.kernels.matmul.work import Work, refused
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TileLayout
 from nybble.backends.cpu.weights import added_of, weight_kind
 from nybble.dialects.numpy_ref.quantize import GROUPS, activation_group
 
-DIGITS = {"i8": 1, "i16": 2}
+DIGITS = {"i8": 1, "i8-lut": 1, "i16": 2}
 """Mode of activations -> 8-bit digits."""
 QUANTIZE = 8.0
 """Instructions that quantize 16 activations."""
@@ -66,11 +66,11 @@ def cycles(work: Work) -> float:
     columns = groups * layout.group / 4
     rescale = groups * work.tokens * (RESCALE + 2 * layout.has_zero)
     quantize = work.tokens * work.cols / LANES * QUANTIZE
-    if asked.integers.levels or work.tokens > 1:
-        dot = int_dot(work.isa, 8, asked.digits)
+    if work.tokens == 1 and in_place(asked, layout.widths):
+        dot = in_place_dot(asked, layout.width)
+        products = columns * (1 + dot.operations) / dot.planes
+    else:
+        dot = level_dot(asked)
         pieces = 2.0 * len(layout.widths) + LOOKUP * bool(asked.integers.levels)
         products = columns * (pieces + work.tokens * dot.operations)
-    else:
-        dots = [int_dot(work.isa, width, asked.digits) for width in layout.widths]
-        products = columns * sum((1 + dot.operations) / dot.planes for dot in dots)
     return estimate(work.isa, products + rescale + quantize, layout.size)

@@ -18,7 +18,7 @@ from nybble.backends.cpu.kernels.matmul.adding import Adding, scratch_size
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS
 from nybble.backends.cpu.kernels.matmul.epilogue import Epilogue
 from nybble.backends.cpu.kernels.matmul.parts import for_each_run
-from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
+from nybble.backends.cpu.kernels.matmul.spec import ProductSpec
 from nybble.backends.cpu.kernels.matmul.weights import divisor
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
 
@@ -56,7 +56,7 @@ class Scratch:
 class Product(ABC):
     """What differs between kinds of products: the operand's form and the innermost loops."""
 
-    spec: MatmulSpec
+    spec: ProductSpec
     tiles: GemmTiles
     columns: int
 
@@ -98,7 +98,7 @@ class Sums:
         return token * self.stride + slot * TILE + self.buffer.ref.emitter.value(subtile) * LANES
 
 
-def column_block(spec: MatmulSpec, most: int, step: int) -> int:
+def column_block(spec: ProductSpec, most: int, step: int) -> int:
     """The largest divisor of the contracted length up to `most` that is a multiple of `step`."""
     return divisor(spec.cols, most, step)
 
@@ -106,7 +106,7 @@ def column_block(spec: MatmulSpec, most: int, step: int) -> int:
 class Gemm:
     """A kernel for a spec with many tokens around one kind of product."""
 
-    def __init__(self, spec: MatmulSpec, product: Product):
+    def __init__(self, spec: ProductSpec, product: Product):
         self.spec = spec
         self.product = product
         self.slots = product.tiles.tiles * len(spec.joined[0])

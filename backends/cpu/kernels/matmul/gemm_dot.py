@@ -3,23 +3,27 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i8, i32
 from nybble.backends.cpu.kernels.matmul.codes import Codes
-from nybble.backends.cpu.kernels.matmul.codes_dot import LEVEL_BITS, CodesDot
+from nybble.backends.cpu.kernels.matmul.codes_dot import CodesDot, level_dot
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS, WORDS
 from nybble.backends.cpu.kernels.matmul.gemm import GemmTiles, Product, Scratch, Sums, column_block
+from nybble.backends.cpu.kernels.matmul.intdot import BITS
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.kernels.matmul.weights import CodeReader, divisor, reader
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
 
 
-def dot_tiles(isa: Isa, digits: int) -> GemmTiles:
-    """Sizes by the number of registers: sums, their integer parts, and the operands must fit."""
-    if isa.vector_bits * isa.registers >= 512 * 32:
-        return GemmTiles(columns=512, tiles=1, subtiles=4 // digits, tokens=4)
-    return GemmTiles(columns=512, tiles=1, subtiles=1, tokens=2, unroll=2)
+def dot_tiles(spec: MatmulSpec) -> GemmTiles:
+    """Sizes by the number of registers: integer sums of tokens and sub-tiles take a half."""
+    dot = level_dot(spec)
+    room = spec.isa.registers * spec.isa.vector_bits // (2 * BITS)
+    pairs = max(1, room // max(dot.accumulators, dot.prepared))
+    tokens = min(4, 2 ** (pairs.bit_length() // 2))
+    return GemmTiles(
+        columns=512, tiles=1, subtiles=divisor(SUBTILES, pairs // tokens), tokens=tokens
+    )
 
 
 @dataclass
@@ -39,22 +43,42 @@ class DotProduct(Product):
         self.scales = self.columns // weight.group * TILE
         self.slots = self.tiles.tiles * (2 if self.spec.glu else 1)
         self.integers = self.spec.integers
+        self.form = level_dot(self.spec)
 
     def reserve(self, scratch: Scratch) -> None:
-        """See Product: codes u8 per slot, then scales and zeros f32 [group][64] per slot."""
+        """See Product: codes u8 per slot, then scales and zeros f32 [group][64] per slot.
+
+        Then activations as the dot product wants them, i32 [word][token][column / 4].
+        """
         self.codes_at = scratch.take(self.slots * self.columns * TILE)
         self.scales_at = scratch.take(self.slots * self.scales * 4)
         self.zeros_at = scratch.take(self.slots * self.scales * 4 if self.weight.has_zero else 0)
+        words = self.form.prepared * self.spec.plane if self.form.prepares else 0
+        self.words_at = scratch.take(words)
 
     def begin(self, b: KernelBuilder, scratch: Buffer) -> None:
         """See Product."""
         self.b = b
-        self.dot = CodesDot(b, self.spec, (LEVEL_BITS,))
+        self.dot = CodesDot(b, self.spec, self.form)
         self.codes = scratch.view(i8, self.codes_at, self.slots * self.columns * TILE)
         self.scale = scratch.view(f32, self.scales_at, self.slots * self.scales)
         self.zero = scratch.view(f32, self.zeros_at, self.slots * self.scales)
         q, plane = b.buffer("q"), self.spec.plane
         self.q = [q.view(i32, digit * plane, plane // 4) for digit in range(self.spec.digits)]
+        if self.form.prepares:
+            places = [self.words_at + i * plane for i in range(self.form.prepared)]
+            prepared = [scratch.view(i32, place, plane // 4) for place in places]
+            self._prepare(prepared)
+            self.q = prepared
+
+    def _prepare(self, prepared: Sequence[Buffer]) -> None:
+        """Activations of this call, as the dot product wants them."""
+        b, words = self.b, self.spec.cols // 4
+        lanes = divisor(words, LANES)
+        with b.for_(0, b.n * words, lanes) as loop:
+            digits = [q.vload(loop.iv, lanes) for q in self.q]
+            for out, value in zip(prepared, self.form.prepare(b, digits), strict=True):
+                out.vstore(value, loop.iv)
 
     def unpack(self, part: int, tile: Value, first: Value, slot: Value) -> None:
         """See Product."""
@@ -107,9 +131,9 @@ class DotProduct(Product):
         starts: list[Value] = []
         for c in range(self.tiles.tokens):
             start = b.const(0, WORDS)
-            if self.integers.zero_point:
+            if self.dot.factor:
                 z = b.buffer("z").load(self._group_index(token + c, first, group))
-                start = b.broadcast(z * -self.integers.zero_point, LANES)
+                start = b.broadcast(z * self.dot.factor, LANES)
             starts += [start] * self.tiles.subtiles
         inits = [one for start in starts for one in self.dot.start(start)]
         steps = self.group // 4
@@ -123,13 +147,19 @@ class DotProduct(Product):
                 inner = self._steps(codes + loop.iv * 256, words + loop.iv, loop.args, unroll)
                 loop.yield_(*inner)
             sums = loop.results
-        count = self.dot.accumulators
-        parts = [sums[i : i + count] for i in range(0, len(sums), count)]
+        parts = self._by_pair(sums)
         return [self.dot.total(*pair) for pair in zip(parts, starts, strict=True)]
 
+    def _by_pair(self, sums: Sequence[Value]) -> list[Sequence[Value]]:
+        """The sums of each token and sub-tile."""
+        count = self.dot.carried
+        return [sums[i : i + count] for i in range(0, len(sums), count)]
+
     def _steps(self, codes: Value, words: Value, sums: Sequence[Value], count: int) -> list[Value]:
-        b, subtiles, per = self.b, self.tiles.subtiles, self.dot.accumulators
-        sums = [*sums]
+        """The sums with some words."""
+        b, subtiles = self.b, self.tiles.subtiles
+        parts = self._by_pair(sums)
+        runs = [self.dot.open(part) for part in parts]
         for step in range(count):
             packed = [
                 b.bitcast(self.codes.vload(codes + (step * SUBTILES + r) * 64, 64), WORDS)
@@ -137,11 +167,10 @@ class DotProduct(Product):
             ]
             for c in range(self.tiles.tokens):
                 place = words + (c * self.spec.cols // 4 + step)
-                x = self.dot.activations([[q.load(place) for q in self.q]])[0]
+                x = [b.broadcast(q.load(place), LANES) for q in self.q]
                 for r in range(subtiles):
-                    mine = slice((c * subtiles + r) * per, (c * subtiles + r + 1) * per)
-                    sums[mine] = self.dot.add(sums[mine], packed[r], x)
-        return sums
+                    self.dot.add(runs[c * subtiles + r], packed[r], [x])
+        return [one for run in runs for one in self.dot.close(run)]
 
     def _rescale(
         self,

@@ -10,10 +10,18 @@ from dataclasses import dataclass
 
 from xdsl.dialects.func import FuncOp
 
+from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i32
-from nybble.backends.cpu.kernels.matmul.codes_dot import LEVEL_BITS, CodesDot
+from nybble.backends.cpu.kernels.matmul.codes_dot import (
+    CodesDot,
+    Run,
+    in_place,
+    in_place_dot,
+    level_dot,
+)
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS, WORDS
 from nybble.backends.cpu.kernels.matmul.epilogue import Epilogue
+from nybble.backends.cpu.kernels.matmul.intdot import BITS, Activation
 from nybble.backends.cpu.kernels.matmul.parts import for_each_tile
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.kernels.matmul.weights import Block, CodeReader, divisor
@@ -26,12 +34,17 @@ class GemvTiles:
 
     unroll: packed vectors per sub-tile in a round of the inner loop, at most, but whole steps.
     ahead: bytes between what is read and what is prefetched; 0 for no prefetch.
-    accumulators: integer sums that a loop keeps at once, at most, if a sub-tile's fit.
+    spare: registers, in vectors of 512 bits, that integer sums leave to operands and constants.
     """
 
     unroll: int = 8
     ahead: int = 8192
-    accumulators: int = 16
+    spare: int = 6
+
+    def subtiles(self, isa: Isa, vectors: int) -> int:
+        """How many sub-tiles a loop keeps, of `vectors` vectors of 512 bits each."""
+        room = isa.registers * isa.vector_bits // BITS - self.spare
+        return divisor(SUBTILES, room // vectors)
 
 
 def lower_gemv(spec: MatmulSpec, name: str, tiles: GemvTiles = GemvTiles()) -> FuncOp:
@@ -61,8 +74,10 @@ class _Tile:
         self.group = spec.activation_group
         self.tiles = tiles
         self.reader = CodeReader(b, b.buffer(f"w{part}"), layout, spec, tiles.ahead)
-        self.dot = CodesDot(b, spec, (LEVEL_BITS,) if self.integers.levels else layout.widths)
-        self.subtiles = divisor(SUBTILES, tiles.accumulators // self.dot.accumulators)
+        self.in_place = in_place(spec, layout.widths)
+        form = in_place_dot(spec, layout.width) if self.in_place else level_dot(spec)
+        self.dot = CodesDot(b, spec, form)
+        self.subtiles = tiles.subtiles(spec.isa, form.accumulators)
         q = b.buffer("q")
         self.q = [q.view(i32, digit * spec.plane, spec.cols // 4) for digit in range(spec.digits)]
 
@@ -154,8 +169,8 @@ class _Tile:
         """Integer products of one activation group, whose codes start at a byte, as f32 lanes."""
         b = self.b
         start = b.const(0, WORDS)
-        if self.integers.zero_point:
-            start = b.broadcast(b.buffer("z").load(group) * -self.integers.zero_point, LANES)
+        if self.dot.factor:
+            start = b.broadcast(b.buffer("z").load(group) * self.dot.factor, LANES)
         totals: list[Value] = []
         for first in range(0, SUBTILES, self.subtiles):
             subtiles = range(first, first + self.subtiles)
@@ -183,7 +198,7 @@ class _Tile:
         return [self.dot.total(one, start) for one in self._by_subtile(sums)]
 
     def _by_subtile(self, sums: Sequence[Value]) -> list[Sequence[Value]]:
-        count = self.dot.accumulators
+        count = self.dot.carried
         return [sums[i : i + count] for i in range(0, len(sums), count)]
 
     def _steps(
@@ -198,14 +213,20 @@ class _Tile:
         layout, per = self.layout, self.layout.step // 4
         block, codes = places
         parts = self._by_subtile(sums)
+        runs = [self.dot.open(part) for part in parts]
         for step in range(count):
             words = [[q.load(word + (step * per + i)) for q in self.q] for i in range(per)]
-            xs = self.dot.activations(words)
+            xs = [self.dot.activation(one) for one in words]
             at = codes + step * layout.step_bytes
             for i, r in enumerate(subtiles):
-                if self.integers.levels:
-                    for level, x in zip(self.reader.levels(block, at, r), xs[0], strict=True):
-                        parts[i] = self.dot.add(parts[i], level, [x])
-                else:
-                    parts[i] = self.dot.add_step(parts[i], self.reader, (at, r), xs)
-        return [one for part in parts for one in part]
+                self._step(runs[i], (block, at, r), xs)
+        return [one for run in runs for one in self.dot.close(run)]
+
+    def _step(self, run: Run, place: tuple[Block, Value, int], xs: Sequence[Activation]) -> None:
+        """Add a step of columns. place: the block, the byte of the step, and the sub-tile."""
+        block, at, subtile = place
+        if self.in_place:
+            self.dot.add(run, self.reader.word(at, 0, 0, subtile), xs)
+            return
+        for level, x in zip(self.reader.levels(block, at, subtile), xs, strict=True):
+            self.dot.add(run, level, [x])

@@ -28,7 +28,7 @@ def product(spec: MatmulSpec) -> Product:
     if takes_tiles(spec):
         return AmxProduct(spec, amx_tiles(spec))
     if spec.activations == "a8":
-        return DotProduct(spec, dot_tiles(spec.isa, spec.digits))
+        return DotProduct(spec, dot_tiles(spec))
     return F32Product(spec, f32_tiles(spec.isa))
 
 

@@ -3,18 +3,18 @@
 from collections.abc import Callable
 
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value
-from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
+from nybble.backends.cpu.kernels.matmul.spec import ProductSpec
 
 
 def for_each_run(
     b: KernelBuilder,
-    spec: MatmulSpec,
+    spec: ProductSpec,
     most: int,
     body: Callable[[tuple[int, ...], Value, Value], None],
 ) -> None:
     """Run `body(parts, tile, count)` over this thread's tiles, at most `most` at a time.
 
-    `parts` are those whose tiles make one output: see `MatmulSpec.joined`.
+    `parts` are those whose tiles make one output: see `ProductSpec.joined`.
     """
     counts = [spec.layouts[parts[0]].tiles for parts in spec.joined]
     lo, hi = b.partition(sum(counts))
@@ -29,7 +29,7 @@ def for_each_run(
 
 
 def for_each_tile(
-    b: KernelBuilder, spec: MatmulSpec, body: Callable[[tuple[int, ...], Value], None]
+    b: KernelBuilder, spec: ProductSpec, body: Callable[[tuple[int, ...], Value], None]
 ) -> None:
     """Run `body(parts, tile)` for each of this thread's tiles."""
     for_each_run(b, spec, 1, lambda parts, tile, _: body(parts, tile))

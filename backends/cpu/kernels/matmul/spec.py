@@ -4,9 +4,11 @@
 share an activation; what W is, `codes` says.
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
 from nybble.backends.cpu import isa as isa_levels
 from nybble.backends.cpu.additions import NOTHING, Added
@@ -26,20 +28,106 @@ class MatmulError(NybbleError):
     """A matmul that no kernel here computes."""
 
 
+class Layout(Protocol):
+    """The packed layout of one part."""
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of 64 rows."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        ...
+
+
+class ProductSpec(ABC):
+    """What the specification of a product has, whatever computes it.
+
+    rows: of each part; cols: contracted length. tokens: the most token rows of a call; with 1 the
+    kernel ignores n. bias: add a vector to each part. residual: add to what the outputs hold.
+    glu: "", "silu" or "gelu_tanh": two equal parts become one output, activation(y0) * y1.
+    threads: the most that run the kernel; each has its own slice of the scratch buffer.
+    isa: what instructions it may use.
+    """
+
+    rows: tuple[int, ...]
+    cols: int
+    tokens: int
+    bias: bool
+    residual: bool
+    glu: str
+    threads: int
+    isa: Isa
+
+    def check_outputs(self) -> None:
+        """Raise MatmulError where parts, tokens, gate and residual do not go together."""
+        if not self.rows or self.tokens < 1 or self.threads < 1:
+            raise MatmulError(f"a matmul needs rows, tokens and threads: {self}")
+        if self.glu not in GLUS:
+            raise MatmulError(f"unknown gate '{self.glu}'", accepted="silu, gelu_tanh")
+        if self.glu and (len(self.rows) != 2 or len(set(self.rows)) != 1 or self.residual):
+            raise MatmulError(
+                f"a gated output of parts {self.rows} with residual={self.residual}",
+                accepted="two parts with equally many rows, no residual",
+            )
+
+    @property
+    @abstractmethod
+    def layouts(self) -> Sequence[Layout]:
+        """The packed layout of each part; raises LayoutError where there is none."""
+
+    @abstractmethod
+    def activation_buffers(self) -> list[BufferSpec]:
+        """The buffers of the activation, which come first."""
+
+    @property
+    def weight_sizes(self) -> list[int]:
+        """Bytes of each part's packed weight."""
+        return [part.size for part in self.layouts]
+
+    @property
+    def joined(self) -> tuple[tuple[int, ...], ...]:
+        """For each output, the parts that make it: both with a gate, else one."""
+        return ((0, 1),) if self.glu else tuple((i,) for i in range(len(self.rows)))
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Columns of each output."""
+        return self.rows[:1] if self.glu else self.rows
+
+    @property
+    def padded(self) -> int:
+        """Token rows that activation and output buffers have room for."""
+        return padded_rows(self.tokens)
+
+    def buffers(self, scratch: int = 0) -> list[BufferSpec]:
+        """The kernel's memref arguments in order, with `scratch` bytes for each thread if any.
+
+        The activation's, then w0, w1, .., then b0, .. with a bias, then y0, .., then scratch.
+        """
+        buffers = self.activation_buffers()
+        buffers += [BufferSpec(f"w{i}", size, i8) for i, size in enumerate(self.weight_sizes)]
+        if self.bias:
+            buffers += [BufferSpec(f"b{i}", rows, f32) for i, rows in enumerate(self.rows)]
+        for i, rows in enumerate(self.outputs):
+            buffers.append(BufferSpec(f"y{i}", self.padded * rows, f32))
+        if scratch:
+            buffers.append(BufferSpec("scratch", scratch * self.threads, i8))
+        return buffers
+
+
 @dataclass(frozen=True)
-class MatmulSpec:
+class MatmulSpec(ProductSpec):
     """A matmul of the token rows x [n, cols] with the weights of `rows`.
 
-    weight: what the parts' weights are. rows: of each part; cols: contracted length.
-    tokens: the most token rows of a call; with 1 the kernel ignores n.
+    weight: what the parts' weights are. added: outliers and low-rank factors that are added to each
+    part, in f32.
     activations: "a8" takes int8 codes q, scales s and sums z per `activation_group` columns;
     "f32" takes x f32 and computes in f32; "bf16" takes x f32 and may round operands to bf16.
     digits: int8 codes per activation, [digits, tokens, cols]; with 2 it is 256 * q[0] + q[1].
-    bias: add a vector to each part. residual: add to what the outputs hold.
-    glu: "", "silu" or "gelu_tanh": two equal parts become one output, activation(y0) * y1.
-    added: outliers and low-rank factors that are added to each part, in f32.
-    threads: the most that run the kernel; each has its own slice of the scratch buffer.
-    isa: what instructions it may use.
+    The other fields are those of ProductSpec.
     """
 
     weight: Codes | Dense
@@ -57,15 +145,7 @@ class MatmulSpec:
     isa: Isa = isa_levels.BASELINE
 
     def __post_init__(self) -> None:
-        if not self.rows or self.tokens < 1 or self.threads < 1:
-            raise MatmulError(f"a matmul needs rows, tokens and threads: {self}")
-        if self.glu not in GLUS:
-            raise MatmulError(f"unknown gate '{self.glu}'", accepted="silu, gelu_tanh")
-        if self.glu and (len(self.rows) != 2 or len(set(self.rows)) != 1 or self.residual):
-            raise MatmulError(
-                f"a gated output of parts {self.rows} with residual={self.residual}",
-                accepted="two parts with equally many rows, no residual",
-            )
+        self.check_outputs()
         if self.activations == "a8":
             self._check_activation_group()
             self._check_digits()
@@ -119,49 +199,24 @@ class MatmulSpec:
             )
         return found
 
-    @cached_property
+    @property
     def layouts(self) -> tuple[TileLayout | DenseLayout, ...]:
         """The packed layout of each part; raises LayoutError where there is none."""
         return tuple(self.weight.layout(rows, self.cols) for rows in self.rows)
 
     @property
-    def joined(self) -> tuple[tuple[int, ...], ...]:
-        """For each output, the parts that make it: both with a gate, else one."""
-        return ((0, 1),) if self.glu else tuple((i,) for i in range(len(self.rows)))
-
-    @property
-    def outputs(self) -> tuple[int, ...]:
-        """Columns of each output."""
-        return self.rows[:1] if self.glu else self.rows
-
-    @property
-    def padded(self) -> int:
-        """Token rows that activation and output buffers have room for."""
-        return padded_rows(self.tokens)
+    def weight_sizes(self) -> list[int]:
+        """Bytes of each part's packed weight, what is added to it included."""
+        added = [self.added.layout(part.rows, self.cols).size for part in self.layouts]
+        return [part.size + size for part, size in zip(self.layouts, added, strict=True)]
 
     @property
     def plane(self) -> int:
         """Elements of q that hold one digit."""
         return self.padded * self.cols
 
-    def buffers(self, scratch: int = 0) -> list[BufferSpec]:
-        """The kernel's memref arguments in order, with `scratch` bytes for each thread if any.
-
-        q, s, z (or x), then w0, w1, .., then b0, .. with a bias, then y0, .., then scratch.
-        """
-        buffers = self._activation_buffers()
-        for i, part in enumerate(self.layouts):
-            added = self.added.layout(part.rows, self.cols)
-            buffers.append(BufferSpec(f"w{i}", part.size + added.size, i8))
-        if self.bias:
-            buffers += [BufferSpec(f"b{i}", rows, f32) for i, rows in enumerate(self.rows)]
-        for i, rows in enumerate(self.outputs):
-            buffers.append(BufferSpec(f"y{i}", self.padded * rows, f32))
-        if scratch:
-            buffers.append(BufferSpec("scratch", scratch * self.threads, i8))
-        return buffers
-
-    def _activation_buffers(self) -> list[BufferSpec]:
+    def activation_buffers(self) -> list[BufferSpec]:
+        """q, s, z, or x."""
         if self.activations != "a8":
             return [BufferSpec("x", self.plane, f32)]
         groups = self.cols // self.activation_group

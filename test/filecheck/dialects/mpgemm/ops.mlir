@@ -35,3 +35,21 @@ func.func @decoded(%x: tensor<1x64xf32>, %w: !lowbit.tensor<8x64, "bf16">) -> te
   %y = mpgemm.dequant_matmul %x, %w : tensor<1x64xf32>, !lowbit.tensor<8x64, "bf16"> -> tensor<1x8xf32>
   func.return %y : tensor<1x8xf32>
 }
+
+// CHECK-LABEL: func.func @looked_up
+// CHECK-SAME: !mpgemm.table<1x64, "a8g32", "i8", "symmetric">
+func.func @looked_up(%x: !lowbit.tensor<?x64, "a8g32">, %w: !lowbit.tensor<8x64, "q4_0", "lut1">, %b: tensor<8xf32>, %h: !mpgemm.table<1x64, "a8g32", "i8", "symmetric">) -> tensor<?x8xf32> {
+  // CHECK: mpgemm.lut_precompute %{{.*}} : !lowbit.tensor<?x64, "a8g32"> -> !mpgemm.table<?x64, "a8g32", "i16">
+  %t = mpgemm.lut_precompute %x : !lowbit.tensor<?x64, "a8g32"> -> !mpgemm.table<?x64, "a8g32", "i16">
+  // CHECK: mpgemm.lut_matmul %{{.*}}, %{{.*}} bias %{{.*}} : tensor<8xf32> : !mpgemm.table<?x64, "a8g32", "i16">, !lowbit.tensor<8x64, "q4_0", "lut1"> -> tensor<?x8xf32>
+  %y = mpgemm.lut_matmul %t, %w bias %b : tensor<8xf32> : !mpgemm.table<?x64, "a8g32", "i16">, !lowbit.tensor<8x64, "q4_0", "lut1"> -> tensor<?x8xf32>
+  func.return %y : tensor<?x8xf32>
+}
+
+// The tables' group may be a part of the weight's.
+// CHECK-LABEL: func.func @looked_up_in_four
+func.func @looked_up_in_four(%t: !mpgemm.table<1x256, "a8g64", "i8">, %w: !lowbit.tensor<8x256, "b1_58", "lut4">) -> tensor<1x8xf32> {
+  // CHECK: mpgemm.lut_dot_matmul %{{.*}}, %{{.*}} : !mpgemm.table<1x256, "a8g64", "i8">, !lowbit.tensor<8x256, "b1_58", "lut4"> -> tensor<1x8xf32>
+  %y = mpgemm.lut_dot_matmul %t, %w : !mpgemm.table<1x256, "a8g64", "i8">, !lowbit.tensor<8x256, "b1_58", "lut4"> -> tensor<1x8xf32>
+  func.return %y : tensor<1x8xf32>
+}

@@ -77,3 +77,99 @@ func.func @precision(%x: tensor<2x128xf32>, %w: !lowbit.tensor<8x128, "bf16">) {
   %y = mpgemm.dequant_matmul %x, %w precision "f8" : tensor<2x128xf32>, !lowbit.tensor<8x128, "bf16"> -> tensor<2x8xf32>
   func.return
 }
+
+// -----
+
+// expected-error @+1 {{tables have two dimensions, got 1}}
+func.func private @table_rank(!mpgemm.table<64, "a8g32", "i16">)
+
+// -----
+
+// expected-error @+1 {{the number of columns of tables must be static}}
+func.func private @table_columns(!mpgemm.table<4x?, "a8g32", "i16">)
+
+// -----
+
+// expected-error @+1 {{unknown type of entries "i4"; accepted: i16, i8}}
+func.func private @entries(!mpgemm.table<4x64, "a8g32", "i4">)
+
+// -----
+
+// expected-error @+1 {{unknown form of tables "odd"; accepted: full, symmetric}}
+func.func private @form(!mpgemm.table<4x64, "a8g32", "i16", "odd">)
+
+// -----
+
+// expected-error @+1 {{unknown format 'a9000'}}
+func.func private @table_format(!mpgemm.table<4x64, "a9000", "i16">)
+
+// -----
+
+// expected-error @+1 {{80 columns in format 'a8g32'}}
+func.func private @table_shape(!mpgemm.table<4x80, "a8g32", "i16">)
+
+// -----
+
+// expected-error @+1 {{tables are built from 8-bit activations, got "a16g32"; accepted: a8gN}}
+func.func private @table_digits(!mpgemm.table<4x64, "a16g32", "i16">)
+
+// -----
+
+// expected-error @+1 {{an activation's groups must be a multiple of 4 columns, got 6}}
+func.func private @table_group(!mpgemm.table<4x60, "a8g6", "i16">)
+
+// -----
+
+func.func @precompute_rows(%x: !lowbit.tensor<2x64, "a8g32">) {
+  // expected-error @+1 {{rows of the tables must be 2 (rows of the activation), got 3}}
+  %t = mpgemm.lut_precompute %x : !lowbit.tensor<2x64, "a8g32"> -> !mpgemm.table<3x64, "a8g32", "i16">
+  func.return
+}
+
+// -----
+
+func.func @precompute_columns(%x: !lowbit.tensor<2x64, "a8g32">) {
+  // expected-error @+1 {{columns of the tables must be 64 (columns of the activation), got 32}}
+  %t = mpgemm.lut_precompute %x : !lowbit.tensor<2x64, "a8g32"> -> !mpgemm.table<2x32, "a8g32", "i16">
+  func.return
+}
+
+// -----
+
+func.func @precompute_format(%x: !lowbit.tensor<2x64, "a8g32">) {
+  // expected-error @+1 {{the tables must be of format "a8g32" (the activation), got "a8g64"}}
+  %t = mpgemm.lut_precompute %x : !lowbit.tensor<2x64, "a8g32"> -> !mpgemm.table<2x64, "a8g64", "i16">
+  func.return
+}
+
+// -----
+
+func.func @not_a_line(%t: !mpgemm.table<2x64, "a8g64", "i16">, %w: !lowbit.tensor<8x64, "nf4">) {
+  // expected-error @+1 {{format "nf4" cannot be looked up; accepted: integer codes of 1 to 4 bits whose values lie on a line, dense and grouped by columns}}
+  %y = mpgemm.lut_matmul %t, %w : !mpgemm.table<2x64, "a8g64", "i16">, !lowbit.tensor<8x64, "nf4"> -> tensor<2x8xf32>
+  func.return
+}
+
+// -----
+
+func.func @too_wide(%t: !mpgemm.table<2x64, "a8g32", "i16">, %w: !lowbit.tensor<8x64, "q8_0">) {
+  // expected-error @+1 {{format "q8_0" cannot be looked up}}
+  %y = mpgemm.lut_matmul %t, %w : !mpgemm.table<2x64, "a8g32", "i16">, !lowbit.tensor<8x64, "q8_0"> -> tensor<2x8xf32>
+  func.return
+}
+
+// -----
+
+func.func @table_groups(%t: !mpgemm.table<2x128, "a8g64", "i16">, %w: !lowbit.tensor<8x128, "q4_0">) {
+  // expected-error @+1 {{the tables' group must divide the weight's (32), got 64}}
+  %y = mpgemm.lut_dot_matmul %t, %w : !mpgemm.table<2x128, "a8g64", "i16">, !lowbit.tensor<8x128, "q4_0"> -> tensor<2x8xf32>
+  func.return
+}
+
+// -----
+
+func.func @sparse(%t: !mpgemm.table<2x64, "a8g32", "i16">, %w: !lowbit.tensor<8x64, "u4-8:g=32:s=f16:sparse=2of4">) {
+  // expected-error @+1 {{cannot be looked up}}
+  %y = mpgemm.lut_matmul %t, %w : !mpgemm.table<2x64, "a8g32", "i16">, !lowbit.tensor<8x64, "u4-8:g=32:s=f16:sparse=2of4"> -> tensor<2x8xf32>
+  func.return
+}

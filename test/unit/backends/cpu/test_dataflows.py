@@ -35,6 +35,21 @@ def test_costs_grow_with_the_work():
         assert cost(flow) < cost(flow, rows=8192) < cost(flow, rows=8192, tokens=64)
 
 
+def test_look_ups_pay_for_few_bits_and_where_there_are_no_dot_products():
+    for spec, isa in (("w1g128", levels.X86_64_V3), ("w2g128", levels.X86_64_V3)):
+        assert cost("lut", spec=spec, isa=isa) < cost("int_dot", spec=spec, isa=isa)
+    assert cost("lut", spec="w4g128") > cost("int_dot", spec="w4g128")
+    one_bit = {"spec": "w1g128", "mode": "i8-lut", "isa": levels.AVX512_VBMI}
+    assert cost("lut_dot", **one_bit) < cost("int_dot", **one_bit)
+
+
+def test_rounded_tables_are_cheaper_and_a_mode_of_their_own():
+    for flow, isa in (("lut", levels.X86_64_V3), ("lut_dot", levels.AVX512_VBMI)):
+        assert cost(flow, spec="w2g128", isa=isa, mode="i8-lut") < cost(
+            flow, spec="w2g128", isa=isa
+        )
+
+
 def test_tiles_pay_for_many_tokens():
     few, many = (cost("dequantize", tokens=n, mode="bf16", isa=levels.AMX) / n for n in (1, 128))
     assert many < few / 10
@@ -44,9 +59,19 @@ def test_tiles_pay_for_many_tokens():
     ("asked", "flow", "reason"),
     [
         ({"spec": "f16"}, "int_dot", "weights of 'f16' are no integer codes"),
-        ({"mode": "f32"}, "int_dot", "activations f32, it keeps i8, i16"),
+        ({"mode": "f32"}, "int_dot", "activations f32, it keeps i8, i8-lut, i16"),
         ({"spec": "w4g8"}, "int_dot", "groups of 8 columns"),
         ({"cols": 100}, "dequantize", "no whole groups of 32"),
+        ({"spec": "q8_0"}, "lut", "weights of 'q8_0' are no integers of 1 to 4 bits on a line"),
+        ({"spec": "nf4"}, "lut", "weights of 'nf4' are no integers of 1 to 4 bits on a line"),
+        (
+            {"spec": "w4g16"},
+            "lut",
+            "groups of 16 columns, and tables are built for multiples of 32",
+        ),
+        ({"spec": "table[0,3]:g=32:s=f16"}, "lut", "cannot be looked up"),
+        ({}, "lut_dot", "'avx512-vnni' has nothing that looks up 64 bytes"),
+        ({"mode": "i16"}, "lut", "activations i16, it keeps i8, i8-lut"),
     ],
 )
 def test_a_refusal_names_the_value(asked, flow, reason):
@@ -54,14 +79,17 @@ def test_a_refusal_names_the_value(asked, flow, reason):
 
 
 def test_formats_are_covered_by_some_mode():
-    assert covering(formats.get("q4_0"), levels.AMX, (64, 64)) == ["int_dot", "dequantize"]
+    assert covering(formats.get("q4_0"), levels.AMX, (64, 64)) == [
+        "int_dot", "dequantize", "lut", "lut_dot"
+    ]  # fmt: skip
     assert covering(formats.get("f16"), levels.AMX, (64, 64)) == ["dequantize"]
 
 
 def test_target_answers_for_a_level():
     target = load_target("cpu")
     asked = Product(formats.get("q4_0"), 64, 64, 1, "i8", "avx512-vnni")
-    assert [one.dataflow for one in cheapest(target.verdicts(asked))] == ["int_dot", "dequantize"]
+    found = [one.dataflow for one in cheapest(target.verdicts(asked))]
+    assert found == ["int_dot", "lut", "dequantize"]
     with pytest.raises(UnknownNameError, match="unknown instruction-set level 'mmx'"):
         target.verdicts(Product(formats.get("q4_0"), 64, 64, 1, "i8", "mmx"))
     with pytest.raises(UnknownNameError, match="unknown target 'tpu'"):

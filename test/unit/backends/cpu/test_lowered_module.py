@@ -14,7 +14,7 @@ from nybble.backends.cpu.loader import load
 from nybble.backends.cpu.machine import cpu_flags, native
 from nybble.backends.cpu.plan import Buffer, BufferRef, Config, Kind, Plan, Program
 from nybble.backends.cpu.runner import EXTERNALS, runner_module
-from nybble.backends.cpu.weights import pack_storage
+from nybble.backends.cpu.weights import pack_weight
 from nybble.dialects.interpreter import Interpreter
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.parsing import parse_module
@@ -83,7 +83,7 @@ class Layer:
             if isinstance(kind, LowBitTensorType):
                 shape, fmt = (kind.rows, kind.cols), kind.number_format
                 weight = fmt.quantize(rng.standard_normal(shape, dtype=np.float32) / 8)
-                values[name] = (weight, pack_storage(fmt, fmt.pack(weight), shape))
+                values[name] = (weight, pack_weight(fmt, weight))
             elif name in ("cos", "sin", "g1", "g2"):
                 array = rng.uniform(-1, 1, kind.get_shape()).astype(np.float32)
                 values[name] = (array, array)

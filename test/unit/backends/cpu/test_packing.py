@@ -48,7 +48,7 @@ def test_unpack_inverts_pack(seed, rows, groups, bits, steps, has_zero, scale):
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_place_of_every_code(bits):
     layout = TileLayout(130, 128, bits, 64, has_zero=True)
-    widths = {3: (2, 1), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1)}.get(bits, (bits,))
+    widths = {3: (2, 1), 5: (4, 1), 6: (4, 2), 7: (8,)}.get(bits, (bits,))
     assert layout.widths == widths
     weight = made_up(np.random.default_rng(bits), layout)
     data = pack(weight, layout)
@@ -91,7 +91,14 @@ def test_stored_scales_come_back(name):
 
 @pytest.mark.parametrize(
     ("name", "bits"),
-    [("q2_k", 3.125), ("q3_k", 4.5625), ("q4_k", 4.625), ("q6_k", 6.5625), ("w4g32z", 4.75)],
+    [
+        ("q2_k", 3.125),
+        ("q3_k", 4.5625),
+        ("q4_k", 4.625),
+        ("q6_k", 6.5625),
+        ("w4g32z", 4.75),
+        ("iq2_xs", 4.625),
+    ],
 )
 def test_bits_of_a_weight(name, bits):
     layout = weight_kind(formats.get(name), 512).layout(64, 512)

@@ -11,10 +11,14 @@ from nybble.backends.cpu.isa import X86_64_V3
 from nybble.backends.cpu.kernels.matmul import Codes, MatmulSpec, lower_matmul, matmul_buffers
 from nybble.backends.cpu.loader import load
 from nybble.backends.cpu.machine import cpu_flags, for_level
-from nybble.backends.cpu.weights import added_of, pack_storage, pack_weight, weight_kind
+from nybble.backends.cpu.tile_layout import LayoutError
+from nybble.backends.cpu.weights import added_of, layout_of, pack_weight, weight_kind
+from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats.grid_blocks import GRID_BLOCKS
+from nybble.dialects.lowbit.formats.weight import Outlying
 from nybble.dialects.numpy_ref.quantize import activation_group, dequantize_rows, quantize_rows
+from nybble.tools.random_values import random_weight
 
 ROWS, TOKENS = 70, 5
 NAMES = [
@@ -105,21 +109,57 @@ def test_product(rng, name):
     check(specs_of(form, cols), pack_weight(form, weight), weight.dequantize(), rng)
 
 
-def grid_bytes(form, rng):
-    """Random blocks whose f16 scales are ordinary numbers."""
-    raw = rng.integers(0, 256, (ROWS, form.row_bytes(512))).astype(np.uint8)
-    blocks = raw.reshape(-1, GRID_BLOCKS[form.store].bytes)
-    if form.store == "iq1_m":
-        blocks[:, 49::2] = blocks[:, 49::2] & 0x0F | 0x20
-    else:
-        blocks[:, :2] = np.full(len(blocks), 0.37, np.float16).view(np.uint8).reshape(-1, 2)
-    return raw
-
-
 @pytest.mark.parametrize("name", GRIDS)
 def test_vector_codebooks(rng, name):
     form = formats.get(name)
-    raw = grid_bytes(form, rng)
-    values = form.unpack(raw, 512).dequantize()
+    weight = random_weight(form, (ROWS, 512), rng)
     assert weight_kind(form, 512).integers is not None
-    check(specs_of(form, 512), pack_storage(form, raw, values.shape), values, rng)
+    check(specs_of(form, 512), pack_weight(form, weight), weight.dequantize(), rng)
+
+
+@pytest.mark.parametrize(
+    "name", ["q4_1", "q2_k", "iq4_xs", "nf4", "w4g32z", "mxfp8_e5m2", "bitmod3"]
+)
+def test_wild_scales_stay_in_their_row(rng, name):
+    form = formats.get(name)
+    cols = columns(form)
+    weight = form.quantize(rng.standard_normal((ROWS, cols)).astype(np.float32))
+    scale = weight.scale if weight.scale_parts is None else weight.scale_parts.base
+    scale[3, 0], scale[4, 0], scale[5, 0] = np.inf, np.nan, 2.0**-24
+    if weight.scale_parts is not None:
+        expanded = weight.scale_parts.spread(scale) * weight.scale_parts.codes
+        weight = replace(weight, scale=expanded)
+    if weight.zero_codes is not None:
+        weight = replace(weight, zero=-(weight.scale * weight.zero_codes))
+    values = weight.dequantize().astype(np.float64)
+    x = rng.standard_normal((TOKENS, cols)).astype(np.float32)
+    for spec, got, meant in multiply(specs_of(form, cols), pack_weight(form, weight), x):
+        assert not np.isfinite(got[:, 3:5]).any()
+        kept = np.delete(values, [3, 4], axis=0)
+        want = meant.astype(np.float64) @ kept.T
+        bound = cols * 2.0**-22 * (np.abs(meant).astype(np.float64) @ np.abs(kept).T)
+        assert (np.abs(np.delete(got, [3, 4], axis=1) - want) <= bound).all(), spec.activations
+
+
+@pytest.mark.parametrize(
+    ("name", "cols", "message"),
+    [
+        ("a16g32", 64, "is a format of activations"),
+        ("w4g32", 48, "no whole groups of 32"),
+        ("q4_k", 128, "no whole groups of 256"),
+        ("w4g6", 48, "groups of 6 columns do not fill"),
+        ("w4", 37, "groups of 37 columns do not fill"),
+    ],
+)
+def test_refused(name, cols, message):
+    with pytest.raises(NybbleError, match=message):
+        layout_of(formats.get(name), (4, cols))
+
+
+def test_more_outliers_than_there_is_room_for():
+    form = formats.get("i4:g=32:s=f16:fix=outliers.csr.10.f16")
+    values = np.random.default_rng(0).standard_normal((8, 64)).astype(np.float32)
+    weight = form.quantize(values)
+    many = Outlying(np.zeros(6, np.int32), np.arange(6, dtype=np.int32), np.ones(6, np.float32))
+    with pytest.raises(LayoutError, match="6 outliers in a weight of 8 x 64"):
+        pack_weight(form, replace(weight, outliers=many))

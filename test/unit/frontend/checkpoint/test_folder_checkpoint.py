@@ -185,7 +185,7 @@ ENTRIES = {
     "text": ({"num_hidden_layers": "2"}, "an integer from 1 to 1024"),
     "heads": ({"num_key_value_heads": 3}, "a divisor of the 4"),
     "activation": ({"hidden_act": "relu"}, "'relu'; needed: one of silu"),
-    "quantized": ({"quantization_config": {"bits": 4}}, "absent (not supported)"),
+    "old quantization": ({"compression_config": {"bits": 4}}, "absent (not supported)"),
     "rope scaling": ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "one of default"),
     "rope scaling of text": ({"rope_scaling": "x"}, "needed: an object"),
     "bias": ({"attention_bias": 1}, "true or false"),

@@ -32,7 +32,7 @@ CASES = {
     "name twice": (with_header(b'{"w": 1, "w": 2}'), "appears twice"),
     "entry of a number": (with_header({"w": 3}), "is not a safetensors file"),
     "unknown dtype": (one("Q4"), "is not a safetensors file"),
-    "unsupported dtype": (one("I32"), "dtype 'I32'; accepted: F32, F16, BF16"),
+    "unsupported dtype": (one("C64", (2,)), "dtype 'C64'; accepted: F32, F16, BF16, F8_E4M3"),
     "span past the end": (one(span=(0, 32), shape=(8,)), "is not a safetensors file"),
     "span backwards": (one(span=(16, 0)), "is not a safetensors file"),
     "wrong size": (one(shape=(5,)), "is not a safetensors file"),
@@ -53,12 +53,24 @@ def test_rejected(case, tmp_path, bounded):
     assert message in str(caught.value)
 
 
-def test_scalars_and_empty_tensors(tmp_path):
+def test_scalars(tmp_path):
     path = tmp_path / "w.safetensors"
-    for values in (np.array(1, np.float32), np.zeros((0, 3), np.float32)):
-        path.write_bytes(save({"w": values}))
-        with pytest.raises(CheckpointError, match="sizes of 1 or more needed"):
-            read_safetensors(path)
+    path.write_bytes(save({"w": np.array(1, np.float32)}))
+    tensor = read_safetensors(path).tensors["w"]
+    assert (tensor.dtype, tensor.shape, tensor.data.shape) == ("f32", (), (1, 4))
+
+
+def test_empty_tensors(tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(save({"w": np.zeros((0, 3), np.float32)}))
+    with pytest.raises(CheckpointError, match="sizes of 1 or more needed"):
+        read_safetensors(path)
+
+
+def test_metadata(tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(save({"w": np.ones(3, np.float32)}, metadata={"format": "np"}))
+    assert read_safetensors(path).metadata == {"format": "np"}
 
 
 def message_of(path):

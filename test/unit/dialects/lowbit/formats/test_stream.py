@@ -59,6 +59,14 @@ def test_streams_say_what_they_are_of() -> None:
         other.unpack(raw, 32)
 
 
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_header_of_too_many_rows_is_refused(spec: str) -> None:
+    raw = sample(spec)
+    raw[:8] = np.array([1 << 39], "<u8").view(np.uint8)
+    with pytest.raises(formats.FormatError, match="a section of"):
+        formats.get(spec).unpack(raw, 32)
+
+
 def test_sections_left_over_are_refused() -> None:
     reader = Reader(sample("df11"))
     reader.take(np.uint8)

@@ -91,8 +91,8 @@ def test_two_digits_are_exact(matmuls, rng, level):
     np.testing.assert_array_equal(got, want.astype(np.float32))
 
 
-@pytest.mark.parametrize("level", [AMX, AVX512_VNNI], ids=lambda level: level.name)
-@pytest.mark.parametrize("threads", [2, 5])
+@pytest.mark.parametrize("level", [AMX, AVX512_VNNI, X86_64_V3], ids=lambda level: level.name)
+@pytest.mark.parametrize("threads", [2, 3, 4, 5])
 def test_threads_change_nothing(matmuls, rng, level, threads):
     run = matmuls(tiled() if level.tiles else exact_at(level))
     for index in range(len(run.specs)):

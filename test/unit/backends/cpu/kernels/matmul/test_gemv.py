@@ -91,9 +91,10 @@ def test_levels_agree_bit_for_bit(matmuls, rng):
             np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("threads", [2, 3, 7])
-def test_threads_change_nothing(matmuls, rng, threads):
-    run = matmuls(at(LEVELS[0]))
+@pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.name)
+@pytest.mark.parametrize("threads", [2, 3, 4, 7])
+def test_threads_change_nothing(matmuls, rng, level, threads):
+    run = matmuls(at(level))
     for index in range(len(NAMES)):
         problem = run.problem(index, 1, rng)
         for one, other in zip(run(problem), run(problem, threads), strict=True):

@@ -1,0 +1,1 @@
+"""Quantized layers as other libraries write them, decoded into nybble's number formats."""
