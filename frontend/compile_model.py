@@ -167,7 +167,8 @@ class ModelCompiler:
 
     def _weight_passes(self, graph: ModelGraph) -> list[ModulePass]:
         weights = self.options.weights
-        chosen: list[ModulePass] = [InsertHadamard()] if weights.rotate else []
+        rotation = InsertHadamard(stream=weights.rotate == "stream")
+        chosen: list[ModulePass] = [rotation] if weights.rotate else []
         if weights.smooth:
             chosen.append(FoldSmoothing(tuple(dict.fromkeys(graph.layers))))
         return chosen
