@@ -75,9 +75,9 @@ class CompileOptions:
     """What a compilation may choose.
 
     activations: a key of KV_OF_MODE. "i8": products of 8-bit digits, as many as precision needs, or
-    bf16 where it is faster; "i8-only": of one digit; "i8-lut": of
-    one, and lookup tables may be rounded to 8 bits; "i16": of two; "f32": exact. kv: type of the
-    cache, None for the mode's own. context: tokens that a text may have. chunk: tokens of a prefill
+    bf16 where it is faster; "i8-only": of one digit; "i8-lut": of one, and lookup tables may be
+    rounded to 8 bits; "i16": of two; "f32": exact. kv: type of the cache, None for the mode's own.
+    context: tokens that a text may have. chunk: tokens of a prefill
     step. threads: the most that will run it. isa: level of `backends.cpu.isa`, None for the host's.
     weights: what becomes of a checkpoint's weights. dataflow: the one that all products take, empty
     for the cheapest of each. dump: a folder for the IR of each stage.
@@ -175,7 +175,8 @@ class ModelCompiler:
 
     def _weight_passes(self, graph: ModelGraph) -> list[ModulePass]:
         weights = self.options.weights
-        chosen: list[ModulePass] = [InsertHadamard()] if weights.rotate else []
+        rotation = InsertHadamard(stream=weights.rotate == "stream")
+        chosen: list[ModulePass] = [rotation] if weights.rotate else []
         if weights.smooth:
             chosen.append(FoldSmoothing(tuple(dict.fromkeys(graph.layers))))
         return chosen

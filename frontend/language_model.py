@@ -56,15 +56,28 @@ class WeightSource:
     """Where the bytes of a weight buffer come from.
 
     tensor: a parameter of the checkpoint; constant: a table of the model graph. One is empty.
-    layout: the compute layout of the bytes, empty for plain floats.
-    steps: by which the parameter is prepared, for the layer that its name is of.
+    steps: by which the parameter is prepared, for the layer that its name is of. layout: the
+    compute layout of the bytes, empty for plain floats.
     """
 
     tensor: str = ""
     constant: str = ""
-    layout: str = ""
     steps: tuple[StepAttr, ...] = ()
     layer: int | None = None
+    layout: str = ""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How a function wants an argument: its bytes, their layout, the steps that prepare them."""
+
+    size: int
+    layout: str
+    steps: tuple[StepAttr, ...]
+
+    def name_of(self, stored: str) -> str:
+        """The buffer of the stored tensor in this form."""
+        return ":".join([stored, *filter(None, [self.layout]), *map(str, self.steps)])
 
 
 @dataclass(frozen=True)
@@ -171,35 +184,30 @@ class Planner:
         ]
         sizes = self.assembler.argument_bytes(name)
         layouts = self.assembler.argument_layouts(name)
+        recipes = [self.recipes.get((function, argument.name), ()) for argument in arguments]
+        wanted = [Wanted(*one) for one in zip(sizes, layouts, recipes, strict=False)]
         refs = [
-            self._bind(function, argument, layer, source, size, layout)
-            for argument, size, layout in zip(arguments, sizes, layouts, strict=False)
+            self._bind(argument, layer, source, one)
+            for argument, one in zip(arguments, wanted, strict=False)
         ]
         return self.assembler.call(name, [*refs, *results])
 
     def _bind(
-        self,
-        function: str,
-        argument: Argument,
-        layer: int | None,
-        source: str,
-        size: int,
-        layout: str,
+        self, argument: Argument, layer: int | None, source: str, wanted: Wanted
     ) -> BufferRef:
-        """A tensor that functions read in several layouts has a buffer for each of them."""
+        """A tensor that functions want in several ways has a buffer for each of them."""
         match argument.role:
             case Role.CONSTANT:
-                return self._weight(argument.source, size, WeightSource(constant=argument.source))
+                table = WeightSource(constant=argument.source)
+                return self._weight(argument.source, wanted.size, table)
             case Role.WEIGHT:
                 tensor = argument.tensor(layer)
-                steps = self.recipes.get((function, argument.name), ())
-                # What is laid out or prepared in different ways shares no memory.
-                key = ":".join(filter(None, [self.storage.get(tensor, tensor), layout]))
-                key = " ".join([key, *map(str, steps)])
-                return self._weight(key, size, WeightSource(tensor, "", layout, steps, layer))
+                stored = self.storage.get(tensor, tensor)
+                origin = WeightSource(tensor, "", wanted.steps, layer, wanted.layout)
+                return self._weight(wanted.name_of(stored), wanted.size, origin)
             case Role.KEYS | Role.VALUES:
                 name = f"{argument.role.value}.{layer}"
-                self.buffers.setdefault(name, Buffer(name, size, Kind.STATE))
+                self.buffers.setdefault(name, Buffer(name, wanted.size, Kind.STATE))
                 return BufferRef(name)
             case _:
                 return BufferRef(source)

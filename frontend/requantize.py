@@ -124,7 +124,7 @@ def _candidates(target: formats.Format) -> Iterator[str]:
 
 def note(tensors: Mapping[str, TensorEntry], choice: WeightChoice) -> str:
     """What a choice does to weights that are rounded already, for people; empty if nothing."""
-    changed = choice.rotate or choice.smooth
+    changed = bool(choice.rotate) or choice.smooth
     pairs = {
         (entry.original.format, entry.format)
         for entry in tensors.values()

@@ -5,26 +5,31 @@ from dataclasses import dataclass
 from nybble.dialects.errors import NybbleError
 
 QUANTIZERS = ("nearest", "search")
+ROTATIONS = ("inputs", "stream")
+"""What is rotated: the inputs of products, by transforms, or the residual stream, folded."""
 ENDS_OF_ROTATED = "embed=q8_0,head=q8_0"
-"""A rotation changes both ends of a model; these rules are theirs unless others follow."""
+"""A rotation of the stream changes both ends of a model; these rules are first, others follow."""
 
 
 @dataclass(frozen=True)
 class WeightChoice:
     """How weights are rounded.
 
-    formats: rules of `frontend.weight_rules`, or empty: every weight stays as it is. rotate: pass
-    `insert-hadamard`. smooth: pass `fold-smoothing`, by a calibration on the text `calibration`
-    (empty: nybble's own). quantizer: one of QUANTIZERS, see `frontend.rounding`.
+    formats: rules of `frontend.weight_rules`, or empty: every weight stays as it is. rotate: one of
+    ROTATIONS for pass `insert-hadamard`, or empty for none. smooth: pass `fold-smoothing`, by a
+    calibration on the text `calibration` (empty: nybble's own). quantizer: one of QUANTIZERS, see
+    `frontend.rounding`.
     """
 
     formats: str = ""
-    rotate: bool = False
+    rotate: str = ""
     smooth: bool = False
     calibration: str = ""
     quantizer: str = QUANTIZERS[0]
 
     def __post_init__(self) -> None:
+        if self.rotate and self.rotate not in ROTATIONS:
+            raise NybbleError(f"unknown rotation '{self.rotate}'", accepted=", ".join(ROTATIONS))
         if self.quantizer not in QUANTIZERS:
             raise NybbleError(
                 f"unknown quantizer '{self.quantizer}'", accepted=", ".join(QUANTIZERS)
@@ -33,11 +38,12 @@ class WeightChoice:
     @property
     def rules(self) -> str:
         """The rules with those that a rotation brings with it."""
-        return f"{ENDS_OF_ROTATED},{self.formats}" if self.rotate else self.formats
+        return f"{ENDS_OF_ROTATED},{self.formats}" if self.rotate == "stream" else self.formats
 
     def describe(self) -> str:
         """In words that name the options; empty if nothing changes."""
-        changes = [name for name in ("rotate", "smooth") if getattr(self, name)]
+        changes = [f"rotate={self.rotate}"] if self.rotate else []
+        changes += ["smooth"] if self.smooth else []
         changes += [self.quantizer] if self.quantizer != QUANTIZERS[0] else []
         return " ".join([self.formats, *changes]).strip()
 

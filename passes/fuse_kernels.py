@@ -169,9 +169,14 @@ def _feeds_only(op: Operation, consumer: type[Operation]) -> bool:
 
 
 def _is_pair_of_products(op: GluOp, producers: Sequence[Group | None]) -> bool:
-    """Whether gate and up are the two products of one group and nobody else reads them."""
+    """Whether gate and up are the two products of one group, alike, and nobody else reads them."""
     group = producers[0]
     if group is None or group is not producers[1] or group.ops != [op.gate.owner, op.up.owner]:
+        return False
+    gate, up = group.ops
+    assert isinstance(gate, ProductOp)
+    assert isinstance(up, ProductOp)
+    if gate.weight.type != up.weight.type or (gate.bias is None) != (up.bias is None):
         return False
     return all(value.has_one_use() for value in op.operands)
 

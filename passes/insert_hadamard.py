@@ -52,6 +52,11 @@ A rotation by H, orthogonal and its own inverse, changes nothing that a model co
   attention mixes whole rows of values, so that this too is folded.
 - Between the gate and down_proj nothing can be folded, and `fused.hadamard` is inserted.
 
+With `stream=false` the stream stays, and so do norms and both ends of the model: what a norm gives
+to products is transformed instead. That costs a transform for each norm, goes with any
+architecture, and is better where the weights of norms keep outliers of the stream away from the
+products.
+
 H is Sylvester's matrix of the largest power of two that divides the length, as often as it goes
 into it. The method is that of QuaRot (arXiv:2404.00456) and HALO (arXiv:2501.02625).
 
@@ -64,7 +69,7 @@ from dataclasses import dataclass
 from xdsl.context import Context
 from xdsl.dialects import arith, func
 from xdsl.dialects.builtin import IntegerAttr, ModuleOp, TensorType, i64
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import Operation, OpResult, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
@@ -91,31 +96,45 @@ class RotationError(NybbleError):
 
 @dataclass(frozen=True)
 class InsertHadamard(ModulePass):
-    """Rotate the residual stream, attention values and gated products; see the module's text."""
+    """Rotate the residual stream, attention values and gated products; see the module's text.
+
+    stream: whether the stream is rotated, or, without, what norms make of it is transformed.
+    """
 
     name = "insert-hadamard"
+    stream: bool = True
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in block_functions(op):
             for glu in [found for found in function.walk() if isinstance(found, GluOp)]:
-                insert_transform(glu)
+                insert_transform(glu.result)
             for attention in [one for one in function.walk() if isinstance(one, AttentionOp)]:
                 rotate_values(attention)
-            rotate_stream(function)
+            if self.stream:
+                rotate_stream(function)
+            else:
+                transform_norms(function)
 
 
-def insert_transform(glu: GluOp) -> None:
-    """rewrite: `matmul(glu, w) -> matmul(hadamard(glu), w H)`, if products alone read it."""
-    products = only_products(glu.result)
-    block = largest_block(tensor_shape(glu.result)[1])
+def transform_norms(function: func.FuncOp) -> None:
+    """Transform what norms of whole rows give to products, where no rotation is folded."""
+    for norm in [op for op in function.walk() if isinstance(op, RmsNormOp)]:
+        if tensor_shape(norm.weight)[0] == tensor_shape(norm.input)[1]:
+            insert_transform(norm.result)
+
+
+def insert_transform(value: OpResult) -> None:
+    """rewrite: `matmul(x, w) -> matmul(hadamard(x), w H)`, if products alone read x."""
+    products = only_products(value)
+    block = largest_block(tensor_shape(value)[1])
     if not products or block < 2:
         return
     rotated = HadamardOp(
-        operands=[glu.result],
-        result_types=[glu.result.type],
+        operands=[value],
+        result_types=[value.type],
         properties={"block": IntegerAttr(block, i64)},
     )
-    Rewriter.insert_op(rotated, InsertPoint.after(glu))
+    Rewriter.insert_op(rotated, InsertPoint.after(value.op))
     for product in products:
         prepare(product.weight, HadamardStep.get("columns", block))
         product.operands[0] = rotated.result
@@ -136,7 +155,7 @@ def rotate_values(attention: AttentionOp) -> None:
 
 def rotate_stream(function: func.FuncOp) -> None:
     """Fold a rotation of the residual stream into the weights around it."""
-    stream = {value for value in function.body.block.args if _starts_a_stream(value)}
+    stream: set[SSAValue] = {value for value in function.body.block.args if _starts_a_stream(value)}
     for op in list(function.body.block.ops):
         if isinstance(op, EmbedOp):
             prepare(op.table, HadamardStep.get("columns", _block_of(op.result)))

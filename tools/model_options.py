@@ -8,7 +8,7 @@ import click
 
 from nybble.backends.cpu.isa import LEVELS
 from nybble.dialects.errors import NybbleError
-from nybble.frontend.weight_choice import QUANTIZERS, WeightChoice
+from nybble.frontend.weight_choice import QUANTIZERS, ROTATIONS, WeightChoice
 from nybble.tools.diagnostics import UsageError
 from nybble.tools.files import display_name, read_text
 
@@ -62,8 +62,8 @@ WEIGHT_OPTIONS = (
     ),
     click.option(
         "--rotate",
-        is_flag=True,
-        help="Rotate activations by Hadamard matrices, folded into the weights where they can be.",
+        type=click.Choice(ROTATIONS),
+        help="Rotate by Hadamard matrices the inputs of products, or the stream between layers.",
     ),
     click.option(
         "--smooth",
@@ -105,7 +105,11 @@ def with_weights(function: Callable[..., Result]) -> Callable[..., Result]:
 
 
 def _choice(
-    weights: str | None, rotate: bool, smooth: bool, quantizer: str | None, calibrate: str | None
+    weights: str | None,
+    rotate: str | None,
+    smooth: bool,
+    quantizer: str | None,
+    calibrate: str | None,
 ) -> WeightChoice:
     """The options about weights together; UsageError where one asks for another."""
     if weights == "":
@@ -120,4 +124,4 @@ def _choice(
     text = "" if calibrate is None else read_text(calibrate)
     if calibrate is not None and not text.strip():
         raise NybbleError(f"{display_name(calibrate)} is empty", accepted="a text")
-    return WeightChoice(weights or "", rotate, smooth, text, quantizer or QUANTIZERS[0])
+    return WeightChoice(weights or "", rotate or "", smooth, text, quantizer or QUANTIZERS[0])

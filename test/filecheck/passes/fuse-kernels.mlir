@@ -106,3 +106,14 @@ func.func @tables_beside(%x: tensor<1x64xf32>, %a: !lowbit.tensor<8x64, "q4_0">,
   %1 = mpgemm.int_matmul %q, %b : !lowbit.tensor<1x64, "a8g32">, !lowbit.tensor<8x64, "q8_0"> -> tensor<1x8xf32>
   func.return %0, %1 : tensor<1x8xf32>, tensor<1x8xf32>
 }
+
+// A gate and an up of different formats are no pair for one kernel.
+// CHECK-LABEL: func.func @mixed_gate
+// CHECK: fused.kernel "product"
+// CHECK: fused.kernel "glu"
+func.func @mixed_gate(%x: tensor<?x64xf32>, %wg: !lowbit.tensor<32x64, "w4g32">, %wu: !lowbit.tensor<32x64, "w4g16">) -> tensor<?x32xf32> {
+  %g = mpgemm.dequant_matmul %x, %wg : tensor<?x64xf32>, !lowbit.tensor<32x64, "w4g32"> -> tensor<?x32xf32>
+  %u = mpgemm.dequant_matmul %x, %wu : tensor<?x64xf32>, !lowbit.tensor<32x64, "w4g16"> -> tensor<?x32xf32>
+  %m = fused.glu "silu" %g, %u : tensor<?x32xf32>
+  func.return %m : tensor<?x32xf32>
+}

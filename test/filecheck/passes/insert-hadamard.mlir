@@ -1,4 +1,5 @@
 // RUN: nybble-opt %s -p insert-hadamard | filecheck %s
+// RUN: nybble-opt %s -p 'insert-hadamard{stream=false}' | filecheck %s --check-prefix=INPUTS
 
 // The table of an embedding starts the stream, and is rotated as it writes rows of it.
 // CHECK-LABEL: func.func @embed
@@ -27,6 +28,12 @@ func.func @values(%h: tensor<?x64xf32>, %x: tensor<?x64xf32>, %q: tensor<?x64xf3
 // The head reads the stream, and its results are no part of it.
 // CHECK-LABEL: func.func @head
 // CHECK-SAME: %g: tensor<48xf32> {nybble.weight = "norm.weight", nybble.prepare = [#lowbit.ones]}
+// Without a rotation of the stream, what its norm gives is transformed, and the norm stays.
+// INPUTS-LABEL: func.func @head
+// INPUTS-SAME: %g: tensor<48xf32> {nybble.weight = "norm.weight"}
+// INPUTS-SAME: nybble.prepare = [#lowbit.hadamard<columns, 16>]
+// INPUTS: fused.rms_norm
+// INPUTS-NEXT: fused.hadamard %{{.*}} block 16
 // CHECK-SAME: nybble.prepare = [#lowbit.scale<columns, "norm.weight">, #lowbit.hadamard<columns, 16>]
 func.func @head(%h: tensor<?x48xf32>, %g: tensor<48xf32> {nybble.weight = "norm.weight"}, %w: !lowbit.tensor<100x48, "w4g16"> {nybble.weight = "head.weight"}) -> tensor<?x100xf32> {
   %n = fused.rms_norm %h, %g eps 1.0e-05 : tensor<?x48xf32>, tensor<48xf32> -> tensor<?x48xf32>

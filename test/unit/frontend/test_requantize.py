@@ -84,7 +84,7 @@ def test_a_format_that_a_weight_has_is_no_second_rounding(stored):
     after = requantized(before, WeightChoice("q4_1"))
     assert after.tensors[UP] == before.tensors[UP]
     assert note(after.tensors, WeightChoice("q4_1")) == ""
-    assert "q4_1 to q4_1" in note(after.tensors, WeightChoice("q4_1", rotate=True))
+    assert "q4_1 to q4_1" in note(after.tensors, WeightChoice("q4_1", rotate="inputs"))
 
 
 @pytest.mark.parametrize(

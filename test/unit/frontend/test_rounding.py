@@ -60,6 +60,6 @@ def test_quantizers_by_name():
     assert [quantizer_named(name) for name in QUANTIZERS] == [nearest, searched]
     with pytest.raises(NybbleError, match=r"unknown quantizer 'best' .*nearest, search"):
         WeightChoice("w4g32", quantizer="best")
-    assert WeightChoice("w4g32", rotate=True, quantizer="search").describe() == (
-        "w4g32 rotate search"
+    assert WeightChoice("w4g32", rotate="stream", quantizer="search").describe() == (
+        "w4g32 rotate=stream search"
     )

@@ -108,7 +108,14 @@ def run(pipeline, parameters):
 
 
 @pytest.mark.parametrize(
-    "pipeline", ["insert-hadamard", "fold-smoothing", "insert-hadamard,fold-smoothing"]
+    "pipeline",
+    [
+        "insert-hadamard",
+        "insert-hadamard{stream=false}",
+        "fold-smoothing",
+        "insert-hadamard,fold-smoothing",
+        "insert-hadamard{stream=false},fold-smoothing",
+    ],
 )
 def test_the_function_is_the_same(pipeline, parameters):
     want, plain_values, before = run("", parameters)

@@ -92,7 +92,7 @@ def test_rotation_and_smoothing_change_nothing_where_nothing_is_rounded(tiny, ev
     text = tmp_path / "calibration"
     text.write_text(" ".join(f"w{i % 64}" for i in range(50)))
     exact = ("--weights", "f32,embed=f32,head=f32")
-    found = evaluate(tiny, *exact, "--rotate", "--smooth", "--calibrate", str(text))
+    found = evaluate(tiny, *exact, "--rotate", "stream", "--smooth", "--calibrate", str(text))
     assert (found.code, found.err) == (0, "")
     plain = json.loads(evaluate(tiny).out)
     assert json.loads(found.out)["perplexity"] == pytest.approx(plain["perplexity"], rel=1e-5)
@@ -100,7 +100,7 @@ def test_rotation_and_smoothing_change_nothing_where_nothing_is_rounded(tiny, ev
 
 def test_explain_shows_the_transform_of_a_rotated_model(tiny, run_nybble):
     rules = "w4g32,up_proj=w4g16"
-    outcome = run_nybble("explain", str(tiny), "--weights", rules, "--rotate", "--smooth")
+    outcome = run_nybble("explain", str(tiny), "--weights", rules, "--rotate", "inputs", "--smooth")
     assert outcome.code == 0
     assert "operations fused.hadamard" in outcome.out
     assert '"a16g16"' in outcome.out
@@ -109,7 +109,7 @@ def test_explain_shows_the_transform_of_a_rotated_model(tiny, run_nybble):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--rotate",), "--rotate is for weights that are rounded anew"),
+        (("--rotate", "stream"), "--rotate is for weights that are rounded anew"),
         (("--smooth",), "--smooth is for weights that are rounded anew"),
         (("--quantizer", "search"), "--quantizer is for weights that are rounded anew"),
         (("--weights", "w4g32", "--calibrate", "x"), "--calibrate is for --smooth"),
