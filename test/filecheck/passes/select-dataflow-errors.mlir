@@ -6,7 +6,7 @@
 // RUN: not nybble-opt %s -p 'select-dataflow{dataflow=dequantize activations=f32}' 2>&1 | filecheck %s --check-prefix=NONE
 
 // MODE: unknown activation mode 'i3'
-// MODE-NEXT: accepted: i8, i8-lut, i16, bf16, f32
+// MODE-NEXT: accepted: i8, i8-lut, i16, b1, b2, b3, b4, b5, b6, b7, b8, bf16, f32
 // TARGET: unknown target 'abacus'
 // TARGET-NEXT: accepted: cpu
 // LEVEL: unknown instruction-set level 'mmx'
