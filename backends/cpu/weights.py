@@ -46,15 +46,15 @@ def weight_kind(description: Format, cols: int) -> Codes | Dense:
     Raises FormatError for one that they cannot hold.
     """
     element = description.element
+    if isinstance(element, elements.TwoDigits):
+        raise FormatError(f"'{description.spec}' is a format of activations, not of weights")
+    if any(isinstance(one, Rotation | Smoothing) for one in description.corrections):
+        return _DECODED
     if isinstance(element, elements.PlainFloat):
         return Dense(FLOATS[element.name])
     if isinstance(element, elements.EntropyCoded):
         return Dense("bf16")
-    if isinstance(element, elements.TwoDigits):
-        raise FormatError(f"'{description.spec}' is a format of activations, not of weights")
     if description.grouping.axis == "rows" or not _is_zero_a_code(description):
-        return _DECODED
-    if any(isinstance(one, Rotation | Smoothing) for one in description.corrections):
         return _DECODED
     return _codes(description, description.group_size(cols))
 
@@ -62,8 +62,10 @@ def weight_kind(description: Format, cols: int) -> Codes | Dense:
 def _is_zero_a_code(description: Format) -> bool:
     """Whether what a sparse format leaves out can be codes that mean zero, if it is one."""
     element, zero = description.element, description.zero
-    if description.sparsity is None or isinstance(zero, IntegerZero):
+    if description.sparsity is None:
         return True
+    if isinstance(zero, IntegerZero):
+        return zero.width <= element.bits
     if zero is not None or not element.has_codes:
         return False
     table = element.plain_table

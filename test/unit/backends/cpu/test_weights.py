@@ -11,6 +11,7 @@ from nybble.backends.cpu.isa import X86_64_V3
 from nybble.backends.cpu.kernels.matmul import Codes, MatmulSpec, lower_matmul, matmul_buffers
 from nybble.backends.cpu.loader import load
 from nybble.backends.cpu.machine import cpu_flags, for_level
+from nybble.backends.cpu.packing import unpack_dense
 from nybble.backends.cpu.tile_layout import LayoutError
 from nybble.backends.cpu.weights import added_of, layout_of, pack_weight, weight_kind
 from nybble.dialects.errors import NybbleError
@@ -35,7 +36,7 @@ PARTS = [
     "bip4:g=32:s=f16:sparse=2of4", "nf4:g=64:s=f32:sparse=bcsr2x32.500",
     "nf4:g=64:s=f32:fix=lowrank.3.f16", "i4:g=64:s=f16:fix=outliers.coo.20.f32:fix=lowrank.5.bf16",
     "f16:fix=outliers.csr.30.f32", "i4:g=32:s=f16:fix=hadamard.64:fix=smooth", "i4:g=7.rows:s=f16",
-    "f16:sparse=2of4",
+    "f16:sparse=2of4", "bf16:fix=hadamard.64", "f16:fix=smooth", "u4:g=32:s=f16:z=int.u8:sparse=2of4",
 ]  # fmt: skip
 GRIDS = ["iq1_s", "iq1_m", "iq2_xs", "iq3_xxs", "iq3_s"]
 MANY_TOKENS = {
@@ -114,6 +115,24 @@ def test_vector_codebooks(rng, name):
     weight = random_weight(form, (ROWS, 512), rng)
     assert weight_kind(form, 512).integers is not None
     check(specs_of(form, 512), pack_weight(form, weight), weight.dequantize(), rng)
+
+
+@pytest.mark.parametrize("name", ["bf16:fix=hadamard.64", "f16:fix=smooth", "f16:fix=hadamard.32"])
+def test_a_change_of_basis_rounds_no_plain_float_again(rng, name):
+    form = formats.get(name)
+    weight = form.quantize(rng.standard_normal((ROWS, 64)).astype(np.float32))
+    layout = layout_of(form, (ROWS, 64))
+    np.testing.assert_array_equal(
+        unpack_dense(pack_weight(form, weight), layout), weight.dequantize()
+    )
+
+
+def test_zeros_that_no_code_reaches(rng):
+    form = formats.get("u4:g=32:s=f16:z=int.u8:sparse=2of4")
+    weight = form.quantize(rng.standard_normal((ROWS, 64)).astype(np.float32))
+    far = np.full_like(weight.zero_codes, 200)
+    weight = replace(weight, zero_codes=far, zero=-(weight.scale * far))
+    check(specs_of(form, 64), pack_weight(form, weight), weight.dequantize(), rng)
 
 
 @pytest.mark.parametrize("name", ["q4_1", "q2_k", "iq4_nl", "w4g32z", "bitmod3"])
