@@ -5,7 +5,7 @@ small floats, and the vector codebooks, whose weights are one of at most 16 whol
 Tables of more values become 8-bit integers where all of them are such. What a sparse format leaves
 out is held as codes that mean zero; outliers and low-rank factors are kept beside (`additions`).
 What is left is decoded and held as f32: rotated and smoothed weights, groups across rows, other
-tables, sparse formats in which no code means zero. DFloat11 is held as the bf16 that it means.
+tables, sparse formats in which no code means zero. DFloat11 is held in 12 bits (`split_floats`).
 """
 
 from dataclasses import replace
@@ -19,12 +19,15 @@ from nybble.backends.cpu.kernels.matmul.codes import (
     MOST_VALUES,
     Codes,
     Dense,
+    Kind,
     SmallFloat,
+    Split,
     Table,
     affine,
 )
 from nybble.backends.cpu.packing import pack, pack_dense
-from nybble.backends.cpu.tile_layout import DenseLayout, TileLayout, Tree
+from nybble.backends.cpu.split_floats import STEP, SplitLayout, pack_split
+from nybble.backends.cpu.tile_layout import DenseLayout, LayoutError, TileLayout, Tree
 from nybble.dialects.lowbit.formats import Format, FormatError, Weight
 from nybble.dialects.lowbit.formats import element as elements
 from nybble.dialects.lowbit.formats.grid_blocks import GRID_BLOCKS
@@ -38,9 +41,11 @@ FLOATS: dict[str, FloatName] = {"f32": "f32", "f16": "f16", "bf16": "bf16"}
 _SCALES: dict[str, FloatName] = {**FLOATS, "e8m0": "bf16", "e4m3": "bf16"}
 """The type that holds a stored scale, the element's unit included, exactly."""
 _DECODED = Dense("f32")
+SPLIT_OUTLIERS = 10
+"""Of 1000 weights of lossless bf16, how many may have a high byte outside of their tile's table."""
 
 
-def weight_kind(description: Format, cols: int) -> Codes | Dense:
+def weight_kind(description: Format, cols: int) -> Kind:
     """What the kernels see of a format in rows of `cols` weights.
 
     Raises FormatError for one that they cannot hold.
@@ -53,7 +58,7 @@ def weight_kind(description: Format, cols: int) -> Codes | Dense:
     if isinstance(element, elements.PlainFloat):
         return Dense(FLOATS[element.name])
     if isinstance(element, elements.EntropyCoded):
-        return Dense("bf16")
+        return Split() if cols % STEP == 0 else Dense("bf16")
     if description.grouping.axis == "rows" or not _is_zero_a_code(description):
         return _DECODED
     return _codes(description, description.group_size(cols))
@@ -74,8 +79,11 @@ def _is_zero_a_code(description: Format) -> bool:
 
 def added_of(description: Format, cols: int) -> Added:
     """What kernels add to the products of a format's codes."""
-    if weight_kind(description, cols) == _DECODED:
+    kind = weight_kind(description, cols)
+    if kind == _DECODED:
         return NOTHING
+    if isinstance(kind, Split):
+        return Added(SPLIT_OUTLIERS)
     parts = description.corrections
     return Added(
         sum(one.permille for one in parts if isinstance(one, Outliers)),
@@ -174,7 +182,9 @@ def digits_of(description: Format) -> int:
     )
 
 
-def layout_of(description: Format, shape: tuple[int, int]) -> TileLayout | DenseLayout:
+def layout_of(
+    description: Format, shape: tuple[int, int]
+) -> TileLayout | DenseLayout | SplitLayout:
     """The compute layout of a weight [rows, cols]; raises FormatError or LayoutError."""
     return weight_kind(description, shape[1]).layout(*shape)
 
@@ -191,7 +201,16 @@ def pack_weight(description: Format, weight: Weight) -> Bytes:
     kind = weight_kind(description, cols)
     layout = kind.layout(rows, cols)
     added = added_of(description, cols).layout(rows, cols)
-    if isinstance(layout, DenseLayout):
+    if isinstance(layout, SplitLayout):
+        data, left = pack_split(weight.dequantize(), layout)
+        if len(left.values) > added.outliers:
+            raise LayoutError(
+                f"{len(left.values)} of {rows} x {cols} lossless weights have a high byte outside "
+                "of the 15 commonest of their 64 rows",
+                accepted=f"at most {added.outliers}; format 'bf16' holds any",
+            )
+        weight = replace(weight, outliers=left)
+    elif isinstance(layout, DenseLayout):
         bare = replace(weight, outliers=None, low_rank=None) if added.size else weight
         data = pack_dense(bare.dequantize(), layout)
     else:

@@ -11,6 +11,7 @@ from functools import cached_property
 from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu import isa as isa_levels
+from nybble.backends.cpu.additions import NOTHING, Added
 from nybble.backends.cpu.float_bytes import FLOAT_BYTES
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.builder import (
@@ -24,10 +25,11 @@ from nybble.backends.cpu.kernels.builder import (
     i32,
 )
 from nybble.backends.cpu.kernels.loops import for_each_row_part, padded_rows
-from nybble.backends.cpu.kernels.matmul.codes import Codes, Dense, Table
+from nybble.backends.cpu.kernels.matmul.codes import Codes, Kind, Table
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS, WORDS, element, one_of
 from nybble.backends.cpu.kernels.matmul.weights import clean_codes
-from nybble.backends.cpu.tile_layout import LANES, TILE, DenseLayout, TileLayout
+from nybble.backends.cpu.split_floats import STEP, STEP_BYTES, SplitLayout
+from nybble.backends.cpu.tile_layout import LANES, TILE, VECTOR, DenseLayout, TileLayout
 
 _FLOATS = {"f32": f32, "f16": f16, "bf16": bf16}
 _WORD = 4
@@ -85,14 +87,15 @@ class Embed:
     checks. A decode kernel (rows 1) is shared out by groups of columns, prefill by rows.
     """
 
-    weight: Codes | Dense
+    weight: Kind
     shape: tuple[int, int]
     rows: int
     scale: float = 1.0
     isa: Isa = isa_levels.BASELINE
+    added: Added = NOTHING
 
     @cached_property
-    def layout(self) -> TileLayout | DenseLayout:
+    def layout(self) -> TileLayout | DenseLayout | SplitLayout:
         """The layout of the table."""
         return self.weight.layout(*self.shape)
 
@@ -102,7 +105,7 @@ class Embed:
         rows = padded_rows(self.rows)
         return [
             BufferSpec("ids", rows, i32),
-            BufferSpec("table", self.layout.size, i8),
+            BufferSpec("table", self.layout.size + self.added.layout(*self.shape).size, i8),
             BufferSpec("out", rows * self.layout.cols, f32),
         ]
 
@@ -117,8 +120,13 @@ class Embed:
             with b.for_(*bounds) as loop:
                 if isinstance(layout, TileLayout):
                     self._group(b, layout, source, row, loop.iv)
+                elif isinstance(layout, SplitLayout):
+                    self._split(b, layout, source, row, loop.iv)
                 else:
                     self._element(b, layout, source, row, loop.iv)
+            if self.added.permille:
+                width = self.shape[1] // parts
+                self._add_outliers(b, source, row, (bounds[0] * width, bounds[1] * width))
 
         for_each_row_part(b, self.rows, parts, row_part)
         return b.finish()
@@ -133,6 +141,35 @@ class Embed:
         at = (source // TILE * layout.cols + column) * TILE + source % TILE
         value = b.to_float(table.load(at))
         b.buffer("out").store(self._scaled(value), row * layout.cols + column)
+
+    def _split(
+        self, b: KernelBuilder, layout: SplitLayout, source: Value, row: Value, column: Value
+    ) -> None:
+        table, start = b.buffer("table"), source // TILE * layout.tile_bytes
+        at = start + VECTOR + column // STEP * STEP_BYTES + source % TILE * _WORD + column % _WORD
+        half = column % STEP // _WORD
+        low = b.zext(table.load(at + half * (TILE * _WORD)), i32)
+        codes = b.zext(table.load(at + 2 * TILE * _WORD), i32)
+        code = codes.shr(b.from_index(half * 4, i32)) & 15
+        high = b.zext(table.load(start + b.to_index(code)), i32)
+        value = b.bitcast(high << 24 | low << 16, f32)
+        b.buffer("out").store(self._scaled(value), row * layout.cols + column)
+
+    def _add_outliers(
+        self, b: KernelBuilder, source: Value, row: Value, columns: tuple[Value, Value]
+    ) -> None:
+        """Add those of a row that are in this thread's columns."""
+        arrays = self.added.layout(*self.shape)
+        starts, places, values = (
+            b.buffer("table").view(kind, self.layout.size + place, size)
+            for kind, place, size in zip((i32, i32, f32), arrays.places, arrays.sizes, strict=False)
+        )
+        first, last = (b.to_index(starts.load(source + i)) for i in (0, 1))
+        with b.for_(first, last) as each:
+            column = b.to_index(places.load(each.iv))
+            with b.if_(column < columns[1]), b.if_(column >= columns[0]):
+                out, at = b.buffer("out"), row * self.shape[1] + column
+                out.store(out.load(at) + self._scaled(values.load(each.iv)), at)
 
     def _group(
         self, b: KernelBuilder, layout: TileLayout, source: Value, row: Value, group: Value

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from nybble.backends.cpu.float_bytes import FloatName
+from nybble.backends.cpu.split_floats import STEP, SplitLayout
 from nybble.backends.cpu.tile_layout import DenseLayout, TileLayout, Tree
 
 MOST_VALUES = 16
@@ -134,6 +135,21 @@ class Dense:
     def layout(self, rows: int, cols: int) -> DenseLayout:
         """The layout of a part."""
         return DenseLayout(rows, cols, self.dtype)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Weights as bf16, in 12 bits where these tell which; the others are added."""
+
+    group: int = STEP
+
+    def layout(self, rows: int, cols: int) -> SplitLayout:
+        """The layout of a part."""
+        return SplitLayout(rows, cols)
+
+
+Kind = Codes | Dense | Split
+"""What a kernel may see of its weights."""
 
 
 def _integers(table: Table) -> Integers | None:

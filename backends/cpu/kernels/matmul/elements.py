@@ -133,7 +133,15 @@ def looked_up_bytes(
     """levels[code] in every byte of i32 lanes whose bytes are codes below 16."""
     table = [level - 256 if level > 127 else level for level in levels]
     table = table * (permute.lanes // len(table))
-    entries, codes = b.const(table, vec(permute.lanes, i8)), b.bitcast(word, BYTES)
+    return looked_up(b, permute, b.const(table, vec(permute.lanes, i8)), word)
+
+
+def looked_up(b: KernelBuilder, permute: Permute, entries: Value, word: Value) -> Value:
+    """entries[code] in every byte of i32 lanes whose bytes are codes below 16.
+
+    entries: 16 bytes, again and again, in a register of the instruction's width.
+    """
+    codes = b.bitcast(word, BYTES)
     runs: list[Value] = []
     for first in range(0, VECTOR, permute.lanes):
         run = b.slice(codes, first, permute.lanes) if permute.lanes < VECTOR else codes

@@ -4,7 +4,7 @@ Weights are decoded and multiplied in floating point (`gemv_f32`, `gemm_f32`, `g
 `work` for what is asked. It keeps activations as exact as they come, so it serves every mode.
 """
 
-from nybble.backends.cpu.kernels.matmul.codes import Codes, Dense, SmallFloat
+from nybble.backends.cpu.kernels.matmul.codes import Dense, Kind, SmallFloat, Split
 from nybble.backends.cpu.kernels.matmul.cost import cycles as estimate
 from nybble.backends.cpu.kernels.matmul.lower import takes_tiles
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
@@ -14,6 +14,8 @@ from nybble.backends.cpu.weights import added_of, weight_kind
 
 DECODE_FLOAT = 1.5
 """Instructions that load and widen 16 rows of a column of floats."""
+DECODE_SPLIT = 3.5
+"""The same for bf16 whose high bytes are looked up."""
 DECODE_TABLE = 2.5
 """The same for codes that a permutation looks up: shift, permute, and a share of cutting out."""
 DECODE_INTEGER = 4.0
@@ -59,10 +61,12 @@ def cycles(work: Work) -> float:
     return estimate(work.isa, decode + columns * work.tokens * MULTIPLY, layout.size)
 
 
-def decoding(weight: Codes | Dense, pieces: int) -> float:
+def decoding(weight: Kind, pieces: int) -> float:
     """Instructions that decode 16 rows of a column."""
     if isinstance(weight, Dense):
         return DECODE_FLOAT
+    if isinstance(weight, Split):
+        return DECODE_SPLIT
     if isinstance(weight.table, SmallFloat):
         return DECODE_SMALL_FLOAT
     return (DECODE_TABLE if weight.bits <= 4 else DECODE_INTEGER) + PIECE * (pieces - 1)

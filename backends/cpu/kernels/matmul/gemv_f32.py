@@ -10,13 +10,8 @@ from nybble.backends.cpu.kernels.matmul.elements import FLOATS
 from nybble.backends.cpu.kernels.matmul.epilogue import Epilogue
 from nybble.backends.cpu.kernels.matmul.parts import for_each_tile
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
-from nybble.backends.cpu.kernels.matmul.weights import (
-    Block,
-    CodeReader,
-    WeightReader,
-    divisor,
-    reader,
-)
+from nybble.backends.cpu.kernels.matmul.weight_reader import WeightReader
+from nybble.backends.cpu.kernels.matmul.weights import Block, CodeReader, divisor, reader
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
 
 

@@ -3,13 +3,14 @@
 from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu.kernels.buffers import BufferSpec
+from nybble.backends.cpu.kernels.matmul.codes import Codes
 from nybble.backends.cpu.kernels.matmul.gemm import Gemm, Product
 from nybble.backends.cpu.kernels.matmul.gemm_amx import TILE_COLUMNS, AmxProduct, amx_tiles
 from nybble.backends.cpu.kernels.matmul.gemm_dot import DotProduct, dot_tiles
 from nybble.backends.cpu.kernels.matmul.gemm_f32 import F32Product, f32_tiles
 from nybble.backends.cpu.kernels.matmul.gemv import lower_gemv
 from nybble.backends.cpu.kernels.matmul.gemv_f32 import gemv_f32_scratch, lower_gemv_f32
-from nybble.backends.cpu.kernels.matmul.spec import Codes, MatmulSpec
+from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 
 
 def takes_tiles(spec: MatmulSpec) -> bool:

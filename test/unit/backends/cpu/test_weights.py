@@ -36,13 +36,14 @@ PARTS = [
     "bip4:g=32:s=f16:sparse=2of4", "nf4:g=64:s=f32:sparse=bcsr2x32.500",
     "nf4:g=64:s=f32:fix=lowrank.3.f16", "i4:g=64:s=f16:fix=outliers.coo.20.f32:fix=lowrank.5.bf16",
     "f16:fix=outliers.csr.30.f32", "i4:g=32:s=f16:fix=hadamard.64:fix=smooth", "i4:g=7.rows:s=f16",
-    "f16:sparse=2of4", "bf16:fix=hadamard.64", "f16:fix=smooth", "u4:g=32:s=f16:z=int.u8:sparse=2of4",
+    "f16:sparse=2of4", "bf16:fix=hadamard.64", "f16:fix=smooth",
+    "u4:g=32:s=f16:z=int.u8:sparse=2of4",
 ]  # fmt: skip
 GRIDS = ["iq1_s", "iq1_m", "iq2_xs", "iq3_xxs", "iq3_s"]
 MANY_TOKENS = {
     "bf16", "q2_k", "q4_1", "q6_k", "iq4_xs", "mxfp4", "mxfp8_e4m3", "nf4", "w1g128", "w3g32",
     "w4g32z", "bitmod4g64", "bip8:g=64:s=bf16", "iq2_xs",
-    "i4:g=64:s=f16:fix=outliers.coo.20.f32:fix=lowrank.5.bf16",
+    "i4:g=64:s=f16:fix=outliers.coo.20.f32:fix=lowrank.5.bf16", "df11",
 }  # fmt: skip
 """The formats that many tokens are multiplied with too: one of each way to read weights."""
 
