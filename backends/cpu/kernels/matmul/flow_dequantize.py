@@ -4,6 +4,7 @@ Weights are decoded and multiplied in floating point (`gemv_f32`, `gemm_f32`, `g
 `work` for what is asked. It keeps activations as exact as they come, so it serves every mode.
 """
 
+from nybble.backends.cpu.kernels.matmul.adding import instructions
 from nybble.backends.cpu.kernels.matmul.codes import Dense, Kind, SmallFloat, Split
 from nybble.backends.cpu.kernels.matmul.cost import cycles as estimate
 from nybble.backends.cpu.kernels.matmul.lower import takes_tiles
@@ -55,10 +56,12 @@ def cycles(work: Work) -> float:
     (layout,) = asked.layouts
     columns = layout.tiles * SUBTILES * work.cols
     decode = columns * decoding(asked.weight, len(getattr(layout, "widths", (1,))))
+    decode += instructions(asked)
+    read = sum(asked.part_sizes)
     if takes_tiles(asked):
         tokens = -(-work.tokens // TILE_TOKENS) * TILE_TOKENS
-        return estimate(work.isa, decode + columns * tokens * MULTIPLY_TILES, layout.size)
-    return estimate(work.isa, decode + columns * work.tokens * MULTIPLY, layout.size)
+        return estimate(work.isa, decode + columns * tokens * MULTIPLY_TILES, read)
+    return estimate(work.isa, decode + columns * work.tokens * MULTIPLY, read)
 
 
 def decoding(weight: Kind, pieces: int) -> float:

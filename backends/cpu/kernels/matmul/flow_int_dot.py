@@ -4,6 +4,7 @@ Integer codes are multiplied with activations quantized to one or two 8-bit digi
 (`gemv`, `gemm_dot`); see `work` for what is asked.
 """
 
+from nybble.backends.cpu.kernels.matmul.adding import instructions
 from nybble.backends.cpu.kernels.matmul.codes import Codes
 from nybble.backends.cpu.kernels.matmul.codes_dot import in_place, in_place_dot, level_dot
 from nybble.backends.cpu.kernels.matmul.cost import cycles as estimate
@@ -73,4 +74,5 @@ def cycles(work: Work) -> float:
         dot = level_dot(asked)
         pieces = 2.0 * len(layout.widths) + LOOKUP * bool(asked.integers.levels)
         products = columns * (pieces + work.tokens * dot.operations)
-    return estimate(work.isa, products + rescale + quantize, layout.size)
+    total = products + rescale + quantize + instructions(asked)
+    return estimate(work.isa, total, sum(asked.part_sizes))

@@ -156,10 +156,6 @@ class MatmulSpec(ProductSpec):
         assert self.layouts, "a layout for each part"
 
     def _check_activation_group(self) -> None:
-        if self.added:
-            raise MatmulError(
-                "8-bit activations with outliers or low-rank factors", accepted="f32 activations"
-            )
         if not isinstance(self.weight, Codes):
             raise MatmulError("8-bit activations with float weights", accepted="f32 activations")
         assert self.integers

@@ -43,7 +43,7 @@ GRIDS = ["iq1_s", "iq1_m", "iq2_xs", "iq3_xxs", "iq3_s"]
 MANY_TOKENS = {
     "bf16", "q2_k", "q4_1", "q6_k", "iq4_xs", "mxfp4", "mxfp8_e4m3", "nf4", "w1g128", "w3g32",
     "w4g32z", "bitmod4g64", "bip8:g=64:s=bf16", "iq2_xs",
-    "i4:g=64:s=f16:fix=outliers.coo.20.f32:fix=lowrank.5.bf16", "df11",
+    "i4:g=64:s=f16:fix=outliers.coo.20.f32:fix=lowrank.5.bf16", "df11", "spqr3",
 }  # fmt: skip
 """The formats that many tokens are multiplied with too: one of each way to read weights."""
 
@@ -63,9 +63,11 @@ def specs_of(form, cols):
     kind, added = weight_kind(form, cols), added_of(form, cols)
     decoded = MatmulSpec(kind, (ROWS,), cols, activations="f32", added=added, isa=X86_64_V3)
     specs = [decoded]
-    if isinstance(kind, Codes) and kind.integers is not None and not added:
+    if isinstance(kind, Codes) and kind.integers is not None:
         group = activation_group(kind.group)
         specs.append(replace(decoded, activations="a8", activation_group=group))
+        if added:
+            specs.append(replace(specs[-1], digits=2))
     if form.spec in MANY_TOKENS:
         specs += [replace(spec, tokens=TOKENS) for spec in specs]
     return specs
@@ -79,8 +81,11 @@ def multiply(specs, packed, x):
         rows = x[: spec.tokens]
         given, meant = {"x": rows, "w0": packed}, rows
         if spec.activations == "a8":
-            q, s, z = quantize_rows(rows, spec.activation_group)
-            given, meant = {"q": q, "s": s, "z": z, "w0": packed}, dequantize_rows(q, s)
+            q, s, z = quantize_rows(rows, spec.activation_group, spec.digits)
+            meant = dequantize_rows(q, s)
+            if spec.digits > 1:
+                q = np.pad(q, ((0, 0), (0, spec.padded - len(rows)), (0, 0)))
+            given = {"q": q, "s": s, "z": z, "w0": packed}
         arrays = []
         for buffer in matmul_buffers(spec):
             array = np.zeros(buffer.size, {"f32": "f4", "i32": "i4", "i8": "i1"}[str(buffer.dtype)])
