@@ -4,7 +4,9 @@
 one sequential stream: the group's codes, then 64 scales, then (if the format has them) 64 zeros and
 64 bytes that choose a special value. Where scales are small integers under floats that some groups
 share (`Tree`), a group has a byte for each of them, and the floats follow their last group. An
-integer zero z is a byte too, `Z = -S * z`.
+integer zero z is a byte too, `Z = -S * z`. Where the 16 rows of a sub-tile share floats instead
+(`by_subtile`, SpQR's tiles), a group has a byte `c + 16 d` for each row, and then for each sub-tile
+the floats of `S = base * c + low`, and those of z = `base * d + low` in `Z = -S * z`.
 
 A code of 3, 5 or 6 bits is cut into two pieces of 4, 2 and 1 bits, the low one first (`widths`;
 others are one piece, that of 7 bits of 8), and a group into steps of the fewest columns that fill a
@@ -65,7 +67,7 @@ class TileLayout:
     bits: width of a code, 1 .. 8. group: columns per scale. has_zero: whether zeros follow the
     scales. scale: float type of scales and zeros. has_choice: whether a byte per group chooses a
     special value. tree: how scales are put together, if they are no floats. integer_zero: whether
-    zeros are bytes that count scales.
+    zeros are bytes that count scales. by_subtile: whether rows share floats.
     Raises LayoutError where `cols` is not a multiple of the group, or the group not of 4.
     """
 
@@ -78,8 +80,10 @@ class TileLayout:
     has_choice: bool = False
     tree: Tree | None = None
     integer_zero: bool = False
+    by_subtile: bool = False
 
     def __post_init__(self) -> None:
+        assert not self.by_subtile or (self.tree is None and not self.integer_zero)
         if not 1 <= self.bits <= 8:
             raise LayoutError(f"codes of {self.bits} bits do not fit a byte", accepted="1 .. 8")
         if self.group < 4 or not self.widths:
@@ -155,11 +159,19 @@ class TileLayout:
     @property
     def zero(self) -> int:
         """Byte of a block where the zeros start, behind the scales."""
-        return self.code_bytes + (TILE if self.tree else self.float_bytes)
+        is_byte = self.tree is not None or self.by_subtile
+        return self.code_bytes + (TILE if is_byte else self.float_bytes)
+
+    @property
+    def subtile_floats(self) -> int:
+        """How many floats the rows of a sub-tile share in a group."""
+        return (4 if self.has_zero else 2) if self.by_subtile else 0
 
     @property
     def choice(self) -> int:
         """Byte of a block where the choices start, behind the zeros."""
+        if self.by_subtile:
+            return self.zero + SUBTILES * self.subtile_floats * FLOAT_BYTES[self.scale]
         size = TILE if self.tree or self.integer_zero else self.float_bytes
         return self.zero + (size if self.has_zero else 0)
 

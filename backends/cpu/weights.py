@@ -27,11 +27,17 @@ from nybble.backends.cpu.kernels.matmul.codes import (
 )
 from nybble.backends.cpu.packing import pack, pack_dense
 from nybble.backends.cpu.split_floats import STEP, SplitLayout, pack_split
-from nybble.backends.cpu.tile_layout import DenseLayout, LayoutError, TileLayout, Tree
+from nybble.backends.cpu.tile_layout import LANES, DenseLayout, LayoutError, TileLayout, Tree
 from nybble.dialects.lowbit.formats import Format, FormatError, Weight
 from nybble.dialects.lowbit.formats import element as elements
 from nybble.dialects.lowbit.formats.grid_blocks import GRID_BLOCKS
-from nybble.dialects.lowbit.formats.scale import FloatScale, IntegerZero, StoredMin, SuperScale
+from nybble.dialects.lowbit.formats.scale import (
+    FloatScale,
+    IntegerZero,
+    ScaledZero,
+    StoredMin,
+    SuperScale,
+)
 from nybble.dialects.lowbit.formats.structure import LowRank, Outliers, Rotation, Smoothing
 from nybble.dialects.lowbit.formats.table_element import BitMod, Grid
 from nybble.dialects.lowbit.formats.table_element import SmallFloat as SmallFloatElement
@@ -142,6 +148,9 @@ def _with_scales(codes: Codes, description: Format) -> Codes:
     """How scales and zeros are held: as stored where kernels read that, else as f32."""
     scale, zero = description.scale, description.zero
     codes = replace(codes, integer_zero=isinstance(zero, IntegerZero), has_zero=zero is not None)
+    if _is_by_subtile(description):
+        assert isinstance(scale, SuperScale)
+        return replace(codes, scale=FLOATS[scale.dtype], by_subtile=True)
     trees = [scale, *([zero.tree] if isinstance(zero, StoredMin) else [])]
     if zero is not None and not isinstance(zero, IntegerZero | StoredMin):
         return replace(codes, scale="f32")
@@ -158,6 +167,19 @@ def _with_scales(codes: Codes, description: Format) -> Codes:
         scale=FLOATS[bases.pop()] if exact else "f32",
         tree=Tree(description.grouping.count, *offsets),
     )
+
+
+def _is_by_subtile(description: Format) -> bool:
+    """Whether 16 rows share the floats of scales, as SpQR has it: `S = base * c + low`."""
+    grouping, zero = description.grouping, description.zero
+    if (grouping.axis, grouping.count) != ("tile", LANES) or description.element.unit != 1:
+        return False
+    if zero is not None and not isinstance(zero, ScaledZero):
+        return False
+    trees = [description.scale, *([] if zero is None else [zero.tree])]
+    found = [tree for tree in trees if isinstance(tree, SuperScale)]
+    fits = all(tree.has_low and tree.width <= 4 for tree in found)
+    return fits and len(found) == len(trees) and len({tree.dtype for tree in found}) == 1
 
 
 def _is_plain_tree(tree: object) -> bool:

@@ -49,6 +49,8 @@ class _Row:
     def scale(self) -> Value:
         """S."""
         tree, start = self.layout.tree, self.layout.code_bytes
+        if self.layout.by_subtile:
+            return self._affine(0)
         if tree is None:
             return self._float(self.base + start)
         return self._byte(start, tree.offset) * self._shared(0)
@@ -58,6 +60,8 @@ class _Row:
         tree, start = self.layout.tree, self.layout.zero
         if not self.layout.has_zero:
             return self.b.const(0.0, FLOATS)
+        if self.layout.by_subtile:
+            return -(self._affine(0) * self._affine(1))
         if self.layout.integer_zero:
             return -(self.scale() * self._byte(start, 0))
         if tree is None:
@@ -68,9 +72,20 @@ class _Row:
         shared = self.layout.count * self.layout.block_bytes + kind * self.layout.float_bytes
         return self._float(self.run + shared)
 
-    def _float(self, place: Value) -> Value:
+    def _affine(self, kind: int) -> Value:
+        """`base * c + low` of scales or zero points, under the floats of the row's sub-tile."""
+        b, layout = self.b, self.layout
+        both = b.zext(b.buffer("table").load(self.base + layout.code_bytes + self.lane), i32)
+        small = b.broadcast(b.sitofp(both.shr(4) if kind else both & 15), LANES)
+        first = self.lane // LANES * layout.subtile_floats + 2 * kind
+        base, low = (self._float(self.base + layout.zero, first + i) for i in (0, 1))
+        return small * base + low
+
+    def _float(self, place: Value, index: Value | None = None) -> Value:
+        """The float at an index from a byte on; at the row's lane if none is given."""
         floats = self.b.buffer("table").view(_FLOATS[self.layout.scale])
-        value = floats.load(place // FLOAT_BYTES[self.layout.scale] + self.lane)
+        at = place // FLOAT_BYTES[self.layout.scale]
+        value = floats.load(at + (self.lane if index is None else index))
         return self.b.broadcast(self.b.to_float(value), LANES)
 
     def _byte(self, start: int, offset: int) -> Value:

@@ -88,6 +88,7 @@ class Codes:
     table: Table | SmallFloat | None = None
     tree: Tree | None = None
     integer_zero: bool = False
+    by_subtile: bool = False
 
     def __post_init__(self) -> None:
         assert self.step in (1, 2)
@@ -110,6 +111,7 @@ class Codes:
             self.has_choice,
             self.tree,
             self.integer_zero,
+            self.by_subtile,
         )
 
     @cached_property

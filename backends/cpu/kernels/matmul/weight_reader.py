@@ -12,10 +12,11 @@ from collections.abc import Iterator
 
 from xdsl.dialects.builtin import i16
 
-from nybble.backends.cpu.float_bytes import FloatName
+from nybble.backends.cpu.float_bytes import FLOAT_BYTES, FloatName
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f16, f32, i32, vec
-from nybble.backends.cpu.kernels.matmul.elements import FLOATS, WORDS
+from nybble.backends.cpu.kernels.matmul.elements import WORDS
+from nybble.backends.cpu.kernels.values import lanes
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
 
 _SELECT = 0xCA
@@ -64,10 +65,11 @@ def floats(b: KernelBuilder, data: Value, dtype: FloatName) -> Value:
     bf16 are widened as integers: for a machine without them LLVM may merge a conversion with what
     follows it and call a function.
     """
+    count = lanes(data.type) // FLOAT_BYTES[dtype]
     if dtype == "bf16":
-        halves = b.zext(b.bitcast(data, vec(LANES, i16)), i32)
-        return b.bitcast(halves << 16, FLOATS)
-    return b.to_float(b.bitcast(data, vec(LANES, f16 if dtype == "f16" else f32)))
+        halves = b.zext(b.bitcast(data, vec(count, i16)), i32)
+        return b.bitcast(halves << 16, vec(count, f32))
+    return b.to_float(b.bitcast(data, vec(count, f16 if dtype == "f16" else f32)))
 
 
 def bf16_pair(b: KernelBuilder, low: Value, high: Value) -> Value:

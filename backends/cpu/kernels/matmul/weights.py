@@ -7,6 +7,7 @@ scratch as `[column / 4][sub-tile][16 rows][4 columns]` bytes; see `weight_reade
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from nybble.backends.cpu.float_bytes import FLOAT_BYTES
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import (
     KernelBuilder,
@@ -98,6 +99,8 @@ class CodeReader(WeightReader):
     def small_scale(self, block: Block, subtile: int) -> Value:
         """What a group itself has of its scales: all of them, unless they are a tree."""
         tree, start = self.layout.tree, self.layout.code_bytes
+        if self.layout.by_subtile:
+            return self._affine(block, subtile, 0)
         if tree is None:
             return self._floats(block.at, start, subtile)
         return self._bytes(block.at, start, subtile, tree.offset)
@@ -105,6 +108,8 @@ class CodeReader(WeightReader):
     def small_zero(self, block: Block, subtile: int) -> Value:
         """What a group itself has of its zeros."""
         tree, start = self.layout.tree, self.layout.zero
+        if self.layout.by_subtile:
+            return -(self._affine(block, subtile, 0) * self._affine(block, subtile, 1))
         if self.layout.integer_zero:
             return self._bytes(block.at, start, subtile, 0)
         if tree is None:
@@ -114,6 +119,16 @@ class CodeReader(WeightReader):
     def shared(self, block: Block, subtile: int, kind: int = 0) -> Value:
         """The floats that groups share: of scales (kind 0), of zeros (kind 1)."""
         return self._floats(block.shared, kind * self.layout.float_bytes, subtile)
+
+    def _affine(self, block: Block, subtile: int, kind: int) -> Value:
+        """`base * c + low` of scales (kind 0) or zero points (kind 1) under shared floats."""
+        b, layout = self.b, self.layout
+        both = b.zext(self._load(block.at, layout.code_bytes + subtile * LANES, LANES), i32)
+        small = both.shr(4) if kind else both & 15
+        span = layout.subtile_floats * FLOAT_BYTES[layout.scale]
+        shared = floats(b, self._load(block.at, layout.zero + subtile * span, span), layout.scale)
+        base, low = (b.broadcast(b.extract(shared, 2 * kind + i), LANES) for i in (0, 1))
+        return b.sitofp(small) * base + low
 
     def _floats(self, at: Value, start: int, subtile: int) -> Value:
         span = self.layout.float_bytes // SUBTILES

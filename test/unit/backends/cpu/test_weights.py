@@ -37,7 +37,8 @@ PARTS = [
     "nf4:g=64:s=f32:fix=lowrank.3.f16", "i4:g=64:s=f16:fix=outliers.coo.20.f32:fix=lowrank.5.bf16",
     "f16:fix=outliers.csr.30.f32", "i4:g=32:s=f16:fix=hadamard.64:fix=smooth", "i4:g=7.rows:s=f16",
     "f16:sparse=2of4", "bf16:fix=hadamard.64", "f16:fix=smooth",
-    "u4:g=32:s=f16:z=int.u8:sparse=2of4",
+    "u4:g=32:s=f16:z=int.u8:sparse=2of4", "u4:g=32x16.tile:s=u4*bf16+min",
+    "u2:g=16x16.tile:s=u5*f16+min:z=scaled.u3*f16+min", "i3:g=32x4.tile:s=u4*f16+min",
 ]  # fmt: skip
 GRIDS = ["iq1_s", "iq1_m", "iq2_xs", "iq3_xxs", "iq3_s"]
 MANY_TOKENS = {
