@@ -31,6 +31,7 @@ def lut_codes(description: Format, cols: int) -> Codes:
             f"lookup tables cannot hold the corrections of '{description.spec}'",
             accepted="formats without corrections",
         )
+    kind = replace(kind, keep=0)
     if kind.tree is None and not kind.integer_zero and not kind.by_subtile:
         return kind
     return replace(kind, tree=None, integer_zero=False, by_subtile=False, scale="f32")

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nybble.backends.cpu.float_bytes import Bytes, Floats, from_floats, to_floats
+from nybble.backends.cpu.kept_codes import split_kept
 from nybble.backends.cpu.tile_layout import (
     LANES,
     SUBTILES,
@@ -33,7 +34,13 @@ def pack(weight: Weight, layout: TileLayout) -> Bytes:
     out = np.empty((layout.tiles, layout.groups // layout.count, layout.run_bytes), np.uint8)
     for tiles, rows in _chunks(layout):
         blocks, shared = _parts(out[tiles], layout)
-        blocks[..., : layout.code_bytes] = _code_bytes(_padded(codes[rows]), layout)
+        if layout.keep:
+            assert weight.kept is not None
+            kept, patterns = split_kept(codes[rows], weight.kept[rows], layout.keep)
+            made = _code_bytes(_padded(kept), layout, _padded(patterns))
+        else:
+            made = _code_bytes(_padded(codes[rows]), layout)
+        blocks[..., : layout.code_bytes] = made
         blocks[..., layout.code_bytes : layout.zero] = _scale_bytes(weight, layout, rows)
         if layout.by_subtile:
             blocks[..., layout.zero : layout.choice] = _subtile_bytes(weight, layout, rows)
@@ -54,7 +61,11 @@ def _parts(runs: Bytes, layout: TileLayout) -> tuple[Bytes, Bytes]:
 
 
 def unpack(data: Bytes, layout: TileLayout) -> tuple[Bytes, Floats, Floats | None]:
-    """Inverse of `pack`: codes u8 [rows, cols], scales f32 [rows, groups], zeros alike or None."""
+    """Inverse of `pack`: codes u8 [rows, cols], scales f32 [rows, groups], zeros alike or None.
+
+    Not of a layout that keeps some columns alone.
+    """
+    assert not layout.keep
     runs = data.reshape(layout.tiles, layout.groups // layout.count, layout.run_bytes)
     blocks, shared = _parts(runs, layout)
     codes = _codes_from_bytes(blocks[..., : layout.code_bytes], layout)
@@ -126,11 +137,13 @@ def _padded(rows: Matrix[Scalar]) -> Matrix[Scalar]:
     return np.pad(rows, ((0, missing), (0, 0))) if missing else rows
 
 
-def _code_bytes(codes: Bytes, layout: TileLayout) -> Bytes:
-    """u8 [64 t, cols] -> u8 [t, runs, count, code_bytes]."""
+def _code_bytes(codes: Bytes, layout: TileLayout, patterns: Bytes | None = None) -> Bytes:
+    """u8 [64 t, stored codes] -> u8 [t, runs, count, code_bytes]; patterns: u8 [64 t, cols / 4]."""
     words = np.ascontiguousarray(codes).view(np.uint32)
-    words = words.reshape(-1, SUBTILES, LANES, layout.groups, layout.steps, layout.step // 4)
+    words = words.reshape(-1, SUBTILES, LANES, layout.groups, layout.steps, layout.kept // 4)
     parts = [_piece_bytes(words, layout, index) for index in range(len(layout.widths))]
+    if patterns is not None:
+        parts.append(_pattern_bytes(patterns, layout))
     joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
     return joined.reshape(len(joined), -1, layout.count, layout.code_bytes)
 
@@ -138,12 +151,21 @@ def _code_bytes(codes: Bytes, layout: TileLayout) -> Bytes:
 def _piece_bytes(words: npt.NDArray[np.uint32], layout: TileLayout, index: int) -> Bytes:
     """Codes u32 [t, 4, 16, groups, steps, step / 4] -> u8 [t, groups, steps, bytes of a piece]."""
     width, shift = layout.widths[index], layout.shift(index)
-    planes = words.reshape(*words.shape[:-1], layout.step * width // 32, 8 // width)
+    planes = words.reshape(*words.shape[:-1], layout.kept * width // 32, 8 // width)
     merged = np.zeros(planes.shape[:-1], np.uint32)
     for plane in range(8 // width):
         piece = (planes[..., plane] >> np.uint32(shift)) & _mask(width)
         merged |= piece << np.uint32(plane * width)
     ordered = np.ascontiguousarray(merged.transpose(0, 3, 4, 5, 1, 2)).view(np.uint8)
+    return ordered.reshape(*ordered.shape[:3], -1)
+
+
+def _pattern_bytes(patterns: Bytes, layout: TileLayout) -> Bytes:
+    """Patterns u8 [64 t, cols / 4] -> u8 [t, groups, steps, bytes]."""
+    pairs = patterns[:, ::2] | patterns[:, 1::2] << 4
+    words = np.ascontiguousarray(pairs).view(np.uint32)
+    words = words.reshape(-1, SUBTILES, LANES, layout.groups, layout.steps, layout.step // 32)
+    ordered = np.ascontiguousarray(words.transpose(0, 3, 4, 5, 1, 2)).view(np.uint8)
     return ordered.reshape(*ordered.shape[:3], -1)
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from nybble.backends.cpu.additions import NOTHING, Added, pack_added
 from nybble.backends.cpu.float_bytes import FloatName
+from nybble.backends.cpu.kept_codes import PATTERNS
 from nybble.backends.cpu.kernels.matmul.codes import (
     MOST_VALUES,
     Codes,
@@ -27,7 +28,7 @@ from nybble.backends.cpu.kernels.matmul.codes import (
 )
 from nybble.backends.cpu.packing import pack, pack_dense
 from nybble.backends.cpu.split_floats import STEP, SplitLayout, pack_split
-from nybble.backends.cpu.tile_layout import LANES, DenseLayout, LayoutError, TileLayout, Tree
+from nybble.backends.cpu.tile_layout import LANES, RUN, DenseLayout, LayoutError, TileLayout, Tree
 from nybble.dialects.lowbit.formats import Format, FormatError, Weight
 from nybble.dialects.lowbit.formats import element as elements
 from nybble.dialects.lowbit.formats.grid_blocks import GRID_BLOCKS
@@ -38,7 +39,7 @@ from nybble.dialects.lowbit.formats.scale import (
     StoredMin,
     SuperScale,
 )
-from nybble.dialects.lowbit.formats.structure import LowRank, Outliers, Rotation, Smoothing
+from nybble.dialects.lowbit.formats.structure import LowRank, NOfM, Outliers, Rotation, Smoothing
 from nybble.dialects.lowbit.formats.table_element import BitMod, Grid
 from nybble.dialects.lowbit.formats.table_element import SmallFloat as SmallFloatElement
 
@@ -67,7 +68,23 @@ def weight_kind(description: Format, cols: int) -> Kind:
         return Split() if cols % STEP == 0 else Dense("bf16")
     if description.grouping.axis == "rows" or not _is_zero_a_code(description):
         return _DECODED
-    return _codes(description, description.group_size(cols))
+    kind = _codes(description, description.group_size(cols))
+    return _keeping(description, kind, cols) if isinstance(kind, Codes) else kind
+
+
+def _keeping(description: Format, kind: Codes, cols: int) -> Codes:
+    """Codes of what 1:4 and 2:4 keep alone, where that takes less and all else means zero."""
+    sparsity = description.sparsity
+    if not isinstance(sparsity, NOfM) or sparsity.of != RUN or sparsity.keep not in PATTERNS:
+        return kind
+    if kind.has_zero or kind.has_choice:
+        return kind
+    kept = replace(kind, keep=sparsity.keep)
+    try:
+        less = kept.layout(1, cols).size < kind.layout(1, cols).size
+    except LayoutError:
+        return kind
+    return kept if less else kind
 
 
 def _is_zero_a_code(description: Format) -> bool:

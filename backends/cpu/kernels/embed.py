@@ -27,7 +27,7 @@ from nybble.backends.cpu.kernels.builder import (
 from nybble.backends.cpu.kernels.loops import for_each_row_part, padded_rows
 from nybble.backends.cpu.kernels.matmul.codes import Codes, Kind, Table
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS, WORDS, element, one_of
-from nybble.backends.cpu.kernels.matmul.weights import clean_codes
+from nybble.backends.cpu.kernels.matmul.expand import codes_of
 from nybble.backends.cpu.split_floats import STEP, STEP_BYTES, SplitLayout
 from nybble.backends.cpu.tile_layout import LANES, TILE, VECTOR, DenseLayout, TileLayout
 
@@ -195,7 +195,10 @@ class Embed:
         first = row * layout.cols + group * layout.group
         with b.for_(0, layout.steps) as step:
             at = base + step.iv * layout.step_bytes
-            for index, word in enumerate(clean_codes(layout, self._words(b, layout, at, source))):
+            assert isinstance(self.weight, Codes)
+            words = self._words(b, layout, at, source)
+            codes = codes_of(b, layout, self.weight.zero_code, self.isa, words)
+            for index, word in enumerate(codes):
                 value = b.fma(self._decoded(b, word, chosen), scale, zero)
                 to = first + step.iv * layout.step + index * _WORD
                 b.buffer("out").vstore(self._scaled(b.slice(value, 0, _WORD)), to)

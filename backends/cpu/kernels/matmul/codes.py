@@ -89,6 +89,7 @@ class Codes:
     tree: Tree | None = None
     integer_zero: bool = False
     by_subtile: bool = False
+    keep: int = 0
 
     def __post_init__(self) -> None:
         assert self.step in (1, 2)
@@ -112,7 +113,15 @@ class Codes:
             self.tree,
             self.integer_zero,
             self.by_subtile,
+            self.keep,
         )
+
+    @property
+    def zero_code(self) -> int:
+        """The code c with T(c) = 0, where there is one; else 0."""
+        if isinstance(self.table, Table):
+            return self.table.values.index(0.0) if 0.0 in self.table.values else 0
+        return self.zero_point // self.step if self.table is None else 0
 
     @cached_property
     def integers(self) -> Integers | None:

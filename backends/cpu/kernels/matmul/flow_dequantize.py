@@ -23,6 +23,8 @@ DECODE_INTEGER = 4.0
 """The same for wider integers: shift, mask, float, zero point."""
 DECODE_SMALL_FLOAT = 10.0
 """The same for a small float whose fields are put together."""
+EXPAND = 1.75
+"""What putting kept codes in place adds."""
 PIECE = 1.0
 """What every further piece of a code adds."""
 MULTIPLY = 1.25
@@ -72,4 +74,5 @@ def decoding(weight: Kind, pieces: int) -> float:
         return DECODE_SPLIT
     if isinstance(weight.table, SmallFloat):
         return DECODE_SMALL_FLOAT
-    return (DECODE_TABLE if weight.bits <= 4 else DECODE_INTEGER) + PIECE * (pieces - 1)
+    expand = EXPAND if weight.keep else 0.0
+    return (DECODE_TABLE if weight.bits <= 4 else DECODE_INTEGER) + PIECE * (pieces - 1) + expand

@@ -20,6 +20,8 @@ QUANTIZE = 8.0
 """Instructions that quantize 16 activations."""
 LOOKUP = 1.0
 """Instructions that turn 64 codes of a table into levels."""
+EXPAND = 7.0
+"""Instructions that put the kept codes of four columns of 16 rows in place."""
 RESCALE = 4.0
 """Instructions that bring one group's sums of 16 rows to f32 and add them."""
 
@@ -73,6 +75,7 @@ def cycles(work: Work) -> float:
     else:
         dot = level_dot(asked)
         pieces = 2.0 * len(layout.widths) + LOOKUP * bool(asked.integers.levels)
+        pieces += EXPAND * bool(layout.keep)
         products = columns * (pieces + work.tokens * dot.operations)
     total = products + rescale + quantize + instructions(asked)
     return estimate(work.isa, total, sum(asked.part_sizes))

@@ -4,7 +4,7 @@ Where an integer product wants them, `unpack_u8` rewrites a block of whole group
 scratch as `[column / 4][sub-tile][16 rows][4 columns]` bytes; see `weight_reader` for floats.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nybble.backends.cpu.float_bytes import FLOAT_BYTES
@@ -22,6 +22,7 @@ from nybble.backends.cpu.kernels.matmul.elements import (
     looked_up_bytes,
     one_of,
 )
+from nybble.backends.cpu.kernels.matmul.expand import codes_of
 from nybble.backends.cpu.kernels.matmul.plain_weights import DenseReader, SplitReader
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.kernels.matmul.weight_reader import WeightReader, floats
@@ -82,7 +83,11 @@ class CodeReader(WeightReader):
 
     def codes(self, at: Value, subtile: int) -> Iterator[Value]:
         """The step at a byte, 4 columns at a time, as i32 lanes whose bytes are codes."""
-        yield from clean_codes(self.layout, lambda piece, v: self.word(at, piece, v, subtile))
+
+        def word(piece: int, vector: int) -> Value:
+            return self.word(at, piece, vector, subtile)
+
+        yield from codes_of(self.b, self.layout, self.weight.zero_code, self.isa, word)
 
     def scale(self, block: Block, subtile: int) -> Value:
         """Scales of a sub-tile as f32 lanes."""
@@ -208,25 +213,6 @@ class CodeReader(WeightReader):
                     for index, word in enumerate(words):
                         to = loop.iv + (step * layout.step + 4 * index)
                         out.vstore(b.bitcast(word, BYTES), to * TILE + r * VECTOR)
-
-
-def clean_codes(layout: TileLayout, word: Callable[[int, int], Value]) -> Iterator[Value]:
-    """The codes of a step, 4 columns at a time, out of the vectors `word(piece, vector)`.
-
-    Yields what `word` gives, i32 or lanes of i32, with a code in each byte.
-    """
-    loaded: dict[int, Value] = {}
-    for column in range(layout.step // 4):
-        whole: Value | None = None
-        for piece, width in enumerate(layout.widths):
-            vector, plane = divmod(column, 8 // width)
-            if plane == 0:
-                loaded[piece] = word(piece, vector)
-            part = loaded[piece].shr(plane * width) if plane else loaded[piece]
-            part = part & 0x01010101 * (2**width - 1) if width < 8 else part
-            whole = part if whole is None else whole | part << layout.shift(piece)
-        assert whole is not None
-        yield whole
 
 
 def divisor(total: int, most: int, step: int = 1) -> int:

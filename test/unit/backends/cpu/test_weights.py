@@ -39,12 +39,16 @@ PARTS = [
     "f16:sparse=2of4", "bf16:fix=hadamard.64", "f16:fix=smooth",
     "u4:g=32:s=f16:z=int.u8:sparse=2of4", "u4:g=32x16.tile:s=u4*bf16+min",
     "u2:g=16x16.tile:s=u5*f16+min:z=scaled.u3*f16+min", "i3:g=32x4.tile:s=u4*f16+min",
+    "i4:g=32:s=f16:sparse=1of4", "i8:g=64:s=f16:sparse=2of4.block2", "nf4:g=64:s=f32:sparse=2of4",
+    "i6:g=128:s=f16:sparse=1of4", "e4m3:g=32:s=f32:sparse=2of4", "i5:g=64:s=f16:sparse=4of16",
+    "i4:g=32x8:s=u6*f16:sparse=2of4:fix=outliers.csr.10.f16",
 ]  # fmt: skip
 GRIDS = ["iq1_s", "iq1_m", "iq2_xs", "iq3_xxs", "iq3_s"]
 MANY_TOKENS = {
     "bf16", "q2_k", "q4_1", "q6_k", "iq4_xs", "mxfp4", "mxfp8_e4m3", "nf4", "w1g128", "w3g32",
     "w4g32z", "bitmod4g64", "bip8:g=64:s=bf16", "iq2_xs",
     "i4:g=64:s=f16:fix=outliers.coo.20.f32:fix=lowrank.5.bf16", "df11", "spqr3",
+    "i4:g=32:s=f16:sparse=2of4", "i6:g=128:s=f16:sparse=1of4",
 }  # fmt: skip
 """The formats that many tokens are multiplied with too: one of each way to read weights."""
 

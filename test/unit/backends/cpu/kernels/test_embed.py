@@ -15,6 +15,7 @@ VOCAB = 150
 NAMES = [
     "q4_0", "q4_1", "q8_0", "w2g64", "w4g128", "w3g64", "w1g32", "q6_k", "nf4", "iq4_xs", "fp4",
     "mxfp4", "mxfp6_e2m3", "fp8_e4m3", "bitmod3", "bitmod4g64", "df11", "spqr3",
+    "i4:g=32:s=f16:sparse=2of4",
 ]  # fmt: skip
 
 
