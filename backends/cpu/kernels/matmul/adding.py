@@ -13,7 +13,7 @@ from nybble.backends.cpu.additions import AddedLayout
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i8, i32, vec
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS
-from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
+from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec, ProductSpec
 from nybble.backends.cpu.kernels.matmul.weights import divisor
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
 
@@ -21,23 +21,29 @@ GATHER = 24.0
 """Instructions that add 16 outliers of a row, and their share of its sum (assumed)."""
 
 
-def scratch_size(spec: MatmulSpec) -> int:
+def scratch_size(spec: ProductSpec) -> int:
     """Bytes of f32: thin products of all parts [part][token][rank], and x of integers."""
     if not spec.added:
         return 0
-    return 4 * (_thin_size(spec) + (spec.plane if spec.activations == "a8" else 0))
+    integers = _integers(spec)
+    return 4 * (_thin_size(spec) + (0 if integers is None else integers.plane))
 
 
-def _thin_size(spec: MatmulSpec) -> int:
+def _integers(spec: ProductSpec) -> MatmulSpec | None:
+    """The spec, if its activation is of integers."""
+    return spec if isinstance(spec, MatmulSpec) and spec.activations == "a8" else None
+
+
+def _thin_size(spec: ProductSpec) -> int:
     return len(spec.rows) * spec.padded * spec.added.rank
 
 
-def gemv_scratch(spec: MatmulSpec) -> int:
+def gemv_scratch(spec: ProductSpec) -> int:
     """Bytes of scratch for each thread of one token: sums of a tile too, if they are added to."""
     return 4 * TILE * len(spec.joined[0]) + scratch_size(spec) if spec.added else 0
 
 
-def instructions(spec: MatmulSpec) -> float:
+def instructions(spec: ProductSpec) -> float:
     """Estimated instructions of 16 lanes that adding takes on one thread."""
     rows, rank = sum(spec.rows), spec.added.rank
     gathers = rows * -(-spec.cols * spec.added.permille // (1000 * LANES))
@@ -59,17 +65,19 @@ class _Arrays:
 class Adding:
     """What is added to the products of a spec. scratch: `scratch_size` bytes, as f32."""
 
-    def __init__(self, b: KernelBuilder, spec: MatmulSpec, scratch: Buffer):
+    def __init__(self, b: KernelBuilder, spec: ProductSpec, scratch: Buffer):
         self.b = b
         self.spec = spec
         self.thin = scratch
-        self.decodes = bool(spec.added) and spec.activations == "a8"
+        self.integers = _integers(spec) if spec.added else None
         self.rank = spec.added.rank
         self.layouts: list[AddedLayout] = [spec.added.layout(rows, spec.cols) for rows in spec.rows]
         self.arrays = [self._arrays(part) for part in range(len(spec.rows))]
         if spec.added:
-            thin = _thin_size(spec)
-            self.x = scratch.part(thin, spec.plane) if self.decodes else b.buffer("x")
+            self.x = b.buffer("x") if self.integers is None else self._room(self.integers)
+
+    def _room(self, spec: MatmulSpec) -> Buffer:
+        return self.thin.part(_thin_size(spec), spec.plane)
 
     def _arrays(self, part: int) -> _Arrays:
         layout, first = self.layouts[part], self.spec.layouts[part].size
@@ -83,14 +91,14 @@ class Adding:
 
     def begin(self, tokens: Value | int) -> None:
         """Emit the activation and the thin products of this call."""
-        if self.decodes:
-            self._decode(tokens)
+        if self.integers is not None:
+            self._decode(self.integers, tokens)
         if self.rank:
             self._multiply(tokens)
 
-    def _decode(self, tokens: Value | int) -> None:
+    def _decode(self, spec: MatmulSpec, tokens: Value | int) -> None:
         """x = q * s, as `dequantize` has it."""
-        b, spec = self.b, self.spec
+        b = self.b
         groups = spec.cols // spec.activation_group
         width = divisor(spec.activation_group, LANES)
         with b.for_(0, tokens) as token, b.for_(0, groups) as group:
@@ -165,7 +173,7 @@ class Adding:
 class Corrected:
     """Sums of a tile of one token with what is added to them, by way of a thread's scratch."""
 
-    def __init__(self, b: KernelBuilder, spec: MatmulSpec):
+    def __init__(self, b: KernelBuilder, spec: ProductSpec):
         size = gemv_scratch(spec)
         own = b.buffer("scratch").view(i8, b.tid * size, size)
         self.b = b
