@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nybble.backends.cpu.float_bytes import Bytes, Floats, to_floats
+from nybble.backends.cpu.float_bytes import Bytes, Floats
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE, VECTOR, LayoutError
 from nybble.dialects.lowbit.formats.weight import Outlying
 
@@ -67,7 +67,10 @@ def pack_split(values: Floats, layout: SplitLayout) -> tuple[Bytes, Outlying]:
     """The bytes of f32 [rows, cols] that are bf16, and the weights that they do not tell."""
     if values.shape != (layout.rows, layout.cols):
         raise LayoutError(f"a weight of shape {values.shape} is not {layout.rows} x {layout.cols}")
-    halves = to_floats(values, "bf16").view(np.uint16).reshape(values.shape)
+    wide = np.ascontiguousarray(values).view(np.uint32)
+    halves = (wide >> np.uint32(16)).astype(np.uint16)
+    if (wide & np.uint32(0xFFFF)).any():
+        raise LayoutError("a split weight of numbers with more than 16 bits", accepted="bf16")
     out = np.empty((layout.tiles, layout.tile_bytes), np.uint8)
     left = np.zeros(values.shape, bool)
     for tile in range(layout.tiles):
@@ -93,7 +96,7 @@ def unpack_split(data: Bytes, layout: SplitLayout) -> npt.NDArray[np.uint16]:
     codes, low = (part.transpose(0, 3, 4, 1, 2, 5) for part in (nibbles, steps[:, :, :2]))
     codes, low = (part.reshape(layout.tiles, TILE, layout.cols) for part in (codes, low))
     high = np.take_along_axis(tiles[:, None, :ENTRIES], codes.astype(np.int64), axis=2)
-    both = high.astype(np.uint16) << np.uint16(8) | low
+    both = (high.astype(np.uint16) << np.uint16(8) | low).astype(np.uint16)
     return both.reshape(-1, layout.cols)[: layout.rows]
 
 
@@ -112,5 +115,5 @@ def _steps(low: Bytes, code: Bytes) -> Bytes:
     lows, codes = (
         np.pad(part, missing).reshape(shape).transpose(2, 3, 0, 1, 4) for part in (low, code)
     )
-    nibbles = codes[:, :1] | codes[:, 1:] << 4
+    nibbles = (codes[:, :1] | codes[:, 1:] << 4).astype(np.uint8)
     return np.concatenate([lows, nibbles], axis=1).reshape(-1)

@@ -40,13 +40,23 @@ def test_every_pattern():
     np.testing.assert_array_equal(restored(data, left, layout), patterns)
 
 
+def test_numbers_that_are_none_stay_as_they_are():
+    """The tables hold the high bytes of infinities and of both kinds of NaN."""
+    high = np.resize(np.array([0x7F, 0xFF, 0x3F, 0xBF, 0x00, 0x80], np.uint16), (100, 1))
+    patterns = high << np.uint16(8) | np.arange(256, dtype=np.uint16)
+    layout = SplitLayout(*patterns.shape)
+    data, left = pack_split(floats(patterns), layout)
+    assert not len(left.values)
+    np.testing.assert_array_equal(unpack_split(data, layout), patterns)
+
+
 @pytest.mark.parametrize("shape", [(1, 8), (63, 64), (65, 24), (200, 136)])
 def test_trained_weights_leave_few(shape):
     rng = np.random.default_rng(1)
     rows = np.exp2(rng.integers(-3, 4, (shape[0], 1)))
     values = DF11.quantize((rng.standard_normal(shape) * rows * 0.02).astype(np.float32))
     values = values.dequantize()
-    values[0, :4] = 0.0, -0.0, 1e-40, np.inf
+    values[0, :4] = 0.0, -0.0, 2.0**-130, np.inf
     layout = SplitLayout(*shape)
     data, left = pack_split(values, layout)
     assert len(left.values) <= 4 + values.size // 200
@@ -64,6 +74,8 @@ def test_refused():
         SplitLayout(4, 12)
     with pytest.raises(LayoutError, match=r"a weight of shape \(4, 8\)"):
         pack_split(np.zeros((4, 8), np.float32), SplitLayout(4, 16))
+    with pytest.raises(LayoutError, match="more than 16 bits"):
+        pack_split(np.full((4, 8), 0.1, np.float32), SplitLayout(4, 8))
     anything = floats(np.arange(1 << 12, dtype=np.uint16).reshape(64, 64) * np.uint16(16))
     weight = replace(DF11.quantize(np.zeros((64, 64), np.float32)), values=anything)
     with pytest.raises(LayoutError, match=r"of 64 x 64 lossless .* format 'bf16' holds any"):
