@@ -36,8 +36,8 @@ F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
 TOKENS = 512
 """Tokens that smoothing looks at."""
-MANY_TOKENS = 2048
-"""Tokens that rounding with compensation looks at: more than inputs of most products."""
+MANY_TOKENS = 1024
+"""Tokens that rounding with compensation looks at."""
 SAMPLE = 128
 """Tokens that an error is measured on."""
 ALPHAS = (0.15, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85)

@@ -21,8 +21,11 @@ from nybble.dialects.lowbit.formats import Format, TreeParts, Weight
 from nybble.dialects.lowbit.formats.levels import Levels
 
 F32 = npt.NDArray[np.float32]
-FACTORS = (1.0, 1.3, 1.15, 0.9, 0.8, 0.7, 0.6)
-DAMPING = 0.01
+FACTORS = (1.0, 1.15, 0.9, 0.8, 0.7)
+DAMPING = 0.3
+"""Share of the mean of H's diagonal that is added to it. Some hundreds or thousands of tokens tell
+less than H pretends: with 0.01 the products of SmolLM2's gates err more on other text than with the
+format's own rounding, although they err six times less on the text of the calibration."""
 SLAB = 512
 """Rows that are rounded at a time, so that a group stays in the cache at all scales."""
 RUN = 32
@@ -42,26 +45,22 @@ class Hessian:
 
     @classmethod
     def of(cls, inputs: F32) -> "Hessian":
-        """Of f32 [n, k]; NybbleError where they are not finite.
-
-        Each channel's own square is raised by DAMPING: unlike a share of the mean, that leaves the
-        quiet channels of a model with a few loud ones as they are. An input that is always 0 is
-        taken for one that nothing else goes with.
-        """
+        """Of f32 [n, k]; NybbleError where they are not finite."""
         if not np.isfinite(inputs).all():
             raise NybbleError(
                 "a calibration gives activations that are not finite",
                 accepted="a model that computes finite numbers on the text of the calibration",
             )
         exact = inputs.astype(np.float64)
-        length = np.sqrt(np.square(exact).sum(axis=0))
-        length[length == 0] = 1
-        exact /= length
-        correlation = exact.T @ exact
-        np.fill_diagonal(correlation, 1 + DAMPING)
+        squares = exact.T @ exact
+        mean = float(np.trace(squares)) / max(len(squares), 1)
+        if mean == 0:
+            return cls(np.eye(len(squares), dtype=np.float32))
+        squares /= mean
+        np.fill_diagonal(squares, squares.diagonal() + DAMPING)
         # The Cholesky factor from the last column up is R with H = R R^T, and factor = R**-1.
-        lower = np.linalg.cholesky(correlation[::-1, ::-1])
-        factor = np.linalg.inv(lower[::-1, ::-1]) / length
+        lower = np.linalg.cholesky(squares[::-1, ::-1])
+        factor = np.linalg.inv(lower[::-1, ::-1])
         return cls(np.ascontiguousarray(np.triu(factor), np.float32))
 
 
