@@ -9,6 +9,9 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --no-compile --constraint requirements.lock
 PYFILES := src/nybble dialects costmodel passes backends frontend tools test
 
+# Tests of one file stay together: they share what it compiles.
+SPREAD ?= --numprocesses 2 --dist loadfile
+
 PROMPT ?= What is the capital of France?
 BENCH_JSON ?= build/bench.json
 
@@ -54,11 +57,11 @@ demo: $(VENV)/run.stamp
 	$(BIN)/nybble generate smollm2 -p "$(PROMPT)"
 
 check: lint types lit docs
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(SPREAD) -m "not slow"
 
 # The last line of the output is pytest's summary, which CI reads.
 test: lint types lit docs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SPREAD)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check $(PYFILES)

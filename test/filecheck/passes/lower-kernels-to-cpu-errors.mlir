@@ -31,8 +31,8 @@ func.func @unscheduled(%x: tensor<1x64xf32>) -> tensor<1x64xf32> {
 
 // -----
 
-// expected-error @+1 {{the CPU backend cannot hold weights of format 'nf4'}}
-func.func @table(%w: !lowbit.tensor<8x64, "nf4", "tile64">) {
+// expected-error @+1 {{groups of 6 columns do not fill vectors of 4-bit codes}}
+func.func @groups(%w: !lowbit.tensor<8x66, "u4:g=6:s=f16", "tile64">) {
   func.return
 }
 

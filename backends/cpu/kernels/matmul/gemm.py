@@ -18,7 +18,7 @@ from nybble.backends.cpu.kernels.matmul.adding import Adding, scratch_size
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS
 from nybble.backends.cpu.kernels.matmul.epilogue import Epilogue
 from nybble.backends.cpu.kernels.matmul.parts import for_each_run
-from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec, ProductSpec
+from nybble.backends.cpu.kernels.matmul.spec import ProductSpec
 from nybble.backends.cpu.kernels.matmul.weights import divisor
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
 
@@ -105,7 +105,7 @@ def column_block(spec: ProductSpec, most: int, step: int) -> int:
 class Gemm:
     """A kernel for a spec with many tokens around one kind of product."""
 
-    def __init__(self, spec: MatmulSpec, product: Product):
+    def __init__(self, spec: ProductSpec, product: Product):
         self.spec = spec
         self.product = product
         self.slots = product.tiles.tiles * len(spec.joined[0])
