@@ -23,7 +23,7 @@ from nybble.backends.cpu.machine import Machine, native
 from nybble.backends.cpu.toolchain import CodegenError, run, versions
 from nybble.backends.cpu.workers import lower
 
-FORMAT = "2"
+FORMAT = "3"
 JOBS = 2
 
 Source = ModuleOp | str
@@ -48,8 +48,9 @@ def assemble(llvm_ir: str, machine: Machine, opt: int = 3) -> bytes:
     options.append(f"-mattr={machine.attributes}")
     bitcode = run("opt", options, llvm_ir.encode())
     if machine.few_registers:
-        # Kernels are written in an order that fits the registers; LLVM's own order spills.
-        options.append("-enable-misched=false")
+        # Kernels are written in an order that fits the registers; LLVM's own order spills. So does
+        # what its combiner makes of running sums: trees, whose leaves all wait in registers.
+        options += ["-enable-misched=false", "-x86-machine-combiner=false"]
     return run("llc", [*options, "-filetype=obj", "-relocation-model=pic"], bitcode)
 
 

@@ -18,6 +18,7 @@ from nybble.backends.cpu.bindings.site import (
 )
 from nybble.backends.cpu.kernels.attention import Attention
 from nybble.backends.cpu.kernels.attention_merge import AttentionMerge
+from nybble.backends.cpu.kernels.attention_tile import accumulators
 from nybble.backends.cpu.kernels.kv import PADDING, KvCache
 from nybble.backends.cpu.kernels.rope import HeadNorm, RopeAppend
 from nybble.dialects.fused.ops import RmsNormOp, RopeOp
@@ -113,6 +114,7 @@ def bind_attention(site: Site) -> Binding:
         window=op.span,
         softcap=None if op.softcap is None else op.softcap.value.data,
         splits=decode_splits(site, cache.kv_heads),
+        accumulators=accumulators(site.isa),
     )
     inputs = tuple(In(site.place(value)) for value in (op.query, op.keys, op.values))
     out = Out(site.result(op.result))

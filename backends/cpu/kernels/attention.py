@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu.kernels.attention_merge import PartialRows
-from nybble.backends.cpu.kernels.attention_tile import Tile, TileShape
+from nybble.backends.cpu.kernels.attention_tile import ACCUMULATORS, Tile, TileShape
 from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Value, f32
 from nybble.backends.cpu.kernels.kv import KEY_BLOCK, PADDING, KvCache
 from nybble.backends.cpu.kernels.loops import padded_rows
@@ -25,7 +25,8 @@ class Attention:
     rows: the most rows of a call; 1 makes the decode kernel. scale: of the logits. threads: the
     most threads that will call it (each has its slice of `scratch`). splits: parts that a decode
     kernel cuts the keys of a head into; with more than 1 it writes `partial` for AttentionMerge
-    instead of `out`. The result depends on `splits`, never on the number of threads.
+    instead of `out`. accumulators: see TileShape. The result depends on `splits`, never on the
+    number of threads.
     """
 
     cache: KvCache
@@ -37,6 +38,7 @@ class Attention:
     softcap: float | None = None
     splits: int = 1
     key_block: int = 64
+    accumulators: int = ACCUMULATORS
 
     def __post_init__(self) -> None:
         if self.q_heads % self.cache.kv_heads:
@@ -62,7 +64,14 @@ class Attention:
         """The tile: about 32 to 64 query rows in prefill, the group's heads in decode."""
         row_block = 1 if self.rows == 1 else max(4, 1 << int(math.log2(64 / self.group)))
         staged = self.rows > 1 and self.cache.dtype != "f32"
-        return TileShape(self.cache, self.group, min(row_block, 32), self.key_block, staged)
+        return TileShape(
+            self.cache,
+            self.group,
+            min(row_block, 32),
+            self.key_block,
+            staged,
+            self.accumulators,
+        )
 
     @property
     def width(self) -> int:

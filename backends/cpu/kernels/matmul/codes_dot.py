@@ -5,7 +5,7 @@ Others become levels first, a byte each: cutting them out costs no more than mul
 pieces one by one and takes a fraction of the registers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value
@@ -61,7 +61,7 @@ class CodesDot:
         """Sums to which words are added."""
         return Run(sums, self.dot.open(sums), self.dot.run)
 
-    def add(self, run: Run, word: Value, xs: Sequence[Activation]) -> None:
+    def add(self, run: Run, word: Value, xs: Iterable[Activation]) -> None:
         """Add a vector: an activation for each of its planes."""
         if run.room == 0:
             sums = self.close(run)

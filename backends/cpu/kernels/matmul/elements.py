@@ -1,8 +1,9 @@
 """T(c) of packed codes inside a kernel: f32 numbers, or levels for integer dot products.
 
-A register of 16 values answers a code of at most 4 bits with one permutation, whatever T is; wider
-codes are computed. The permutations are those of the instruction set (`Isa.word_permute`,
-`Isa.byte_shuffle`); without one the values are selected bit by bit.
+A register that holds all values answers a code with one permutation, whatever T is. Other codes
+are computed if T is a line, or an integer times a power of two that bytes are looked up of; else
+several permutations are selected from. The permutations are those of the instruction set
+(`Isa.word_permute`, `Isa.byte_shuffle`); without one the values are selected bit by bit.
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +13,13 @@ import numpy as np
 
 from nybble.backends.cpu.isa import Isa, Permute
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i8, i32, vec
-from nybble.backends.cpu.kernels.matmul.codes import MOST_VALUES, Codes, SmallFloat, Table
+from nybble.backends.cpu.kernels.matmul.codes import (
+    MOST_VALUES,
+    Codes,
+    Integers,
+    SmallFloat,
+    Table,
+)
 from nybble.backends.cpu.kernels.values import lanes
 from nybble.backends.cpu.tile_layout import LANES, VECTOR
 
@@ -81,6 +88,26 @@ class Lookup(Element):
         return _selected(self.b, leaves, index)
 
 
+class Levels(Element):
+    """unit * (level[c] - zero_point) of codes that have a byte each: see Integers."""
+
+    def __init__(self, b: KernelBuilder, codes: Codes, integers: Integers, shuffle: Permute):
+        super().__init__(b, codes.bits)
+        self.integers = integers
+        self.shuffle = shuffle
+
+    def at(self, word: Value, bit: int, chosen: Value | None = None) -> Value:
+        """See Element: the level goes into the mantissa of 2**23 units."""
+        b, integers = self.b, self.integers
+        found = looked_up_bytes(b, self.shuffle, integers.levels, word & 0x0F0F0F0F)
+        levels = b.bitcast(found, WORDS)
+        moved = levels.shr(bit) if bit else levels
+        large = 2.0**23 * integers.unit
+        bits = int(np.float32(large).view(np.int32))
+        whole = (moved if bit == 24 else moved & 0xFF) | bits
+        return b.bitcast(whole, FLOATS) - (large + integers.zero_point * integers.unit)
+
+
 class Computed(Element):
     """A small float, put together in the fields of an f32."""
 
@@ -110,8 +137,13 @@ def element(b: KernelBuilder, codes: Codes, isa: Isa) -> Element:
     """T of some codes."""
     if isinstance(codes.table, SmallFloat):
         return Computed(b, codes.table)
-    looked_up = codes.bits <= 4 and (isa.word_permute.name or codes.table is not None)
-    return Lookup(b, codes, isa) if looked_up else Affine(b, codes)
+    at_once = bool(isa.word_permute.name) and 2**codes.bits <= isa.word_permute.lanes
+    if codes.table is None and not at_once:
+        return Affine(b, codes)
+    integers = codes.integers
+    if at_once or codes.has_choice or integers is None or not isa.byte_shuffle.name:
+        return Lookup(b, codes, isa)
+    return Levels(b, codes, integers, isa.byte_shuffle)
 
 
 def permuted(b: KernelBuilder, permute: Permute, values: Sequence[float], index: Value) -> Value:

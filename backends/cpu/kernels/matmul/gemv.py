@@ -5,7 +5,7 @@ products of the packed vectors; the group's scale, times the activation's, bring
 A group Z enters through z, the sum of the group's activations: `Z * s * z`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from xdsl.dialects.func import FuncOp
@@ -121,15 +121,16 @@ class _Tile:
         """Add a weight group to what is scaled and what is shifted; these two may be one."""
         b = self.b
         count = self.layout.group // self.group
-        scales = [self.reader.small_scale(block, r) for r in range(SUBTILES)]
         if count == 1:
-            scale = b.buffer("s").load(group)
             dots = self._dots(block, block.at, group)
+            scales = [self.reader.small_scale(block, r) for r in range(SUBTILES)]
+            scale = b.buffer("s").load(group)
             splat = b.broadcast(self._with_unit(scale), LANES)
             scaled = [b.fma(d, f * splat, y) for d, f, y in zip(dots, scales, sums[0], strict=True)]
             weighted = scale * self._sum(group)
         else:
             *within, weighted = self._parts(block, group, count)
+            scales = [self.reader.small_scale(block, r) for r in range(SUBTILES)]
             scaled = [b.fma(d, f, y) for d, f, y in zip(within, scales, sums[0], strict=True)]
         if not self.layout.has_zero:
             return scaled, scaled
@@ -155,9 +156,9 @@ class _Tile:
         zeros = [b.const(0.0, FLOATS)] * SUBTILES
         with b.for_(0, count, inits=[*zeros, b.const(0.0, f32)]) as loop:
             part = group * count + loop.iv
-            scale = b.buffer("s").load(part)
             span = self.layout.code_bytes // count
             dots = self._dots(block, block.at + loop.iv * span, part)
+            scale = b.buffer("s").load(part)
             splat = b.broadcast(self._with_unit(scale), LANES)
             within = [b.fma(d, splat, y) for d, y in zip(dots, loop.args[:-1], strict=True)]
             loop.yield_(*within, b.fma(scale, self._sum(part), loop.args[-1]))
@@ -219,14 +220,18 @@ class _Tile:
         parts = self._by_subtile(sums)
         runs = [self.dot.open(part) for part in parts]
         for step in range(count):
-            words = [[q.load(word + (step * per + i)) for q in self.q] for i in range(per)]
-            xs = [self.dot.activation(one) for one in words]
-            at = codes + step * layout.step_bytes
+            at, here = codes + step * layout.step_bytes, word + step * per
+            shared = [*self._activations(here)] if len(subtiles) > 1 else None
             for i, r in enumerate(subtiles):
-                self._step(runs[i], (block, at, r), xs)
+                self._step(runs[i], (block, at, r), shared or self._activations(here))
         return [one for run in runs for one in self.dot.close(run)]
 
-    def _step(self, run: Run, place: tuple[Block, Value, int], xs: Sequence[Activation]) -> None:
+    def _activations(self, word: Value) -> Iterator[Activation]:
+        """Those of a step, each made where it is asked for: waiting takes registers."""
+        for i in range(self.layout.step // 4):
+            yield self.dot.activation([q.load(word + i) for q in self.q])
+
+    def _step(self, run: Run, place: tuple[Block, Value, int], xs: Iterable[Activation]) -> None:
         """Add a step of columns. place: the block, the byte of the step, and the sub-tile."""
         block, at, subtile = place
         if self.in_place:

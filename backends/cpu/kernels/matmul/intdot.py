@@ -16,7 +16,7 @@ How a kernel adds up the words of a group:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -103,7 +103,7 @@ class IntDot(ABC):
 
     @abstractmethod
     def step(
-        self, b: KernelBuilder, run: Sequence[Value], word: Value, xs: Sequence[Activation]
+        self, b: KernelBuilder, run: Sequence[Value], word: Value, xs: Iterable[Activation]
     ) -> list[Value]:
         """Add one word (i32 lanes) times one prepared activation for each plane."""
 
@@ -150,7 +150,7 @@ class FourWayDot(IntDot):
         return sums
 
     def step(
-        self, b: KernelBuilder, run: Sequence[Value], word: Value, xs: Sequence[Activation]
+        self, b: KernelBuilder, run: Sequence[Value], word: Value, xs: Iterable[Activation]
     ) -> list[Value]:
         """See IntDot."""
         added: list[Value] = []
@@ -230,7 +230,7 @@ class BytePairsDot(IntDot):
         return []
 
     def step(
-        self, b: KernelBuilder, run: Sequence[Value], word: Value, xs: Sequence[Activation]
+        self, b: KernelBuilder, run: Sequence[Value], word: Value, xs: Iterable[Activation]
     ) -> list[Value]:
         """See IntDot."""
         added = [*run]
@@ -314,7 +314,7 @@ class WordPairsDot(IntDot):
         return [b.bitcast(value, words[0].type) for value in (even, odd)]
 
     def step(
-        self, b: KernelBuilder, run: Sequence[Value], word: Value, xs: Sequence[Activation]
+        self, b: KernelBuilder, run: Sequence[Value], word: Value, xs: Iterable[Activation]
     ) -> list[Value]:
         """See IntDot."""
         total, codes = run[0], b.bitcast(word, HALVES)
@@ -365,7 +365,7 @@ class GenericDot(IntDot):
         return [_number([(word << 24 - 8 * j) >> 24 for word in words]) for j in range(4)]
 
     def step(
-        self, b: KernelBuilder, run: Sequence[Value], word: Value, xs: Sequence[Activation]
+        self, b: KernelBuilder, run: Sequence[Value], word: Value, xs: Iterable[Activation]
     ) -> list[Value]:
         """See IntDot."""
         total = run[0]

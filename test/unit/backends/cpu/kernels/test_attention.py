@@ -1,10 +1,14 @@
 """Attention against the f64 reference: offsets, tails, windows, soft cap, splits, threads."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from nybble.backends.cpu import isa as levels
 from nybble.backends.cpu.kernels.attention import Attention
 from nybble.backends.cpu.kernels.attention_merge import AttentionMerge
+from nybble.backends.cpu.kernels.attention_tile import ACCUMULATORS, accumulators
 from nybble.backends.cpu.kernels.kv import KvCache
 from nybble.dialects.numpy_ref.attention import attention
 
@@ -142,3 +146,17 @@ def test_a_nan_query_spoils_its_row_alone(run, rng):
 def test_specifications_that_cannot_be(heads, options, fault):
     with pytest.raises(ValueError, match=fault):
         Attention(KvCache(2, 64, 64), heads, 8, 1.0, THREADS, **options)
+
+
+def test_sums_of_a_tile_fit_the_registers():
+    assert accumulators(levels.AMX) == ACCUMULATORS
+    assert accumulators(levels.X86_64_V3) == accumulators(levels.NEON) == 4
+
+
+@pytest.mark.parametrize("rows", [1, 33])
+def test_size_of_a_tile_changes_no_bit(run, rng, rows):
+    spec = Attention(KvCache(3, 32, 256), 9, rows, 0.2, THREADS)
+    case = Case(rng, spec, rows, 100)
+    want = case.run(run)["out"]
+    case.spec = replace(spec, accumulators=4)
+    np.testing.assert_array_equal(case.run(run)["out"], want)

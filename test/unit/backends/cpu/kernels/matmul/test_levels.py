@@ -65,7 +65,7 @@ def test_forms_by_level():
     for level in LEVELS.values():
         for bits in range(1, 9):
             width = next(w for w in (1, 2, 4, 8) if w >= bits)
-            dot = int_dot(level, width, 1, bits)
+            dot = int_dot(level, width, 1, 2**bits - 1)
             if isinstance(level.int_dot, FourWay):
                 assert isinstance(dot, FourWayDot)
             elif isinstance(level.int_dot, Pairwise):
@@ -78,7 +78,7 @@ def test_forms_by_level():
 def test_run_never_leaves_16_bits(bits):
     stored = next(w for w in (1, 2, 4, 8) if w >= bits)
     for width in {stored, 8}:
-        dot = int_dot(X86_64_V3, width, 2, bits)
+        dot = int_dot(X86_64_V3, width, 2, 2**bits - 1)
         places = 4 // min(width, 4)
         steepest = (2**bits - 1) << (4 - width if width < 4 else 0)
         added = dot.run * dot.planes // places
