@@ -41,6 +41,7 @@ def product_error(inputs, weight, values):
         ("ternary:g=64:s=f16", 0.9),
         ("bip2:g=32:s=f16", 0.7),
         ("nf4", 0.5),
+        ("bitmod3g64", 0.7),
         ("mxfp4", 0.7),
         ("q4_0", 0.6),
         ("q4_k", 0.8),
