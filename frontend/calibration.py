@@ -1,14 +1,19 @@
-"""Calibration: what the activations of a model are on a text, and the smoothing that suits them.
+"""Calibration: what the activations of a model are on a text, and what suits them.
 
 The model runs in f64 on the numpy references of its operators, a layer at a time, and a layer's
-activations are forgotten when its vectors are found. SmoothQuant+ (arXiv:2312.03788): a channel of
-an activation is divided by `s = max|x|**alpha / max|w|**(1 - alpha)`, with the alpha of least
-squared error of the products with rounded weights, or not at all.
+activations are forgotten when it is done.
+
+Smoothing is SmoothQuant+ (arXiv:2312.03788): a channel of an activation is divided by
+`s = max|x|**alpha / max|w|**(1 - alpha)`, with the alpha of least squared error of the products
+with rounded weights, or not at all.
+
+Rounding with compensation (`frontend.compensation`) happens as the model runs: a product's weight
+is rounded for the inputs that the weights before it, rounded already, give it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +26,18 @@ from nybble.dialects.interpreter import Interpreter, Values
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.ops import MatmulOp
-from nybble.frontend.graph import Argument, ModelGraph, Role
+from nybble.frontend.compensation import Hessian
+from nybble.frontend.graph import LAYER, Argument, ModelGraph, Role
 from nybble.frontend.prepare import Preparer, Recipes, recipes_of
 from nybble.passes.fold_smoothing import Site, sites
+from nybble.passes.preparation import parameter_of
 
 F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
 TOKENS = 512
+"""Tokens that smoothing looks at."""
+MANY_TOKENS = 1024
+"""Tokens that rounding with compensation looks at."""
 SAMPLE = 128
 """Tokens that an error is measured on."""
 ALPHAS = (0.15, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85)
@@ -52,6 +63,45 @@ class Tap(Interpreter):
         return super()._run(op, operands)
 
 
+class Rounder(Interpreter):
+    """An interpreter that rounds the weights of the products of one layer as it comes to them.
+
+    rounded: name of the parameter -> its storage bytes.
+    """
+
+    def __init__(self, module: ModuleOp, preparer: Preparer, layer: int) -> None:
+        super().__init__(module)
+        self.preparer = preparer
+        self.layer = layer
+        self.rounded: dict[str, U8] = {}
+        self._known: tuple[F32, Hessian] | None = None
+
+    def _run(self, op: Operation, operands: Sequence[Any]) -> Values:
+        if isinstance(op, MatmulOp):
+            activation, weight, *bias = operands
+            operands = [activation, self._weight(op, activation, weight), *bias]
+        return super()._run(op, operands)
+
+    def _weight(self, op: MatmulOp, activation: F32, weight: formats.Weight) -> formats.Weight:
+        name, steps = parameter_of(op.weight)
+        name = name.replace(LAYER, str(self.layer))
+        if not self.preparer.is_rounded_anew(name, steps):
+            return weight
+        hessian = self._hessian(activation)
+        found = self.preparer.weight(name, weight.dequantize(), hessian)
+        self.rounded[name] = formats.get(found.spec).pack(found)
+        return found
+
+    def _hessian(self, activation: F32) -> Hessian:
+        """Of an activation, which products that follow each other often share."""
+        if self._known is None or self._known[0] is not activation:
+            self._known = activation, Hessian.of(activation)
+        return self._known[1]
+
+
+Runs = TypeVar("Runs", bound=Interpreter)
+
+
 @dataclass(frozen=True)
 class Calibration:
     """A model at the operators stage, whose weights are read as they are used, and not rounded.
@@ -70,19 +120,37 @@ class Calibration:
 
     def smoothing(self, ids: Sequence[int]) -> dict[str, F32]:
         """The vectors that pass `fold-smoothing` names in the layers; ids: a text's tokens."""
-        graph, tap = self.graph, Tap(self.module)
-        tokens = np.array(ids[: min(TOKENS, graph.dimensions.context)], np.int32)
-        hidden = tap.call(graph.embed, *self._arguments(graph.embed, None, tokens))[0]
         found: dict[str, F32] = {}
-        for layer, name in enumerate(graph.layers):
-            self.progress(f"calibrating layer {layer + 1} of {len(graph.layers)}")
-            hidden = tap.call(name, *self._arguments(name, layer, hidden))[0]
-            function = SymbolTable.lookup_symbol(self.module, name)
+        for layer, tap in enumerate(self._layers(ids[:TOKENS], lambda _layer: Tap(self.module))):
+            function = SymbolTable.lookup_symbol(self.module, self.graph.layers[layer])
             assert isinstance(function, func.FuncOp)
             for site in sites(function):
                 for vector, values in _vectors(site, tap).items():
-                    found[vector.replace("{layer}", str(layer))] = values
+                    found[vector.replace(LAYER, str(layer))] = values
         return found
+
+    def rounded(self, ids: Sequence[int]) -> dict[str, U8]:
+        """Storage bytes of the layers' matrices that are rounded anew; ids: a text's tokens."""
+
+        def start(layer: int) -> Rounder:
+            return Rounder(self.module, self.preparer, layer)
+
+        found: dict[str, U8] = {}
+        for rounder in self._layers(ids[:MANY_TOKENS], start):
+            found |= rounder.rounded
+        return found
+
+    def _layers(self, ids: Sequence[int], start: Callable[[int], Runs]) -> Iterator[Runs]:
+        """Run layer after layer, each by an interpreter that `start` makes, and give that."""
+        graph = self.graph
+        tokens = np.array(ids[: graph.dimensions.context], np.int32)
+        embed = self._arguments(graph.embed, None, tokens)
+        hidden = Interpreter(self.module).call(graph.embed, *embed)[0]
+        for layer, name in enumerate(graph.layers):
+            self.progress(f"calibrating layer {layer + 1} of {len(graph.layers)}")
+            interpreter = start(layer)
+            hidden = interpreter.call(name, *self._arguments(name, layer, hidden))[0]
+            yield interpreter
 
     def _arguments(self, function: str, layer: int | None, source: Any) -> list[Any]:
         return [

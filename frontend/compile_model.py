@@ -37,7 +37,7 @@ from nybble.frontend.language_model import (
 from nybble.frontend.prepare import Preparer, check_rounded, recipes_of
 from nybble.frontend.rounding import quantizer_named
 from nybble.frontend.text import Tokenizer, tokenizer_of
-from nybble.frontend.weight_choice import AS_STORED, WeightChoice
+from nybble.frontend.weight_choice import AS_STORED, USE_INPUTS, WeightChoice
 from nybble.passes.dataflow_rewrites import BIPOLAR_MODES
 from nybble.passes.fold_smoothing import FoldSmoothing
 from nybble.passes.insert_hadamard import InsertHadamard
@@ -185,17 +185,25 @@ class ModelCompiler:
         """What prepares weights, with the vectors of a calibration if there is to be one."""
         weights = self.options.weights
         plain = Preparer(self.checkpoint.tensors, {}, quantizer_named(weights.quantizer))
-        if not weights.smooth:
+        if not weights.calibrates:
             return plain
         ids = tokenizer.encode(weights.calibration or calibration_text(), add_special_tokens=False)
         if not ids:
             raise NybbleError("the text of the calibration has no tokens", accepted="a text")
-        unsmoothed = replace(weights, smooth=False)
-        before = replace(self, options=replace(self.options, weights=unsmoothed, dump=None))
-        module = before.lower(graph, "operators")
-        return replace(
-            plain, vectors=Calibration(graph, module, plain, self.progress).smoothing(ids)
-        )
+        if weights.smooth:
+            before = self._calibration(graph, plain, replace(weights, smooth=False))
+            plain = replace(plain, vectors=before.smoothing(ids))
+        if weights.quantizer not in USE_INPUTS:
+            return plain
+        return replace(plain, rounded=self._calibration(graph, plain, weights).rounded(ids))
+
+    def _calibration(
+        self, graph: ModelGraph, preparer: Preparer, weights: WeightChoice
+    ) -> Calibration:
+        """Of the model as these choices make it."""
+        options = replace(self.options, weights=weights, dump=None)
+        module = replace(self, options=options).lower(graph, "operators")
+        return Calibration(graph, module, preparer, self.progress)
 
     def _dump(self, stage: str, module: ModuleOp) -> None:
         folder = self.options.dump
@@ -247,7 +255,7 @@ def weight_bytes(
     entry = preparer.tensors[source.tensor]
     if len(entry.shape) == 1 and source.steps:
         return constant_bytes(preparer.values(source.tensor, source.steps, source.layer))
-    raw = preparer.raw(source.tensor, source.steps, source.layer) if source.steps else entry.raw()
+    raw = preparer.raw(source.tensor, source.steps, source.layer)
     if len(entry.shape) == 1:
         return as_f32(entry.format, raw, entry.shape[0])
     type_ = LowBitTensorType.get(entry.shape, entry.format, source.layout)

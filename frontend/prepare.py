@@ -1,7 +1,7 @@
 """The parameters of a model as its compiled code wants them: prepared by steps, then rounded."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +12,14 @@ from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.steps import StepAttr, prepared
 from nybble.frontend.checkpoint import TensorEntry
+from nybble.frontend.compensation import Hessian
 from nybble.frontend.graph import LAYER, ModelGraph, Role
 from nybble.frontend.requantize import FLOATS, values_of
 from nybble.frontend.rounding import Quantizer, nearest
 from nybble.passes.preparation import NAME, argument_attributes, steps_of
 
 F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
 Recipes = Mapping[tuple[str, str], tuple[StepAttr, ...]]
 """(function, argument) -> the steps by which the argument is prepared; nothing without steps."""
 
@@ -39,12 +41,13 @@ class Preparer:
     """Reads parameters and prepares them.
 
     tensors: the checkpoint's parameters. vectors: what a calibration found, by name. quantize: how
-    matrices are rounded.
+    matrices are rounded. rounded: storage bytes of the matrices that a calibration has rounded.
     """
 
     tensors: Mapping[str, TensorEntry]
     vectors: Mapping[str, F32]
     quantize: Quantizer = nearest
+    rounded: Mapping[str, U8] = field(default_factory=dict[str, U8])
 
     def values(self, name: str, steps: tuple[StepAttr, ...], layer: int | None) -> F32:
         """The numbers of a parameter after its steps, not rounded to its format."""
@@ -52,13 +55,25 @@ class Preparer:
         values = values_of(entry.original or entry)
         return prepared(steps, values, lambda vector: self._vector(vector, layer))
 
-    def raw(
-        self, name: str, steps: tuple[StepAttr, ...], layer: int | None
-    ) -> npt.NDArray[np.uint8]:
+    def weight(self, name: str, values: F32, hessian: Hessian | None) -> formats.Weight:
+        """A matrix of prepared numbers in the parameter's format."""
+        return self.quantize(formats.get(self.tensors[name].format), values, hessian)
+
+    def is_rounded_anew(self, name: str, steps: tuple[StepAttr, ...]) -> bool:
+        """Whether a matrix shall be rounded, and is not just what the checkpoint has."""
+        entry = self.tensors[name]
+        changed = entry.original is not None and entry.original.format != entry.format
+        return len(entry.shape) == 2 and (changed or bool(steps))
+
+    def raw(self, name: str, steps: tuple[StepAttr, ...], layer: int | None) -> U8:
         """The same, rounded, as storage bytes of the parameter's format [rows, row bytes]."""
-        form = formats.get(self.tensors[name].format)
+        if name in self.rounded:
+            return self.rounded[name]
+        if not steps:
+            return self.tensors[name].raw()
         values = self.values(name, steps, layer)
-        return form.pack(self.quantize(form, values.reshape(-1, values.shape[-1])))
+        found = self.weight(name, values.reshape(-1, values.shape[-1]), None)
+        return formats.get(self.tensors[name].format).pack(found)
 
     def _vector(self, name: str, layer: int | None) -> F32:
         found = name if layer is None else name.replace(LAYER, str(layer))

@@ -11,9 +11,10 @@ from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
 from nybble.frontend.checkpoint import Checkpoint, TensorEntry
 from nybble.frontend.checkpoint.architectures import EMBEDDING, HEAD
+from nybble.frontend.compensation import reason_against
 from nybble.frontend.rounding import Quantizer, quantizer_named
-from nybble.frontend.weight_choice import WeightChoice
-from nybble.frontend.weight_rules import choose_formats, parse_rules
+from nybble.frontend.weight_choice import USE_INPUTS, WeightChoice
+from nybble.frontend.weight_rules import LAYERS, choose_formats, parse_rules
 
 TIED = "tie_word_embeddings"
 FLOATS = ("f32", "f16", "bf16")
@@ -47,6 +48,8 @@ def requantized(checkpoint: Checkpoint, choice: WeightChoice) -> Checkpoint:
         first.setdefault((spec, tensors[name].shape), name)
     for (spec, shape), name in first.items():
         check_target(f"tensor '{name}'", formats.get(spec), (shape[0], shape[1]))
+    if choice.quantizer in USE_INPUTS:
+        check_compensation({spec: name for name, spec in chosen.items() if LAYERS in name})
     quantize = quantizer_named(choice.quantizer)
     found = {
         name: _rounded(entry, chosen[name], quantize) if name in chosen else entry
@@ -61,6 +64,18 @@ def requantized(checkpoint: Checkpoint, choice: WeightChoice) -> Checkpoint:
     )
 
 
+def check_compensation(formats_of: Mapping[str, str]) -> None:
+    """Raise NybbleError for a format that cannot be rounded with compensation; format -> tensor."""
+    for spec, name in formats_of.items():
+        reason = reason_against(formats.get(spec))
+        if reason is not None:
+            raise NybbleError(
+                f"tensor '{name}' cannot be rounded to '{spec}' with compensation: {reason}",
+                accepted="a format with a code per weight and groups along rows, or another "
+                "--quantizer",
+            )
+
+
 def _rounded(entry: TensorEntry, spec: str, quantize: Quantizer) -> TensorEntry:
     """A parameter in another format, or in its own as if it were another."""
     target = formats.get(spec)
@@ -69,7 +84,7 @@ def _rounded(entry: TensorEntry, spec: str, quantize: Quantizer) -> TensorEntry:
         return replace(entry, original=entry)
 
     def read() -> npt.NDArray[np.uint8]:
-        return target.pack(quantize(target, values_of(entry)))
+        return target.pack(quantize(target, values_of(entry), None))
 
     stored = f"{entry.stored_as} as {spec}"
     return replace(entry, format=spec, stored_as=stored, read=read, original=entry)

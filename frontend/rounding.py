@@ -1,4 +1,5 @@
-"""How a matrix of numbers becomes a weight of a format: as the format rounds, or by a search.
+"""How a matrix of numbers becomes a weight of a format: as the format rounds, by a search, or with
+compensation of the errors by what is known of its inputs (`frontend.compensation`).
 
 The rounding of most formats takes the extremes of each group of columns (see docs/formats.md),
 which is best for numbers that all count alike and bad for few codes: one outlier makes every step
@@ -12,18 +13,19 @@ import numpy as np
 import numpy.typing as npt
 
 from nybble.dialects.lowbit.formats import Format, Weight
+from nybble.frontend.compensation import Hessian, compensated
 from nybble.frontend.weight_choice import QUANTIZERS
 
 F32 = npt.NDArray[np.float32]
 CUTS = (0.92, 0.84, 0.76, 0.68, 0.6, 0.52)
 
 
-def nearest(form: Format, values: F32) -> Weight:
+def nearest(form: Format, values: F32, hessian: Hessian | None = None) -> Weight:
     """f32 [rows, cols] as the format itself rounds it."""
     return form.quantize(values)
 
 
-def searched(form: Format, values: F32) -> Weight:
+def searched(form: Format, values: F32, hessian: Hessian | None = None) -> Weight:
     """f32 [rows, cols] rounded with the extremes of each group cut off where that is better."""
     rows, cols = values.shape
     if form.is_plain or not values.size:
@@ -48,8 +50,11 @@ def searched(form: Format, values: F32) -> Weight:
     return form.quantize(cut(best))
 
 
-Quantizer = Callable[[Format, F32], Weight]
-_BY_NAME: Mapping[str, Quantizer] = dict(zip(QUANTIZERS, (nearest, searched), strict=True))
+Quantizer = Callable[[Format, F32, Hessian | None], Weight]
+"""Of a format, numbers f32 [rows, cols] and what is known of their inputs, if anything is."""
+_BY_NAME: Mapping[str, Quantizer] = dict(
+    zip(QUANTIZERS, (nearest, searched, compensated), strict=True)
+)
 
 
 def quantizer_named(name: str) -> Quantizer:

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from nybble.dialects.errors import NybbleError
 
-QUANTIZERS = ("nearest", "search")
+QUANTIZERS = ("nearest", "search", "gptq")
+USE_INPUTS = ("gptq",)
+"""Those that want to know the inputs of products, from a calibration."""
 ROTATIONS = ("inputs", "stream")
 """What is rotated: the inputs of products, by transforms, or the residual stream, folded."""
 ENDS_OF_ROTATED = "embed=q8_0,head=q8_0"
@@ -16,9 +18,9 @@ class WeightChoice:
     """How weights are rounded.
 
     formats: rules of `frontend.weight_rules`, or empty: every weight stays as it is. rotate: one of
-    ROTATIONS for pass `insert-hadamard`, or empty for none. smooth: pass `fold-smoothing`, by a
-    calibration on the text `calibration` (empty: nybble's own). quantizer: one of QUANTIZERS, see
-    `frontend.rounding`.
+    ROTATIONS for pass `insert-hadamard`, or empty for none. smooth: pass `fold-smoothing`.
+    quantizer: one of QUANTIZERS, see `frontend.rounding`. calibration: the text that a calibration
+    for the last two reads (empty: nybble's own).
     """
 
     formats: str = ""
@@ -39,6 +41,11 @@ class WeightChoice:
     def rules(self) -> str:
         """The rules with those that a rotation brings with it."""
         return f"{ENDS_OF_ROTATED},{self.formats}" if self.rotate == "stream" else self.formats
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether a calibration has to tell something about activations."""
+        return self.smooth or self.quantizer in USE_INPUTS
 
     def describe(self) -> str:
         """In words that name the options; empty if nothing changes."""

@@ -36,7 +36,12 @@ def steps_of(function: func.FuncOp, index: int) -> tuple[StepAttr, ...]:
 
 
 def source_of(value: SSAValue) -> str:
-    """The checkpoint's name of a parameter, without "weight" at its end.
+    """The checkpoint's name of a parameter, without "weight" at its end; errors as below."""
+    return parameter_of(value)[0].removesuffix(".weight")
+
+
+def parameter_of(value: SSAValue) -> tuple[str, tuple[StepAttr, ...]]:
+    """The checkpoint's name of a parameter, and the steps that it is prepared by.
 
     Raises PreparationError for a value that is not an argument with the attribute SOURCE.
     """
@@ -48,7 +53,7 @@ def source_of(value: SSAValue) -> str:
             location=location_of(function),
             accepted="the name of its tensor in the checkpoint",
         )
-    return found.data.removesuffix(".weight")
+    return found.data, steps_of(function, index)
 
 
 def prepare(value: SSAValue, *steps: StepAttr) -> None:

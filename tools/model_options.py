@@ -8,7 +8,7 @@ import click
 
 from nybble.backends.cpu.isa import LEVELS
 from nybble.dialects.errors import NybbleError
-from nybble.frontend.weight_choice import QUANTIZERS, ROTATIONS, WeightChoice
+from nybble.frontend.weight_choice import QUANTIZERS, ROTATIONS, USE_INPUTS, WeightChoice
 from nybble.tools.diagnostics import UsageError
 from nybble.tools.files import display_name, read_text
 
@@ -73,10 +73,13 @@ WEIGHT_OPTIONS = (
     click.option(
         "--quantizer",
         type=click.Choice(QUANTIZERS),
-        help="nearest: take each group's extremes (default); search: cut them off where it helps.",
+        help="nearest: take each group's extremes (default); search: cut them off where it helps; "
+        "gptq: make up for errors in later columns, by a calibration.",
     ),
     click.option(
-        "--calibrate", metavar="FILE", help="A UTF-8 text for --smooth; default: one of nybble's."
+        "--calibrate",
+        metavar="FILE",
+        help="A UTF-8 text for --smooth and gptq; default: one of nybble's.",
     ),
 )
 
@@ -119,8 +122,11 @@ def _choice(
             raise UsageError(
                 f"--{name} is for weights that are rounded anew", accepted="--weights RULES"
             )
-    if calibrate is not None and not smooth:
-        raise UsageError("--calibrate is for --smooth", accepted="--smooth --calibrate FILE")
+    if calibrate is not None and not smooth and quantizer not in USE_INPUTS:
+        raise UsageError(
+            "--calibrate is for --smooth and --quantizer gptq",
+            accepted="--smooth --calibrate FILE",
+        )
     text = "" if calibrate is None else read_text(calibrate)
     if calibrate is not None and not text.strip():
         raise NybbleError(f"{display_name(calibrate)} is empty", accepted="a text")

@@ -31,9 +31,10 @@ def lut_codes(description: Format, cols: int) -> Codes:
             f"lookup tables cannot hold the corrections of '{description.spec}'",
             accepted="formats without corrections",
         )
-    if kind.tree is None and not kind.integer_zero:
+    kind = replace(kind, keep=0)
+    if kind.tree is None and not kind.integer_zero and not kind.by_subtile:
         return kind
-    return replace(kind, tree=None, integer_zero=False, scale="f32")
+    return replace(kind, tree=None, integer_zero=False, by_subtile=False, scale="f32")
 
 
 def lut_layout(description: Format, shape: tuple[int, int], order: Order) -> LutLayout:

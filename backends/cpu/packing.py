@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nybble.backends.cpu.float_bytes import Bytes, Floats, from_floats, to_floats
+from nybble.backends.cpu.kept_codes import split_kept
 from nybble.backends.cpu.tile_layout import (
     LANES,
     SUBTILES,
@@ -15,7 +16,7 @@ from nybble.backends.cpu.tile_layout import (
     LayoutError,
     TileLayout,
 )
-from nybble.dialects.lowbit.formats.weight import Weight
+from nybble.dialects.lowbit.formats.weight import TreeParts, Weight
 
 _CHUNK_BYTES = 4 << 20
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -33,9 +34,17 @@ def pack(weight: Weight, layout: TileLayout) -> Bytes:
     out = np.empty((layout.tiles, layout.groups // layout.count, layout.run_bytes), np.uint8)
     for tiles, rows in _chunks(layout):
         blocks, shared = _parts(out[tiles], layout)
-        blocks[..., : layout.code_bytes] = _code_bytes(_padded(codes[rows]), layout)
+        if layout.keep:
+            assert weight.kept is not None
+            kept, patterns = split_kept(codes[rows], weight.kept[rows], layout.keep)
+            made = _code_bytes(_padded(kept), layout, _padded(patterns))
+        else:
+            made = _code_bytes(_padded(codes[rows]), layout)
+        blocks[..., : layout.code_bytes] = made
         blocks[..., layout.code_bytes : layout.zero] = _scale_bytes(weight, layout, rows)
-        if layout.has_zero:
+        if layout.by_subtile:
+            blocks[..., layout.zero : layout.choice] = _subtile_bytes(weight, layout, rows)
+        elif layout.has_zero:
             blocks[..., layout.zero : layout.choice] = _zero_bytes(weight, layout, rows)
         if weight.selector is not None:
             blocks[..., layout.choice :] = _by_group(weight.selector[rows], layout)
@@ -52,7 +61,11 @@ def _parts(runs: Bytes, layout: TileLayout) -> tuple[Bytes, Bytes]:
 
 
 def unpack(data: Bytes, layout: TileLayout) -> tuple[Bytes, Floats, Floats | None]:
-    """Inverse of `pack`: codes u8 [rows, cols], scales f32 [rows, groups], zeros alike or None."""
+    """Inverse of `pack`: codes u8 [rows, cols], scales f32 [rows, groups], zeros alike or None.
+
+    Not of a layout that keeps some columns alone.
+    """
+    assert not layout.keep
     runs = data.reshape(layout.tiles, layout.groups // layout.count, layout.run_bytes)
     blocks, shared = _parts(runs, layout)
     codes = _codes_from_bytes(blocks[..., : layout.code_bytes], layout)
@@ -60,6 +73,8 @@ def unpack(data: Bytes, layout: TileLayout) -> tuple[Bytes, Floats, Floats | Non
         blocks[..., layout.code_bytes : layout.zero],
         blocks[..., layout.zero : layout.choice],
     )
+    if layout.by_subtile:
+        return (codes, *_from_subtiles(scales, zeros, layout))
     if layout.tree is None:
         scale = _floats_by_row(scales, layout)
     else:
@@ -101,7 +116,7 @@ def _check(codes: Bytes, weight: Weight, layout: TileLayout) -> None:
     zero = weight.zero_codes if layout.integer_zero else weight.zero
     if (zero is not None) != layout.has_zero:
         raise LayoutError(f"the weight {'lacks' if layout.has_zero else 'has'} zeros: {layout}")
-    if layout.tree is not None and weight.scale_parts is None:
+    if (layout.tree is not None or layout.by_subtile) and weight.scale_parts is None:
         raise LayoutError(f"the weight's scales are not put together: {layout}")
     if (weight.selector is not None) != layout.has_choice:
         raise LayoutError(f"the weight {'lacks' if layout.has_choice else 'has'} choices: {layout}")
@@ -122,11 +137,13 @@ def _padded(rows: Matrix[Scalar]) -> Matrix[Scalar]:
     return np.pad(rows, ((0, missing), (0, 0))) if missing else rows
 
 
-def _code_bytes(codes: Bytes, layout: TileLayout) -> Bytes:
-    """u8 [64 t, cols] -> u8 [t, runs, count, code_bytes]."""
+def _code_bytes(codes: Bytes, layout: TileLayout, patterns: Bytes | None = None) -> Bytes:
+    """u8 [64 t, stored codes] -> u8 [t, runs, count, code_bytes]; patterns: u8 [64 t, cols / 4]."""
     words = np.ascontiguousarray(codes).view(np.uint32)
-    words = words.reshape(-1, SUBTILES, LANES, layout.groups, layout.steps, layout.step // 4)
+    words = words.reshape(-1, SUBTILES, LANES, layout.groups, layout.steps, layout.kept // 4)
     parts = [_piece_bytes(words, layout, index) for index in range(len(layout.widths))]
+    if patterns is not None:
+        parts.append(_pattern_bytes(patterns, layout))
     joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
     return joined.reshape(len(joined), -1, layout.count, layout.code_bytes)
 
@@ -134,12 +151,21 @@ def _code_bytes(codes: Bytes, layout: TileLayout) -> Bytes:
 def _piece_bytes(words: npt.NDArray[np.uint32], layout: TileLayout, index: int) -> Bytes:
     """Codes u32 [t, 4, 16, groups, steps, step / 4] -> u8 [t, groups, steps, bytes of a piece]."""
     width, shift = layout.widths[index], layout.shift(index)
-    planes = words.reshape(*words.shape[:-1], layout.step * width // 32, 8 // width)
+    planes = words.reshape(*words.shape[:-1], layout.kept * width // 32, 8 // width)
     merged = np.zeros(planes.shape[:-1], np.uint32)
     for plane in range(8 // width):
         piece = (planes[..., plane] >> np.uint32(shift)) & _mask(width)
         merged |= piece << np.uint32(plane * width)
     ordered = np.ascontiguousarray(merged.transpose(0, 3, 4, 5, 1, 2)).view(np.uint8)
+    return ordered.reshape(*ordered.shape[:3], -1)
+
+
+def _pattern_bytes(patterns: Bytes, layout: TileLayout) -> Bytes:
+    """Patterns u8 [64 t, cols / 4] -> u8 [t, groups, steps, bytes]."""
+    pairs = patterns[:, ::2] | patterns[:, 1::2] << 4
+    words = np.ascontiguousarray(pairs).view(np.uint32)
+    words = words.reshape(-1, SUBTILES, LANES, layout.groups, layout.steps, layout.step // 32)
+    ordered = np.ascontiguousarray(words.transpose(0, 3, 4, 5, 1, 2)).view(np.uint8)
     return ordered.reshape(*ordered.shape[:3], -1)
 
 
@@ -177,6 +203,11 @@ def _by_group(values: Matrix[Scalar], layout: TileLayout) -> Matrix[Scalar]:
 
 def _scale_bytes(weight: Weight, layout: TileLayout, rows: slice) -> Bytes:
     """[t, runs, count, bytes] of the scales of groups."""
+    if layout.by_subtile:
+        merged = np.zeros((rows.stop - rows.start, layout.groups), np.uint8)
+        for part, shift in zip(_parts_of(weight), (0, 4), strict=False):
+            merged |= part.codes[rows] << shift
+        return _by_group(merged, layout)
     if layout.tree is None:
         return _exact(_by_group(weight.scale[rows], layout), layout)
     assert weight.scale_parts is not None
@@ -193,6 +224,36 @@ def _zero_bytes(weight: Weight, layout: TileLayout, rows: slice) -> Bytes:
         return _exact(_by_group(weight.zero[rows], layout), layout)
     assert weight.zero_parts is not None
     return _by_group(weight.zero_parts.codes[rows], layout)
+
+
+def _parts_of(weight: Weight) -> list[TreeParts]:
+    return [part for part in (weight.scale_parts, weight.zero_parts) if part is not None]
+
+
+def _subtile_bytes(weight: Weight, layout: TileLayout, rows: slice) -> Bytes:
+    """[t, groups, 1, bytes] of the floats that sub-tiles share: [sub-tile][float]."""
+    kinds: list[Matrix[np.float32]] = []
+    first, last = rows.start // LANES, -(-rows.stop // LANES)
+    for part in _parts_of(weight):
+        for floats in (part.base, part.low):
+            assert floats is not None
+            some = np.pad(floats[first:last], ((0, (first - last) % SUBTILES), (0, 0)))
+            kinds.append(some.reshape(-1, SUBTILES, layout.groups).transpose(0, 2, 1))
+    stacked = np.ascontiguousarray(np.stack(kinds, axis=-1))
+    return _exact(stacked.reshape(*stacked.shape[:2], 1, -1), layout)
+
+
+def _from_subtiles(small: Bytes, floats: Bytes, layout: TileLayout) -> tuple[Floats, Floats | None]:
+    """Scales and zeros f32 [rows, groups] of bytes of rows and floats of sub-tiles."""
+    both = _by_row(np.ascontiguousarray(small), layout)
+    shared = from_floats(np.ascontiguousarray(floats), layout.scale)
+    shared = shared.reshape(layout.tiles, layout.groups, SUBTILES, -1).transpose(3, 0, 2, 1)
+    wide = np.repeat(shared.reshape(len(shared), -1, layout.groups), LANES, axis=1)
+    wide = wide[:, : layout.rows]
+    scale = wide[0] * (both & 15).astype(np.float32) + wide[1]
+    if not layout.has_zero:
+        return scale, None
+    return scale, -(scale * (wide[2] * (both >> 4).astype(np.float32) + wide[3]))
 
 
 def _shared_bytes(weight: Weight, layout: TileLayout, rows: slice) -> Bytes:

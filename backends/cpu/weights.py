@@ -5,7 +5,7 @@ small floats, and the vector codebooks, whose weights are one of at most 16 whol
 Tables of more values become 8-bit integers where all of them are such. What a sparse format leaves
 out is held as codes that mean zero; outliers and low-rank factors are kept beside (`additions`).
 What is left is decoded and held as f32: rotated and smoothed weights, groups across rows, other
-tables, sparse formats in which no code means zero. DFloat11 is held as the bf16 that it means.
+tables, sparse formats in which no code means zero. DFloat11 is held in 12 bits (`split_floats`).
 """
 
 from dataclasses import replace
@@ -15,21 +15,31 @@ import numpy.typing as npt
 
 from nybble.backends.cpu.additions import NOTHING, Added, pack_added
 from nybble.backends.cpu.float_bytes import FloatName
+from nybble.backends.cpu.kept_codes import PATTERNS
 from nybble.backends.cpu.kernels.matmul.codes import (
     MOST_VALUES,
     Codes,
     Dense,
+    Kind,
     SmallFloat,
+    Split,
     Table,
     affine,
 )
 from nybble.backends.cpu.packing import pack, pack_dense
-from nybble.backends.cpu.tile_layout import DenseLayout, TileLayout, Tree
+from nybble.backends.cpu.split_floats import STEP, SplitLayout, pack_split
+from nybble.backends.cpu.tile_layout import LANES, RUN, DenseLayout, LayoutError, TileLayout, Tree
 from nybble.dialects.lowbit.formats import Format, FormatError, Weight
 from nybble.dialects.lowbit.formats import element as elements
 from nybble.dialects.lowbit.formats.grid_blocks import GRID_BLOCKS
-from nybble.dialects.lowbit.formats.scale import FloatScale, IntegerZero, StoredMin, SuperScale
-from nybble.dialects.lowbit.formats.structure import LowRank, Outliers, Rotation, Smoothing
+from nybble.dialects.lowbit.formats.scale import (
+    FloatScale,
+    IntegerZero,
+    ScaledZero,
+    StoredMin,
+    SuperScale,
+)
+from nybble.dialects.lowbit.formats.structure import LowRank, NOfM, Outliers, Rotation, Smoothing
 from nybble.dialects.lowbit.formats.table_element import BitMod, Grid
 from nybble.dialects.lowbit.formats.table_element import SmallFloat as SmallFloatElement
 
@@ -38,32 +48,52 @@ FLOATS: dict[str, FloatName] = {"f32": "f32", "f16": "f16", "bf16": "bf16"}
 _SCALES: dict[str, FloatName] = {**FLOATS, "e8m0": "bf16", "e4m3": "bf16"}
 """The type that holds a stored scale, the element's unit included, exactly."""
 _DECODED = Dense("f32")
+SPLIT_OUTLIERS = 10
+"""Of 1000 weights of lossless bf16, how many may have a high byte outside of their tile's table."""
 
 
-def weight_kind(description: Format, cols: int) -> Codes | Dense:
+def weight_kind(description: Format, cols: int) -> Kind:
     """What the kernels see of a format in rows of `cols` weights.
 
     Raises FormatError for one that they cannot hold.
     """
     element = description.element
+    if isinstance(element, elements.TwoDigits):
+        raise FormatError(f"'{description.spec}' is a format of activations, not of weights")
+    if any(isinstance(one, Rotation | Smoothing) for one in description.corrections):
+        return _DECODED
     if isinstance(element, elements.PlainFloat):
         return Dense(FLOATS[element.name])
     if isinstance(element, elements.EntropyCoded):
-        return Dense("bf16")
-    if isinstance(element, elements.TwoDigits):
-        raise FormatError(f"'{description.spec}' is a format of activations, not of weights")
+        return Split() if cols % STEP == 0 else Dense("bf16")
     if description.grouping.axis == "rows" or not _is_zero_a_code(description):
         return _DECODED
-    if any(isinstance(one, Rotation | Smoothing) for one in description.corrections):
-        return _DECODED
-    return _codes(description, description.group_size(cols))
+    kind = _codes(description, description.group_size(cols))
+    return _keeping(description, kind, cols) if isinstance(kind, Codes) else kind
+
+
+def _keeping(description: Format, kind: Codes, cols: int) -> Codes:
+    """Codes of what 1:4 and 2:4 keep alone, where that takes less and all else means zero."""
+    sparsity = description.sparsity
+    if not isinstance(sparsity, NOfM) or sparsity.of != RUN or sparsity.keep not in PATTERNS:
+        return kind
+    if kind.has_zero or kind.has_choice:
+        return kind
+    kept = replace(kind, keep=sparsity.keep)
+    try:
+        less = kept.layout(1, cols).size < kind.layout(1, cols).size
+    except LayoutError:
+        return kind
+    return kept if less else kind
 
 
 def _is_zero_a_code(description: Format) -> bool:
     """Whether what a sparse format leaves out can be codes that mean zero, if it is one."""
     element, zero = description.element, description.zero
-    if description.sparsity is None or isinstance(zero, IntegerZero):
+    if description.sparsity is None:
         return True
+    if isinstance(zero, IntegerZero):
+        return zero.width <= element.bits
     if zero is not None or not element.has_codes:
         return False
     table = element.plain_table
@@ -72,8 +102,11 @@ def _is_zero_a_code(description: Format) -> bool:
 
 def added_of(description: Format, cols: int) -> Added:
     """What kernels add to the products of a format's codes."""
-    if weight_kind(description, cols) == _DECODED:
+    kind = weight_kind(description, cols)
+    if kind == _DECODED:
         return NOTHING
+    if isinstance(kind, Split):
+        return Added(SPLIT_OUTLIERS)
     parts = description.corrections
     return Added(
         sum(one.permille for one in parts if isinstance(one, Outliers)),
@@ -132,6 +165,9 @@ def _with_scales(codes: Codes, description: Format) -> Codes:
     """How scales and zeros are held: as stored where kernels read that, else as f32."""
     scale, zero = description.scale, description.zero
     codes = replace(codes, integer_zero=isinstance(zero, IntegerZero), has_zero=zero is not None)
+    if _is_by_subtile(description):
+        assert isinstance(scale, SuperScale)
+        return replace(codes, scale=FLOATS[scale.dtype], by_subtile=True)
     trees = [scale, *([zero.tree] if isinstance(zero, StoredMin) else [])]
     if zero is not None and not isinstance(zero, IntegerZero | StoredMin):
         return replace(codes, scale="f32")
@@ -148,6 +184,19 @@ def _with_scales(codes: Codes, description: Format) -> Codes:
         scale=FLOATS[bases.pop()] if exact else "f32",
         tree=Tree(description.grouping.count, *offsets),
     )
+
+
+def _is_by_subtile(description: Format) -> bool:
+    """Whether 16 rows share the floats of scales, as SpQR has it: `S = base * c + low`."""
+    grouping, zero = description.grouping, description.zero
+    if (grouping.axis, grouping.count) != ("tile", LANES) or description.element.unit != 1:
+        return False
+    if zero is not None and not isinstance(zero, ScaledZero):
+        return False
+    trees = [description.scale, *([] if zero is None else [zero.tree])]
+    found = [tree for tree in trees if isinstance(tree, SuperScale)]
+    fits = all(tree.has_low and tree.width <= 4 for tree in found)
+    return fits and len(found) == len(trees) and len({tree.dtype for tree in found}) == 1
 
 
 def _is_plain_tree(tree: object) -> bool:
@@ -172,7 +221,9 @@ def digits_of(description: Format) -> int:
     )
 
 
-def layout_of(description: Format, shape: tuple[int, int]) -> TileLayout | DenseLayout:
+def layout_of(
+    description: Format, shape: tuple[int, int]
+) -> TileLayout | DenseLayout | SplitLayout:
     """The compute layout of a weight [rows, cols]; raises FormatError or LayoutError."""
     return weight_kind(description, shape[1]).layout(*shape)
 
@@ -189,7 +240,16 @@ def pack_weight(description: Format, weight: Weight) -> Bytes:
     kind = weight_kind(description, cols)
     layout = kind.layout(rows, cols)
     added = added_of(description, cols).layout(rows, cols)
-    if isinstance(layout, DenseLayout):
+    if isinstance(layout, SplitLayout):
+        data, left = pack_split(weight.dequantize(), layout)
+        if len(left.values) > added.outliers:
+            raise LayoutError(
+                f"{len(left.values)} of {rows} x {cols} lossless weights have a high byte outside "
+                "of the 15 commonest of their 64 rows",
+                accepted=f"at most {added.outliers}; format 'bf16' holds any",
+            )
+        weight = replace(weight, outliers=left)
+    elif isinstance(layout, DenseLayout):
         bare = replace(weight, outliers=None, low_rank=None) if added.size else weight
         data = pack_dense(bare.dequantize(), layout)
     else:

@@ -18,14 +18,16 @@ def bind_embed(site: Site) -> Binding:
     embed = site.only(EmbedOp)
     table = embed.table.type
     assert isinstance(table, LowBitTensorType)
-    if added_of(table.number_format, table.cols):
-        raise site.error(f"reads rows of '{table.format.data}', to which something is added")
+    added = added_of(table.number_format, table.cols)
+    if added.rank:
+        raise site.error(f"reads rows of '{table.format.data}', to which a product is added")
     kernel = Embed(
         weight=weight_kind(table.number_format, table.cols),
         shape=(table.rows, table.cols),
         rows=site.tokens,
         scale=embed.scale.value.data,
         isa=site.isa,
+        added=added,
     )
     inputs = (In(site.place(embed.ids)), In(site.place(embed.table)))
     return Binding(kernel, (*inputs, Out(site.result(embed.result))))

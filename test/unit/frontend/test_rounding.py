@@ -5,6 +5,7 @@ import pytest
 
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
+from nybble.frontend.compensation import compensated
 from nybble.frontend.rounding import nearest, quantizer_named, searched
 from nybble.frontend.weight_choice import QUANTIZERS, WeightChoice
 
@@ -57,7 +58,7 @@ def test_floats_have_nothing_to_search(values):
 
 
 def test_quantizers_by_name():
-    assert [quantizer_named(name) for name in QUANTIZERS] == [nearest, searched]
+    assert [quantizer_named(name) for name in QUANTIZERS] == [nearest, searched, compensated]
     with pytest.raises(NybbleError, match=r"unknown quantizer 'best' .*nearest, search"):
         WeightChoice("w4g32", quantizer="best")
     assert WeightChoice("w4g32", rotate="stream", quantizer="search").describe() == (

@@ -126,7 +126,7 @@ MODELS = {
     "rope": "dynamic",
     "heads": "5",
     "shape": "63",
-    "dtype": "I64",
+    "dtype": "i64",
     "missing": "model.norm.weight",
     "extra": "model.bogus.weight",
 }
@@ -163,6 +163,8 @@ ONE = """func.func @f(%x: tensor<?x64xf32>, %w: !lowbit.tensor<8x64, "{}">) -> t
 }}
 """
 GOOD = ONE.format("q4_0", "q4_0")
+PAIRS = "u4:g=2:s=f16"
+"""A format whose groups are too short for any dataflow."""
 ROPE = """func.func @f(%x: tensor<?x32xf32>, %c: tensor<16x16xf32>, %s: tensor<16x16xf32>,
     %p: index) -> tensor<?x32xf32> {
   %y = fused.rope %x, %c, %s at %p : tensor<?x32xf32>, tensor<16x16xf32> -> tensor<?x32xf32>
@@ -179,7 +181,7 @@ MLIR = {
     "shapes": (GOOD.replace("8x64", "8x32"), [], "<stdin>:2:3", "columns"),
     "group": (GOOD.replace("x64", "x60"), [], "<stdin>:1:", "60 columns"),
     "unknown format": (ONE.format("q4_9", "q4_9"), [], "<stdin>:1:", "unknown format 'q4_9'"),
-    "unsupported format": (ONE.format("nf4", "nf4"), [], "<stdin>:1:1", "'nf4'"),
+    "unsupported format": (ONE.format(PAIRS, PAIRS), [], "<stdin>:2:3", f"'{PAIRS}'"),
     "wrong stage": (
         "func.func @f(%x: f32) -> f32 {\n  %y = math.absf %x : f32\n  func.return %y : f32\n}",
         [],
@@ -334,9 +336,9 @@ COMMANDS = {
         "good.mlir:2:3",
     ),
     "file that cannot be lowered": (
-        ["compile", "{work}/nf4.mlir", "-o", "{work}/o"],
+        ["compile", "{work}/pairs.mlir", "-o", "{work}/o"],
         EXIT_INPUT,
-        "nf4.mlir:1:1",
+        "pairs.mlir:2:3",
     ),
     "absent file": (["compile", "{work}/none.mlir", "-o", "{work}/o"], EXIT_INPUT, "No such file"),
     "binary file": (["compile", "{work}/binary.mlir", "-o", "{work}/o"], EXIT_INPUT, "0xff"),
@@ -407,7 +409,7 @@ def work(tmp_path):
         "full/other": b"",
         "words": b"w1 w2 w3 w4 w5 w6 w7 w8",
         "good.mlir": GOOD.encode(),
-        "nf4.mlir": ONE.format("nf4", "nf4").encode(),
+        "pairs.mlir": ONE.format(PAIRS, PAIRS).encode(),
         "binary.mlir": b"\xff\xfe\0",
     }
     for name, data in files.items():

@@ -106,13 +106,35 @@ def test_explain_shows_the_transform_of_a_rotated_model(tiny, run_nybble):
     assert '"a16g16"' in outcome.out
 
 
+def test_compensation_changes_how_a_model_is_rounded(tiny, evaluate, tmp_path):
+    text = tmp_path / "calibration"
+    text.write_text(" ".join(f"w{(7 * i * i + i) % 64}" for i in range(90)))
+    given = ("--weights", "w3g16", "--calibrate", str(text), "--quantizer", "gptq")
+    found = [evaluate(tiny, *given, *more) for more in ((), ("--smooth",))]
+    assert [(one.code, one.err) for one in found] == [(0, "")] * 2
+    plain, exact = evaluate(tiny, "--weights", "w3g16"), evaluate(tiny)
+    results = [json.loads(one.out)["perplexity"] for one in (*found, plain, exact)]
+    assert len(set(results)) == 4
+    assert results[0] == pytest.approx(results[3], rel=0.2)
+
+
+def test_what_compensation_cannot_round_is_refused_before_the_work(tiny, run_nybble, tmp_path):
+    rules = ("--weights", "i4:g=32:s=f16:fix=hadamard.32", "--quantizer", "gptq")
+    outcome = run_nybble("compile", str(tiny), *rules, "-o", str(tmp_path / "out"))
+    assert outcome.code == 1
+    assert "with compensation" in outcome.err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--rotate", "stream"), "--rotate is for weights that are rounded anew"),
         (("--smooth",), "--smooth is for weights that are rounded anew"),
         (("--quantizer", "search"), "--quantizer is for weights that are rounded anew"),
-        (("--weights", "w4g32", "--calibrate", "x"), "--calibrate is for --smooth"),
+        (
+            ("--weights", "w4g32", "--calibrate", "x"),
+            "--calibrate is for --smooth and --quantizer gptq",
+        ),
         (("--weights", ""), "--weights is empty"),
     ],
 )

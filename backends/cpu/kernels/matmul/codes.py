@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from nybble.backends.cpu.float_bytes import FloatName
+from nybble.backends.cpu.split_floats import STEP, SplitLayout
 from nybble.backends.cpu.tile_layout import DenseLayout, TileLayout, Tree
 
 MOST_VALUES = 16
@@ -87,6 +88,8 @@ class Codes:
     table: Table | SmallFloat | None = None
     tree: Tree | None = None
     integer_zero: bool = False
+    by_subtile: bool = False
+    keep: int = 0
 
     def __post_init__(self) -> None:
         assert self.step in (1, 2)
@@ -109,7 +112,16 @@ class Codes:
             self.has_choice,
             self.tree,
             self.integer_zero,
+            self.by_subtile,
+            self.keep,
         )
+
+    @property
+    def zero_code(self) -> int:
+        """The code c with T(c) = 0, where there is one; else 0."""
+        if isinstance(self.table, Table):
+            return self.table.values.index(0.0) if 0.0 in self.table.values else 0
+        return self.zero_point // self.step if self.table is None else 0
 
     @cached_property
     def integers(self) -> Integers | None:
@@ -134,6 +146,21 @@ class Dense:
     def layout(self, rows: int, cols: int) -> DenseLayout:
         """The layout of a part."""
         return DenseLayout(rows, cols, self.dtype)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Weights as bf16, in 12 bits where these tell which; the others are added."""
+
+    group: int = STEP
+
+    def layout(self, rows: int, cols: int) -> SplitLayout:
+        """The layout of a part."""
+        return SplitLayout(rows, cols)
+
+
+Kind = Codes | Dense | Split
+"""What a kernel may see of its weights."""
 
 
 def _integers(table: Table) -> Integers | None:

@@ -76,7 +76,8 @@ class CodesDot:
 
 def in_place(spec: MatmulSpec, widths: tuple[int, ...]) -> bool:
     """Whether codes are multiplied where they lie."""
-    return len(widths) == 1 and not spec.integers.levels
+    assert isinstance(spec.weight, Codes)
+    return len(widths) == 1 and not spec.integers.levels and not spec.weight.keep
 
 
 def in_place_dot(spec: MatmulSpec, width: int) -> IntDot:

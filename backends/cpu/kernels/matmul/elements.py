@@ -148,15 +148,23 @@ def element(b: KernelBuilder, codes: Codes, isa: Isa) -> Element:
 
 def permuted(b: KernelBuilder, permute: Permute, values: Sequence[float], index: Value) -> Value:
     """values[index % 16] in f32 lanes, by an instruction that knows `permute.lanes` at once."""
-    width = permute.lanes
     bits = np.array(values, np.float32).view(np.int32).tolist()
+    return b.bitcast(permuted_words(b, permute, bits, index), FLOATS)
+
+
+def permuted_words(b: KernelBuilder, permute: Permute, words: Sequence[int], index: Value) -> Value:
+    """words[index modulo their number] in i32 lanes; of 8 or 16 words."""
+    if not permute.name:
+        return _selected(b, [b.const(word, WORDS) for word in words], index)
+    width = permute.lanes
+    bits = [*words] * max(1, width // len(words))
     tables = [b.const(bits[at : at + width], vec(width, i32)) for at in range(0, len(bits), width)]
     runs: list[Value] = []
     for first in range(0, LANES, width):
         run = b.slice(index, first, width) if width < LANES else index
         found = [b.intrinsic(permute.name, (table, run), vec(width, i32)) for table in tables]
         runs.append(_selected(b, found, run, width.bit_length() - 1))
-    return b.bitcast(joined(b, runs), FLOATS)
+    return joined(b, runs)
 
 
 def looked_up_bytes(
@@ -165,7 +173,15 @@ def looked_up_bytes(
     """levels[code] in every byte of i32 lanes whose bytes are codes below 16."""
     table = [level - 256 if level > 127 else level for level in levels]
     table = table * (permute.lanes // len(table))
-    entries, codes = b.const(table, vec(permute.lanes, i8)), b.bitcast(word, BYTES)
+    return looked_up(b, permute, b.const(table, vec(permute.lanes, i8)), word)
+
+
+def looked_up(b: KernelBuilder, permute: Permute, entries: Value, word: Value) -> Value:
+    """entries[code] in every byte of i32 lanes whose bytes are codes below 16.
+
+    entries: 16 bytes, again and again, in a register of the instruction's width.
+    """
+    codes = b.bitcast(word, BYTES)
     runs: list[Value] = []
     for first in range(0, VECTOR, permute.lanes):
         run = b.slice(codes, first, permute.lanes) if permute.lanes < VECTOR else codes

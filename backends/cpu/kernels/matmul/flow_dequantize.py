@@ -4,7 +4,8 @@ Weights are decoded and multiplied in floating point (`gemv_f32`, `gemm_f32`, `g
 `work` for what is asked. It keeps activations as exact as they come, so it serves every mode.
 """
 
-from nybble.backends.cpu.kernels.matmul.codes import Codes, Dense, SmallFloat
+from nybble.backends.cpu.kernels.matmul.adding import instructions
+from nybble.backends.cpu.kernels.matmul.codes import Dense, Kind, SmallFloat, Split
 from nybble.backends.cpu.kernels.matmul.cost import cycles as estimate
 from nybble.backends.cpu.kernels.matmul.lower import takes_tiles
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
@@ -14,12 +15,16 @@ from nybble.backends.cpu.weights import added_of, weight_kind
 
 DECODE_FLOAT = 1.5
 """Instructions that load and widen 16 rows of a column of floats."""
+DECODE_SPLIT = 3.5
+"""The same for bf16 whose high bytes are looked up."""
 DECODE_TABLE = 2.5
 """The same for codes that a permutation looks up: shift, permute, and a share of cutting out."""
 DECODE_INTEGER = 4.0
 """The same for wider integers: shift, mask, float, zero point."""
 DECODE_SMALL_FLOAT = 10.0
 """The same for a small float whose fields are put together."""
+EXPAND = 1.75
+"""What putting kept codes in place adds."""
 PIECE = 1.0
 """What every further piece of a code adds."""
 MULTIPLY = 1.25
@@ -53,16 +58,21 @@ def cycles(work: Work) -> float:
     (layout,) = asked.layouts
     columns = layout.tiles * SUBTILES * work.cols
     decode = columns * decoding(asked.weight, len(getattr(layout, "widths", (1,))))
+    decode += instructions(asked)
+    read = sum(asked.part_sizes)
     if takes_tiles(asked):
         tokens = -(-work.tokens // TILE_TOKENS) * TILE_TOKENS
-        return estimate(work.isa, decode + columns * tokens * MULTIPLY_TILES, layout.size)
-    return estimate(work.isa, decode + columns * work.tokens * MULTIPLY, layout.size)
+        return estimate(work.isa, decode + columns * tokens * MULTIPLY_TILES, read)
+    return estimate(work.isa, decode + columns * work.tokens * MULTIPLY, read)
 
 
-def decoding(weight: Codes | Dense, pieces: int) -> float:
+def decoding(weight: Kind, pieces: int) -> float:
     """Instructions that decode 16 rows of a column."""
     if isinstance(weight, Dense):
         return DECODE_FLOAT
+    if isinstance(weight, Split):
+        return DECODE_SPLIT
     if isinstance(weight.table, SmallFloat):
         return DECODE_SMALL_FLOAT
-    return (DECODE_TABLE if weight.bits <= 4 else DECODE_INTEGER) + PIECE * (pieces - 1)
+    expand = EXPAND if weight.keep else 0.0
+    return (DECODE_TABLE if weight.bits <= 4 else DECODE_INTEGER) + PIECE * (pieces - 1) + expand

@@ -4,6 +4,7 @@ Integer codes are multiplied with activations quantized to one or two 8-bit digi
 (`gemv`, `gemm_dot`); see `work` for what is asked.
 """
 
+from nybble.backends.cpu.kernels.matmul.adding import instructions
 from nybble.backends.cpu.kernels.matmul.codes import Codes
 from nybble.backends.cpu.kernels.matmul.codes_dot import in_place, in_place_dot, level_dot
 from nybble.backends.cpu.kernels.matmul.cost import cycles as estimate
@@ -19,6 +20,8 @@ QUANTIZE = 8.0
 """Instructions that quantize 16 activations."""
 LOOKUP = 1.0
 """Instructions that turn 64 codes of a table into levels."""
+EXPAND = 7.0
+"""Instructions that put the kept codes of four columns of 16 rows in place."""
 RESCALE = 4.0
 """Instructions that bring one group's sums of 16 rows to f32 and add them."""
 
@@ -72,5 +75,7 @@ def cycles(work: Work) -> float:
     else:
         dot = level_dot(asked)
         pieces = 2.0 * len(layout.widths) + LOOKUP * bool(asked.integers.levels)
+        pieces += EXPAND * bool(layout.keep)
         products = columns * (pieces + work.tokens * dot.operations)
-    return estimate(work.isa, products + rescale + quantize, layout.size)
+    total = products + rescale + quantize + instructions(asked)
+    return estimate(work.isa, total, sum(asked.part_sizes))

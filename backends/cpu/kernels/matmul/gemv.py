@@ -12,6 +12,7 @@ from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i32
+from nybble.backends.cpu.kernels.matmul.adding import Corrected, gemv_scratch
 from nybble.backends.cpu.kernels.matmul.codes_dot import (
     CodesDot,
     Run,
@@ -49,11 +50,14 @@ class GemvTiles:
 
 def lower_gemv(spec: MatmulSpec, name: str, tiles: GemvTiles = GemvTiles()) -> FuncOp:
     """The kernel of an integer spec with one token."""
-    b = KernelBuilder(name, spec.buffers())
+    b = KernelBuilder(name, spec.buffers(gemv_scratch(spec)))
     epilogue = Epilogue(b, spec)
+    corrected = Corrected(b, spec) if spec.added else None
 
     def body(parts: tuple[int, ...], tile: Value) -> None:
         sums = [_Tile(b, spec, part, tiles).sums(tile) for part in parts]
+        if corrected is not None:
+            sums = corrected(parts, tile, sums)
         for r in range(SUBTILES):
             row = tile * (SUBTILES * LANES) + r * LANES
             epilogue.finish(parts[0], 0, row, tuple(one[r] for one in sums))

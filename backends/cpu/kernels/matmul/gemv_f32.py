@@ -4,33 +4,22 @@ from collections.abc import Iterator, Sequence
 
 from xdsl.dialects.func import FuncOp
 
-from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i8, vec
-from nybble.backends.cpu.kernels.matmul.adding import Adding, scratch_size
+from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, vec
+from nybble.backends.cpu.kernels.matmul.adding import Corrected, gemv_scratch
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS
 from nybble.backends.cpu.kernels.matmul.epilogue import Epilogue
 from nybble.backends.cpu.kernels.matmul.parts import for_each_tile
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
-from nybble.backends.cpu.kernels.matmul.weights import (
-    Block,
-    CodeReader,
-    WeightReader,
-    divisor,
-    reader,
-)
+from nybble.backends.cpu.kernels.matmul.weight_reader import WeightReader
+from nybble.backends.cpu.kernels.matmul.weights import Block, CodeReader, divisor, reader
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
-
-
-def gemv_f32_scratch(spec: MatmulSpec) -> int:
-    """Bytes of scratch for each thread: sums of a tile, where something is added to them."""
-    return 4 * TILE * len(spec.joined[0]) + scratch_size(spec) if spec.added else 0
 
 
 def lower_gemv_f32(spec: MatmulSpec, name: str) -> FuncOp:
     """The kernel of an f32 spec with one token."""
-    size = gemv_f32_scratch(spec)
-    b = KernelBuilder(name, spec.buffers(size))
+    b = KernelBuilder(name, spec.buffers(gemv_scratch(spec)))
     epilogue = Epilogue(b, spec)
-    corrected = _Corrected(b, spec, size) if size else None
+    corrected = Corrected(b, spec) if spec.added else None
 
     def body(parts: tuple[int, ...], tile: Value) -> None:
         sums = [_sums(b, spec, reader(b, spec, part), tile) for part in parts]
@@ -42,30 +31,6 @@ def lower_gemv_f32(spec: MatmulSpec, name: str) -> FuncOp:
 
     for_each_tile(b, spec, body)
     return b.finish()
-
-
-class _Corrected:
-    """Sums of a tile with what is added to them, by way of a thread's scratch."""
-
-    def __init__(self, b: KernelBuilder, spec: MatmulSpec, size: int):
-        own = b.buffer("scratch").view(i8, b.tid * size, size)
-        self.b = b
-        self.sums = own.view(f32, 0, TILE * len(spec.joined[0]))
-        first = 4 * self.sums.size
-        self.adding = Adding(b, spec, own.view(f32, first, (size - first) // 4))
-        self.adding.begin(1)
-
-    def __call__(
-        self, parts: tuple[int, ...], tile: Value, sums: list[list[Value]]
-    ) -> list[list[Value]]:
-        made: list[list[Value]] = []
-        for i, (part, lanes) in enumerate(zip(parts, sums, strict=True)):
-            places = [self.b.const(i * TILE + r * LANES) for r in range(SUBTILES)]
-            for place, value in zip(places, lanes, strict=True):
-                self.sums.vstore(value, place)
-            self.adding.add(part, tile, self.b.const(0), (self.sums, places[0]))
-            made.append([self.sums.vload(place, LANES) for place in places])
-        return made
 
 
 def _sums(b: KernelBuilder, spec: MatmulSpec, weights: WeightReader, tile: Value) -> list[Value]:

@@ -3,13 +3,15 @@
 from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu.kernels.buffers import BufferSpec
+from nybble.backends.cpu.kernels.matmul.adding import gemv_scratch
+from nybble.backends.cpu.kernels.matmul.codes import Codes
 from nybble.backends.cpu.kernels.matmul.gemm import Gemm, Product
 from nybble.backends.cpu.kernels.matmul.gemm_amx import TILE_COLUMNS, AmxProduct, amx_tiles
 from nybble.backends.cpu.kernels.matmul.gemm_dot import DotProduct, dot_tiles
 from nybble.backends.cpu.kernels.matmul.gemm_f32 import F32Product, f32_tiles
 from nybble.backends.cpu.kernels.matmul.gemv import lower_gemv
-from nybble.backends.cpu.kernels.matmul.gemv_f32 import gemv_f32_scratch, lower_gemv_f32
-from nybble.backends.cpu.kernels.matmul.spec import Codes, MatmulSpec
+from nybble.backends.cpu.kernels.matmul.gemv_f32 import lower_gemv_f32
+from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 
 
 def takes_tiles(spec: MatmulSpec) -> bool:
@@ -46,4 +48,4 @@ def matmul_buffers(spec: MatmulSpec) -> list[BufferSpec]:
     """The memref arguments of `lower_matmul(spec, ..)` in order; see MatmulSpec.buffers."""
     if spec.tokens > 1:
         return spec.buffers(Gemm(spec, product(spec)).scratch.size)
-    return spec.buffers(0 if spec.activations == "a8" else gemv_f32_scratch(spec))
+    return spec.buffers(gemv_scratch(spec))

@@ -17,7 +17,7 @@ from nybble.backends.cpu.kernels.matmul.epilogue import Epilogue
 from nybble.backends.cpu.kernels.matmul.lookup import lookup
 from nybble.backends.cpu.kernels.matmul.lut_spec import LutSpec
 from nybble.backends.cpu.kernels.matmul.parts import for_each_tile
-from nybble.backends.cpu.kernels.matmul.weights import floats
+from nybble.backends.cpu.kernels.matmul.weight_reader import floats
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
 
 AHEAD = 4096

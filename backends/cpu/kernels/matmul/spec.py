@@ -15,8 +15,9 @@ from nybble.backends.cpu.additions import NOTHING, Added
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.buffers import BufferSpec
 from nybble.backends.cpu.kernels.loops import padded_rows
-from nybble.backends.cpu.kernels.matmul.codes import Codes, Dense, Integers
+from nybble.backends.cpu.kernels.matmul.codes import Codes, Integers, Kind
 from nybble.backends.cpu.kernels.values import f32, i8, i32
+from nybble.backends.cpu.split_floats import SplitLayout
 from nybble.backends.cpu.tile_layout import DenseLayout, TileLayout
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.numpy_ref.quantize import LARGEST
@@ -133,7 +134,7 @@ class MatmulSpec(ProductSpec):
     The other fields are those of ProductSpec.
     """
 
-    weight: Codes | Dense
+    weight: Kind
     rows: tuple[int, ...]
     cols: int
     tokens: int = 1
@@ -155,11 +156,7 @@ class MatmulSpec(ProductSpec):
         assert self.layouts, "a layout for each part"
 
     def _check_activation_group(self) -> None:
-        if self.added:
-            raise MatmulError(
-                "8-bit activations with outliers or low-rank factors", accepted="f32 activations"
-            )
-        if isinstance(self.weight, Dense):
+        if not isinstance(self.weight, Codes):
             raise MatmulError("8-bit activations with float weights", accepted="f32 activations")
         assert self.integers
         group = self.weight.group
@@ -203,7 +200,7 @@ class MatmulSpec(ProductSpec):
         return found
 
     @property
-    def layouts(self) -> tuple[TileLayout | DenseLayout, ...]:
+    def layouts(self) -> tuple[TileLayout | DenseLayout | SplitLayout, ...]:
         """The packed layout of each part; raises LayoutError where there is none."""
         return tuple(self.weight.layout(rows, self.cols) for rows in self.rows)
 

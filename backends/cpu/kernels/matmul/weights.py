@@ -1,80 +1,35 @@
-"""Reading packed weights inside a kernel: vectors of codes, scales and decoded columns.
+"""Reading packed codes inside a kernel: vectors of codes, scales and decoded columns.
 
-`WeightReader` addresses one part's packed bytes. Its `unpack_*` methods rewrite a block of whole
-groups of one tile into scratch in the order that a product wants:
-
-- `u8`: `[column / 4][sub-tile][16 rows][4 columns]` bytes, the operand of integer dot products,
-- `f32`: `[column][64 rows]`,
-- `bf16`: `[sub-tile][column / 2][16 rows][2 columns]`, 32 columns being a tile of AMX.
+Where an integer product wants them, `unpack_u8` rewrites a block of whole groups of one tile into
+scratch as `[column / 4][sub-tile][16 rows][4 columns]` bytes; see `weight_reader` for floats.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from xdsl.dialects.builtin import i16
-
-from nybble.backends.cpu.float_bytes import FLOAT_BYTES, FloatName
+from nybble.backends.cpu.float_bytes import FLOAT_BYTES
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import (
     KernelBuilder,
     Value,
-    f16,
-    f32,
     i32,
-    vec,
 )
 from nybble.backends.cpu.kernels.matmul.codes import Codes, Integers, Table
 from nybble.backends.cpu.kernels.matmul.elements import (
     BYTES,
-    FLOATS,
     WORDS,
     element,
     looked_up_bytes,
     one_of,
 )
+from nybble.backends.cpu.kernels.matmul.expand import codes_of
+from nybble.backends.cpu.kernels.matmul.plain_weights import DenseReader, SplitReader
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
+from nybble.backends.cpu.kernels.matmul.weight_reader import WeightReader, floats
+from nybble.backends.cpu.split_floats import SplitLayout
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE, VECTOR, DenseLayout, TileLayout
 
 UNROLL_COLUMNS = 32
-_SELECT = 0xCA
-"""Truth table of `a ? b : c`, bit by bit."""
-
-
-class WeightReader(ABC):
-    """One part's packed weight. `step`: columns that one round of an unpacking loop covers."""
-
-    step: int
-
-    def __init__(self, b: KernelBuilder, buffer: Buffer):
-        self.b = b
-        self.w = buffer
-
-    @abstractmethod
-    def columns(self, tile: Value, first: Value, subtile: int) -> Iterator[tuple[int, list[Value]]]:
-        """Decoded columns `first .. first + step` of a sub-tile, a few at a time.
-
-        `first` is a multiple of `step`. Yields the offset from `first` and f32 lanes per column.
-        """
-
-    def unpack_f32(self, tile: Value, first: Value, count: int, out: Buffer) -> None:
-        """Columns `first .. first + count` of a tile as f32 [column][64 rows]."""
-        with self.b.for_(0, count, self.step) as loop:
-            for r in range(SUBTILES):
-                for offset, values in self.columns(tile, first + loop.iv, r):
-                    for i, value in enumerate(values):
-                        at = (loop.iv + (offset + i)) * TILE + r * LANES
-                        out.vstore(value, at)
-
-    def unpack_bf16(self, tile: Value, first: Value, count: int, out: Buffer) -> None:
-        """Columns `first .. first + count` of a tile as bf16 pairs in i32 words, for AMX."""
-        with self.b.for_(0, count, self.step) as loop:
-            for r in range(SUBTILES):
-                for offset, values in self.columns(tile, first + loop.iv, r):
-                    for i in range(0, len(values), 2):
-                        pair = bf16_pair(self.b, values[i], values[i + 1])
-                        at = (loop.iv + (offset + i)) * (LANES // 2) + r * count * LANES // 2
-                        out.vstore(pair, at)
 
 
 @dataclass(frozen=True)
@@ -128,7 +83,11 @@ class CodeReader(WeightReader):
 
     def codes(self, at: Value, subtile: int) -> Iterator[Value]:
         """The step at a byte, 4 columns at a time, as i32 lanes whose bytes are codes."""
-        yield from clean_codes(self.layout, lambda piece, v: self.word(at, piece, v, subtile))
+
+        def word(piece: int, vector: int) -> Value:
+            return self.word(at, piece, vector, subtile)
+
+        yield from codes_of(self.b, self.layout, self.weight.zero_code, self.isa, word)
 
     def scale(self, block: Block, subtile: int) -> Value:
         """Scales of a sub-tile as f32 lanes."""
@@ -145,6 +104,8 @@ class CodeReader(WeightReader):
     def small_scale(self, block: Block, subtile: int) -> Value:
         """What a group itself has of its scales: all of them, unless they are a tree."""
         tree, start = self.layout.tree, self.layout.code_bytes
+        if self.layout.by_subtile:
+            return self._affine(block, subtile, 0)
         if tree is None:
             return self._floats(block.at, start, subtile)
         return self._bytes(block.at, start, subtile, tree.offset)
@@ -152,6 +113,8 @@ class CodeReader(WeightReader):
     def small_zero(self, block: Block, subtile: int) -> Value:
         """What a group itself has of its zeros."""
         tree, start = self.layout.tree, self.layout.zero
+        if self.layout.by_subtile:
+            return -(self._affine(block, subtile, 0) * self._affine(block, subtile, 1))
         if self.layout.integer_zero:
             return self._bytes(block.at, start, subtile, 0)
         if tree is None:
@@ -161,6 +124,16 @@ class CodeReader(WeightReader):
     def shared(self, block: Block, subtile: int, kind: int = 0) -> Value:
         """The floats that groups share: of scales (kind 0), of zeros (kind 1)."""
         return self._floats(block.shared, kind * self.layout.float_bytes, subtile)
+
+    def _affine(self, block: Block, subtile: int, kind: int) -> Value:
+        """`base * c + low` of scales (kind 0) or zero points (kind 1) under shared floats."""
+        b, layout = self.b, self.layout
+        both = b.zext(self._load(block.at, layout.code_bytes + subtile * LANES, LANES), i32)
+        small = both.shr(4) if kind else both & 15
+        span = layout.subtile_floats * FLOAT_BYTES[layout.scale]
+        shared = floats(b, self._load(block.at, layout.zero + subtile * span, span), layout.scale)
+        base, low = (b.broadcast(b.extract(shared, 2 * kind + i), LANES) for i in (0, 1))
+        return b.sitofp(small) * base + low
 
     def _floats(self, at: Value, start: int, subtile: int) -> Value:
         span = self.layout.float_bytes // SUBTILES
@@ -242,74 +215,10 @@ class CodeReader(WeightReader):
                         out.vstore(b.bitcast(word, BYTES), to * TILE + r * VECTOR)
 
 
-def clean_codes(layout: TileLayout, word: Callable[[int, int], Value]) -> Iterator[Value]:
-    """The codes of a step, 4 columns at a time, out of the vectors `word(piece, vector)`.
-
-    Yields what `word` gives, i32 or lanes of i32, with a code in each byte.
-    """
-    loaded: dict[int, Value] = {}
-    for column in range(layout.step // 4):
-        whole: Value | None = None
-        for piece, width in enumerate(layout.widths):
-            vector, plane = divmod(column, 8 // width)
-            if plane == 0:
-                loaded[piece] = word(piece, vector)
-            part = loaded[piece].shr(plane * width) if plane else loaded[piece]
-            part = part & 0x01010101 * (2**width - 1) if width < 8 else part
-            whole = part if whole is None else whole | part << layout.shift(piece)
-        assert whole is not None
-        yield whole
-
-
-class DenseReader(WeightReader):
-    """A weight in a DenseLayout."""
-
-    def __init__(self, b: KernelBuilder, buffer: Buffer, layout: DenseLayout):
-        super().__init__(b, buffer)
-        self.layout = layout
-        self.step = next(step for step in (8, 4, 2, 1) if layout.cols % step == 0)
-
-    def columns(self, tile: Value, first: Value, subtile: int) -> Iterator[tuple[int, list[Value]]]:
-        """See WeightReader."""
-        b, layout = self.b, self.layout
-        width = FLOAT_BYTES[layout.dtype]
-        base = tile * layout.tile_bytes + first * (TILE * width)
-        values: list[Value] = []
-        for k in range(self.step):
-            packed = self.w.vload(base + (k * TILE + subtile * LANES) * width, LANES * width)
-            values.append(floats(b, packed, layout.dtype))
-        yield 0, values
-
-
-def floats(b: KernelBuilder, data: Value, dtype: FloatName) -> Value:
-    """The f32 lanes of bytes that hold a float type.
-
-    bf16 are widened as integers: for a machine without them LLVM may merge a conversion with what
-    follows it and call a function.
-    """
-    if dtype == "bf16":
-        halves = b.zext(b.bitcast(data, vec(LANES, i16)), i32)
-        return b.bitcast(halves << 16, FLOATS)
-    return b.to_float(b.bitcast(data, vec(LANES, f16 if dtype == "f16" else f32)))
-
-
 def divisor(total: int, most: int, step: int = 1) -> int:
     """The largest divisor of `total` that is a multiple of `step` and at most max(most, step)."""
     counts = range(max(most // step, 1), 0, -1)
     return step * next(n for n in counts if total % (n * step) == 0)
-
-
-def bf16_pair(b: KernelBuilder, low: Value, high: Value) -> Value:
-    """i32 lanes with bf16 of `low` in the low half and of `high` in the high half.
-
-    Rounded to nearest, ties away from zero. For AVX-512: `vpternlogd` merges the halves, where
-    LLVM would make a two-source permutation of three micro-operations out of shifts and masks.
-    """
-    half = 0x8000
-    lows = (b.bitcast(low, WORDS) + half).shr(16)
-    highs = b.bitcast(high, WORDS) + half
-    operands = (b.const(-0x10000, WORDS), highs, lows, b.immediate(_SELECT, i32))
-    return b.intrinsic("llvm.x86.avx512.pternlog.d.512", operands, WORDS)
 
 
 def reader(b: KernelBuilder, spec: MatmulSpec, part: int, columns: int = 0) -> WeightReader:
@@ -318,5 +227,7 @@ def reader(b: KernelBuilder, spec: MatmulSpec, part: int, columns: int = 0) -> W
     buffer = b.buffer(f"w{part}")
     if isinstance(layout, DenseLayout):
         return DenseReader(b, buffer, layout)
+    if isinstance(layout, SplitLayout):
+        return SplitReader(b, buffer, layout, spec.isa)
     ahead = columns // layout.group * layout.block_bytes
     return CodeReader(b, buffer, layout, spec, ahead)

@@ -70,6 +70,9 @@ def test_place_of_every_code(bits):
         assert data[at + 128 : at + 130].view(np.float16)[0] == weight.zero[row, group]
 
 
+TILED = "u4:g=32x16.tile:s=u4*bf16+min"
+
+
 def test_codes_are_wider_where_their_pieces_fill_no_vectors():
     assert TileLayout(1, 48, 3, 16).widths == (4,)
     assert TileLayout(1, 48, 6, 16).widths == (4, 2)
@@ -77,7 +80,9 @@ def test_codes_are_wider_where_their_pieces_fill_no_vectors():
     assert TileLayout(1, 48, 1, 12).widths == (8,)
 
 
-@pytest.mark.parametrize("name", ["q2_k", "q3_k", "q4_k", "q6_k", "w4g32z", "w3g64m", "spqr3"])
+@pytest.mark.parametrize(
+    "name", ["q2_k", "q3_k", "q4_k", "q6_k", "w4g32z", "w3g64m", "spqr3", TILED]
+)
 def test_stored_scales_come_back(name):
     form = formats.get(name)
     weight = form.quantize(np.random.default_rng(5).standard_normal((70, 512)).astype(np.float32))
@@ -97,6 +102,7 @@ def test_stored_scales_come_back(name):
         ("q4_k", 4.625),
         ("q6_k", 6.5625),
         ("w4g32z", 4.75),
+        ("spqr3", 4.75),
         ("iq2_xs", 4.625),
     ],
 )

@@ -11,6 +11,7 @@ from nybble.backends.cpu.isa import X86_64_V3
 from nybble.backends.cpu.kernels.matmul import Codes, MatmulSpec, lower_matmul, matmul_buffers
 from nybble.backends.cpu.loader import load
 from nybble.backends.cpu.machine import cpu_flags, for_level
+from nybble.backends.cpu.packing import unpack_dense
 from nybble.backends.cpu.tile_layout import LayoutError
 from nybble.backends.cpu.weights import added_of, layout_of, pack_weight, weight_kind
 from nybble.dialects.errors import NybbleError
@@ -35,13 +36,19 @@ PARTS = [
     "bip4:g=32:s=f16:sparse=2of4", "nf4:g=64:s=f32:sparse=bcsr2x32.500",
     "nf4:g=64:s=f32:fix=lowrank.3.f16", "i4:g=64:s=f16:fix=outliers.coo.20.f32:fix=lowrank.5.bf16",
     "f16:fix=outliers.csr.30.f32", "i4:g=32:s=f16:fix=hadamard.64:fix=smooth", "i4:g=7.rows:s=f16",
-    "f16:sparse=2of4",
+    "f16:sparse=2of4", "bf16:fix=hadamard.64", "f16:fix=smooth",
+    "u4:g=32:s=f16:z=int.u8:sparse=2of4", "u4:g=32x16.tile:s=u4*bf16+min",
+    "u2:g=16x16.tile:s=u5*f16+min:z=scaled.u3*f16+min", "i3:g=32x4.tile:s=u4*f16+min",
+    "i4:g=32:s=f16:sparse=1of4", "i8:g=64:s=f16:sparse=2of4.block2", "nf4:g=64:s=f32:sparse=2of4",
+    "i6:g=128:s=f16:sparse=1of4", "e4m3:g=32:s=f32:sparse=2of4", "i5:g=64:s=f16:sparse=4of16",
+    "i4:g=32x8:s=u6*f16:sparse=2of4:fix=outliers.csr.10.f16",
 ]  # fmt: skip
 GRIDS = ["iq1_s", "iq1_m", "iq2_xs", "iq3_xxs", "iq3_s"]
 MANY_TOKENS = {
     "bf16", "q2_k", "q4_1", "q6_k", "iq4_xs", "mxfp4", "mxfp8_e4m3", "nf4", "w1g128", "w3g32",
     "w4g32z", "bitmod4g64", "bip8:g=64:s=bf16", "iq2_xs",
-    "i4:g=64:s=f16:fix=outliers.coo.20.f32:fix=lowrank.5.bf16",
+    "i4:g=64:s=f16:fix=outliers.coo.20.f32:fix=lowrank.5.bf16", "df11", "spqr3",
+    "i4:g=32:s=f16:sparse=2of4", "i6:g=128:s=f16:sparse=1of4",
 }  # fmt: skip
 """The formats that many tokens are multiplied with too: one of each way to read weights."""
 
@@ -61,9 +68,11 @@ def specs_of(form, cols):
     kind, added = weight_kind(form, cols), added_of(form, cols)
     decoded = MatmulSpec(kind, (ROWS,), cols, activations="f32", added=added, isa=X86_64_V3)
     specs = [decoded]
-    if isinstance(kind, Codes) and kind.integers is not None and not added:
+    if isinstance(kind, Codes) and kind.integers is not None:
         group = activation_group(kind.group)
         specs.append(replace(decoded, activations="a8", activation_group=group))
+        if added:
+            specs.append(replace(specs[-1], digits=2))
     if form.spec in MANY_TOKENS:
         specs += [replace(spec, tokens=TOKENS) for spec in specs]
     return specs
@@ -77,8 +86,11 @@ def multiply(specs, packed, x):
         rows = x[: spec.tokens]
         given, meant = {"x": rows, "w0": packed}, rows
         if spec.activations == "a8":
-            q, s, z = quantize_rows(rows, spec.activation_group)
-            given, meant = {"q": q, "s": s, "z": z, "w0": packed}, dequantize_rows(q, s)
+            q, s, z = quantize_rows(rows, spec.activation_group, spec.digits)
+            meant = dequantize_rows(q, s)
+            if spec.digits > 1:
+                q = np.pad(q, ((0, 0), (0, spec.padded - len(rows)), (0, 0)))
+            given = {"q": q, "s": s, "z": z, "w0": packed}
         arrays = []
         for buffer in matmul_buffers(spec):
             array = np.zeros(buffer.size, {"f32": "f4", "i32": "i4", "i8": "i1"}[str(buffer.dtype)])
@@ -114,6 +126,24 @@ def test_vector_codebooks(rng, name):
     weight = random_weight(form, (ROWS, 512), rng)
     assert weight_kind(form, 512).integers is not None
     check(specs_of(form, 512), pack_weight(form, weight), weight.dequantize(), rng)
+
+
+@pytest.mark.parametrize("name", ["bf16:fix=hadamard.64", "f16:fix=smooth", "f16:fix=hadamard.32"])
+def test_a_change_of_basis_rounds_no_plain_float_again(rng, name):
+    form = formats.get(name)
+    weight = form.quantize(rng.standard_normal((ROWS, 64)).astype(np.float32))
+    layout = layout_of(form, (ROWS, 64))
+    np.testing.assert_array_equal(
+        unpack_dense(pack_weight(form, weight), layout), weight.dequantize()
+    )
+
+
+def test_zeros_that_no_code_reaches(rng):
+    form = formats.get("u4:g=32:s=f16:z=int.u8:sparse=2of4")
+    weight = form.quantize(rng.standard_normal((ROWS, 64)).astype(np.float32))
+    far = np.full_like(weight.zero_codes, 200)
+    weight = replace(weight, zero_codes=far, zero=-(weight.scale * far))
+    check(specs_of(form, 64), pack_weight(form, weight), weight.dequantize(), rng)
 
 
 @pytest.mark.parametrize("name", ["q4_1", "q2_k", "iq4_nl", "w4g32z", "bitmod3"])

@@ -6,7 +6,7 @@ import pytest
 from nybble.backends.cpu import packing
 from nybble.backends.cpu.kernels.embed import Embed
 from nybble.backends.cpu.kernels.matmul import Dense
-from nybble.backends.cpu.weights import pack_weight, weight_kind
+from nybble.backends.cpu.weights import added_of, pack_weight, weight_kind
 from nybble.dialects.lowbit import formats
 
 VOCAB = 150
@@ -14,7 +14,8 @@ VOCAB = 150
 
 NAMES = [
     "q4_0", "q4_1", "q8_0", "w2g64", "w4g128", "w3g64", "w1g32", "q6_k", "nf4", "iq4_xs", "fp4",
-    "mxfp4", "mxfp6_e2m3", "fp8_e4m3", "bitmod3", "bitmod4g64",
+    "mxfp4", "mxfp6_e2m3", "fp8_e4m3", "bitmod3", "bitmod4g64", "df11", "spqr3",
+    "i4:g=32:s=f16:sparse=2of4",
 ]  # fmt: skip
 
 
@@ -26,7 +27,7 @@ def test_codes(run, rng, name, rows, n, threads):
     weight = form.quantize(table)
     data = pack_weight(form, weight).view(np.int8)
     ids = np.r_[VOCAB - 1, rng.integers(0, VOCAB, n)][:n].astype(np.int32)
-    spec = Embed(weight_kind(form, 256), table.shape, rows, 1.5)
+    spec = Embed(weight_kind(form, 256), table.shape, rows, 1.5, added=added_of(form, 256))
     out = run(spec, n=n, threads=threads, ids=ids, table=data)["out"]
     want = weight.dequantize()[ids] * np.float32(1.5)
     np.testing.assert_allclose(out[: want.size].reshape(want.shape), want, rtol=1e-6, atol=1e-6)
