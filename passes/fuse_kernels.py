@@ -57,6 +57,7 @@ from nybble.dialects.fused.ops import (
     SampleOp,
 )
 from nybble.dialects.lowbit.ops import QuantizeOp
+from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.lut import LutPrecomputeOp
 from nybble.dialects.mpgemm.ops import ProductOp
 from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
@@ -124,7 +125,7 @@ def _group_to_join(
     op: Operation, member: dict[Operation, Group], shared: dict[object, Group]
 ) -> Group | None:
     if isinstance(op, ProductOp):
-        return shared.setdefault((op.operands[0], type(op)), Group("product"))
+        return shared.setdefault(_kind_of_product(op), Group("product"))
     if isinstance(op, RopeOp | AppendKVOp) or _feeds_only(op, RopeOp):
         return shared.setdefault("rope", Group("rope_append"))
     producers = [_producer(value, member) for value in op.operands]
@@ -138,6 +139,14 @@ def _group_to_join(
         return _residual_group(op, producers) or _elementwise(op)
     name = STANDALONE.get(type(op))
     return None if name is None else Group(name)
+
+
+def _kind_of_product(op: ProductOp) -> object:
+    """What products have in common that one kernel computes."""
+    weight = op.weight.type
+    assert isinstance(weight, LowBitTensorType)
+    kind = (type(op), weight.format, weight.layout, op.bias is None)
+    return (op.operands[0], *kind, tuple(op.properties.items()))
 
 
 def _elementwise(op: arith.AddfOp) -> Group | None:
@@ -169,14 +178,9 @@ def _feeds_only(op: Operation, consumer: type[Operation]) -> bool:
 
 
 def _is_pair_of_products(op: GluOp, producers: Sequence[Group | None]) -> bool:
-    """Whether gate and up are the two products of one group, alike, and nobody else reads them."""
+    """Whether gate and up are the two products of one group and nobody else reads them."""
     group = producers[0]
     if group is None or group is not producers[1] or group.ops != [op.gate.owner, op.up.owner]:
-        return False
-    gate, up = group.ops
-    assert isinstance(gate, ProductOp)
-    assert isinstance(up, ProductOp)
-    if gate.weight.type != up.weight.type or (gate.bias is None) != (up.bias is None):
         return False
     return all(value.has_one_use() for value in op.operands)
 

@@ -8,8 +8,10 @@
 // CHECK: lowbit.quantize
 // CHECK-SAME: "a8g32"
 // CHECK-NOT: lowbit.quantize
-// CHECK: fused.kernel "product_glu"(%[[Q]],
+// CHECK: fused.kernel "product"(%[[Q]],
+// CHECK: fused.kernel "product"(%[[Q]],
 // CHECK-NOT: lowbit.quantize
+// CHECK: fused.kernel "glu"
 // CHECK: fused.kernel "quantize"
 // CHECK: lowbit.quantize
 // CHECK-NOT: lowbit.quantize
@@ -17,7 +19,7 @@
 // A transform goes between the gate and its quantization, which is still the only one.
 // ROTATED-LABEL: func.func @layer
 // ROTATED: fused.kernel "norm_quantize"
-// ROTATED: fused.kernel "product_glu"
+// ROTATED: fused.kernel "glu"
 // ROTATED: %[[R:.*]] = fused.kernel "hadamard"
 // ROTATED: fused.kernel "quantize"(%[[R]])
 // ROTATED: lowbit.quantize
