@@ -182,6 +182,6 @@ def test_what_cannot_be_compiled_is_rejected(module, inputs, options, message):
 
 
 def test_format_without_a_kernel_names_the_weight():
-    module = nybble.quantize(nn.Sequential(nn.Linear(64, 8)), "nf4")
-    with pytest.raises(nybble.NybbleError, match=r"weight '0.weight': the CPU backend cannot hold"):
+    module = nybble.quantize(nn.Sequential(nn.Linear(64, 8)), "u4:g=2:s=f16")
+    with pytest.raises(nybble.NybbleError, match=r"weight '0.weight': groups of 2 columns do not"):
         nybble.compile(module, (X,))
