@@ -33,7 +33,7 @@ def test_reading_adds_up_its_range_each_pass(read):
 
 
 def test_generic_accumulators_run_anywhere():
-    (f32,) = accumulators(X86_64_V3)
+    f32, _int8 = accumulators(X86_64_V3)
     library = jit(vector_module(f32))
     room = np.zeros(64, np.float32)
     start = -room.ctypes.data % 32 // 4
