@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from nybble.tools.bench.data import Sample
 from nybble.tools.bench.errors import UnavailableError
-from nybble.tools.bench.own_thread import OwnThread
 from nybble.tools.bench.peers.affine import Affine, affine
 from nybble.tools.bench.peers.api import KernelRunner, Note
 from nybble.tools.bench.peers.optional import KernelsOnly, package
@@ -48,9 +47,6 @@ class OnnxRuntime(KernelsOnly):
     """The peer "onnxruntime"; see nybble.tools.bench.peers.api."""
 
     system = SYSTEM
-
-    def __init__(self) -> None:
-        self._thread = OwnThread(SYSTEM)
 
     def kernels(
         self, sample: Sample, threads: int, rotation: Rotation, note: Note

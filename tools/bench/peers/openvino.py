@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from nybble.tools.bench.data import Sample
 from nybble.tools.bench.errors import UnavailableError
-from nybble.tools.bench.own_thread import OwnThread
 from nybble.tools.bench.peers.affine import Affine, affine
 from nybble.tools.bench.peers.api import KernelRunner, Note
 from nybble.tools.bench.peers.optional import KernelsOnly, package
@@ -28,9 +27,6 @@ class OpenVino(KernelsOnly):
     """The peer "openvino"; see nybble.tools.bench.peers.api."""
 
     system = SYSTEM
-
-    def __init__(self) -> None:
-        self._thread = OwnThread(SYSTEM)
 
     def kernels(
         self, sample: Sample, threads: int, rotation: Rotation, note: Note

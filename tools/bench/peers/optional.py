@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nybble.tools.bench.errors import UnavailableError
+from nybble.tools.bench.own_thread import OwnThread
 from nybble.tools.bench.peers.api import Note, TunableModel
 from nybble.tools.bench.peers.libraries import INSTALL
 
@@ -22,6 +23,9 @@ class KernelsOnly:
     """A peer that takes part in `bench kernels` alone."""
 
     system = ""
+
+    def __init__(self) -> None:
+        self._thread = OwnThread(self.system)
 
     def model(self, path: Path, note: Note) -> TunableModel:
         """See peers.api.Peer: raises UnavailableError."""
