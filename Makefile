@@ -44,7 +44,7 @@ $(VENV)/run.stamp: pyproject.toml requirements.lock | $(BIN)/python
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml requirements.lock $(VENV)/run.stamp
-	$(PIP) --editable '.[torch,test]'
+	$(PIP) --editable '.[torch,cost,gpu,ray,test]'
 	touch $@
 
 $(VENV)/bench.stamp: pyproject.toml requirements.lock $(VENV)/run.stamp
