@@ -9,8 +9,8 @@ from xdsl.dialects.builtin import ModuleOp
 from nybble.backends.cpu.archive import pack
 from nybble.backends.cpu.codegen import compile_modules
 from nybble.backends.cpu.machine import native
-from nybble.backends.cpu.toolchain import versions
-from nybble.backends.cpu.workers import close_idle
+from nybble.backends.llvm.toolchain import versions
+from nybble.backends.llvm.workers import close_idle
 from nybble.frontend.compile_model import CompileOptions
 from nybble.passes.stages import Stage, StageOrderError, stages_between
 from nybble.tools.diagnostics import Session, UsageError

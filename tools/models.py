@@ -21,9 +21,9 @@ from nybble.backends.cache import Cache
 from nybble.backends.cpu import isa as levels
 from nybble.backends.cpu.artifact import MANIFEST, ArtifactError, open_artifact
 from nybble.backends.cpu.machine import cpu_flags, native
-from nybble.backends.cpu.toolchain import versions
 from nybble.backends.cpu.weights import layout_of
-from nybble.backends.cpu.workers import close_idle
+from nybble.backends.llvm.toolchain import versions
+from nybble.backends.llvm.workers import close_idle
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
 from nybble.frontend.checkpoint import Checkpoint, open_checkpoint

@@ -27,7 +27,7 @@ from nybble.backends.cpu.lower_kernels_to_cpu import FunctionLowering, Lowering
 from nybble.backends.cpu.machine import native
 from nybble.backends.cpu.plan import Buffer, BufferRef, Config, Kind, Plan, Program
 from nybble.backends.cpu.runner import EXTERNALS, runner_module
-from nybble.backends.cpu.workers import close_idle
+from nybble.backends.llvm.workers import close_idle
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.interpreter import Interpreter

@@ -25,7 +25,7 @@ from nybble.backends.cpu.artifact import (
 from nybble.backends.cpu.machine import Machine
 from nybble.backends.cpu.plan import Json, Kind, Plan
 from nybble.backends.cpu.plan_json import to_json
-from nybble.backends.cpu.toolchain import versions
+from nybble.backends.llvm.toolchain import versions
 
 
 def save(

@@ -18,10 +18,10 @@ from xdsl.printer import Printer
 from nybble.backends.cache import Cache, CacheError
 from nybble.backends.cpu.elf import symbols
 from nybble.backends.cpu.loader import PROCESS_SYMBOLS, Library, load
-from nybble.backends.cpu.lowering import PIPELINE
 from nybble.backends.cpu.machine import Machine, native
-from nybble.backends.cpu.toolchain import CodegenError, run, versions
-from nybble.backends.cpu.workers import lower
+from nybble.backends.llvm.lowering import PIPELINE
+from nybble.backends.llvm.toolchain import CodegenError, run, versions
+from nybble.backends.llvm.workers import lower
 
 FORMAT = "3"
 JOBS = 2

@@ -16,10 +16,10 @@ from xdsl.dialects.builtin import ArrayAttr, ModuleOp, StringAttr, i16
 from xdsl.ir import Attribute, Region
 from xdsl.rewriter import Rewriter
 
+from nybble.backends.building.values import lanes
 from nybble.backends.cpu.codegen import compile_module
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.builder import Expressions, Value, i32
-from nybble.backends.cpu.kernels.values import lanes
 from nybble.backends.cpu.machine import cpu_flags, for_level
 from nybble.dialects.errors import NybbleError
 

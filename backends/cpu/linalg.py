@@ -34,7 +34,7 @@ from nybble.backends.cpu.codegen import generic_text
 from nybble.backends.cpu.kernels.buffers import BufferSpec, byte_width
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value
 from nybble.backends.cpu.linalg_math import expand_math, replace
-from nybble.backends.cpu.workers import transform
+from nybble.backends.llvm.workers import transform
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp, YieldOp
 from nybble.dialects.locations import location_of

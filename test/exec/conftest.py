@@ -14,7 +14,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def compile_checkpoint(cache, tmp_path_factory):
     """A function (checkpoint, **options) -> artifact; the import runs in this very process."""
-    from nybble.backends.cpu.workers import close_idle
+    from nybble.backends.llvm.workers import close_idle
     from nybble.frontend.compile_model import CompileOptions, ModelCompiler
     from nybble.frontend.pytorch.import_model import import_model
 

@@ -11,7 +11,7 @@ import click
 from nybble.backends.cpu import isa as levels
 from nybble.backends.cpu.host import request_amx
 from nybble.backends.cpu.machine import cpu_flags, native
-from nybble.backends.cpu.toolchain import versions
+from nybble.backends.llvm.toolchain import versions
 from nybble.dialects.errors import NybbleError
 from nybble.frontend.checkpoint.aliases import ALIASES, packaged_file
 from nybble.tools.models import CACHE_VARIABLE, cache_root

@@ -7,7 +7,7 @@ from multiprocessing import get_context
 
 import numpy as np
 
-from nybble.backends.cpu.workers import close_idle
+from nybble.backends.llvm.workers import close_idle
 from nybble.dialects.errors import InternalError, NybbleError
 from nybble.tools.verify.batch import Batch, advanced, compiled, function_name
 from nybble.tools.verify.cases import MISFIT, Case, Draw, Kernel

@@ -8,7 +8,7 @@ from xdsl.dialects import arith, llvm, memref, vector
 from xdsl.dialects.builtin import MemRefType
 from xdsl.ir import Attribute, BlockArgument
 
-from nybble.backends.cpu.kernels.values import Operand, Value, i1, i8, i64, index, vec, with_element
+from nybble.backends.building.values import Operand, Value, i1, i8, i64, index, vec, with_element
 from nybble.dialects import upstream
 
 _PREFETCH = {locality: upstream.prefetch_properties(locality) for locality in range(4)}

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
+from nybble.backends.building.values import lanes as lanes_of
 from nybble.backends.cpu.kernels.builder import Buffer, KernelBuilder, Operand, Value, f32, vec
-from nybble.backends.cpu.kernels.values import lanes as lanes_of
 
 ROW_BLOCK = 16
 """Activation buffers have room for a number of rows rounded up to a multiple of this."""

@@ -6,8 +6,8 @@ over the argument range by test_mathlib; a NaN argument gives a NaN.
 
 from collections.abc import Sequence
 
+from nybble.backends.building.values import with_element
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i32
-from nybble.backends.cpu.kernels.values import with_element
 from nybble.dialects.numpy_ref.sample import EXP2_COEFFICIENTS
 
 LOG2_E = 1.4426950408889634

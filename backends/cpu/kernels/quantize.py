@@ -11,10 +11,10 @@ from typing import Protocol
 
 from xdsl.dialects.func import FuncOp
 
+from nybble.backends.building.values import with_element
 from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Value, f32, i8, i32
 from nybble.backends.cpu.kernels.loops import for_each_row_part, load, padded_rows, tree
 from nybble.backends.cpu.kernels.mathlib import round_to_int
-from nybble.backends.cpu.kernels.values import with_element
 from nybble.dialects.numpy_ref.quantize import GROUPS, LARGEST, SMALLEST_AMAX
 
 MAGNITUDE_BITS = 0x7FFFFFFF

@@ -13,10 +13,10 @@ from xdsl.dialects import arith
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute
 
+from nybble.backends.building.values import f64, lanes, with_element
 from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Value, f32, i32, i64, vec
 from nybble.backends.cpu.kernels.loops import largest_lane, load
 from nybble.backends.cpu.kernels.mathlib import ROUNDING_MAGIC
-from nybble.backends.cpu.kernels.values import f64, lanes, with_element
 from nybble.dialects.numpy_ref import sample as ref
 
 _LANES = 16

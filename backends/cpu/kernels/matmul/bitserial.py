@@ -13,13 +13,13 @@ columns of padding, zero on both sides, count nothing. Any other integer code is
 
 from dataclasses import dataclass
 
+from nybble.backends.building.values import f32, i32
 from nybble.backends.cpu import isa as isa_levels
 from nybble.backends.cpu.bit_planes import PlaneLayout, words_of
 from nybble.backends.cpu.float_bytes import FloatName
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.buffers import BufferSpec
 from nybble.backends.cpu.kernels.matmul.spec import MatmulError, ProductSpec
-from nybble.backends.cpu.kernels.values import f32, i32
 
 
 @dataclass(frozen=True)

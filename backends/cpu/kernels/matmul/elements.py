@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nybble.backends.building.values import lanes
 from nybble.backends.cpu.isa import Isa, Permute
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i8, i32, vec
 from nybble.backends.cpu.kernels.matmul.codes import (
@@ -20,7 +21,6 @@ from nybble.backends.cpu.kernels.matmul.codes import (
     SmallFloat,
     Table,
 )
-from nybble.backends.cpu.kernels.values import lanes
 from nybble.backends.cpu.tile_layout import LANES, VECTOR
 
 WORDS = vec(LANES, i32)

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator
 
+from nybble.backends.building.values import lanes
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kept_codes import NUMBERS, controls
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, i8, i32, vec
 from nybble.backends.cpu.kernels.matmul.elements import BYTES, WORDS, joined, permuted_words
-from nybble.backends.cpu.kernels.values import lanes
 from nybble.backends.cpu.tile_layout import LANES, RUN, VECTOR, TileLayout
 
 Word = Callable[[int, int], Value]

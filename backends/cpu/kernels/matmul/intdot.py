@@ -22,9 +22,9 @@ from typing import TypeAlias
 
 from xdsl.dialects.builtin import i16
 
+from nybble.backends.building.values import lanes
 from nybble.backends.cpu.isa import FourWay, Isa, Pairwise
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, i8, i32, vec
-from nybble.backends.cpu.kernels.values import lanes
 from nybble.backends.cpu.tile_layout import LANES
 
 WORDS = vec(LANES, i32)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, Protocol
 
+from nybble.backends.building.values import f32, i8, i32
 from nybble.backends.cpu import isa as isa_levels
 from nybble.backends.cpu.additions import NOTHING, Added
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.buffers import BufferSpec
 from nybble.backends.cpu.kernels.loops import padded_rows
 from nybble.backends.cpu.kernels.matmul.codes import Codes, Integers, Kind
-from nybble.backends.cpu.kernels.values import f32, i8, i32
 from nybble.backends.cpu.split_floats import SplitLayout
 from nybble.backends.cpu.tile_layout import DenseLayout, TileLayout
 from nybble.dialects.errors import NybbleError

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 
 from xdsl.dialects.builtin import i16
 
+from nybble.backends.building.values import lanes
 from nybble.backends.cpu.float_bytes import FLOAT_BYTES, FloatName
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f16, f32, i32, vec
 from nybble.backends.cpu.kernels.matmul.elements import WORDS
-from nybble.backends.cpu.kernels.values import lanes
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
 
 _SELECT = 0xCA

@@ -10,7 +10,7 @@ from xdsl.dialects import arith, func, memref
 from xdsl.dialects.builtin import IndexType, MemRefType, ModuleOp, f32
 
 from nybble.backends.cache import Cache
-from nybble.backends.cpu import isa, toolchain, workers
+from nybble.backends.cpu import isa
 from nybble.backends.cpu.codegen import (
     assemble,
     cache_key,
@@ -21,8 +21,9 @@ from nybble.backends.cpu.codegen import (
 from nybble.backends.cpu.elf import ObjectError, symbols
 from nybble.backends.cpu.loader import load
 from nybble.backends.cpu.machine import AARCH64, Machine, for_level, native, x86_machine
-from nybble.backends.cpu.toolchain import CodegenError
-from nybble.backends.cpu.workers import lower
+from nybble.backends.llvm import toolchain, workers
+from nybble.backends.llvm.toolchain import CodegenError
+from nybble.backends.llvm.workers import lower
 
 DOUBLE = """
 func.func @double(%a: memref<64xf32>, %b: memref<64xf32>, %n: index) {

@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch", reason="needs nybble[torch]")
 pytest.importorskip("torch_mlir", reason="needs nybble[torch]")
 
 import nybble  # noqa: E402
-from nybble.backends.cpu.workers import close_idle  # noqa: E402
+from nybble.backends.llvm.workers import close_idle  # noqa: E402
 
 
 class Attention(torch.nn.Module):

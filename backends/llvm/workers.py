@@ -12,11 +12,11 @@ from threading import Lock
 from typing import IO, cast
 from weakref import finalize
 
-from nybble.backends.cpu.lowering import place, read_message, write_message
-from nybble.backends.cpu.toolchain import CodegenError, last_words, versions
+from nybble.backends.llvm.lowering import place, read_message, write_message
+from nybble.backends.llvm.toolchain import CodegenError, last_words, versions
 from nybble.dialects.errors import SourceLocation
 
-SERVE = "from nybble.backends.cpu.lowering import serve; serve()"
+SERVE = "from nybble.backends.llvm.lowering import serve; serve()"
 
 
 class Worker:

@@ -1,0 +1,1 @@
+"""What kernels of every backend are built with: values, operations, loops and branches."""

@@ -1,0 +1,1 @@
+"""The code generator wheels: upstream MLIR in worker processes, LLVM's programs as subprocesses."""
