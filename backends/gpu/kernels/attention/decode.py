@@ -208,7 +208,7 @@ class Decode:
         lane = self.g * self.row + self.t * self.key_part.chunk
         row = b.offset(self.keys, step * (self.spec.step * self.row) + lane)
         every = range(0, self.spec.step, 8)
-        return [word for key in every for word in self.key_part.load(b, b.offset(row, key * self.row))]
+        return [word for key in every for word in self.key_part.load(b, row, key * self.row)]
 
     def load_values(self, step: Value) -> list[Value]:
         """The words of a step's values, tile by tile, four keys of each."""
@@ -216,7 +216,7 @@ class Decode:
         lane = self.t * (2 * self.row) + self.g * self.value_part.chunk
         row = b.offset(self.values, step * (self.spec.step * self.row) + lane)
         every = [tile * TILE + key for tile in range(self.spec.tiles) for key in _VALUE_ROWS]
-        return [word for key in every for word in self.value_part.load(b, b.offset(row, key * self.row))]
+        return [word for key in every for word in self.value_part.load(b, row, key * self.row)]
 
     def logits(self, words: Sequence[Value], step: Value) -> list[list[Value]]:
         """Products of the queries with the keys: four accumulators for each 8 keys."""
@@ -349,13 +349,13 @@ class Decode:
     ) -> list[list[Value]]:
         """Weights by the scales of the values; their products with the minima go into the state."""
         b = self.b
-        key = step * self.spec.step + self.t * 2
+        key = (step * self.spec.step + self.t * 2) * 2
         scales: list[Value] = []
         minima: list[Value] = []
         for row in (0, 8):
-            at = key * 2 + (tile * TILE + row) * 2
+            at = (tile * TILE + row) * 2
             for base, into in ((self.value_scales, scales), (self.value_minima, minima)):
-                (word,) = b.load_words(b.offset(base, at), 1, "nc.L1::no_allocate")
+                (word,) = b.load_words(b.offset(base, key), at, 1, "nc")
                 into += halves_to_floats(b, word)
         for i, one in enumerate(weights):
             for weight, minimum in zip(one, minima, strict=True):

@@ -41,9 +41,10 @@ class RowPart:
         self.offsets = [self.chunk * parts * i for i in range(size // self.chunk)]
         """Bytes from the lane's first word to each of its chunks."""
 
-    def load(self, b: GpuBuilder, row: Value, policy: str = STREAM) -> list[Value]:
-        """The lane's words; row: pointer to the lane's first word."""
-        loads = [b.load_words(b.offset(row, at), self.chunk // 4, policy) for at in self.offsets]
+    def load(self, b: GpuBuilder, row: Value, at: int, policy: str = STREAM) -> list[Value]:
+        """The lane's words; its first one lies `at` bytes from `row`."""
+        count = self.chunk // 4
+        loads = [b.load_words(row, at + more, count, policy) for more in self.offsets]
         return [word for words in loads for word in words]
 
     def elements(self) -> list[tuple[int, int]]:
@@ -63,7 +64,7 @@ def expand(b: GpuBuilder, word: Value, bits: int) -> list[Value]:
         return [word]
     if bits == 8:
         magic = b.const(_MAGIC, i32)
-        raw = [permute(b, word, magic, selector) for selector in (0x5140, 0x5342)]
+        raw = [permute(b, word, magic, selector) for selector in (0x5150, 0x5352)]
         return [_add(b, pair, -1024.0) for pair in raw]
     pairs: list[Value] = []
     mask = 0x00010001 * ((1 << bits) - 1)
@@ -116,7 +117,7 @@ def gather(
         at = element // 2
         if at not in loaded:
             first = at // 4 * 4
-            for i, made in enumerate(b.load_words(b.offset(row, 4 * first), 4, policy)):
+            for i, made in enumerate(b.load_words(row, 4 * first, 4, policy)):
                 loaded[first + i] = made
         return loaded[at]
 
