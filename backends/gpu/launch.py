@@ -49,9 +49,15 @@ class Kernel:
         device: int = 0,
         code: bytes | None = None,
         driver: Driver | None = None,
+        clear: bool = True,
     ) -> None:
-        """Loads the image's PTX, or `code`, its cubin, into GPU `device`; raises GpuError."""
+        """Loads the image's PTX, or `code`, its cubin, into GPU `device`; raises GpuError.
+
+        clear: fill with zeros, before each launch, what the image wants to be so; who gives
+        buffers of zeros that every launch leaves as zeros can do without.
+        """
         self.image = image
+        self._zeroed = image.zeroed if clear else ()
         self._driver = driver or installed()
         self._driver.enter(device)
         self._device = self._driver.device(device)
@@ -99,7 +105,7 @@ class Kernel:
             return _NUMBERS[parameter.dtype](argument)  # pyright: ignore[reportArgumentType]
         array = device_array(parameter.name, argument)
         self._check(parameter, array)
-        if parameter.name in self.image.zeroed:
+        if parameter.name in self._zeroed:
             self._driver.call("cuMemsetD8Async", array.address, 0, array.bytes, stream)
         return ctypes.c_void_p(array.address)
 

@@ -68,7 +68,10 @@ def _prepare(plan: Plan, script: Path) -> dict[str, str]:
     jobs = json.loads((plan.folder / "prepare.json").read_text())
     jobs = [job for job in jobs if job["quick"] or not plan.quick]
     workers = [
-        Worker([sys.executable, str(script), "--worker", str(plan.folder)], plan.json.with_suffix(f".{i}.log"))
+        Worker(
+            [sys.executable, str(script), "--worker", str(plan.folder)],
+            plan.json.with_suffix(f".{i}.log"),
+        )
         for i in range(len(jobs))
     ]
     from concurrent.futures import ThreadPoolExecutor
@@ -78,7 +81,9 @@ def _prepare(plan: Plan, script: Path) -> dict[str, str]:
         outcomes = [*pool.map(lambda pair: pair[0].do(pair[1], job_seconds(plan)), work)]
     for worker in workers:
         worker.stop()
-    return {job["id"]: one.error or str(one.result) for job, one in zip(jobs, outcomes, strict=True)}
+    return {
+        job["id"]: one.error or str(one.result) for job, one in zip(jobs, outcomes, strict=True)
+    }
 
 
 def job_seconds(plan: Plan) -> float:

@@ -61,7 +61,9 @@ def _once(contender: Contender) -> float:
     return start.elapsed_time(end) * MICROSECONDS / 3
 
 
-def measure(contenders: Sequence[Contender], rounds: int, enough: float = 400.0) -> dict[str, Times]:
+def measure(
+    contenders: Sequence[Contender], rounds: int, enough: float = 400.0
+) -> dict[str, Times]:
     """Times of each by name; they take turns, so that a change of clocks hits all of them.
 
     A graph holds whole turns over the copies, for `enough` microseconds or more.

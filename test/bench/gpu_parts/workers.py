@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,9 @@ class Worker:
         """The outcome of a job; a child that is silent for `seconds` about its end is killed."""
         child = self._running()
         assert child.stdin is not None
-        try:
+        with suppress(OSError):  # it has died, as is found below
             child.stdin.write(json.dumps(job).encode() + b"\n")
             child.stdin.flush()
-        except OSError:
-            pass  # its end is found below
         at, deadline = "", time.monotonic() + seconds
         while (line := self._line(child, deadline)) is not None:
             said = json.loads(line)
@@ -93,10 +92,8 @@ class Worker:
         if child is None:
             return
         child.kill()
-        try:
+        with suppress(subprocess.TimeoutExpired):  # one stuck in the driver goes when that lets it
             child.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass  # a process stuck in the driver goes when the driver lets it
         for pipe in (child.stdin, child.stdout):
             if pipe:
                 pipe.close()

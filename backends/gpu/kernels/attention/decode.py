@@ -4,7 +4,7 @@ A warp multiplies the query heads that share a cache head (rows of `mma.m16n8k16
 read from memory straight into registers, keeps a softmax of what it has seen, and multiplies the
 probabilities, whose registers are already those of an operand, with the values:
 
-    S [queries, keys] = Q [queries, d] @ K^T        P = exp2(S - m)        O^T [d, queries] += V^T @ P^T
+    S [queries, keys] = Q [queries, d] @ K^T    P = exp2(S - m)    O^T [d, queries] += V^T @ P^T
 
 No shared memory and no barrier until the end, so that every warp streams at its own pace; the next
 keys are asked for as soon as the registers of the last ones are free. Flash decoding, grouped
@@ -45,8 +45,11 @@ _REGISTERS_OF_O = 4
 
 @dataclass
 class State:
-    """What a warp carries: for each tile of queries the largest logit, the sum, the minima's sum and
-    the result [d, queries] in the accumulators of the products."""
+    """What a warp carries, for each tile of queries.
+
+    largest: logit so far, times scale and log2(e). total: sum of the weights. minima: sum of the
+    weights times the minima of the values. result: [d, queries] in the accumulators of products.
+    """
 
     largest: list[Value]
     total: list[Value]
@@ -55,7 +58,12 @@ class State:
 
     def flat(self) -> list[Value]:
         """All of it in a row, to be carried by a loop."""
-        return [*self.largest, *self.total, *self.minima, *(one for tile in self.result for one in tile)]
+        return [
+            *self.largest,
+            *self.total,
+            *self.minima,
+            *(one for tile in self.result for one in tile),
+        ]
 
     def like(self, values: Sequence[Value]) -> "State":
         """Another state from the row that `flat` makes."""
@@ -80,7 +88,7 @@ class Decode:
         self.g, self.t = lane // 4, lane % 4
         self.head = b.block_id() // spec.splits
         self.split = b.block_id() % spec.splits
-        self.kind = "m16n8k16.row.col.f32.{0}.{0}.f32".format(spec.half)
+        self.kind = f"m16n8k16.row.col.f32.{spec.half}.{spec.half}.f32"
         self.zero = b.const(0.0, f32)
         self.merge = Merge(b, spec, self.at)
 
@@ -155,9 +163,7 @@ class Decode:
         for tile in range(spec.query_tiles):
             total = total_of_four(b, state.total[tile])
             minima = total_of_four(b, state.minima[tile])
-            self.merge.put_statistics(
-                self.warp, self.g + tile * ROWS, state.largest[tile], total
-            )
+            self.merge.put_statistics(self.warp, self.g + tile * ROWS, state.largest[tile], total)
             added = self.of_columns(minima) if spec.quantized else [self.zero] * 2
             for i, value in enumerate(state.result[tile]):
                 element = elements[i // _REGISTERS_OF_O + half * (i % _REGISTERS_OF_O // 2)]
@@ -173,7 +179,7 @@ class Decode:
         return b.offset(self.at[name], b.sext(self.head, i64) * (self.spec.context * row_bytes))
 
     def _query(self) -> list[list[Value]]:
-        """For each pair of elements the registers of 8 (or 16) query heads; heads past the group 0."""
+        """For each tile of queries the pairs of elements; those of heads past the group are 0."""
         b, spec = self.b, self.spec
         first = self.head * spec.group
         tiles: list[list[Value]] = []
@@ -250,22 +256,21 @@ class Decode:
         scales = gather(b, b.offset(self.key_scales, at), self.key_part.elements())
         minima = gather(b, b.offset(self.key_minima, at), self.key_part.elements())
         scaled = [
-            [times_halves(b, q, s) for q, s in zip(tile, scales, strict=True)] for tile in self.query
+            [times_halves(b, q, s) for q, s in zip(tile, scales, strict=True)]
+            for tile in self.query
         ]
         return scaled, self._dot(self.query, minima, [self.zero] * 4)
 
-    def step(self, state: State, found: list[list[Value]], step: Value, words: Sequence[Value]) -> State:
+    def step(
+        self, state: State, found: list[list[Value]], step: Value, words: Sequence[Value]
+    ) -> State:
         """The state after a step of these logits and values."""
         left = self.length - step * self.spec.step - self.t * 2
         tiles = range(self.spec.query_tiles)
         seen = [self._visible(found, left, tile) for tile in tiles]
         largest, factors = self._largest(state, seen)
-        weights = [
-            [self._weight(logit, largest[tile]) for logit in seen[tile]] for tile in tiles
-        ]
-        total = [
-            self._sum(state.total[tile] * factors[tile], weights[tile]) for tile in tiles
-        ]
+        weights = [[self._weight(logit, largest[tile]) for logit in seen[tile]] for tile in tiles]
+        total = [self._sum(state.total[tile] * factors[tile], weights[tile]) for tile in tiles]
         minima = [state.minima[tile] * factors[tile] for tile in tiles]
         result = [self._rescaled(state.result[tile], factors[tile]) for tile in tiles]
         made = State(largest, total, minima, result)
@@ -273,7 +278,7 @@ class Decode:
         return made
 
     def _visible(self, found: list[list[Value]], left: Value, tile: int) -> list[Value]:
-        """This lane's logits of a tile of queries, two for each 8 keys; of keys past the end none."""
+        """This lane's logits of a tile of queries, two for each 8 keys, without keys past the end."""
         b = self.b
         none = b.const(float("-inf"), f32)
         return [
@@ -306,7 +311,7 @@ class Decode:
         return start
 
     def _rescaled(self, result: list[Value], factor: Value) -> list[Value]:
-        """O^T has queries 2 t and 2 t + 1 in this lane, whose factors lanes 8 t and 8 t + 4 have."""
+        """A result times the factors of its queries, which in this lane are 2 t and 2 t + 1."""
         pair = self.of_columns(factor)
         return [one * pair[i % 2] for i, one in enumerate(result)]
 
@@ -322,7 +327,9 @@ class Decode:
         each = 4 * part.words
         for tile in range(self.spec.tiles):
             mine = words[tile * each : (tile + 1) * each]
-            rows = [part.expand(self.b, mine[i : i + part.words]) for i in range(0, each, part.words)]
+            rows = [
+                part.expand(self.b, mine[i : i + part.words]) for i in range(0, each, part.words)
+            ]
             probabilities = [one[4 * tile : 4 * tile + 4] for one in weights]
             if self.spec.quantized:
                 probabilities = self._of_codes(state, probabilities, step, tile)
@@ -386,7 +393,12 @@ def parameters(spec: DecodeSpec) -> tuple[Parameter, ...]:
     if spec.quantized:
         groups = spec.heads * spec.context // spec.key_group * spec.head_dim * 2
         tokens = spec.heads * spec.context * 2
-        for one, size in (("k_scales", groups), ("k_minima", groups), ("v_scales", tokens), ("v_minima", tokens)):
+        for one, size in (
+            ("k_scales", groups),
+            ("k_minima", groups),
+            ("v_scales", tokens),
+            ("v_minima", tokens),
+        ):
             found.append(Parameter(one, "f16", Access.READ, size))
     found.append(Parameter("lengths", "i32", Access.READ, spec.sequences * 4))
     found.append(Parameter("out", half, Access.WRITE, rows * spec.head_dim * 2))

@@ -50,7 +50,9 @@ class RowPart:
     def elements(self) -> list[tuple[int, int]]:
         """Which elements the pairs of the expanded words hold, counted from the lane's first."""
         each = 32 // self.bits
-        firsts = [at * 8 // self.bits + i * each for at in self.offsets for i in range(self.chunk // 4)]
+        firsts = [
+            at * 8 // self.bits + i * each for at in self.offsets for i in range(self.chunk // 4)
+        ]
         return [(first + low, first + high) for first in firsts for low, high in PAIRS[self.bits]]
 
     def expand(self, b: GpuBuilder, words: Sequence[Value]) -> list[Value]:

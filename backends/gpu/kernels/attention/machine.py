@@ -24,7 +24,9 @@ def butterfly(b: GpuBuilder, value: Value, distance: int) -> Value:
 
 def from_lane(b: GpuBuilder, value: Value, lane: Value) -> Value:
     """The value of the lane of that number, which may differ from lane to lane."""
-    return b.ptx("shfl.sync.idx.b32 $0, $1, $2, 31, -1;", [value.type], [value, lane], effects=True)[0]
+    return b.ptx(
+        "shfl.sync.idx.b32 $0, $1, $2, 31, -1;", [value.type], [value, lane], effects=True
+    )[0]
 
 
 def total_of_four(b: GpuBuilder, value: Value) -> Value:

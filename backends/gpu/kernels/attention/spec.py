@@ -61,7 +61,9 @@ class DecodeSpec:
             raise AttentionError(f"a cache of '{self.cache}'", accepted=", ".join(BITS))
         if self.head_dim * self.bits < 8 * 32:
             accepted = "a head dimension of 128"
-            raise AttentionError(f"a '{self.cache}' cache of rows of {self.head_dim}", accepted=accepted)
+            raise AttentionError(
+                f"a '{self.cache}' cache of rows of {self.head_dim}", accepted=accepted
+            )
         if self.key_group not in (32, 64):
             accepted = "32 or 64 tokens for each scale of the keys"
             raise AttentionError(f"a group of {self.key_group} keys", accepted=accepted)

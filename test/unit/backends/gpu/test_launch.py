@@ -73,6 +73,12 @@ def test_fills_what_must_be_zero_on_the_same_stream_before_the_launch(fake_drive
     assert api.calls[-2][1:] == (8192, 0, 64, 0)
 
 
+def test_leaves_zeros_to_a_caller_who_keeps_them(fake_driver):
+    api = fake_driver()
+    Kernel(IMAGE, driver=Driver(api), clear=False)(X, 1, 1.0, OUT)
+    assert "cuMemsetD8Async" not in api.names()
+
+
 def test_launches_clusters(fake_driver):
     api = fake_driver()
     wide = dataclasses.replace(IMAGE, cluster=(2, 1, 1))

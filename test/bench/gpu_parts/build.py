@@ -1,0 +1,134 @@
+"""The build half: every kernel of every case as PTX in a folder that can be run elsewhere.
+
+cases.json        the cases, each with the keys of its kernels
+prepare.json      jobs that may run at once, before anything is timed
+kernels/KEY.json  a kernel: what KernelImage holds
+layouts/KEY.pkl   how its weights are packed
+gpu.py, gpu_parts, nybble    the program itself, and what it needs of nybble
+"""
+
+import dataclasses
+import json
+import pickle
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from gpu_parts.cases import Case
+from nybble.backends.gpu.image import KernelImage
+from nybble.dialects.errors import NybbleError
+
+HERE = Path(__file__).resolve().parent
+NEEDED = ("backends/gpu", "backends/__init__.py", "dialects", "__init__.py")
+
+
+def build(folder: Path, cases: Iterable[Case], arch: str) -> list[str]:
+    """Writes the folder; returns what was left out, with the reason."""
+    for part in ("kernels", "layouts"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    _copy_program(folder)
+    refused: list[str] = []
+    rows: list[dict[str, Any]] = []
+    for case in cases:
+        begun = time.monotonic()
+        row = case.as_json() | {"kernels": {}, "arch": arch}
+        for variant, change in (
+            ({"": {}} | case.variants).items() if case.kind == "product" else case.variants.items()
+        ):
+            try:
+                row["kernels"][variant] = _BUILDERS[case.kind](folder, case, change, arch)
+            except NybbleError as error:
+                refused.append(f"{case.id} {variant}: {error}")
+        row["build_seconds"] = round(time.monotonic() - begun, 2)
+        if row["kernels"]:
+            rows.append(row)
+    (folder / "cases.json").write_text(json.dumps(rows, indent=1))
+    (folder / "prepare.json").write_text(json.dumps(_preparations(rows), indent=1))
+    (folder / "refused.txt").write_text("\n".join(refused))
+    return refused
+
+
+def _copy_program(folder: Path) -> None:
+    ignored = shutil.ignore_patterns("__pycache__", "*.so")
+    shutil.copy(HERE.parent / "gpu.py", folder / "gpu.py")
+    shutil.copytree(HERE, folder / "gpu_parts", dirs_exist_ok=True, ignore=ignored)
+    import nybble
+
+    root = Path(str(nybble.__file__)).parent
+    for name in NEEDED:
+        source, target = root / name, folder / "nybble" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True, ignore=ignored)
+        else:
+            shutil.copy(source, target)
+
+
+def _write(folder: Path, key: str, image: KernelImage) -> str:
+    fields = dataclasses.asdict(image)
+    (folder / "kernels" / f"{key}.json").write_text(json.dumps(fields, default=str))
+    return key
+
+
+def _product(folder: Path, case: Case, change: dict[str, Any], arch: str) -> str:
+    from nybble.backends.gpu.kernels.matmul.spec import Tuning
+    from nybble.backends.gpu.products import compile_product
+
+    spec = case.spec
+    made = compile_product(
+        spec["format"], spec["rows"], spec["cols"], spec["tokens"], arch, spec["activations"],
+        tuning=Tuning(**change) if change else None,
+    )  # fmt: skip
+    key = f"{case.id}_{'_'.join(f'{k}{v}' for k, v in change.items())}".replace("/", "_").rstrip(
+        "_"
+    )
+    layout = {"layout": made.spec.layout, "kind": made.spec.kind}
+    (folder / "layouts" / f"{key}.pkl").write_bytes(pickle.dumps(layout))
+    return _write(folder, key, made.image)
+
+
+def _decode(folder: Path, case: Case, change: dict[str, Any], arch: str) -> str:
+    from nybble.backends.gpu.arch import find_arch
+    from nybble.backends.gpu.kernels.attention.decode import decode_image
+    from nybble.backends.gpu.kernels.attention.spec import DecodeSpec
+
+    spec = DecodeSpec(**case.spec | change)
+    key = f"{case.id}_s{spec.splits}w{spec.warps}b{spec.blocks}".replace("/", "_")
+    return _write(folder, key, decode_image(spec, find_arch(arch)))
+
+
+_BUILDERS = {"product": _product, "decode": _decode}
+
+
+def _preparations(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One job for each weight to pack, and one for each format that a compiling peer has."""
+    jobs: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["kind"] != "product":
+            continue
+        spec = row["spec"]
+        shape = f"{spec['format']}/{spec['rows']}x{spec['cols']}"
+        pack = {"do": "pack", "id": f"pack {shape}", "case": row, "quick": row["quick"]}
+        known = jobs.setdefault(pack["id"], pack)
+        known["quick"] = known["quick"] or row["quick"]
+        peer = {"do": "warm", "id": f"compile {shape}", "spec": spec, "tokens": [], "quick": False}
+        known = jobs.setdefault(peer["id"], peer)
+        known["tokens"].append(spec["tokens"])
+        known["quick"] = known["quick"] or row["quick"]
+    return [*jobs.values()]
+
+
+def read_image(folder: Path, key: str) -> KernelImage:
+    """The kernel of that key."""
+    from nybble.backends.gpu.image import Access, Parameter
+
+    fields = json.loads((folder / "kernels" / f"{key}.json").read_text())
+    fields["parameters"] = tuple(
+        Parameter(one["name"], one["dtype"], Access(one["access"]), one["bytes"])
+        for one in fields["parameters"]
+    )
+    for name in ("grid", "block", "cluster", "zeroed"):
+        fields[name] = tuple(fields[name])
+    return KernelImage(**fields)

@@ -1,0 +1,146 @@
+"""The cases of products: weights, activations, the exact result, our kernels and the peers."""
+
+import pickle
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gpu_parts import peers
+from gpu_parts.build import read_image
+from gpu_parts.timing import Contender, copies_for
+from nybble.backends.gpu.launch import Kernel
+from nybble.backends.gpu.packing.pack import pack_stream
+from nybble.dialects.lowbit import formats
+
+TOLERANCE = 1e-5
+"""NMSE that a product of f16 activations and sums in f32, rounded to f16, stays well below."""
+
+
+@lru_cache(maxsize=2)
+def weight(folder: Path, key: str, format: str, rows: int, cols: int) -> dict[str, Any]:
+    """Codes, scales, zeros of a random weight; `stream`, packed; kept on disk when first made."""
+    cached = folder / "packed" / f"{format}_{rows}x{cols}.npz"
+    if cached.is_file():
+        with np.load(cached) as data:
+            return dict(data)
+    made = random_weight(folder, key, format, rows, cols)
+    cached.parent.mkdir(exist_ok=True)
+    part = cached.with_suffix(".part.npz")
+    np.savez(part, **made)
+    part.replace(cached)
+    return made
+
+
+def random_weight(folder: Path, key: str, format: str, rows: int, cols: int) -> dict[str, Any]:
+    """See `weight`."""
+    known = pickle.loads((folder / "layouts" / f"{key}.pkl").read_bytes())
+    layout, kind = known["layout"], known["kind"]
+    random = np.random.default_rng(7)
+    low, high = _codes(format, kind.bits)
+    codes = random.integers(low, high, (rows, cols), np.uint8)
+    groups = -(-cols // kind.group)
+    scale = _exact(random.uniform(0.5, 1.5, (rows, groups)) / 2 ** (kind.bits - 1), kind.scale)
+    made = {"codes": codes, "scale": scale}
+    if kind.zero == "points":
+        made["zero"] = random.integers(low, high, (rows, groups)).astype(np.float32)
+    elif kind.zero:
+        made["zero"] = _exact(random.uniform(-1, 0, (rows, groups)), kind.scale)
+    made["stream"] = pack_stream(layout, codes, scale, made.get("zero"))
+    return made
+
+
+def _codes(format: str, bits: int) -> tuple[int, int]:
+    spec = formats.get(format).spec
+    if spec.startswith("ternary"):
+        return 0, 3
+    return (1 if ".narrow" in spec.split(":")[0] else 0), 2**bits
+
+
+def _exact(values: Any, dtype: str) -> Any:
+    """f32 that the type holds exactly."""
+    wide = values.astype(np.float32)
+    if dtype == "bf16":
+        return (wide.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    return wide.astype(np.float16).astype(np.float32) if dtype == "f16" else wide
+
+
+def dequantized(format: str, made: dict[str, Any], kind: Any) -> torch.Tensor:
+    """f32 [rows, cols] on the GPU: scale * T(code) + minimum, or scale * (code - point)."""
+    element = formats.get(format).element
+    table = element.plain_table
+    levels = table if table is not None else np.arange(2**kind.bits) - element.zero_point
+    if hasattr(kind.meaning, "step"):
+        levels = np.arange(2**kind.bits) * kind.meaning.step + kind.meaning.first
+    codes = torch.from_numpy(made["codes"]).cuda()
+    values = torch.from_numpy(levels.astype(np.float32)).cuda()[codes.int()]
+    del codes
+    rows, cols = values.shape
+    group = min(kind.group, cols)
+    parts = values.view(rows, -1, group)
+    scale = torch.from_numpy(made["scale"]).cuda()[..., None]
+    if kind.zero == "points":
+        parts -= torch.from_numpy(made["zero"]).cuda()[..., None]
+    parts *= scale
+    if kind.zero == "minimum":
+        parts += torch.from_numpy(made["zero"]).cuda()[..., None]
+    return values
+
+
+class ProductCase:
+    """A case with its data on the GPU."""
+
+    def __init__(self, folder: Path, case: dict[str, Any], l2: int) -> None:
+        spec = case["spec"]
+        self.folder, self.case, self.l2 = folder, case, l2
+        self.rows, self.cols, self.tokens = spec["rows"], spec["cols"], spec["tokens"]
+        key = next(iter(case["kernels"].values()))
+        kind = pickle.loads((folder / "layouts" / f"{key}.pkl").read_bytes())["kind"]
+        self.made = weight(folder, key, spec["format"], self.rows, self.cols)
+        self.kind = kind
+        self.dense = dequantized(spec["format"], self.made, kind)
+        self.dtype = {"f16": torch.float16, "bf16": torch.bfloat16}[spec["activations"]]
+        random = torch.Generator(device="cuda").manual_seed(self.tokens)
+        shape = (self.tokens, self.cols)
+        self.x = torch.randn(shape, generator=random, device="cuda").to(self.dtype)
+        self.exact = self.x.double() @ self.dense.double().T
+        self.flops = 2 * self.tokens * self.rows * self.cols
+        self.small = self.x.nbytes + self.tokens * self.rows * 2
+        """Bytes of activations and results."""
+
+    def nmse(self, y: torch.Tensor) -> float:
+        """Squared error over squared size of the exact result."""
+        error = (y.double() - self.exact).square().sum() / self.exact.square().sum()
+        return float(error)
+
+    def ours(self) -> list[tuple[str, Callable[[], Contender]]]:
+        """Our kernels by variant, to be made one by one."""
+        return [(v, lambda k=key, v=v: self._our(k, v)) for v, key in self.case["kernels"].items()]
+
+    def _our(self, key: str, variant: str) -> Contender:
+        image = read_image(self.folder, key)
+        kernel = Kernel(image, clear=False)
+        stream = torch.from_numpy(self.made["stream"])
+        size = stream.numel()
+        copies = [stream.cuda() for _ in range(copies_for(size, self.l2))]
+        y = torch.full((self.tokens, self.rows), float("nan"), dtype=self.dtype, device="cuda")
+        fixed = {"x": self.x, "y": y}
+        for one in image.parameters:
+            if one.name not in ("x", "y", "w"):
+                dtype = {"f32": torch.float32, "i32": torch.int32}[one.dtype]
+                fixed[one.name] = torch.zeros(one.bytes // 4, dtype=dtype, device="cuda")
+
+        def run(copy: int) -> None:
+            kernel.on(torch.cuda.current_stream().cuda_stream, {**fixed, "w": copies[copy]})
+
+        facts = {"registers": kernel.loaded.registers, "local": kernel.loaded.local}
+        facts |= {"shared": kernel.loaded.shared, "grid": image.grid, "block": image.block}
+        name = f"nybble {variant}".strip()
+        return Contender(name, run, lambda: y, len(copies), size + self.small, self.flops, facts)
+
+    def peers(self) -> list[tuple[str, Callable[[], Contender]]]:
+        """Whatever else multiplies such a weight, to be made one by one."""
+        return [(name, lambda make=make: make(self)) for name, make in peers.products(self).items()]
