@@ -27,15 +27,18 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name has this text")
     parser.add_argument("--limit", type=float, metavar="SECONDS")
+    parser.add_argument("--sim", action="store_true", help="tiny shapes in the simulator, untimed")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def _build(folder: Path, arch: str) -> None:
+def _build(folder: Path, options: argparse.Namespace) -> None:
     from gpu_parts.build import build
-    from gpu_parts.cases import every
+    from gpu_parts.cases import every, tiny
 
-    for refusal in build(folder, every(), arch):
+    cases = tiny() if options.sim else every()
+    cases = [case for case in cases if options.only in case.id]
+    for refusal in build(folder, cases, options.arch):
         print("left out:", refusal)  # noqa: T201
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"built {folder}: {size / 1e6:.1f} MB")  # noqa: T201
@@ -45,9 +48,9 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
     from gpu_parts.parent import Plan, failures, run_all
 
     limit = options.limit or SECONDS[options.quick]
-    plan = Plan(
-        folder.resolve(), options.json, options.quick, limit, options.only, not options.no_peers
-    )
+    plan = Plan(folder.resolve(), options.json, options.quick, limit, options.only)
+    plan.peers = not (options.no_peers or options.sim)
+    plan.simulated = options.sim
     report = run_all(plan, Path(__file__).resolve())
     bad = failures(report["cases"])
     print(f"{len(report['cases'])} cases, {len(bad)} failed: {' '.join(bad)}")  # noqa: T201
@@ -61,15 +64,15 @@ def main() -> int:
         from gpu_parts.work import handle
         from gpu_parts.workers import serve
 
-        serve(lambda job, say: handle(options.worker, job, say))
+        serve(lambda job, say: handle(options.worker, job, say, simulated=options.sim))
         return 0
     if options.build:
-        _build(options.build, options.arch)
+        _build(options.build, options)
         return 0
     if options.run:
         return _run(options, options.run)
     with tempfile.TemporaryDirectory() as folder:
-        _build(Path(folder), options.arch)
+        _build(Path(folder), options)
         return _run(options, Path(folder))
 
 

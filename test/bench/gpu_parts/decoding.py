@@ -9,8 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from gpu_parts.build import read_image
+from gpu_parts.machine import Machine
 from gpu_parts.timing import Contender, copies_for
-from nybble.backends.gpu.launch import Kernel
 
 TOLERANCES = {"f16": 1e-5, "bf16": 3e-4, "kv8": 1e-5, "kv4": 1e-5, "kv2": 1e-5}
 _SCALED = ("k_scales", "k_minima", "v_scales", "v_minima")
@@ -19,14 +19,14 @@ _SCALED = ("k_scales", "k_minima", "v_scales", "v_minima")
 class DecodeCase:
     """A case with its data on the GPU."""
 
-    def __init__(self, folder: Path, case: dict[str, Any], l2: int) -> None:
-        self.folder, self.case, self.l2 = folder, case, l2
+    def __init__(self, folder: Path, case: dict[str, Any], machine: Machine) -> None:
+        self.folder, self.case, self.machine, self.l2 = folder, case, machine, machine.l2
         spec = self.spec = case["spec"]
         self.bits = {"f16": 16, "bf16": 16, "kv8": 8, "kv4": 4, "kv2": 2}[spec["cache"]]
         self.dtype = torch.bfloat16 if spec["cache"] == "bf16" else torch.float16
         heads = spec["sequences"], spec["kv_heads"]
         self.shape = (*heads, spec["context"], spec["head_dim"])
-        self.random = torch.Generator(device="cuda").manual_seed(3)
+        self.random = machine.random(3)
         query = (spec["sequences"], spec["kv_heads"] * spec["group"], spec["head_dim"])
         self.q = self._normal(query).to(self.dtype)
         self.length = spec["context"] - 5
@@ -35,7 +35,7 @@ class DecodeCase:
         self.flops = 4 * query[0] * query[1] * query[2] * self.length
 
     def _normal(self, shape: tuple[int, ...]) -> torch.Tensor:
-        return torch.randn(shape, generator=self.random, device="cuda")
+        return torch.randn(shape, generator=self.random, device=self.machine.device)
 
     def _cache(self) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
         """The kernel's buffers, and the keys and values that they mean, f32."""
@@ -58,11 +58,11 @@ class DecodeCase:
         return packed | scaled, keys, values
 
     def _uniform(self, shape: tuple[int, ...]) -> torch.Tensor:
-        return 0.5 + torch.rand(shape, generator=self.random, device="cuda")
+        return 0.5 + torch.rand(shape, generator=self.random, device=self.machine.device)
 
     def _codes(self) -> torch.Tensor:
         top = 2**self.bits
-        kind = {"dtype": torch.uint8, "device": "cuda", "generator": self.random}
+        kind = {"dtype": torch.uint8, "device": self.machine.device, "generator": self.random}
         return torch.randint(0, top, self.shape, **kind)
 
     def _packed(self, codes: torch.Tensor) -> torch.Tensor:
@@ -92,23 +92,19 @@ class DecodeCase:
 
     def _our(self, key: str, variant: str) -> Contender:
         image = read_image(self.folder, key)
-        kernel = Kernel(image, clear=False)
+        launch, facts = self.machine.load(image)
         size = sum(one.nbytes for one in self.buffers.values())
         count = copies_for(size, self.l2)
         copies = [{n: b.clone() for n, b in self.buffers.items()} for _ in range(count)]
         out = torch.full_like(self.q, float("nan"))
-        lengths = torch.full((self.shape[0],), self.length, dtype=torch.int32, device="cuda")
+        whole = {"dtype": torch.int32, "device": self.machine.device}
+        lengths = torch.full((self.shape[0],), self.length, **whole)
         fixed = {"q": self.q, "out": out, "lengths": lengths}
-        for one in image.parameters:
-            if one.name in ("partial", "statistics", "counters"):
-                dtype = {"f32": torch.float32, "i32": torch.int32}[one.dtype]
-                fixed[one.name] = torch.zeros(one.bytes // 4, dtype=dtype, device="cuda")
+        fixed |= self.machine.scratch(image, (*fixed, *self.buffers))
 
         def run(copy: int) -> None:
-            kernel.on(torch.cuda.current_stream().cuda_stream, {**fixed, **copies[copy]})
+            launch({**fixed, **copies[copy]})
 
-        facts = {"registers": kernel.loaded.registers, "local": kernel.loaded.local}
-        facts |= {"shared": kernel.loaded.shared, "grid": image.grid, "block": image.block}
         return Contender(f"nybble {variant}", run, lambda: out, count, size, self.flops, facts)
 
     def peers(self) -> list[tuple[str, Callable[[], Contender]]]:

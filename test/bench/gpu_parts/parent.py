@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ class Plan:
     limit: float
     only: str = ""
     peers: bool = True
+    simulated: bool = False
     lost: dict[str, str] = field(default_factory=dict)
 
 
@@ -39,7 +41,7 @@ def run_all(plan: Plan, script: Path) -> dict[str, Any]:
     """Runs every case and returns the report, which `plan.json` holds at every moment."""
     begun = time.monotonic()
     log = plan.json.with_suffix(".log")
-    worker = Worker([sys.executable, str(script), "--worker", str(plan.folder)], log)
+    worker = Worker(_command(plan, script), log)
     report: dict[str, Any] = {"date": time.strftime("%Y-%m-%d %H:%M:%S %Z"), "cases": []}
     try:
         machine = worker.do({"do": "machine", "quick": plan.quick}, FIRST_SECONDS + 30)
@@ -61,21 +63,18 @@ def run_all(plan: Plan, script: Path) -> dict[str, Any]:
     return report
 
 
+def _command(plan: Plan, script: Path) -> list[str]:
+    simulated = ["--sim"] if plan.simulated else []
+    return [sys.executable, str(script), "--worker", str(plan.folder), *simulated]
+
+
 def _prepare(plan: Plan, script: Path) -> dict[str, str]:
     """Lets peers that compile do so, several at once, before anything is timed."""
-    if not plan.peers:
-        return {}
     jobs = json.loads((plan.folder / "prepare.json").read_text())
     jobs = [job for job in jobs if job["quick"] or not plan.quick]
-    workers = [
-        Worker(
-            [sys.executable, str(script), "--worker", str(plan.folder)],
-            plan.json.with_suffix(f".{i}.log"),
-        )
-        for i in range(len(jobs))
-    ]
-    from concurrent.futures import ThreadPoolExecutor
-
+    jobs = [job for job in jobs if plan.peers or job["do"] != "warm"]
+    command, logs = _command(plan, script), plan.json.with_suffix
+    workers = [Worker(command, logs(f".{i}.log")) for i in range(len(jobs))]
     with ThreadPoolExecutor(max(1, len(jobs))) as pool:
         work = zip(workers, jobs, strict=True)
         outcomes = [*pool.map(lambda pair: pair[0].do(pair[1], job_seconds(plan)), work)]

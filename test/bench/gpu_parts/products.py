@@ -11,8 +11,8 @@ import torch
 
 from gpu_parts import peers
 from gpu_parts.build import read_image
+from gpu_parts.machine import Machine
 from gpu_parts.timing import Contender, copies_for
-from nybble.backends.gpu.launch import Kernel
 from nybble.backends.gpu.packing.pack import pack_stream
 from nybble.dialects.lowbit import formats
 
@@ -68,44 +68,44 @@ def _exact(values: Any, dtype: str) -> Any:
     return wide.astype(np.float16).astype(np.float32) if dtype == "f16" else wide
 
 
-def dequantized(format: str, made: dict[str, Any], kind: Any) -> torch.Tensor:
-    """f32 [rows, cols] on the GPU: scale * T(code) + minimum, or scale * (code - point)."""
+def dequantized(format: str, made: dict[str, Any], kind: Any, device: str) -> torch.Tensor:
+    """f32 [rows, cols] on the device: scale * T(code) + minimum, or scale * (code - point)."""
     element = formats.get(format).element
     table = element.plain_table
     levels = table if table is not None else np.arange(2**kind.bits) - element.zero_point
     if hasattr(kind.meaning, "step"):
         levels = np.arange(2**kind.bits) * kind.meaning.step + kind.meaning.first
-    codes = torch.from_numpy(made["codes"]).cuda()
-    values = torch.from_numpy(levels.astype(np.float32)).cuda()[codes.int()]
+    codes = torch.from_numpy(made["codes"]).to(device)
+    values = torch.from_numpy(levels.astype(np.float32)).to(device)[codes.int()]
     del codes
     rows, cols = values.shape
     group = min(kind.group, cols)
     parts = values.view(rows, -1, group)
-    scale = torch.from_numpy(made["scale"]).cuda()[..., None]
+    scale = torch.from_numpy(made["scale"]).to(device)[..., None]
     if kind.zero == "points":
-        parts -= torch.from_numpy(made["zero"]).cuda()[..., None]
+        parts -= torch.from_numpy(made["zero"]).to(device)[..., None]
     parts *= scale
     if kind.zero == "minimum":
-        parts += torch.from_numpy(made["zero"]).cuda()[..., None]
+        parts += torch.from_numpy(made["zero"]).to(device)[..., None]
     return values
 
 
 class ProductCase:
     """A case with its data on the GPU."""
 
-    def __init__(self, folder: Path, case: dict[str, Any], l2: int) -> None:
+    def __init__(self, folder: Path, case: dict[str, Any], machine: Machine) -> None:
         spec = case["spec"]
-        self.folder, self.case, self.l2 = folder, case, l2
+        self.folder, self.case, self.machine, self.l2 = folder, case, machine, machine.l2
         self.rows, self.cols, self.tokens = spec["rows"], spec["cols"], spec["tokens"]
         key = next(iter(case["kernels"].values()))
         kind = pickle.loads((folder / "layouts" / f"{key}.pkl").read_bytes())["kind"]
         self.made = weight(folder, key, spec["format"], self.rows, self.cols)
         self.kind = kind
-        self.dense = dequantized(spec["format"], self.made, kind)
+        self.dense = dequantized(spec["format"], self.made, kind, machine.device)
         self.dtype = {"f16": torch.float16, "bf16": torch.bfloat16}[spec["activations"]]
-        random = torch.Generator(device="cuda").manual_seed(self.tokens)
+        random = machine.random(self.tokens)
         shape = (self.tokens, self.cols)
-        self.x = torch.randn(shape, generator=random, device="cuda").to(self.dtype)
+        self.x = torch.randn(shape, generator=random, device=machine.device).to(self.dtype)
         self.exact = self.x.double() @ self.dense.double().T
         self.flops = 2 * self.tokens * self.rows * self.cols
         self.small = self.x.nbytes + self.tokens * self.rows * 2
@@ -122,22 +122,17 @@ class ProductCase:
 
     def _our(self, key: str, variant: str) -> Contender:
         image = read_image(self.folder, key)
-        kernel = Kernel(image, clear=False)
-        stream = torch.from_numpy(self.made["stream"])
+        launch, facts = self.machine.load(image)
+        stream, device = torch.from_numpy(self.made["stream"]), self.machine.device
         size = stream.numel()
-        copies = [stream.cuda() for _ in range(copies_for(size, self.l2))]
-        y = torch.full((self.tokens, self.rows), float("nan"), dtype=self.dtype, device="cuda")
-        fixed = {"x": self.x, "y": y}
-        for one in image.parameters:
-            if one.name not in ("x", "y", "w"):
-                dtype = {"f32": torch.float32, "i32": torch.int32}[one.dtype]
-                fixed[one.name] = torch.zeros(one.bytes // 4, dtype=dtype, device="cuda")
+        copies = [stream.to(device, copy=True) for _ in range(copies_for(size, self.l2))]
+        shape = (self.tokens, self.rows)
+        y = torch.full(shape, float("nan"), dtype=self.dtype, device=device)
+        fixed = {"x": self.x, "y": y} | self.machine.scratch(image, ("x", "y", "w"))
 
         def run(copy: int) -> None:
-            kernel.on(torch.cuda.current_stream().cuda_stream, {**fixed, "w": copies[copy]})
+            launch({**fixed, "w": copies[copy]})
 
-        facts = {"registers": kernel.loaded.registers, "local": kernel.loaded.local}
-        facts |= {"shared": kernel.loaded.shared, "grid": image.grid, "block": image.block}
         name = f"nybble {variant}".strip()
         return Contender(name, run, lambda: y, len(copies), size + self.small, self.flops, facts)
 

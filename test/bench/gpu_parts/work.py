@@ -6,10 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gpu_parts import peers
 from gpu_parts.decoding import TOLERANCES, DecodeCase
+from gpu_parts.machine import Machine, gpu, simulator
 from gpu_parts.products import TOLERANCE, ProductCase, weight
 from gpu_parts.timing import Contender, describe, measure, probe_bandwidth
 from gpu_parts.workers import FATAL
@@ -22,9 +21,11 @@ def _ceilings() -> dict[str, float]:
     return probe_bandwidth()
 
 
-def handle(folder: Path, job: dict[str, Any], say: Say) -> Any:
+def handle(folder: Path, job: dict[str, Any], say: Say, *, simulated: bool = False) -> Any:
     """The result of a job; raises whatever goes wrong."""
     if job["do"] == "machine":
+        if simulated:
+            return {"name": "simulator"}
         return describe() | _ceilings()
     if job["do"] == "pack":
         spec = job["case"]["spec"]
@@ -33,16 +34,15 @@ def handle(folder: Path, job: dict[str, Any], say: Say) -> Any:
         return f"{made['stream'].nbytes} bytes"
     if job["do"] == "warm":
         return peers.warm(job["spec"], job["tokens"])
-    return run_case(folder, job, say)
+    return run_case(folder, job, say, simulator() if simulated else gpu())
 
 
-def run_case(folder: Path, job: dict[str, Any], say: Say) -> dict[str, Any]:
+def run_case(folder: Path, job: dict[str, Any], say: Say, machine: Machine) -> dict[str, Any]:
     """Checks and times our kernels and the peers of a case."""
     case = job["case"]
     say("data")
-    l2 = torch.cuda.get_device_properties(0).L2_cache_size
     kinds = {"product": ProductCase, "decode": DecodeCase}
-    one = kinds[case["kind"]](folder, case, l2)
+    one = kinds[case["kind"]](folder, case, machine)
     tolerance = TOLERANCE if case["kind"] == "product" else TOLERANCES[case["spec"]["cache"]]
     rows: list[dict[str, Any]] = []
     good: list[Contender] = []
@@ -56,7 +56,7 @@ def run_case(folder: Path, job: dict[str, Any], say: Say) -> dict[str, Any]:
             continue
         say(f"peer {name}")
         _admit(name, make, one, None, good, rows)
-    if good:
+    if good and machine.device == "cuda":
         say("timing")
         _time(good, rows, 8 if job["quick"] else 14)
     mine = [row for row in rows if row["name"].startswith("nybble")]
@@ -86,7 +86,7 @@ def _admit(
             if tolerance is not None:
                 contender.result().fill_(float("nan"))
             contender.run(copy)
-            torch.cuda.synchronize()
+            case.machine.wait()
             error = case.nmse(contender.result())
             worst = error if not error <= worst else worst
     except Exception as error:
