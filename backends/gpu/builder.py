@@ -16,7 +16,7 @@ cache policy) is inline PTX. All numbers of threads, rows and bytes are `i32`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import log2
 
 from xdsl.dialects import llvm, scf
@@ -135,6 +135,23 @@ class GpuBuilder(Expressions):
     def store(self, value: Value, pointer: Value, alignment: int | None = None) -> None:
         """Put a value where a pointer points; a vector as in `load`."""
         self.emit_effect(llvm.StoreOp, (value, pointer), _aligned(value.type, alignment))
+
+    def choose(
+        self, cond: Value, then: Callable[[], list[Value]], otherwise: Callable[[], list[Value]]
+    ) -> list[Value]:
+        """The values of the one branch that is taken."""
+        outer, blocks = self.block, (Block(), Block())
+        types: list[Attribute] = []
+        for block, make in zip(blocks, (then, otherwise), strict=True):
+            self.block = block
+            values = make()
+            types = [one.type for one in values]
+            self.emit_effect(scf.YieldOp, values)
+        self.block = outer
+        regions = [Region(block) for block in blocks]
+        made = scf.IfOp.create(operands=[cond.ssa], result_types=types, regions=regions)
+        self.block.add_op(made)
+        return [Value(self, one) for one in made.results]
 
     # -- the machine's own
 
@@ -275,20 +292,13 @@ class GpuBuilder(Expressions):
 
         What the warp wrote before `sync_warp` is seen by whoever finds it counted, and read then.
         """
-        outer, then, otherwise = self.block, Block(), Block()
-        self.block = then
         text = "atom.acq_rel.gpu.global.add.u32 $0, [$1], 1;"
-        self.emit_effect(scf.YieldOp, self.ptx(text, [i32], [pointer], effects=True))
-        self.block = otherwise
-        self.emit_effect(scf.YieldOp, [self.const(0, i32)])
-        self.block = outer
-        made = scf.IfOp.create(
-            operands=[lane.eq(0).ssa],
-            result_types=[i32],
-            regions=[Region(then), Region(otherwise)],
+        (before,) = self.choose(
+            lane.eq(0),
+            lambda: self.ptx(text, [i32], [pointer], effects=True),
+            lambda: [self.const(0, i32)],
         )
-        self.block.add_op(made)
-        return self.from_lane(Value(self, made.results[0]), 0)
+        return self.from_lane(before, 0)
 
     def from_lane(self, value: Value, lane: int) -> Value:
         """An i32 of one lane of the warp, for all of them."""

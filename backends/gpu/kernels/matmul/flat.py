@@ -7,7 +7,6 @@ Osama et al., arXiv 2301.03598), so that all multiprocessors stream until the en
 what several blocks have of one tile. More than 64 tokens are multiplied in several passes.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xdsl.dialects.builtin import ModuleOp, f32, i32, i64
@@ -72,14 +71,16 @@ class FlatKernel:
             sums = [b.const(0.0, f32)] * (4 * self.layout.placement.fragments * spec.token_tiles)
             with b.for_(lo, hi, 1, [*jobs.args, *sums]) as columns:
                 slot, *state = columns.args[:6]
-                kept = self.nested(columns.args[6:])
+                kept = self.reduction.nested(columns.args[6:])
+                record = Record(self, b.offset(self.ring, slot), tokens, columns.iv)
+                if spec.tuning.prefetch:
+                    record.load_activations()
                 b.arrive(spec.tuning.stages - 2)
                 b.sync_warp()
                 cursor = self.fetch(Cursor(*state))
-                record = Record(self, b.offset(self.ring, slot), tokens, columns.iv)
                 record.add_to(kept)
                 columns.yield_(self.next_slot(slot), *cursor.values(), *flattened(kept))
-            self.finish_rows(jobs.iv, self.nested(columns.results[6:]))
+            self.finish_rows(jobs.iv, self.reduction.nested(columns.results[6:]))
             jobs.yield_(*columns.results[:6])
         b.arrive(0)
         return b.finish(LANES * spec.tuning.warps, spec.tuning.blocks_per_sm)
@@ -174,12 +175,6 @@ class FlatKernel:
         run = 16 if layout.run_columns == 32 else 8
         columns = b.zext(token, i64) * (layout.cols * 2)
         return b.offset(self.x, columns + b.zext(self.quad * run, i64))
-
-    def nested(self, flat: Sequence[Value]) -> Sums:
-        """Sums that a loop carries, by fragment and token tile."""
-        tiles = self.spec.token_tiles
-        quads = [list(flat[i : i + 4]) for i in range(0, len(flat), 4)]
-        return [quads[i : i + tiles] for i in range(0, len(quads), tiles)]
 
     def finish_rows(self, job: Value, sums: Sums) -> None:
         """Write the results of a job, or leave sums for the block of threads that will."""

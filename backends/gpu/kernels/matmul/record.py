@@ -17,7 +17,7 @@ from nybble.backends.building.values import Value, vec
 from nybble.backends.gpu.builder import ELEMENTS
 from nybble.backends.gpu.kernels.matmul.decode import Words, half_bits
 from nybble.backends.gpu.kernels.matmul.sums import Sums
-from nybble.backends.gpu.packing.stream import LANES, LOAD, SCALE_BYTES, UNIT
+from nybble.backends.gpu.packing.stream import LANES, LOAD, SCALE_BYTES
 
 if TYPE_CHECKING:
     from nybble.backends.gpu.kernels.matmul.flat import FlatKernel
@@ -46,7 +46,7 @@ class Record:
         along = self.b.zext(step * (self.layout.step * 2), i64)
         moved = {id(one.pointer): self.b.offset(one.pointer, along) for one in tokens}
         self.tokens = [Tokens(moved[id(one.pointer)], one.offset) for one in tokens]
-        self.loaded: list[list[Value]] = []
+        self._loaded: dict[tuple[int, int], list[Value]] = {}
 
     def add_to(self, sums: Sums) -> None:
         """Multiply, scale, and add to the sums."""
@@ -93,18 +93,23 @@ class Record:
         count = 2 * layout.placement.fragments
         return [numbers[i : i + count] for i in range(0, len(numbers), count)]
 
+    def load_activations(self) -> None:
+        """Load all activations of the record before the weights are waited for."""
+        for tile in range(self.layout.units * TILES):
+            for token_tile in range(self.spec.token_tiles):
+                self.activations(tile, token_tile)
+
     def activations(self, tile: int, token_tile: int) -> list[Value]:
-        """The two registers of the B operand."""
-        b = self.b
-        unit, inner = divmod(tile, TILES)
-        at = (unit * UNIT + 16 * inner) * 2
-        if self.layout.run_columns == 16:
+        """The two registers of the B operand; those of two tiles are loaded at once."""
+        together = self.layout.run_columns // 16
+        first = tile - tile % together
+        key = (first, token_tile)
+        if key not in self._loaded:
             tokens = self.tokens[token_tile]
-            return b.load_words(tokens.pointer, tokens.offset + at, 2)
-        if inner % 2 == 0 and token_tile == 0:
-            self.loaded = [b.load_words(one.pointer, one.offset + at, 4) for one in self.tokens]
-        first = 2 * (inner % 2)
-        return self.loaded[token_tile][first : first + 2]
+            at = tokens.offset + first * 16 * 2
+            self._loaded[key] = self.b.load_words(tokens.pointer, at, 2 * together)
+        at = 2 * (tile - first)
+        return self._loaded[key][at : at + 2]
 
 
 class Group:

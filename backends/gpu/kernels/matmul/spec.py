@@ -24,7 +24,8 @@ class Tuning:
     read or under way, at most. fragments: of 16 rows of a tile, a multiple of the least that the
     format allows; 0 for that. blocks_per_sm: resident blocks. evict_first: whether weights that are
     read once leave the second-level cache early. subtract: whether codes lose their offset before
-    they are multiplied, and not sums.
+    they are multiplied, and not sums. prefetch: whether a record's activations are loaded before
+    its weights are waited for.
     """
 
     warps: int = 16
@@ -33,6 +34,7 @@ class Tuning:
     blocks_per_sm: int = 1
     evict_first: bool = True
     subtract: bool = False
+    prefetch: bool = False
 
 
 @dataclass(frozen=True)

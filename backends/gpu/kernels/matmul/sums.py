@@ -6,7 +6,7 @@ all sums, in the order of columns. Nobody waits, and results are the same in eve
 
 from collections.abc import Callable, Sequence
 
-from xdsl.dialects.builtin import f32, i32, i64
+from xdsl.dialects.builtin import f32, i1, i32, i64
 
 from nybble.backends.building.values import Value
 from nybble.backends.gpu.builder import ELEMENTS, GpuBuilder
@@ -45,18 +45,32 @@ class Reduction:
         """Write the sums of this warp's tile of a job, once all of its columns are in them."""
         b, steps = self.b, self.spec.layout.steps
         first, last = self.owner(job * steps), self.owner(job * steps + (steps - 1))
-        with b.if_(first.eq(last)) as alone:
-            write(sums)
-        with alone.otherwise():
-            self.leave(job, sums)
+        own = [value for row in sums for quad in row for value in quad]
+        counter = b.offset(self.counters, (job * self.spec.tuning.warps + self.warp) * 4)
+
+        def shared() -> list[Value]:
+            self.leave(job, own)
             b.sync_warp()
-            counter = b.offset(self.counters, (job * self.spec.tuning.warps + self.warp) * 4)
-            before = b.count_arrival(counter, self.lane)
-            with b.if_(before.eq(last - first)):
-                b.sync_warp()
-                write(self.collected(job, first, last))
-                with b.if_(self.lane.eq(0)):
-                    b.store(b.const(0, i32), counter)
+            is_last = b.count_arrival(counter, self.lane).eq(last - first)
+            b.sync_warp()
+            nothing = b.const(0.0, f32)
+            every = b.choose(
+                is_last, lambda: self.collected(job, first, last), lambda: [nothing] * len(own)
+            )
+            with b.if_(is_last & self.lane.eq(0)):
+                b.store(b.const(0, i32), counter)
+            return [is_last, *every]
+
+        alone = b.const(1, i1)
+        writes, *every = b.choose(first.eq(last), lambda: [alone, *own], shared)
+        with b.if_(writes):
+            write(self.nested(every))
+
+    def nested(self, flat: Sequence[Value]) -> Sums:
+        """Sums in a row, by fragment and token tile."""
+        tiles = self.spec.token_tiles
+        quads = [list(flat[i : i + 4]) for i in range(0, len(flat), 4)]
+        return [quads[i : i + tiles] for i in range(0, len(quads), tiles)]
 
     def place(self, job: Value, owner: Value) -> Value:
         """Where a block of threads leaves this warp's sums of a job.
@@ -70,15 +84,16 @@ class Reduction:
         at = b.zext(slot, i64) * spec.partial_bytes + b.zext(self.lane * LOAD, i64)
         return b.offset(self.partials, at)
 
-    def leave(self, job: Value, sums: Sums) -> None:
+    def leave(self, job: Value, sums: Sequence[Value]) -> None:
         """Write this block's sums for others."""
         b = self.b
         place = self.place(job, b.block_id())
         text = "st.global.v4.f32 [$0+{}], {{$1, $2, $3, $4}};"
-        for i, quad in enumerate(q for row in sums for q in row):
-            b.ptx(text.format(i * LANES * LOAD), (), [place, *quad], effects=True)
+        for i in range(0, len(sums), 4):
+            at = i // 4 * LANES * LOAD
+            b.ptx(text.format(at), (), [place, *sums[i : i + 4]], effects=True)
 
-    def collected(self, job: Value, first: Value, last: Value) -> Sums:
+    def collected(self, job: Value, first: Value, last: Value) -> list[Value]:
         """The sums that all blocks left of this warp's tile, in order."""
         b, spec = self.b, self.spec
         fragments, tiles = spec.layout.placement.fragments, spec.token_tiles
@@ -90,8 +105,7 @@ class Reduction:
                 words = b.load_words(place, i * LANES * LOAD, 4, "cg")
                 found += [b.reinterpret(word, f32) for word in words]
             owners.yield_(*(a + c for a, c in zip(owners.args, found, strict=True)))
-        quads = [owners.results[i : i + 4] for i in range(0, len(owners.results), 4)]
-        return [quads[i : i + tiles] for i in range(0, len(quads), tiles)]
+        return owners.results
 
     def write(
         self, y: Value, token: Value, row: Value, value: Value, conditions: Sequence[Value]
