@@ -20,6 +20,8 @@ from nybble.backends.gpu.sim.ops import (
     warp,
 )
 from nybble.backends.gpu.sim.ptx import Number
+from nybble.backends.gpu.sim.registers import IN_FLIGHT, UNDEFINED
+from nybble.backends.gpu.sim.types import Array
 
 OPCODES: dict[str, Callable[[Builder], Action]] = {
     **integer.TABLE,
@@ -32,6 +34,8 @@ OPCODES: dict[str, Callable[[Builder], Action]] = {
     **matrix.TABLE,
 }
 
+_CARRYING = {**integer.TABLE, **floating.TABLE, "mov": 0, "cvt": 0}
+"""Opcodes whose results have no value where their operands have none."""
 _MASK_OPERAND = {"shfl": -1, "vote": -1, "match": -1, "redux": -1, "elect": -1}
 _WHOLE_WARP = "aligned"
 _EVERYONE = 0xFFFFFFFF
@@ -48,12 +52,38 @@ def action(machine: Machine, pc: int, file: str) -> Action:
     opcode = b.instruction.opcode
     if opcode not in OPCODES:
         raise b.fail(f"instruction '{b.instruction}' is not modelled")
+    b.carries = opcode in _CARRYING
     made = OPCODES[opcode](b)
+    if b.carries and b.inputs:
+        made = _carried(b, made)
+    b.carries = False
     b.ignore("sync", "aligned")
     b.finish()
     made = _gathered(b, made)
     guard = b.instruction.guard
     return _guarded(b, made, b.read(guard, "pred")) if guard is not None else made
+
+
+def _carried(b: Builder, made: Action) -> Action:
+    """Mark the results of operands that have no value."""
+    inputs, outputs = b.inputs, b.outputs
+
+    def run(lanes: Lanes) -> None:
+        hazard: Array | None = None
+        for register in inputs:
+            if register.hazard is not None:
+                found = register.hazard[lanes.index]
+                if found.any():
+                    hazard = found.copy() if hazard is None else np.maximum(hazard, found)
+        made(lanes)
+        if hazard is None:
+            return
+        if (hazard > UNDEFINED).any():
+            b.check_hazard(inputs[0], hazard & IN_FLIGHT)
+        for register in outputs:
+            register.mark(lanes.index, hazard & UNDEFINED)
+
+    return run
 
 
 def _guarded(b: Builder, made: Action, guard: Reader) -> Action:

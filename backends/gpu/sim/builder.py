@@ -28,7 +28,8 @@ _CLOCKS = ("clock", "clock_hi", "clock64", "globaltimer", "globaltimer_lo", "glo
 class Builder:
     """One instruction of a machine. Every modifier must be asked for, or it is not modelled.
 
-    pc: index of the instruction.
+    pc: index of the instruction. carries: whether a result of registers without a value is just as
+    well without one, instead of wrong; inputs, outputs: the registers then read and written.
     """
 
     def __init__(self, machine: Machine, pc: int, file: str) -> None:
@@ -38,6 +39,9 @@ class Builder:
         self.instruction: Instruction = machine.entry.instructions[pc]
         self.modifiers = list(self.instruction.modifiers)
         self.unread = set(range(len(self.modifiers)))
+        self.carries = False
+        self.inputs: list[Register] = []
+        self.outputs: list[Register] = []
 
     # -- modifiers
 
@@ -171,6 +175,9 @@ class Builder:
     def _read_register(self, operand: Name, wanted: Scalar) -> Reader:
         register = self.machine.registers[operand.text]
         check = self._check_register
+        if self.carries:
+            self.inputs.append(register)
+        carries = self.carries
         if (register.type.kind == "pred") != (wanted.kind == "pred"):
             raise self.fail(f"'{operand.text}' is a .{register.type.name} register")
         data = register.data
@@ -178,7 +185,7 @@ class Builder:
             negated = operand.negated
 
             def read_predicate(lanes: Lanes) -> Array:
-                if register.hazard is not None:
+                if not carries and register.hazard is not None:
                     check(register, lanes)
                 return ~data[lanes.index] if negated else data[lanes.index]
 
@@ -187,7 +194,7 @@ class Builder:
             view = data.view(wanted.dtype)
 
             def read(lanes: Lanes) -> Array:
-                if register.hazard is not None:
+                if not carries and register.hazard is not None:
                     check(register, lanes)
                 return view[lanes.index]
 
@@ -196,7 +203,7 @@ class Builder:
         storage = wanted.storage
 
         def read_narrow(lanes: Lanes) -> Array:
-            if register.hazard is not None:
+            if not carries and register.hazard is not None:
                 check(register, lanes)
             return data[lanes.index].astype(storage).view(dtype)
 
@@ -204,7 +211,10 @@ class Builder:
 
     def _check_register(self, register: Register, lanes: Lanes) -> None:
         assert register.hazard is not None
-        found = register.hazard[lanes.index]
+        self.check_hazard(register, register.hazard[lanes.index])
+
+    def check_hazard(self, register: Register, found: Array) -> None:
+        """Report what is found in the hazards of a register."""
         if not found.any():
             return
         reporter = self.machine.reporter
@@ -245,6 +255,7 @@ class Builder:
         if isinstance(operand, Name) and operand.text == "_":
             return lambda lanes, value: None
         register = self.register(operand)
+        self.outputs.append(register)
         if (register.type.kind == "pred") != (given.kind == "pred"):
             raise self.fail(f"'{register.name}' is a .{register.type.name} register")
         if register.type.bits < given.bits:

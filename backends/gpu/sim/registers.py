@@ -32,8 +32,8 @@ class Register:
         else:
             self.hazard[index] = 0
 
-    def mark(self, index: Any, hazard: int) -> None:
-        """Note that the threads of an index may not read it."""
+    def mark(self, index: Any, hazard: Array | int) -> None:
+        """Note which threads of an index may not read it."""
         if self.hazard is None:
             self.hazard = np.zeros(len(self.data), np.uint8)
         self.hazard[index] = hazard

@@ -52,10 +52,7 @@ def elementwise(b: Builder, count: int, compute: Function) -> Action:
             made = np.where(made > 0, np.minimum(made, made.dtype.type(1)), made.dtype.type(0))
         if relu:
             made = np.where(made > 0, made, np.where(np.isnan(made), made, made.dtype.type(0)))
-        if plain and made.dtype == type_.dtype:
-            rounded = made
-        else:
-            rounded = floats.encode(type_, made, mode)
+        rounded = made if plain and made.dtype == type_.dtype else floats.encode(type_, made, mode)
         write(lanes, floats.flush(rounded) if flushes else rounded)
 
     return run
