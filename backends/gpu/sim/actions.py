@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nybble.backends.gpu.sim.builder import Builder, full
-from nybble.backends.gpu.sim.lanes import Action, Flow, Lanes, Reader
+from nybble.backends.gpu.sim.builder import Builder
+from nybble.backends.gpu.sim.lanes import WARP, Action, Flow, Lanes, Reader
 from nybble.backends.gpu.sim.machine import Machine
 from nybble.backends.gpu.sim.ops import (
     control,
@@ -15,13 +15,16 @@ from nybble.backends.gpu.sim.ops import (
     floating,
     integer,
     matrix,
+    mbarrier,
     memory,
     movement,
     warp,
+    warpgroup,
 )
 from nybble.backends.gpu.sim.ptx import Number
 from nybble.backends.gpu.sim.registers import IN_FLIGHT, UNDEFINED
 from nybble.backends.gpu.sim.types import Array
+from nybble.backends.gpu.sim.warpgroups import SIZE
 
 OPCODES: dict[str, Callable[[Builder], Action]] = {
     **integer.TABLE,
@@ -32,6 +35,8 @@ OPCODES: dict[str, Callable[[Builder], Action]] = {
     **warp.TABLE,
     **copy.TABLE,
     **matrix.TABLE,
+    **mbarrier.TABLE,
+    **warpgroup.TABLE,
 }
 
 _CARRYING = {**integer.TABLE, **floating.TABLE, "mov": 0, "cvt": 0}
@@ -116,10 +121,10 @@ def _gathered(b: Builder, made: Action) -> Action:
         if not (isinstance(operand, Number) and operand.value & _EVERYONE == _EVERYONE):
             members = b.read(operand, "u32")
     threads, pc = b.machine.threads, b.pc
+    span = SIZE if opcode == "wgmma" else WARP
 
     def run(lanes: Lanes) -> Flow | None:
-        mask = None if members is None else np.asarray(full(members(lanes), lanes))
-        whole = threads.gather(pc, lanes, mask)
+        whole = threads.gather(pc, lanes, members, span)
         if whole is None:
             return []
         flow = made(whole)

@@ -129,7 +129,7 @@ class Builder:
         raise self.fail(f"operand {index + 1} of '{self.instruction}' must be a number")
 
     def source(self, index: int, type_: Scalar | str) -> Reader:
-        """A reader of an operand: arrays of the type's numpy type, or a scalar if it is constant."""
+        """A reader of an operand: arrays of the type's numpy type, a scalar of a constant."""
         return self.read(self.operand(index), type_)
 
     def sources(self, index: int, type_: Scalar | str) -> list[Reader]:
@@ -177,37 +177,27 @@ class Builder:
         check = self._check_register
         if self.carries:
             self.inputs.append(register)
-        carries = self.carries
         if (register.type.kind == "pred") != (wanted.kind == "pred"):
             raise self.fail(f"'{operand.text}' is a .{register.type.name} register")
         data = register.data
         if wanted.kind == "pred":
             negated = operand.negated
-
-            def read_predicate(lanes: Lanes) -> Array:
-                if not carries and register.hazard is not None:
-                    check(register, lanes)
-                return ~data[lanes.index] if negated else data[lanes.index]
-
-            return read_predicate
-        if wanted.bits == register.type.bits:
+            take: Reader = lambda lanes: ~data[lanes.index] if negated else data[lanes.index]  # noqa: E731
+        elif wanted.bits == register.type.bits:
             view = data.view(wanted.dtype)
+            take = lambda lanes: view[lanes.index]  # noqa: E731
+        else:
+            dtype, storage = wanted.dtype, wanted.storage
+            take = lambda lanes: data[lanes.index].astype(storage).view(dtype)  # noqa: E731
+        if self.carries:
+            return take
 
-            def read(lanes: Lanes) -> Array:
-                if not carries and register.hazard is not None:
-                    check(register, lanes)
-                return view[lanes.index]
-
-            return read
-        dtype = wanted.dtype
-        storage = wanted.storage
-
-        def read_narrow(lanes: Lanes) -> Array:
-            if not carries and register.hazard is not None:
+        def read(lanes: Lanes) -> Array:
+            if register.hazard is not None:
                 check(register, lanes)
-            return data[lanes.index].astype(storage).view(dtype)
+            return take(lanes)
 
-        return read_narrow
+        return read
 
     def _check_register(self, register: Register, lanes: Lanes) -> None:
         assert register.hazard is not None
@@ -270,7 +260,7 @@ class Builder:
 
         def write(lanes: Lanes, value: Array) -> None:
             view[lanes.index] = value.view(storage) if narrow else value
-            if register.hazard is not None:
+            if register.hazard is not None or register.watched is not None:
                 register.define(lanes.index, lanes.size)
 
         return write

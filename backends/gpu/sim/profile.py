@@ -77,6 +77,16 @@ class Profile:
         traffic.ideal += -(-useful // SECTOR)
         traffic.bytes += useful
 
+    def bulk(self, pc: int, size: int) -> None:
+        """Count a bulk copy from or to global memory."""
+        if not self.enabled:
+            return
+        traffic = self.globals.setdefault(pc, Traffic())
+        traffic.accesses += 1
+        traffic.taken += -(-size // SECTOR)
+        traffic.ideal += -(-size // SECTOR)
+        traffic.bytes += size
+
 
 def _filled(lanes: Lanes, addresses: Array) -> Array:
     """Addresses [warps, 32]; a lane that is not there repeats the first of its warp that is."""
