@@ -1,7 +1,8 @@
 """What was last done with each cell of a memory: finds races and reads of nothing.
 
 A cell is as wide as the narrowest access of the kernel to that memory. A packed stamp holds when
-and by whom: of shared memory `time << 15 | copied << 14 | strong << 13 | agent << 6 | lane`, of global memory
+and by whom: of shared memory `time << 15 | copied << 14 | strong << 13 | agent << 6 | lane`, of
+global memory
 `time << 32 | strong << 31 | thread + 1`. Strong accesses (atomic, volatile, relaxed, acquire or
 release) do not race with each other. What cp.async brought is `copied`.
 """
