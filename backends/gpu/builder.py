@@ -16,9 +16,10 @@ cache policy) is inline PTX. All numbers of threads, rows and bytes are `i32`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import log2
 
-from xdsl.dialects import llvm
+from xdsl.dialects import llvm, scf
 from xdsl.dialects.builtin import (
     ArrayAttr,
     DenseArrayBase,
@@ -38,7 +39,7 @@ from xdsl.dialects.builtin import (
     i32,
     i64,
 )
-from xdsl.ir import Attribute, ParametrizedAttribute, Region
+from xdsl.ir import Attribute, Block, ParametrizedAttribute, Region
 from xdsl.irdl import irdl_attr_definition
 from xdsl.printer import Printer
 
@@ -135,6 +136,23 @@ class GpuBuilder(Expressions):
         """Put a value where a pointer points; a vector as in `load`."""
         self.emit_effect(llvm.StoreOp, (value, pointer), _aligned(value.type, alignment))
 
+    def choose(
+        self, cond: Value, then: Callable[[], list[Value]], otherwise: Callable[[], list[Value]]
+    ) -> list[Value]:
+        """The values of the one branch that is taken."""
+        outer, blocks = self.block, (Block(), Block())
+        types: list[Attribute] = []
+        for block, make in zip(blocks, (then, otherwise), strict=True):
+            self.block = block
+            values = make()
+            types = [one.type for one in values]
+            self.emit_effect(scf.YieldOp, values)
+        self.block = outer
+        regions = [Region(block) for block in blocks]
+        made = scf.IfOp.create(operands=[cond.ssa], result_types=types, regions=regions)
+        self.block.add_op(made)
+        return [Value(self, one) for one in made.results]
+
     # -- the machine's own
 
     def ptx(
@@ -186,6 +204,31 @@ class GpuBuilder(Expressions):
         if isinstance(bits, Value):
             return self.ptx(f"lop3.b32 $0, $1, {mask:#x}, $2, 0xea;", [i32], [word, bits])[0]
         return self.ptx(f"lop3.b32 $0, $1, {mask:#x}, {bits:#x}, 0xea;", [i32], [word])[0]
+
+    def permute(self, low: Value, high: Value, selector: Value | int) -> Value:
+        """Four bytes picked of the eight of two i32, one by each digit below 8 of the selector."""
+        if isinstance(selector, Value):
+            return self.ptx("prmt.b32 $0, $1, $2, $3;", [i32], [low, high, selector])[0]
+        return self.ptx(f"prmt.b32 $0, $1, $2, {selector:#x};", [i32], [low, high])[0]
+
+    def subtract_halves(self, pair: Value, less: Value, dtype: str) -> Value:
+        """Two 16-bit floats of an i32 less two others."""
+        minus = {"f16": 0xBC00BC00, "bf16": 0xBF80BF80}[dtype]
+        return self._fused(less, minus, pair, dtype)
+
+    def scale_halves(self, pair: Value, factor: float, dtype: str) -> Value:
+        """Two 16-bit floats of an i32 times a power of two; no result is -0 of a 0."""
+        bias, mantissa = {"f16": (15, 10), "bf16": (127, 7)}[dtype]
+        bits = (bias + int(log2(factor))) << mantissa
+        return self._fused(pair, bits * 0x10001, self.const(-0x7FFF8000, i32), dtype)
+
+    def _fused(self, pair: Value, factor: int, added: Value, dtype: str) -> Value:
+        operands = [pair, self.word(factor), added]
+        return self.ptx(f"fma.rn.{dtype}x2 $0, $1, $2, $3;", [i32], operands)[0]
+
+    def word(self, bits: int) -> Value:
+        """An i32 of the bits of an unsigned number."""
+        return self.const(bits - 2**32 if bits >= 2**31 else bits, i32)
 
     def load_words(self, pointer: Value, at: int, count: int, policy: str = "nc") -> list[Value]:
         """`count` (1, 2 or 4) i32 of global memory, `at` bytes on.
@@ -244,14 +287,18 @@ class GpuBuilder(Expressions):
         """All threads of the block meet here and see each other's shared memory."""
         self.ptx("bar.sync 0;", effects=True)
 
-    def fence(self) -> None:
-        """What this thread wrote to global memory is seen before what it does next."""
-        self.ptx("membar.gl;", effects=True)
+    def count_arrival(self, pointer: Value, lane: Value) -> Value:
+        """Lane 0 adds 1 to an i32 of global memory; what was there before, in all lanes.
 
-    def fetch_add(self, pointer: Value, count: Operand) -> Value:
-        """Add to an i32 of global memory at once; what was there before."""
-        operands = [pointer, self.value(count, i32)]
-        return self.ptx("atom.global.add.u32 $0, [$1], $2;", [i32], operands, effects=True)[0]
+        What the warp wrote before `sync_warp` is seen by whoever finds it counted, and read then.
+        """
+        text = "atom.acq_rel.gpu.global.add.u32 $0, [$1], 1;"
+        (before,) = self.choose(
+            lane.eq(0),
+            lambda: self.ptx(text, [i32], [pointer], effects=True),
+            lambda: [self.const(0, i32)],
+        )
+        return self.from_lane(before, 0)
 
     def from_lane(self, value: Value, lane: int) -> Value:
         """An i32 of one lane of the warp, for all of them."""

@@ -25,14 +25,16 @@ from nybble.backends.gpu.codegen import compile_kernel
 from nybble.backends.gpu.image import KernelImage
 from nybble.backends.gpu.kernels.matmul.flat import FlatKernel
 from nybble.backends.gpu.kernels.matmul.spec import FlatSpec, Tuning
-from nybble.backends.gpu.packing.kind import WeightKind, weight_kind
+from nybble.backends.gpu.packing.fields import MANTISSA, FloatType
+from nybble.backends.gpu.packing.kind import Line, Small, Table, WeightKind, weight_kind
 from nybble.backends.gpu.packing.pack import pack_stream
-from nybble.backends.gpu.packing.placement import FloatType, Placement, fewest_fragments, fits
+from nybble.backends.gpu.packing.placement import Placement, fewest_fragments
 from nybble.backends.gpu.packing.stream import UNIT, StreamLayout
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats import Weight
 
+MOST_TOKENS = 1024
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
@@ -66,7 +68,9 @@ class Product:
         if layout.zero == "points":
             assert weight.zero_codes is not None
             zero = weight.zero_codes.astype(np.float32)
-        return pack_stream(layout, weight.require_codes(), weight.scale, zero)
+        codes, kind = weight.require_codes(), self.spec.kind
+        _check_numbers(codes, kind)
+        return pack_stream(layout, codes, weight.scale / np.float32(kind.unit), zero)
 
     def reference(self, x: Floats, weight: Weight) -> Floats:
         """f32 [tokens, rows] of x [tokens, cols], summed in f64, of any output type."""
@@ -86,37 +90,78 @@ def compile_product(
 ) -> Product:
     """The kernel of a product; raises NybbleError with the reason for what has none.
 
-    output: type of the results, that of the activations by default.
+    output: type of the results, that of the activations by default. tuning: `usual_tuning` by
+    default; stages are as many of it as shared memory has room for.
     """
+    spec = product_spec(format, rows, cols, tokens, arch, activations, output, tuning)
     description = formats.get(format)
-    description.check_shape((rows, cols))
-    kind = weight_kind(description, cols)
-    layout = stream_layout(kind, rows, cols, activations)
-    spec = FlatSpec(
-        layout, kind, tokens, find_arch(arch), activations, output or activations,
-        fitted(layout, find_arch(arch).shared, tuning or Tuning()),
-    )  # fmt: skip
     name = f"matmul_{tokens}x{rows}x{cols}"
     ptx = compile_kernel(FlatKernel(spec, name).build(), spec.arch)
     facts = {"format": description.spec, "rows": rows, "cols": cols, "tokens": tokens}
     image = KernelImage(
-        name, spec.arch.name, ptx, spec.parameters, (spec.blocks, 1, 1),
-        (32 * spec.tuning.warps, 1, 1), spec.shared, zeroed=("counters",), facts=facts,
-    )  # fmt: skip
+        name,
+        spec.arch.name,
+        ptx,
+        spec.parameters,
+        (spec.blocks, 1, 1),
+        (32 * spec.tuning.warps, 1, 1),
+        spec.shared,
+        zeroed=("counters",),
+        facts=facts,
+    )
     return Product(description.spec, spec, image)
 
 
-def stream_layout(kind: WeightKind, rows: int, cols: int, dtype: FloatType) -> StreamLayout:
+def product_spec(
+    format: str,
+    rows: int,
+    cols: int,
+    tokens: int,
+    arch: str = "sm_90a",
+    activations: FloatType = "f16",
+    output: str | None = None,
+    tuning: Tuning | None = None,
+) -> FlatSpec:
+    """What the kernel of a product would be made for; otherwise as `compile_product`."""
+    description, found = formats.get(format), find_arch(arch)
+    description.check_shape((rows, cols))
+    if not 1 <= tokens <= MOST_TOKENS or not rows or not cols:
+        raise ProductError(
+            f"a product of {tokens} tokens, {rows} rows and {cols} columns",
+            accepted=f"1 to {MOST_TOKENS} tokens, and at least one row and column",
+        )
+    kind = weight_kind(description, cols)
+    chosen = tuning or usual_tuning(kind, tokens)
+    layout = stream_layout(kind, rows, cols, activations, chosen.fragments)
+    fitting = fitted(layout, found.shared, chosen)
+    return FlatSpec(layout, kind, tokens, found, activations, output or activations, fitting)
+
+
+def usual_tuning(kind: WeightKind, tokens: int) -> Tuning:
+    """The tuning for so many tokens: few tokens leave registers for many warps."""
+    least = fewest_fragments(kind.bits)
+    if tokens <= 8:
+        return Tuning(warps=16 if least <= 2 else 8, stages=4)
+    if tokens <= 16:
+        return Tuning(warps=16 if least == 1 else 8, stages=4)
+    return Tuning(warps=8, stages=4, fragments=max(2, least) if tokens > 32 else 0, subtract=True)
+
+
+def stream_layout(
+    kind: WeightKind, rows: int, cols: int, dtype: FloatType, fragments: int = 0
+) -> StreamLayout:
     """The layout for a kind of weights; raises ProductError where there is none."""
-    if not fits(kind.bits, dtype):
+    if isinstance(kind.meaning, Line) and kind.bits > MANTISSA[dtype]:
         raise ProductError(
             f"codes of {kind.bits} bits with activations {dtype}", accepted="activations f16"
         )
+    if isinstance(kind.meaning, Small) and kind.meaning.mantissa > MANTISSA[dtype]:
+        raise ProductError(f"codes of {kind.meaning} with activations {dtype}")
     if cols % UNIT:
         raise ProductError(f"{cols} columns", accepted=f"a multiple of {UNIT} columns")
-    fragments = fewest_fragments(kind.bits)
-    step = step_columns(kind, cols, 256 if kind.bits * fragments <= 4 else 128)
-    placement = Placement(kind.bits, fragments, dtype)
+    count = fragments or fewest_fragments(kind.bits)
+    step = step_columns(kind, cols, 256 if kind.bits * count <= 4 else 128)
+    placement = Placement(kind.bits, count, apart=not isinstance(kind.meaning, Table))
     return StreamLayout(rows, cols, placement, kind.group, step, kind.scale, kind.zero)
 
 
@@ -135,3 +180,12 @@ def fitted(layout: StreamLayout, shared: int, tuning: Tuning) -> Tuning:
     if slots < 2:
         raise ProductError(f"records of {layout.record_bytes} bytes for {tuning.warps} warps")
     return replace(tuning, stages=min(tuning.stages, slots))
+
+
+def _check_numbers(codes: Bytes, kind: WeightKind) -> None:
+    """Raise ProductError for a code that is no number but would be decoded as one."""
+    if not isinstance(kind.meaning, Small) or not kind.meaning.has_nan:
+        return
+    largest = 2 ** (kind.bits - 1) - 1
+    if (codes & largest == largest).any():
+        raise ProductError(f"a weight with the code {largest:#x}, which is NaN")

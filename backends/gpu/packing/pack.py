@@ -61,7 +61,8 @@ def _places(layout: StreamLayout) -> Iterator[tuple[int, int, int, int, int, int
                     index = tile * placement.words + word
                     for half in (0, 1):
                         column = 2 * (register // 2) + half
-                        yield tile, row, column, index, bit + 16 * half, plane.width, plane.low
+                        at = bit + half * placement.distance(plane)
+                        yield tile, row, column, index, at, plane.width, plane.low
 
 
 def _columns(layout: StreamLayout, tile: int, column: int) -> npt.NDArray[np.int64]:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nybble.backends.gpu.sim.builder import Builder, full
-from nybble.backends.gpu.sim.lanes import Action, Flow, Lanes, Reader
+from nybble.backends.gpu.sim.builder import Builder
+from nybble.backends.gpu.sim.lanes import WARP, Action, Flow, Lanes, Reader
 from nybble.backends.gpu.sim.machine import Machine
 from nybble.backends.gpu.sim.ops import (
     control,
@@ -15,11 +15,16 @@ from nybble.backends.gpu.sim.ops import (
     floating,
     integer,
     matrix,
+    mbarrier,
     memory,
     movement,
     warp,
+    warpgroup,
 )
 from nybble.backends.gpu.sim.ptx import Number
+from nybble.backends.gpu.sim.registers import IN_FLIGHT, UNDEFINED
+from nybble.backends.gpu.sim.types import Array
+from nybble.backends.gpu.sim.warpgroups import SIZE
 
 OPCODES: dict[str, Callable[[Builder], Action]] = {
     **integer.TABLE,
@@ -30,8 +35,12 @@ OPCODES: dict[str, Callable[[Builder], Action]] = {
     **warp.TABLE,
     **copy.TABLE,
     **matrix.TABLE,
+    **mbarrier.TABLE,
+    **warpgroup.TABLE,
 }
 
+_CARRYING = {**integer.TABLE, **floating.TABLE, "mov": 0, "cvt": 0}
+"""Opcodes whose results have no value where their operands have none."""
 _MASK_OPERAND = {"shfl": -1, "vote": -1, "match": -1, "redux": -1, "elect": -1}
 _WHOLE_WARP = "aligned"
 _EVERYONE = 0xFFFFFFFF
@@ -48,12 +57,38 @@ def action(machine: Machine, pc: int, file: str) -> Action:
     opcode = b.instruction.opcode
     if opcode not in OPCODES:
         raise b.fail(f"instruction '{b.instruction}' is not modelled")
+    b.carries = opcode in _CARRYING
     made = OPCODES[opcode](b)
+    if b.carries and b.inputs:
+        made = _carried(b, made)
+    b.carries = False
     b.ignore("sync", "aligned")
     b.finish()
     made = _gathered(b, made)
     guard = b.instruction.guard
     return _guarded(b, made, b.read(guard, "pred")) if guard is not None else made
+
+
+def _carried(b: Builder, made: Action) -> Action:
+    """Mark the results of operands that have no value."""
+    inputs, outputs = b.inputs, b.outputs
+
+    def run(lanes: Lanes) -> None:
+        hazard: Array | None = None
+        for register in inputs:
+            if register.hazard is not None:
+                found = register.hazard[lanes.index]
+                if found.any():
+                    hazard = found.copy() if hazard is None else np.maximum(hazard, found)
+        made(lanes)
+        if hazard is None:
+            return
+        if (hazard > UNDEFINED).any():
+            b.check_hazard(inputs[0], hazard & IN_FLIGHT)
+        for register in outputs:
+            register.mark(lanes.index, hazard & UNDEFINED)
+
+    return run
 
 
 def _guarded(b: Builder, made: Action, guard: Reader) -> Action:
@@ -86,10 +121,10 @@ def _gathered(b: Builder, made: Action) -> Action:
         if not (isinstance(operand, Number) and operand.value & _EVERYONE == _EVERYONE):
             members = b.read(operand, "u32")
     threads, pc = b.machine.threads, b.pc
+    span = SIZE if opcode == "wgmma" else WARP
 
     def run(lanes: Lanes) -> Flow | None:
-        mask = None if members is None else np.asarray(full(members(lanes), lanes))
-        whole = threads.gather(pc, lanes, mask)
+        whole = threads.gather(pc, lanes, members, span)
         if whole is None:
             return []
         flow = made(whole)

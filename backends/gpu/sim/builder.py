@@ -28,7 +28,8 @@ _CLOCKS = ("clock", "clock_hi", "clock64", "globaltimer", "globaltimer_lo", "glo
 class Builder:
     """One instruction of a machine. Every modifier must be asked for, or it is not modelled.
 
-    pc: index of the instruction.
+    pc: index of the instruction. carries: whether a result of registers without a value is just as
+    well without one, instead of wrong; inputs, outputs: the registers then read and written.
     """
 
     def __init__(self, machine: Machine, pc: int, file: str) -> None:
@@ -38,6 +39,9 @@ class Builder:
         self.instruction: Instruction = machine.entry.instructions[pc]
         self.modifiers = list(self.instruction.modifiers)
         self.unread = set(range(len(self.modifiers)))
+        self.carries = False
+        self.inputs: list[Register] = []
+        self.outputs: list[Register] = []
 
     # -- modifiers
 
@@ -125,7 +129,7 @@ class Builder:
         raise self.fail(f"operand {index + 1} of '{self.instruction}' must be a number")
 
     def source(self, index: int, type_: Scalar | str) -> Reader:
-        """A reader of an operand: arrays of the type's numpy type, or a scalar if it is constant."""
+        """A reader of an operand: arrays of the type's numpy type, a scalar of a constant."""
         return self.read(self.operand(index), type_)
 
     def sources(self, index: int, type_: Scalar | str) -> list[Reader]:
@@ -171,40 +175,36 @@ class Builder:
     def _read_register(self, operand: Name, wanted: Scalar) -> Reader:
         register = self.machine.registers[operand.text]
         check = self._check_register
+        if self.carries:
+            self.inputs.append(register)
         if (register.type.kind == "pred") != (wanted.kind == "pred"):
             raise self.fail(f"'{operand.text}' is a .{register.type.name} register")
         data = register.data
         if wanted.kind == "pred":
             negated = operand.negated
-
-            def read_predicate(lanes: Lanes) -> Array:
-                if register.hazard is not None:
-                    check(register, lanes)
-                return ~data[lanes.index] if negated else data[lanes.index]
-
-            return read_predicate
-        if wanted.bits == register.type.bits:
+            take: Reader = lambda lanes: ~data[lanes.index] if negated else data[lanes.index]  # noqa: E731
+        elif wanted.bits == register.type.bits:
             view = data.view(wanted.dtype)
+            take = lambda lanes: view[lanes.index]  # noqa: E731
+        else:
+            dtype, storage = wanted.dtype, wanted.storage
+            take = lambda lanes: data[lanes.index].astype(storage).view(dtype)  # noqa: E731
+        if self.carries:
+            return take
 
-            def read(lanes: Lanes) -> Array:
-                if register.hazard is not None:
-                    check(register, lanes)
-                return view[lanes.index]
-
-            return read
-        dtype = wanted.dtype
-        storage = wanted.storage
-
-        def read_narrow(lanes: Lanes) -> Array:
+        def read(lanes: Lanes) -> Array:
             if register.hazard is not None:
                 check(register, lanes)
-            return data[lanes.index].astype(storage).view(dtype)
+            return take(lanes)
 
-        return read_narrow
+        return read
 
     def _check_register(self, register: Register, lanes: Lanes) -> None:
         assert register.hazard is not None
-        found = register.hazard[lanes.index]
+        self.check_hazard(register, register.hazard[lanes.index])
+
+    def check_hazard(self, register: Register, found: Array) -> None:
+        """Report what is found in the hazards of a register."""
         if not found.any():
             return
         reporter = self.machine.reporter
@@ -245,6 +245,7 @@ class Builder:
         if isinstance(operand, Name) and operand.text == "_":
             return lambda lanes, value: None
         register = self.register(operand)
+        self.outputs.append(register)
         if (register.type.kind == "pred") != (given.kind == "pred"):
             raise self.fail(f"'{register.name}' is a .{register.type.name} register")
         if register.type.bits < given.bits:
@@ -259,7 +260,7 @@ class Builder:
 
         def write(lanes: Lanes, value: Array) -> None:
             view[lanes.index] = value.view(storage) if narrow else value
-            if register.hazard is not None:
+            if register.hazard is not None or register.watched is not None:
                 register.define(lanes.index, lanes.size)
 
         return write

@@ -48,6 +48,13 @@ class Lanes:
             return self if self.size else other
         return Lanes(np.sort(np.concatenate([self.numbers, other.numbers])))
 
+    @staticmethod
+    def repeated(number: int, count: int) -> Lanes:
+        """One thread, as often as it does something in one instruction."""
+        made = Lanes(np.full(count, number, np.int64))
+        made.index = made.numbers
+        return made
+
     @cached_property
     def warps(self) -> Warps:
         """The warps that they belong to."""

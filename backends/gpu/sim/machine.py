@@ -11,6 +11,7 @@ import numpy as np
 from nybble.backends.gpu.sim.copies import CopyQueue
 from nybble.backends.gpu.sim.grid import Grid
 from nybble.backends.gpu.sim.lanes import Lanes
+from nybble.backends.gpu.sim.mbarriers import MBarriers
 from nybble.backends.gpu.sim.memory import (
     LOCAL_WINDOW,
     OFFSETS,
@@ -30,6 +31,7 @@ from nybble.backends.gpu.sim.sync import BlockSync
 from nybble.backends.gpu.sim.tensormap import TensorMap
 from nybble.backends.gpu.sim.threads import Threads
 from nybble.backends.gpu.sim.types import Array
+from nybble.backends.gpu.sim.warpgroups import WarpgroupQueue
 
 Memory: TypeAlias = GlobalMemory | SharedMemory | PrivateMemory
 _WINDOWS = {"shared": SHARED_WINDOW, "local": LOCAL_WINDOW, "param": PARAM_WINDOW}
@@ -42,7 +44,8 @@ class Machine:
 
     symbols: variable or parameter -> its space and its address there. maps: offset in the
     parameters -> a tensor map and the address of its tensor. events: how often something changed
-    that a waiting thread may see. polled: threads that should let others run first.
+    that a waiting thread may see. bulk_groups: thread -> when it committed each group. polled:
+    threads that should let others run first.
     """
 
     entry: Entry
@@ -63,10 +66,15 @@ class Machine:
     events: int = 0
     polled: Lanes | None = None
     mma: Counter[str] = field(default_factory=Counter[str])
+    bulk_groups: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
     copies: CopyQueue = field(init=False)
+    barriers: MBarriers = field(init=False)
+    wgmma: WarpgroupQueue = field(init=False)
 
     def __post_init__(self) -> None:
         self.copies = CopyQueue(self.shared, self.grid.threads)
+        self.barriers = MBarriers(self.order)
+        self.wgmma = WarpgroupQueue(self.grid.threads, self.order)
 
     def memory(self, space: str) -> Memory:
         """The memory of a state space."""

@@ -108,7 +108,7 @@ class GlobalMemory:
         return self.bytes.data[one.start : one.start + one.size]
 
     def locate(self, addresses: Array, size: int, what: str) -> tuple[Array, bool]:
-        """Positions of accesses, and whether all are right; what is not goes to a place of trash."""
+        """Positions of accesses, those that are wrong in a place of trash, and if all are right."""
         number = addresses >> SHIFT
         offset = addresses & OFFSETS
         inside = (number >= FIRST_BUFFER) & (number < len(self.starts))

@@ -31,11 +31,17 @@ class Traffic:
 
 @dataclass
 class Profile:
-    """Counts by index of the instruction. enabled: whether accesses are counted at all."""
+    """Counts by index of the instruction. enabled: whether accesses are counted at all.
+
+    seen: what patterns of addresses took, as loops repeat them: wavefronts, or sectors and bytes.
+    """
 
     enabled: bool = True
     shared: dict[int, Traffic] = field(default_factory=dict[int, Traffic])
     globals: dict[int, Traffic] = field(default_factory=dict[int, Traffic])
+    seen: dict[tuple[int, bytes], tuple[int, int]] = field(
+        default_factory=dict[tuple[int, bytes], tuple[int, int]]
+    )
 
     def shared_access(self, pc: int, lanes: Lanes, addresses: Array, size: int) -> None:
         """Count an access of `size` bytes a lane to shared memory."""
@@ -43,11 +49,14 @@ class Profile:
             return
         rows = _filled(lanes, addresses)
         phases = max(1, min(size, 16) // 4)
-        words = rows.reshape(len(rows) * phases, WARP // phases, 1) // 4
-        words = (words + np.arange(max(1, size // 4))).reshape(len(words), -1)
+        key = (size, rows.astype(np.int32).tobytes())
+        if key not in self.seen:
+            words = rows.reshape(len(rows) * phases, WARP // phases, 1) // 4
+            words = (words + np.arange(max(1, size // 4))).reshape(len(words), -1)
+            self.seen[key] = (wavefronts(words), 0)
         traffic = self.shared.setdefault(pc, Traffic())
         traffic.accesses += len(rows)
-        traffic.taken += wavefronts(words)
+        traffic.taken += self.seen[key][0]
         traffic.ideal += len(rows) * phases
         traffic.bytes += lanes.size * size
 
@@ -55,10 +64,13 @@ class Profile:
         """Count accesses of 8 rows of 16 bytes each: ldmatrix. rows: addresses [accesses, 8]."""
         if not self.enabled:
             return
-        words = (rows[:, :, None] // 4 + np.arange(4)).reshape(len(rows), -1)
+        key = (0, rows.astype(np.int32).tobytes())
+        if key not in self.seen:
+            words = (rows[:, :, None] // 4 + np.arange(4)).reshape(len(rows), -1)
+            self.seen[key] = (wavefronts(words), 0)
         traffic = self.shared.setdefault(pc, Traffic())
         traffic.accesses += len(rows)
-        traffic.taken += wavefronts(words)
+        traffic.taken += self.seen[key][0]
         traffic.ideal += len(rows)
         traffic.bytes += len(rows) * 128
 
@@ -67,15 +79,28 @@ class Profile:
         if not self.enabled:
             return
         rows = _filled(lanes, addresses)
-        first = rows // SECTOR
-        parts = max(1, size // SECTOR)
-        sectors = (first[:, :, None] + np.arange(parts)).reshape(len(rows), -1)
-        useful = distinct(rows // size) * size
+        relative = (rows - int(rows[0, 0]) // SECTOR * SECTOR).astype(np.int32)
+        key = (-size, relative.tobytes())
+        if key not in self.seen:
+            parts = max(1, size // SECTOR)
+            sectors = (rows[:, :, None] // SECTOR + np.arange(parts)).reshape(len(rows), -1)
+            self.seen[key] = (distinct(sectors), distinct(rows // size) * size)
+        taken, useful = self.seen[key]
         traffic = self.globals.setdefault(pc, Traffic())
         traffic.accesses += len(rows)
-        traffic.taken += distinct(sectors)
+        traffic.taken += taken
         traffic.ideal += -(-useful // SECTOR)
         traffic.bytes += useful
+
+    def bulk(self, pc: int, size: int) -> None:
+        """Count a bulk copy from or to global memory."""
+        if not self.enabled:
+            return
+        traffic = self.globals.setdefault(pc, Traffic())
+        traffic.accesses += 1
+        traffic.taken += -(-size // SECTOR)
+        traffic.ideal += -(-size // SECTOR)
+        traffic.bytes += size
 
 
 def _filled(lanes: Lanes, addresses: Array) -> Array:

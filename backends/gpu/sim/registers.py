@@ -14,7 +14,7 @@ class Register:
     """One register of every thread.
 
     data: its bits. hazard: uint8 a thread, UNDEFINED or IN_FLIGHT where it may not be read; None
-    when all of it may be.
+    when all of it may be. watched: of a register of a wgmma, where to note who wrote it.
     """
 
     def __init__(self, name: str, type_: Scalar, threads: int) -> None:
@@ -22,9 +22,12 @@ class Register:
         self.type = type_
         self.data = np.zeros(threads, type_.storage)
         self.hazard: Array | None = np.full(threads, UNDEFINED, np.uint8)
+        self.watched: Array | None = None
 
     def define(self, index: Any, size: int) -> None:
         """Note that the threads of an index were given a value."""
+        if self.watched is not None:
+            self.watched[index] = True
         if self.hazard is None:
             return
         if size == len(self.data):
@@ -32,8 +35,8 @@ class Register:
         else:
             self.hazard[index] = 0
 
-    def mark(self, index: Any, hazard: int) -> None:
-        """Note that the threads of an index may not read it."""
+    def mark(self, index: Any, hazard: Array | int) -> None:
+        """Note which threads of an index may not read it."""
         if self.hazard is None:
             self.hazard = np.zeros(len(self.data), np.uint8)
         self.hazard[index] = hazard

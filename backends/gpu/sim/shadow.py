@@ -1,9 +1,10 @@
 """What was last done with each cell of a memory: finds races and reads of nothing.
 
 A cell is as wide as the narrowest access of the kernel to that memory. A packed stamp holds when
-and by whom: of shared memory `time << 14 | strong << 13 | agent << 6 | lane`, of global memory
+and by whom: of shared memory `time << 15 | copied << 14 | strong << 13 | agent << 6 | lane`, of
+global memory
 `time << 32 | strong << 31 | thread + 1`. Strong accesses (atomic, volatile, relaxed, acquire or
-release) do not race with each other.
+release) do not race with each other. What cp.async brought is `copied`.
 """
 
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from nybble.backends.gpu.sim.order import Order
 from nybble.backends.gpu.sim.types import Array
 
 UNTOUCHED, DEFINED, IN_FLIGHT = 0, 1, 2
+_TIME = 15
+_COPIED = 1 << 14
 _STRONG = 1 << 13
 _AGENTS = 0x7F
 _LANES = 0x3F
@@ -73,10 +76,14 @@ class SharedShadow:
             self._undefined(state)
         writes = self.writes[cells]
         warp = numbers // WARP
-        if int(writes.max()) >> 14 > self.order.floor:
+        if int(writes.max()) >> _TIME > self.order.floor:
             self._compare(numbers, writes, "a read", strong=strong)
         stamp = (self.order.now << 6) | (numbers % WARP)
         self.reads[cells, (warp % self.order.warps)[:, None]] = stamp[:, None]
+
+    def peek(self, numbers: Array, cells: Array) -> None:
+        """Threads use what lies in cells [threads, ..] by instructions that order themselves."""
+        self._compare(numbers, self.writes[cells], "a use", strong=True)
 
     def write(self, numbers: Array, cells: Array, *, strong: bool = False) -> Array:
         """Threads write cells [threads, ..]; the stamps that were left."""
@@ -94,27 +101,31 @@ class SharedShadow:
 
     def land(self, numbers: Array, cells: Array) -> None:
         """The copies of threads into cells have ended, as if the threads wrote them now."""
-        self.writes[cells] = self._stamp(numbers, strong=False)
+        self.writes[cells] = self._stamp(numbers, strong=False) | _COPIED
         self.state[cells] = DEFINED
 
     def land_async(self, agent: int, cells: Array) -> None:
         """A bulk copy of an agent into cells has ended."""
-        self.writes[cells] = (self.order.now << 14) | (agent << 6)
+        self.writes[cells] = (self.order.now << _TIME) | (agent << 6)
         self.state[cells] = DEFINED
 
     def read_async(self, warp: int, cells: Array) -> None:
-        """What a warp started reads cells [..] by the asynchronous proxy."""
+        """What a warp started reads cells [..] by the asynchronous proxy.
+
+        What other threads stored must have been fenced for it; what cp.async brought need not be,
+        as compilers take for granted.
+        """
         state = self.state[cells]
         if not (state == DEFINED).all():
             self._undefined(state)
         order = self.order
         writes = self.writes[cells]
-        time, agent = writes >> 14, (writes >> 6) & _AGENTS
+        time, agent = writes >> _TIME, (writes >> 6) & _AGENTS
         late = time > order.known[warp, agent]
         if late.any():
             self.reporter.race("an asynchronous read", int(time[late].max()), "shared")
         base = warp // order.warps * order.warps
-        generic = agent < order.warps
+        generic = (agent < order.warps) & ((writes & _COPIED) == 0)
         fenced = np.maximum(order.proxies[base + agent % order.warps], order.proxies[warp])
         bare = generic & (time > fenced)
         if bare.any():
@@ -126,12 +137,12 @@ class SharedShadow:
     def _stamp(self, numbers: Array, *, strong: bool) -> Array:
         agent = numbers // WARP % self.order.warps
         flag = _STRONG if strong else 0
-        return ((self.order.now << 14) | flag | (agent << 6) | (numbers % WARP))[:, None]
+        return ((self.order.now << _TIME) | flag | (agent << 6) | (numbers % WARP))[:, None]
 
     def _before_write(self, numbers: Array, cells: Array, *, strong: bool) -> None:
         order = self.order
         writes = self.writes[cells]
-        if int(writes.max()) >> 14 > order.floor:
+        if int(writes.max()) >> _TIME > order.floor:
             self._compare(numbers, writes, "a write", strong=strong)
         reads = self.reads[cells]
         if order.agents == order.warps and int(reads.max()) >> 6 <= order.floor:
@@ -148,7 +159,7 @@ class SharedShadow:
     def _compare(self, numbers: Array, writes: Array, what: str, *, strong: bool) -> None:
         order = self.order
         warp = (numbers // WARP)[:, None]
-        time, agent = writes >> 14, (writes >> 6) & _AGENTS
+        time, agent = writes >> _TIME, (writes >> 6) & _AGENTS
         mine = (agent == warp % order.warps) & ((writes & _LANES) == (numbers % WARP)[:, None])
         late = (time > order.known[warp, agent]) & ~mine
         if strong:

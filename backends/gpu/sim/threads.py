@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nybble.backends.gpu.sim.findings import Kind
-from nybble.backends.gpu.sim.lanes import WARP, Flow, Lanes, Writer
+from nybble.backends.gpu.sim.lanes import WARP, Flow, Lanes, Reader, Writer
 from nybble.backends.gpu.sim.order import Order
 from nybble.backends.gpu.sim.shadow import Reporter
 from nybble.backends.gpu.sim.types import Array
@@ -48,6 +48,8 @@ class Threads:
         self.yielded: dict[int, Lanes] = {}
         self.gathering: dict[int, Lanes] = {}
         self.barriers: dict[tuple[int, int], list[Arrival]] = {}
+        self.cluster_phase = np.zeros(self.grid.threads, np.int64)
+        self.waiting_cluster: dict[int, Lanes] = {}
         self.idle = 0
         self.events = -1
 
@@ -87,30 +89,47 @@ class Threads:
 
     # -- warps
 
-    def gather(self, pc: int, lanes: Lanes, members: Array | None) -> Lanes | None:
+    def gather(
+        self, pc: int, lanes: Lanes, members: Reader | None, span: int = WARP
+    ) -> Lanes | None:
         """The threads of warps that are all at an instruction; the others wait for theirs.
 
-        members: u32 mask of each thread, or None for the whole warp.
+        members: reads the u32 mask of each thread; None for the whole warp. span: threads that
+        must come together, a warp or a warpgroup.
         """
         waiting = self.gathering.pop(pc, None)
         if waiting is not None:
-            lanes, members = lanes.union(waiting), None
+            lanes = lanes.union(waiting)
         elif lanes.size == self.living and members is None:
             return lanes
         warps = lanes.warps
         living = self.alive.reshape(-1, WARP)[warps.ids]
         needed = living
         if members is not None:
-            wanted = _bits(warps.spread(members).max(axis=1))
+            masks = members(lanes)
+            spread = np.full(lanes.size, masks) if masks.ndim == 0 else masks
+            wanted = _bits(warps.spread(spread).max(axis=1))
             needed = living & wanted
             self._check_members(warps.ids, wanted)
         whole = (warps.active | ~needed).all(axis=1)
+        if span > WARP:
+            whole = self._whole_groups(warps.ids, whole, span // WARP)
         if whole.all():
             return lanes
         mask = warps.gather(np.repeat(whole[:, None], WARP, axis=1))
         complete, partial = lanes.split(mask)
         self.gathering[pc] = partial
         return complete if complete.size else None
+
+    def _whole_groups(self, warps: Array, whole: Array, size: int) -> Array:
+        """Which of some warps belong to groups of which all warps that live are whole."""
+        ready = ~self.alive.reshape(-1, WARP).any(axis=1)
+        ready[warps] = whole
+        groups = ready.reshape(-1, self.grid.warps)
+        padded = np.ones((len(groups), -(-self.grid.warps // size) * size), np.bool_)
+        padded[:, : self.grid.warps] = groups
+        complete = padded.reshape(len(groups), -1, size).all(axis=2)
+        return complete[warps // self.grid.warps, warps % self.grid.warps // size]
 
     def _check_members(self, warps: Array, wanted: Array) -> None:
         gone = self.exists.reshape(-1, WARP)[warps] & ~self.alive.reshape(-1, WARP)[warps]
@@ -191,6 +210,34 @@ class Threads:
             text = f"threads of one block meet at the barriers of lines {lines[0]} and {lines[1]}"
             self.reporter.findings.add(Kind.DIVERGENCE, lines[1], text, lines[0])
 
+    def cluster(self, lanes: Lanes, pc: int, *, arrives: bool) -> Flow | None:
+        """Threads arrive at the barrier of their cluster, or wait for all others to."""
+        if arrives:
+            self.cluster_phase[lanes.index] += 1
+            return None
+        self.waiting_cluster[pc] = lanes.union(
+            self.waiting_cluster.get(pc, Lanes(lanes.numbers[:0]))
+        )
+        flow: Flow = []
+        for at in list(self.waiting_cluster):
+            waiting = self.waiting_cluster.pop(at)
+            ready = self._clusters_arrived(waiting)
+            done, others = waiting.split(ready)
+            if others.size:
+                self.waiting_cluster[at] = others
+            if done.size:
+                self.order.meet_blocks(np.unique(self.grid.block_of[done.index]))
+                flow.append((at + 1, done))
+        return flow
+
+    def _clusters_arrived(self, lanes: Lanes) -> Array:
+        """Whether all living threads of the cluster of each thread have arrived as often as it."""
+        size = self.grid.cluster[0] * self.grid.cluster[1] * self.grid.cluster[2]
+        least = np.where(self.alive, self.cluster_phase, np.iinfo(np.int64).max)
+        lowest = least.reshape(-1, size * self.grid.stride).min(axis=1)
+        clusters = self.grid.block_of[lanes.index] // size
+        return lowest[clusters] >= self.cluster_phase[lanes.index]
+
     # -- the end
 
     def stuck(self) -> None:
@@ -201,6 +248,9 @@ class Threads:
             text = f"{arrived} of {needed} threads of a block arrive at barrier {number}"
             line = self.reporter.lines[arrivals[0].pc]
             self.reporter.findings.add(Kind.DEADLOCK, line, text)
+        for pc, lanes in self.waiting_cluster.items():
+            text = f"{lanes.size} threads wait for others of their cluster"
+            self.reporter.findings.add(Kind.DEADLOCK, self.reporter.lines[pc], text)
         for pc, lanes in self.gathering.items():
             text = f"{lanes.size} threads wait for others of their warps"
             self.reporter.findings.add(Kind.DEADLOCK, self.reporter.lines[pc], text)

@@ -1,7 +1,7 @@
 """The scalar types of PTX, how registers hold them, and as what numpy sees them."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -39,17 +39,17 @@ class Scalar:
     bits: int
     lanes: int = 1
 
-    @property
+    @cached_property
     def bytes(self) -> int:
         """Bytes in memory."""
         return self.bits // 8
 
-    @property
+    @cached_property
     def storage(self) -> type[Any]:
         """What numpy calls the bits of it."""
         return np.bool_ if self.kind == "pred" else UNSIGNED[self.bits]
 
-    @property
+    @cached_property
     def dtype(self) -> type[Any]:
         """What numpy calls it; the bits of it for what numpy has no type for."""
         if self.lanes > 1:
@@ -57,12 +57,12 @@ class Scalar:
         tables = {"s": SIGNED, "f": FLOAT}
         return tables.get(self.kind, {}).get(self.bits, self.storage)
 
-    @property
+    @cached_property
     def is_float(self) -> bool:
         """Whether it is a number with an exponent."""
         return self.kind not in ("pred", "b", "u", "s")
 
-    @property
+    @cached_property
     def element(self) -> "Scalar":
         """Of a packed type, the type of one value."""
         return scalar(_PACKED[self.name][0]) if self.lanes > 1 else self

@@ -6,19 +6,47 @@ import numpy as np
 
 from nybble.backends.gpu.sim.builder import Builder, full
 from nybble.backends.gpu.sim.findings import Kind
-from nybble.backends.gpu.sim.lanes import Action, Lanes
+from nybble.backends.gpu.sim.lanes import WARP, Action, Lanes
+from nybble.backends.gpu.sim.ops.bulk import bulk
+from nybble.backends.gpu.sim.ops.mbarrier import objects
 from nybble.backends.gpu.sim.ops.memory import count_access
+from nybble.backends.gpu.sim.types import Array
 
 
 def copy(b: Builder) -> Action:
     """cp.async and its groups."""
     if not b.has("async"):
         raise b.fail(f"'{b.instruction}' is not modelled")
+    if "bulk" in b.modifiers:
+        return bulk(b)
+    if b.has("mbarrier"):
+        return _arrive(b)
     if b.has("commit_group"):
         return _commit(b)
     if b.has("wait_group", "wait_all"):
         return _wait(b)
     return _start(b)
+
+
+def _arrive(b: Builder) -> Action:
+    """cp.async.mbarrier.arrive: taken to happen at once, with what was copied before."""
+    no_increment = b.has("noinc")
+    b.ignore("arrive", "shared", "shared::cta", "b64")
+    address = b.address(0)
+    machine = b.machine
+
+    def run(lanes: Lanes) -> None:
+        machine.order.tick(b.pc)
+        machine.events += 1
+        machine.copies.wait(lanes.numbers, None)
+        positions = objects(b, lanes, address(lanes))
+        for position in np.unique(positions[positions >= 0]):
+            mask = positions == position
+            warps = np.unique(lanes.numbers[mask] // WARP)
+            count = int(mask.sum()) if no_increment else 0
+            machine.barriers.arrive(int(position), count, warps)
+
+    return run
 
 
 def _commit(b: Builder) -> Action:
@@ -72,7 +100,7 @@ def _start(b: Builder) -> Action:
         if right:
             machine.copies.start(lanes.numbers, positions, data)
 
-    def _load(lanes: Lanes, addresses: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    def _load(lanes: Lanes, addresses: Array, wanted: Array) -> Array:
         if (wanted == size).all():
             return machine.globals.load(lanes, addresses, size)
         data = np.zeros((lanes.size, size), np.uint8)

@@ -12,7 +12,7 @@ import numpy as np
 
 from nybble.backends.gpu.sim import floats
 from nybble.backends.gpu.sim.builder import Builder
-from nybble.backends.gpu.sim.lanes import Action, Lanes
+from nybble.backends.gpu.sim.lanes import Action, Lanes, Reader, Writer
 from nybble.backends.gpu.sim.ops import integer
 from nybble.backends.gpu.sim.types import Array, Scalar, scalar
 
@@ -43,6 +43,9 @@ def elementwise(b: Builder, count: int, compute: Function) -> Action:
     write = b.target(0, type_)
     plain = type_.name in ("f32", "f64") and mode == "rn"
 
+    if plain and not (flushes or saturates or relu):
+        return _plain(reads, write, type_, compute)
+
     def run(lanes: Lanes) -> None:
         values = [floats.decode(type_, np.asarray(read(lanes))) for read in reads]
         if flushes:
@@ -52,11 +55,19 @@ def elementwise(b: Builder, count: int, compute: Function) -> Action:
             made = np.where(made > 0, np.minimum(made, made.dtype.type(1)), made.dtype.type(0))
         if relu:
             made = np.where(made > 0, made, np.where(np.isnan(made), made, made.dtype.type(0)))
-        if plain and made.dtype == type_.dtype:
-            rounded = made
-        else:
-            rounded = floats.encode(type_, made, mode)
+        rounded = made if plain and made.dtype == type_.dtype else floats.encode(type_, made, mode)
         write(lanes, floats.flush(rounded) if flushes else rounded)
+
+    return run
+
+
+def _plain(reads: list[Reader], write: Writer, type_: Scalar, compute: Function) -> Action:
+    """f32 and f64 to nearest."""
+    dtype = type_.dtype
+
+    def run(lanes: Lanes) -> None:
+        made = compute(*[read(lanes) for read in reads])
+        write(lanes, made if made.dtype == dtype else made.astype(dtype))
 
     return run
 

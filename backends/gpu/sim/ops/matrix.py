@@ -216,10 +216,7 @@ def multiply(b: Builder) -> Action:
         if lanes.size % WARP:
             raise b.fail(f"'{b.instruction}' by a part of a warp")
         x, y = read_a(lanes), read_b(lanes)
-        if is_xor:
-            products = product(x, 1 - y) + product(1 - x, y)
-        else:
-            products = product(x, y)
+        products = product(x, 1 - y) + product(1 - x, y) if is_xor else product(x, y)
         total = add_products(read_c(lanes), products, saturates=saturates)
         write(lanes, total)
 

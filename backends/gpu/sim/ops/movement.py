@@ -9,8 +9,8 @@ from nybble.backends.gpu.sim.builder import Builder, full
 from nybble.backends.gpu.sim.lanes import Action, Lanes
 from nybble.backends.gpu.sim.machine import window_of
 from nybble.backends.gpu.sim.ops.floating import ROUNDINGS
-from nybble.backends.gpu.sim.ptx import Group, Name
-from nybble.backends.gpu.sim.types import Array, Scalar, scalar
+from nybble.backends.gpu.sim.ptx import Group
+from nybble.backends.gpu.sim.types import Scalar, scalar
 
 _INTEGER_ROUNDINGS = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
 
@@ -22,32 +22,10 @@ def move(b: Builder) -> Action:
         return _split(b, type_)
     if isinstance(b.operand(1), Group):
         return _join(b, type_)
-    source = b.operand(1)
-    if isinstance(source, Name) and source.text in b.machine.registers:
-        return _copy(b, type_)
     read, write = b.source(1, type_), b.target(0, type_)
 
     def run(lanes: Lanes) -> None:
         write(lanes, read(lanes))
-
-    return run
-
-
-def _copy(b: Builder, type_: Scalar) -> Action:
-    """A copy of a register, along with whether it may be read."""
-    origin, made = b.register(b.operand(1)), b.register(b.operand(0))
-    read, write = b.source(1, type_), b.target(0, type_)
-
-    def run(lanes: Lanes) -> None:
-        hazard = origin.hazard
-        if hazard is None or not hazard[lanes.index].any():
-            write(lanes, read(lanes))
-            return
-        kept = hazard[lanes.index].copy()
-        made.data[lanes.index] = origin.data[lanes.index]
-        made.mark(lanes.index, 0)
-        assert made.hazard is not None
-        made.hazard[lanes.index] = kept
 
     return run
 
@@ -220,11 +198,6 @@ def is_space(b: Builder) -> Action:
         write(lanes, number == window >> 40 if window else number > 3)
 
     return run
-
-
-def zeros(values: Array) -> Array:
-    """As many zeros."""
-    return np.zeros_like(values)
 
 
 TABLE = {"mov": move, "cvt": convert, "cvta": convert_address, "isspacep": is_space}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nybble.backends.gpu.sim.builder import Builder, full
+from nybble.backends.gpu.sim.builder import Builder
 from nybble.backends.gpu.sim.lanes import WARP, Action, Lanes
 from nybble.backends.gpu.sim.types import Array, scalar
 
@@ -16,7 +16,11 @@ def shuffle(b: Builder) -> Action:
     """shfl: a register of another lane, and whether that lane is in range."""
     b.type()
     mode = b.one_of("up", "down", "bfly", "idx")
-    value, by, clamp = (b.spread(b.source(i, "u32")) for i in (1, 2, 3))
+    b.carries = True
+    value = b.spread(b.source(1, "u32"))
+    b.carries = False
+    by, clamp = (b.spread(b.source(i, "u32")) for i in (2, 3))
+    origins, made = b.inputs, b.register(b.items(0)[0])
     target = b.items(0)
     write = b.write(target[0], "u32")
     flag = b.write(target[1], "pred") if len(target) > 1 else None
@@ -33,6 +37,9 @@ def shuffle(b: Builder) -> Action:
         there = inside & np.take_along_axis(warps.active, np.clip(origin, 0, 31), axis=1)
         origin = np.where(there, origin, _LANE)
         write(lanes, warps.gather(np.take_along_axis(values, origin, axis=1)))
+        if origins and origins[0].hazard is not None:
+            hazard = warps.spread(origins[0].hazard[lanes.index])
+            made.mark(lanes.index, warps.gather(np.take_along_axis(hazard, origin, axis=1)))
         if flag is not None:
             flag(lanes, warps.gather(inside))
 
@@ -176,11 +183,6 @@ def nothing(b: Builder) -> Action:
             machine.polled = lanes
 
     return run
-
-
-def whole(value: Array, lanes: Lanes) -> Array:
-    """A value for each lane."""
-    return full(value, lanes)
 
 
 TABLE = {
