@@ -268,7 +268,7 @@ class GpuBuilder(Expressions):
 
     def evict_first(self) -> Value:
         """The policy for data that nobody reads again."""
-        text = "createpolicy.fractional.L2::evict_first.b64 $0, 1.0;"
+        text = "createpolicy.fractional.L2::evict_first.b64 $0;"
         return self.ptx(text, [i64])[0]
 
     def commit(self) -> None:
