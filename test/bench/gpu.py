@@ -29,6 +29,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--limit", type=float, metavar="SECONDS")
     parser.add_argument("--sim", action="store_true", help="tiny shapes in the simulator, untimed")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--builder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -38,7 +39,8 @@ def _build(folder: Path, options: argparse.Namespace) -> None:
 
     cases = tiny() if options.sim else every()
     cases = [case for case in cases if options.only in case.id]
-    for refusal in build(folder, cases, options.arch):
+    command = [sys.executable, str(Path(__file__).resolve()), "--builder"]
+    for refusal in build(folder, cases, options.arch, command):
         print("left out:", refusal)  # noqa: T201
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"built {folder}: {size / 1e6:.1f} MB")  # noqa: T201
@@ -60,6 +62,12 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
 def main() -> int:
     """Runs the options' half, or both."""
     options = _options()
+    if options.builder:
+        from gpu_parts.build import build_one
+        from gpu_parts.workers import serve
+
+        serve(lambda job, _: build_one(options.builder, job))
+        return 0
     if options.worker:
         from gpu_parts.work import handle
         from gpu_parts.workers import serve

@@ -1,12 +1,16 @@
 """The cases of products: weights, activations, the exact result, our kernels and the peers."""
 
+import hashlib
+import os
 import pickle
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from gpu_parts import peers
@@ -20,37 +24,56 @@ TOLERANCE = 1e-5
 """NMSE that a product of f16 activations and sums in f32, rounded to f16, stays well below."""
 
 
-@lru_cache(maxsize=2)
-def weight(folder: Path, key: str, format: str, rows: int, cols: int) -> dict[str, Any]:
-    """Codes, scales, zeros of a random weight; `stream`, packed; kept on disk when first made."""
-    cached = folder / "packed" / f"{format}_{rows}x{cols}.npz"
-    if cached.is_file():
-        with np.load(cached) as data:
-            return dict(data)
-    made = random_weight(folder, key, format, rows, cols)
-    cached.parent.mkdir(exist_ok=True)
-    part = cached.with_suffix(".part.npz")
-    np.savez(part, **made)
-    part.replace(cached)
-    return made
+@dataclass(frozen=True)
+class Packing:
+    """What a kernel's weights are: layout and kind, as the kernel was built for."""
+
+    layout: Any
+    kind: Any
 
 
-def random_weight(folder: Path, key: str, format: str, rows: int, cols: int) -> dict[str, Any]:
-    """See `weight`."""
-    known = pickle.loads((folder / "layouts" / f"{key}.pkl").read_bytes())
-    layout, kind = known["layout"], known["kind"]
+def packing(folder: Path, key: str) -> Packing:
+    """That of a kernel in the folder."""
+    return Packing(**pickle.loads((folder / "layouts" / f"{key}.pkl").read_bytes()))
+
+
+def random_weight(format: str, rows: int, cols: int, kind: Any) -> dict[str, Any]:
+    """Codes u8 [rows, cols]; scales, and zeros if there are any, f32 [rows, groups]."""
     random = np.random.default_rng(7)
     low, high = _codes(format, kind.bits)
-    codes = random.integers(low, high, (rows, cols), np.uint8)
     groups = -(-cols // kind.group)
-    scale = _exact(random.uniform(0.5, 1.5, (rows, groups)) / 2 ** (kind.bits - 1), kind.scale)
-    made = {"codes": codes, "scale": scale}
+    scale = random.uniform(0.5, 1.5, (rows, groups)) / 2 ** (kind.bits - 1)
+    made = {"codes": random.integers(low, high, (rows, cols), np.uint8)}
+    made["scale"] = _exact(scale, kind.scale) * np.float32(kind.unit)
     if kind.zero == "points":
         made["zero"] = random.integers(low, high, (rows, groups)).astype(np.float32)
     elif kind.zero:
         made["zero"] = _exact(random.uniform(-1, 0, (rows, groups)), kind.scale)
-    made["stream"] = pack_stream(layout, codes, scale, made.get("zero"))
     return made
+
+
+def packed(folder: Path, key: str, spec: dict[str, Any]) -> npt.NDArray[np.uint8]:
+    """The weight as a kernel reads it; kept on disk when first made."""
+    found = packing(folder, key)
+    shape = spec["format"], spec["rows"], spec["cols"]
+    name = hashlib.sha256(repr((shape, found.layout)).encode()).hexdigest()[:16]
+    cached = folder / "packed" / f"{name}.npy"
+    if cached.is_file():
+        return np.load(cached)
+    made = random_weight(*shape, found.kind)
+    scale = made["scale"] / np.float32(found.kind.unit)
+    stream = pack_stream(found.layout, made["codes"], scale, made.get("zero"))
+    cached.parent.mkdir(exist_ok=True)
+    part = cached.with_suffix(f".{os.getpid()}.npy")
+    np.save(part, stream)
+    part.replace(cached)
+    return stream
+
+
+@lru_cache(maxsize=2)
+def dense_weight(format: str, rows: int, cols: int, kind: Any, device: str) -> torch.Tensor:
+    """f32 [rows, cols] on the device, of `random_weight`; the last two are kept."""
+    return dequantized(format, random_weight(format, rows, cols, kind), kind, device)
 
 
 def _codes(format: str, bits: int) -> tuple[int, int]:
@@ -70,10 +93,8 @@ def _exact(values: Any, dtype: str) -> Any:
 
 def dequantized(format: str, made: dict[str, Any], kind: Any, device: str) -> torch.Tensor:
     """f32 [rows, cols] on the device: scale * T(code) + minimum, or scale * (code - point)."""
-    element = formats.get(format).element
-    table = element.plain_table
-    levels = table if table is not None else np.arange(2**kind.bits) - element.zero_point
-    if hasattr(kind.meaning, "step"):
+    levels = formats.get(format).element.plain_table
+    if levels is None:
         levels = np.arange(2**kind.bits) * kind.meaning.step + kind.meaning.first
     codes = torch.from_numpy(made["codes"]).to(device)
     values = torch.from_numpy(levels.astype(np.float32)).to(device)[codes.int()]
@@ -97,11 +118,9 @@ class ProductCase:
         spec = case["spec"]
         self.folder, self.case, self.machine, self.l2 = folder, case, machine, machine.l2
         self.rows, self.cols, self.tokens = spec["rows"], spec["cols"], spec["tokens"]
-        key = next(iter(case["kernels"].values()))
-        kind = pickle.loads((folder / "layouts" / f"{key}.pkl").read_bytes())["kind"]
-        self.made = weight(folder, key, spec["format"], self.rows, self.cols)
-        self.kind = kind
-        self.dense = dequantized(spec["format"], self.made, kind, machine.device)
+        self.spec = spec
+        kind = packing(folder, next(iter(case["kernels"].values()))).kind
+        self.dense = dense_weight(spec["format"], self.rows, self.cols, kind, machine.device)
         self.dtype = {"f16": torch.float16, "bf16": torch.bfloat16}[spec["activations"]]
         random = machine.random(self.tokens)
         shape = (self.tokens, self.cols)
@@ -123,7 +142,7 @@ class ProductCase:
     def _our(self, key: str, variant: str) -> Contender:
         image = read_image(self.folder, key)
         launch, facts = self.machine.load(image)
-        stream, device = torch.from_numpy(self.made["stream"]), self.machine.device
+        stream, device = torch.from_numpy(packed(self.folder, key, self.spec)), self.machine.device
         size = stream.numel()
         copies = [stream.to(device, copy=True) for _ in range(copies_for(size, self.l2))]
         shape = (self.tokens, self.rows)

@@ -9,7 +9,7 @@ from typing import Any
 from gpu_parts import peers
 from gpu_parts.decoding import TOLERANCES, DecodeCase
 from gpu_parts.machine import Machine, gpu, simulator
-from gpu_parts.products import TOLERANCE, ProductCase, weight
+from gpu_parts.products import TOLERANCE, ProductCase, packed
 from gpu_parts.timing import Contender, describe, measure, probe_bandwidth
 from gpu_parts.workers import FATAL
 
@@ -28,10 +28,7 @@ def handle(folder: Path, job: dict[str, Any], say: Say, *, simulated: bool = Fal
             return {"name": "simulator"}
         return describe() | _ceilings()
     if job["do"] == "pack":
-        spec = job["case"]["spec"]
-        key = next(iter(job["case"]["kernels"].values()))
-        made = weight(folder, key, spec["format"], spec["rows"], spec["cols"])
-        return f"{made['stream'].nbytes} bytes"
+        return f"{packed(folder, job['key'], job['spec']).nbytes} bytes"
     if job["do"] == "warm":
         return peers.warm(job["spec"], job["tokens"])
     return run_case(folder, job, say, simulator() if simulated else gpu())

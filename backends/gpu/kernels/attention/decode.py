@@ -278,7 +278,7 @@ class Decode:
         return made
 
     def _visible(self, found: list[list[Value]], left: Value, tile: int) -> list[Value]:
-        """This lane's logits of a tile of queries, two for each 8 keys, without keys past the end."""
+        """This lane's logits of a tile of queries, two for each 8 keys, none past the end."""
         b = self.b
         none = b.const(float("-inf"), f32)
         return [

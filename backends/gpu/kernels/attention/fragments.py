@@ -66,7 +66,7 @@ def expand(b: GpuBuilder, word: Value, bits: int) -> list[Value]:
         return [word]
     if bits == 8:
         magic = b.const(_MAGIC, i32)
-        raw = [permute(b, word, magic, selector) for selector in (0x5150, 0x5352)]
+        raw = [b.permute(word, magic, selector) for selector in (0x5150, 0x5352)]
         return [_add(b, pair, -1024.0) for pair in raw]
     pairs: list[Value] = []
     mask = 0x00010001 * ((1 << bits) - 1)
@@ -99,14 +99,9 @@ def _twice(number: float) -> int:
     return word - (1 << 32) if word >> 31 else word
 
 
-def permute(b: GpuBuilder, low: Value, high: Value, selector: int) -> Value:
-    """Four bytes picked from the eight of two words."""
-    return b.ptx(f"prmt.b32 $0, $1, $2, {selector:#x};", [i32], [low, high])[0]
-
-
 def across(b: GpuBuilder, first: Value, second: Value) -> tuple[Value, Value]:
     """(a0, a1), (b0, b1) -> (a0, b0), (a1, b1)."""
-    return permute(b, first, second, LOW_HALVES), permute(b, first, second, HIGH_HALVES)
+    return b.permute(first, second, LOW_HALVES), b.permute(first, second, HIGH_HALVES)
 
 
 def gather(
@@ -129,5 +124,5 @@ def gather(
             pairs.append(word(low))
         else:
             selector = HIGH_HALVES if low % 2 else LOW_HALVES
-            pairs.append(permute(b, word(low), word(high), selector))
+            pairs.append(b.permute(word(low), word(high), selector))
     return pairs

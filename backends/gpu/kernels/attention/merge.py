@@ -155,17 +155,17 @@ class Merge:
     def _hand_over(self) -> None:
         """Count this block in; the last one of a head finds all of them written."""
         b, spec = self.b, self.spec
-        b.fence()
         b.barrier()
         counter = b.offset(self.buffers["counters"], self.head * 4)
-        with b.if_(b.thread().eq(0)):
-            b.store(b.fetch_add(counter, 1), self._flag)
+        first = b.thread().eq(0)
+        with b.if_(first):
+            text = "atom.acq_rel.gpu.global.add.u32 $0, [$1], 1;"
+            b.store(b.ptx(text, [i32], [counter], effects=True)[0], self._flag)
         b.barrier()
         with b.if_(b.load(self._flag, i32).eq(spec.splits - 1)):
-            b.fence()
             for position in self._positions():
                 self._each(position, self._merge_blocks)
-            with b.if_(b.thread().eq(0)):
+            with b.if_(first):
                 b.ptx("st.global.u32 [$0], 0;", (), [counter], effects=True)
 
     def _merge_blocks(self, query: Value, element: Value) -> None:
