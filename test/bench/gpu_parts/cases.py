@@ -10,6 +10,7 @@ LLAMA = 8192
 """Rows and columns of the products: those of published figures (one H100, 8192 x 8192)."""
 MAIN_FORMATS = ("w4g128", "w2g128")
 MORE_FORMATS = ("w1g128", "b1_58", "w3g128", "w8", "q4_0", "q4_1", "mxfp4", "nf4")
+_BITS = {"w1": 1, "b1_58": 2, "w2": 2, "w3": 3, "w4": 4, "q4_": 4, "mxfp4": 4, "nf4": 4, "w8": 8}
 FEW, MIDDLE, MANY = (1, 16), (4, 32, 64, 128), (256, 1024, 2048)
 
 
@@ -92,3 +93,8 @@ def tiny() -> list[Case]:
     variants = {"s2w2": {"splits": 2, "warps": 2, "blocks": 1}}
     attention = Case(one.id, one.kind, one.spec, True, variants)
     return [product("w4g128", 1, 64, 256, quick=True), attention]
+
+
+def bits_of(format: str) -> int | None:
+    """Bits of a code of the format, None if no peer has such weights."""
+    return next((bits for prefix, bits in _BITS.items() if format.startswith(prefix)), None)

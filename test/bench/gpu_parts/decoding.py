@@ -8,7 +8,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-from gpu_parts.build import read_image
+from gpu_parts.build import read_cubin, read_image
 from gpu_parts.machine import Machine
 from gpu_parts.timing import Contender, copies_for
 
@@ -92,7 +92,7 @@ class DecodeCase:
 
     def _our(self, key: str, variant: str) -> Contender:
         image = read_image(self.folder, key)
-        launch, facts = self.machine.load(image)
+        launch, facts = self.machine.load(image, read_cubin(self.folder, key))
         size = sum(one.nbytes for one in self.buffers.values())
         count = copies_for(size, self.l2)
         copies = [{n: b.clone() for n, b in self.buffers.items()} for _ in range(count)]
