@@ -211,20 +211,21 @@ class GpuBuilder(Expressions):
             return self.ptx("prmt.b32 $0, $1, $2, $3;", [i32], [low, high, selector])[0]
         return self.ptx(f"prmt.b32 $0, $1, $2, {selector:#x};", [i32], [low, high])[0]
 
+    def fuse_halves(self, pair: Value, factors: Value, added: Value, dtype: str) -> Value:
+        """Two 16-bit floats of an i32, times two others, plus two others, each rounded once."""
+        operands = [pair, factors, added]
+        return self.ptx(f"fma.rn.{dtype}x2 $0, $1, $2, $3;", [i32], operands)[0]
+
     def subtract_halves(self, pair: Value, less: Value, dtype: str) -> Value:
         """Two 16-bit floats of an i32 less two others."""
         minus = {"f16": 0xBC00BC00, "bf16": 0xBF80BF80}[dtype]
-        return self._fused(less, minus, pair, dtype)
+        return self.fuse_halves(less, self.word(minus), pair, dtype)
 
     def scale_halves(self, pair: Value, factor: float, dtype: str) -> Value:
         """Two 16-bit floats of an i32 times a power of two; no result is -0 of a 0."""
         bias, mantissa = {"f16": (15, 10), "bf16": (127, 7)}[dtype]
         bits = (bias + int(log2(factor))) << mantissa
-        return self._fused(pair, bits * 0x10001, self.const(-0x7FFF8000, i32), dtype)
-
-    def _fused(self, pair: Value, factor: int, added: Value, dtype: str) -> Value:
-        operands = [pair, self.word(factor), added]
-        return self.ptx(f"fma.rn.{dtype}x2 $0, $1, $2, $3;", [i32], operands)[0]
+        return self.fuse_halves(pair, self.word(bits * 0x10001), self.word(0x80008000), dtype)
 
     def word(self, bits: int) -> Value:
         """An i32 of the bits of an unsigned number."""

@@ -131,20 +131,24 @@ def product_spec(
             accepted=f"1 to {MOST_TOKENS} tokens, and at least one row and column",
         )
     kind = weight_kind(description, cols)
-    chosen = tuning or usual_tuning(kind, tokens)
+    chosen = tuning or usual_tuning(kind, tokens, activations)
     layout = stream_layout(kind, rows, cols, activations, chosen.fragments)
     fitting = fitted(layout, found.shared, chosen)
     return FlatSpec(layout, kind, tokens, found, activations, output or activations, fitting)
 
 
-def usual_tuning(kind: WeightKind, tokens: int) -> Tuning:
+def usual_tuning(kind: WeightKind, tokens: int, dtype: FloatType) -> Tuning:
     """The tuning for so many tokens: few tokens leave registers for many warps."""
     least = fewest_fragments(kind.bits)
     if tokens <= 8:
-        return Tuning(warps=16 if least <= 2 else 8, stages=4)
+        return Tuning(warps=16)
     if tokens <= 16:
-        return Tuning(warps=16 if least == 1 else 8, stages=4)
-    return Tuning(warps=8, stages=4, fragments=max(2, least) if tokens > 32 else 0, subtract=True)
+        return Tuning(warps=12 if least <= 2 else 8)
+    # a product that is scaled at its end keeps exact weights, but takes twice the registers
+    scale = kind.scale == dtype and (kind.zero != "minimum" or kind.meaning == Line(1, 0))
+    if not scale:
+        return Tuning(warps=8, subtract=True)
+    return Tuning(warps=8, fragments=max(2, least), subtract=True, scale=True)
 
 
 def stream_layout(

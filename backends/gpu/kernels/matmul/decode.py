@@ -65,22 +65,12 @@ class Decoder(ABC):
         self.dtype: FloatType = dtype
 
     @abstractmethod
-    def fragment(self, words: Words, index: int, less: Sequence[Value] | None) -> list[Value]:
-        """The four registers of a fragment.
-
-        less: what to subtract from the floats of each of its two rows, the surplus included, as
-        two equal 16-bit floats; None to leave the surplus in.
-        """
+    def fragment(self, words: Words, index: int) -> list[Value]:
+        """The four registers of a fragment: of row g, g + 8, g and g + 8."""
 
     def surplus(self, fragment: int, upper: int) -> float:
         """What the floats of a row have above T(c) / factor: row g, or g + 8 if `upper`."""
         return 0.0
-
-    def subtract(self, registers: list[Value], less: Sequence[Value] | None) -> list[Value]:
-        """Registers with what to subtract from their rows."""
-        if less is None:
-            return registers
-        return [self.b.subtract_halves(r, less[i % 2], self.dtype) for i, r in enumerate(registers)]
 
 
 class LineDecoder(Decoder):
@@ -92,13 +82,13 @@ class LineDecoder(Decoder):
         self.line = line
         self.factor = float(line.step)
 
-    def fragment(self, words: Words, index: int, less: Sequence[Value] | None) -> list[Value]:
+    def fragment(self, words: Words, index: int) -> list[Value]:
         """See Decoder."""
         made: list[Value] = []
         for register in range(4):
             magic = self.integers.magic(index, register)
             made.append(words.put_together(self.integers.takes(index, register), magic))
-        return self.subtract(made, less)
+        return made
 
     def surplus(self, fragment: int, upper: int) -> float:
         """See Decoder."""
@@ -115,13 +105,13 @@ class SmallDecoder(Decoder):
         self.times = 2.0**bias if dtype == "bf16" else 1.0
         self.factor = 2.0**bias / self.times / small.unit
 
-    def fragment(self, words: Words, index: int, less: Sequence[Value] | None) -> list[Value]:
+    def fragment(self, words: Words, index: int) -> list[Value]:
         """See Decoder: products of floats as small as bf16 can be would vanish."""
         takes = [self.floats.takes(index, register) for register in range(4)]
         made = [words.put_together(one, 0) for one in takes]
         if self.times != 1.0:
             made = [self.b.scale_halves(one, self.times, self.dtype) for one in made]
-        return self.subtract(made, less)
+        return made
 
 
 class TableDecoder(Decoder):
@@ -132,14 +122,14 @@ class TableDecoder(Decoder):
         bits = half_bits(table.values, dtype)
         self.bytes = [[_four(bits[i : i + 4], shift) for i in range(0, 16, 4)] for shift in (0, 8)]
 
-    def fragment(self, words: Words, index: int, less: Sequence[Value] | None) -> list[Value]:
+    def fragment(self, words: Words, index: int) -> list[Value]:
         """See Decoder: a word has the eight codes of a fragment, in order."""
         made: list[Value] = []
         for shift in (0, 16):
             code = words.moved(index, shift)
             low, high = (self._bytes(words, index, code, shift, half) for half in (0, 1))
             made += [self.b.permute(low, high, 0x5140), self.b.permute(low, high, 0x7362)]
-        return self.subtract(made, less)
+        return made
 
     def _bytes(self, words: Words, index: int, code: Value, shift: int, half: int) -> Value:
         """The low or high bytes of four numbers."""

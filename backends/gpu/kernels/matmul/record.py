@@ -2,7 +2,9 @@
 
 With codes left above what they mean by a surplus that is the same along a row, the products of a
 group are `P = sum (T(c) + surplus) x`, and `surplus * X` is taken off, where `X = sum x` comes from
-one more `mma`, with a fragment of ones. Else the surplus is subtracted from the fragments.
+one more `mma`, with a fragment of ones. With more tokens it is less work to subtract the surplus
+from fragments, and, where scales are of the activations' type, to multiply these: then there are no
+products of a group but its part of the sums, which leaves registers for more tokens.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from nybble.backends.building.values import Value, vec
 from nybble.backends.gpu.builder import ELEMENTS
 from nybble.backends.gpu.kernels.matmul.decode import Words, half_bits
 from nybble.backends.gpu.kernels.matmul.sums import Sums
-from nybble.backends.gpu.packing.stream import LANES, LOAD, SCALE_BYTES
+from nybble.backends.gpu.packing.stream import LANES, LOAD
 
 if TYPE_CHECKING:
     from nybble.backends.gpu.kernels.matmul.flat import FlatKernel
@@ -51,18 +53,20 @@ class Record:
     def add_to(self, sums: Sums) -> None:
         """Multiply, scale, and add to the sums."""
         layout, words = self.layout, self.layout.placement.words
-        scales = self.scales(0)
-        zeros = self.scales(1) if layout.zero else [None] * layout.groups
+        read = self.halves if self.spec.tuning.scale else self.scales
+        scales = read(0)
+        zeros = read(1) if layout.zero else [None] * layout.groups
         per_group = layout.units * TILES // layout.groups
         unit: list[Value] = []
         for index in range(layout.groups):
-            group = Group(self, scales[index], zeros[index])
+            group = Group(self, scales[index], zeros[index], sums)
             for tile in range(index * per_group, (index + 1) * per_group):
                 if tile % TILES == 0:
                     unit = self.unit_words(tile // TILES)
                 first = tile % TILES * words
                 group.multiply(tile, Words(self.b, unit[first : first + words]))
-            group.add_to(sums)
+            if not self.spec.tuning.scale:
+                group.add_to(sums)
 
     def unit_words(self, unit: int) -> list[Value]:
         """The words of this lane of a unit."""
@@ -76,22 +80,39 @@ class Record:
 
     def scales(self, kind: int) -> list[list[Value]]:
         """By group: f32 of each fragment's two rows. kind: 0 scales, 1 zeros."""
+        b, numbers = self.b, list[Value]()
+        for word in self.scale_words(kind):
+            match self.layout.scale:
+                case "bf16":
+                    numbers += [b.reinterpret(one, f32) for one in (word << 16, word & -65536)]
+                case "f16":
+                    pair = b.lanes_of(b.reinterpret(word, vec(2, ELEMENTS["f16"])))
+                    numbers += [b.to_float(one) for one in pair]
+                case _:
+                    numbers.append(b.reinterpret(word, f32))
+        return self.by_group(numbers)
+
+    def halves(self, kind: int) -> list[list[Value]]:
+        """As `scales` that are stored as 16-bit floats, each as two equal ones."""
+        picked = [(word, pick) for word in self.scale_words(kind) for pick in (0x1010, 0x3232)]
+        return self.by_group([self.b.permute(word, word, pick) for word, pick in picked])
+
+    def by_group(self, values: list[Value]) -> list[list[Value]]:
+        """Two values for each fragment, by group."""
+        count = 2 * self.layout.placement.fragments
+        return [values[i : i + count] for i in range(0, len(values), count)]
+
+    def scale_words(self, kind: int) -> list[Value]:
+        """This lane's scales or zeros, as i32, loaded as widely as they are aligned."""
         b, layout = self.b, self.layout
-        size, width = layout.lane_scale_bytes, SCALE_BYTES[layout.scale]
-        mine = b.offset(self.place, self.kernel.row * size)
+        size = layout.lane_scale_bytes
         first = layout.code_bytes + kind * layout.scale_bytes
+        mine = b.offset(self.place, self.kernel.row * size)
         most = min(LOAD, size & -size)
-        numbers: list[Value] = []
-        for at in range(0, size, most):
-            place = b.offset(mine, first + at)
-            if layout.scale == "bf16":
-                words = b.lanes_of(b.load(place, vec(most // 4, i32)))
-                numbers += [b.reinterpret(one, f32) for w in words for one in (w << 16, w & -65536)]
-            else:
-                loaded = b.load(place, vec(most // width, ELEMENTS[layout.scale]))
-                numbers += [b.to_float(one) for one in b.lanes_of(loaded)]
-        count = 2 * layout.placement.fragments
-        return [numbers[i : i + count] for i in range(0, len(numbers), count)]
+        words: list[Value] = []
+        for at in range(first, first + size, most):
+            words += b.lanes_of(b.load(b.offset(mine, at), vec(most // 4, i32)))
+        return words
 
     def load_activations(self) -> None:
         """Load all activations of the record before the weights are waited for."""
@@ -115,10 +136,17 @@ class Record:
 class Group:
     """The products of one group of columns.
 
-    scales, zeros: f32 of the two rows of each fragment.
+    scales, zeros: of the two rows of each fragment, f32, or where fragments are scaled, two equal
+    16-bit floats; then products are added to `sums`, else in sums of the group.
     """
 
-    def __init__(self, record: Record, scales: Sequence[Value], zeros: Sequence[Value] | None):
+    def __init__(
+        self,
+        record: Record,
+        scales: Sequence[Value],
+        zeros: Sequence[Value] | None,
+        sums: Sums,
+    ):
         self.record = record
         self.b = record.b
         self.spec = spec = record.spec
@@ -127,9 +155,11 @@ class Group:
         self.zeros = zeros
         nothing = self.b.const(0.0, f32)
         fragments = spec.layout.placement.fragments
-        self.products: Sums = [
-            [[nothing] * 4 for _ in range(spec.token_tiles)] for _ in range(fragments)
-        ]
+        self.products = sums
+        if not spec.tuning.scale:
+            self.products = [
+                [[nothing] * 4 for _ in range(spec.token_tiles)] for _ in range(fragments)
+            ]
         self.totals = [[nothing] * 4 for _ in range(spec.token_tiles)]
 
     def multiply(self, tile: int, words: Words) -> None:
@@ -143,26 +173,39 @@ class Group:
             for n, operand in enumerate(tokens):
                 self.totals[n] = b.mma(kind, ones, operand, self.totals[n])
         for i, by_token in enumerate(self.products):
-            fragment = self.decoder.fragment(words, i, self.less(i))
+            fragment = self.exact(self.decoder.fragment(words, i), i)
             for n, operand in enumerate(tokens):
                 by_token[n] = b.mma(kind, fragment, operand, by_token[n])
 
-    def less(self, fragment: int) -> list[Value] | None:
-        """What the decoder is to subtract from the two rows of a fragment; None for nothing."""
-        b, spec = self.b, self.spec
-        surplus = [self.decoder.surplus(fragment, upper) for upper in (0, 1)]
-        points = self.zeros is not None and spec.layout.zero == "points"
-        if not spec.tuning.subtract or (not any(surplus) and not points):
-            return None
-        if self.zeros is None or not points:
-            bits = half_bits(surplus, spec.activations)
-            return [b.word(one * 0x10001) for one in bits]
-        found: list[Value] = []
-        for upper, above in enumerate(surplus):
-            moved = self.zeros[2 * fragment + upper] * (1 / self.decoder.factor) + above
-            half = b.to_float(moved, ELEMENTS[spec.activations])
-            found.append(b.reinterpret(b.broadcast(half, 2), i32))
-        return found
+    def exact(self, registers: list[Value], fragment: int) -> list[Value]:
+        """A fragment without surplus, and scaled, as the tuning says."""
+        b, spec, dtype = self.b, self.spec, self.spec.activations
+        less = [self.less(fragment, upper) for upper in (0, 1)] if spec.tuning.subtract else []
+        made: list[Value] = []
+        for i, pair in enumerate(registers):
+            one = less[i % 2] if less else None
+            whole = pair if one is None else b.subtract_halves(pair, one, dtype)
+            if spec.tuning.scale:
+                zero = b.word(0x80008000)
+                if self.zeros is not None and spec.layout.zero == "minimum":
+                    zero = self.zeros[2 * fragment + i % 2]
+                whole = b.fuse_halves(whole, self.scales[2 * fragment + i % 2], zero, dtype)
+            made.append(whole)
+        return made
+
+    def less(self, fragment: int, upper: int) -> Value | None:
+        """What to subtract from a row of a fragment, as two equal 16-bit floats."""
+        b, dtype = self.b, self.spec.activations
+        surplus = self.decoder.surplus(fragment, upper)
+        constant = b.word(half_bits([surplus], dtype)[0] * 0x10001)
+        if self.zeros is None or self.spec.layout.zero != "points":
+            return constant if surplus else None
+        zero = self.zeros[2 * fragment + upper]
+        if not self.spec.tuning.scale:
+            half = b.to_float(zero, ELEMENTS[dtype])
+            zero = b.reinterpret(b.broadcast(half, 2), i32)
+        share = b.word(half_bits([1 / self.decoder.factor], dtype)[0] * 0x10001)
+        return b.fuse_halves(zero, share, constant, dtype)
 
     def add_to(self, sums: Sums) -> None:
         """Add the group, scaled, to the sums."""

@@ -6,14 +6,16 @@ from functools import cached_property
 from nybble.backends.gpu.arch import Arch
 from nybble.backends.gpu.image import Access, Parameter
 from nybble.backends.gpu.packing.fields import FloatType
-from nybble.backends.gpu.packing.kind import WeightKind
+from nybble.backends.gpu.packing.kind import Line, WeightKind
 from nybble.backends.gpu.packing.stream import LANES, LOAD, StreamLayout
 
 FLOAT_BYTES = {"f16": 2, "bf16": 2, "f32": 4}
 TOKEN_TILE = 8
 """Tokens of one `mma`."""
 MOST_TILES = 8
-"""Tiles of tokens whose sums registers have room for."""
+"""Tiles of tokens of a pass, at most."""
+MOST_SUMS = {False: 8, True: 24}
+"""Fragments times tiles of tokens that registers have room for, by whether fragments are scaled."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Tuning:
     format allows; 0 for that. blocks_per_sm: resident blocks. evict_first: whether weights that are
     read once leave the second-level cache early. subtract: whether codes lose their offset before
     they are multiplied, and not sums. prefetch: whether a record's activations are loaded before
-    its weights are waited for.
+    its weights are waited for. scale: whether fragments are scaled, and not sums of groups; this
+    rounds weights to the activations' type.
     """
 
     warps: int = 16
@@ -35,6 +38,7 @@ class Tuning:
     evict_first: bool = True
     subtract: bool = False
     prefetch: bool = False
+    scale: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class FlatSpec:
     @cached_property
     def passes(self) -> int:
         """How often all weights are read, each time for a part of the tokens."""
-        return -(-self.tokens // (MOST_TILES * TOKEN_TILE))
+        room = MOST_SUMS[self.tuning.scale] // self.layout.placement.fragments
+        return -(-self.tokens // (max(1, min(MOST_TILES, room)) * TOKEN_TILE))
 
     @cached_property
     def token_tiles(self) -> int:
@@ -72,7 +77,10 @@ class FlatSpec:
     @property
     def has_totals(self) -> bool:
         """Whether sums of activations are needed."""
-        return self.layout.zero == "minimum" or not self.tuning.subtract
+        if self.tuning.scale:
+            return False
+        is_line = isinstance(self.kind.meaning, Line)
+        return self.layout.zero == "minimum" or (is_line and not self.tuning.subtract)
 
     @property
     def row_blocks(self) -> int:
