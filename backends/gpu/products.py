@@ -34,7 +34,7 @@ from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats import Weight
 
-MOST_TOKENS = 1024
+MOST_TOKENS = 16384
 FEWEST_STAGES = 3
 """Of which one is read while the others are under way."""
 Bytes = npt.NDArray[np.uint8]
