@@ -13,6 +13,22 @@ MORE_FORMATS = ("w1g128", "b1_58", "w3g128", "w8", "q4_0", "q4_1", "mxfp4", "nf4
 _BITS = {"w1": 1, "b1_58": 2, "w2": 2, "w3": 3, "w4": 4, "q4_": 4, "mxfp4": 4, "nf4": 4, "w8": 8}
 FEW, MIDDLE, MANY = (1, 16), (4, 32, 64, 128), (256, 1024, 2048)
 
+TUNINGS: dict[int, dict[str, dict[str, Any]]] = {
+    1: {
+        "w16pre": {"warps": 16, "prefetch": True},
+        "w16s6": {"warps": 16, "stages": 6},
+        "w16keep": {"warps": 16, "evict_first": False},
+        "w8b2": {"warps": 8, "blocks_per_sm": 2},
+        "w8s8": {"warps": 8, "stages": 8},
+    },
+    16: {
+        "w12pre": {"warps": 12, "prefetch": True},
+        "w12sub": {"warps": 12, "subtract": True},
+        "w8s6": {"warps": 8, "stages": 6},
+    },
+}
+"""Tokens -> fields of `Tuning`, to be timed beside the usual ones."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -70,7 +86,7 @@ def decode(cache: str, context: int, *, quick: bool = False, **spec: Any) -> Cas
 
 def every() -> list[Case]:
     """All cases, the most important first."""
-    cases = [product(one, m, quick=True) for one in MAIN_FORMATS for m in FEW]
+    cases = [product(one, m, quick=True, variants=TUNINGS[m]) for one in MAIN_FORMATS for m in FEW]
     cases += [
         decode(cache, 32768, quick=cache in ("f16", "kv4"))
         for cache in ("f16", "kv4", "kv2", "kv8")
