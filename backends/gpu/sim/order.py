@@ -16,7 +16,8 @@ class Order:
     """The vector clocks of a batch.
 
     known: int64[warps of the batch, agents of a block]. proxies: when each warp last fenced the
-    asynchronous proxy. log: the index of the instruction at each time, from 1; it goes on from batch to batch.
+    asynchronous proxy. log: the index of the instruction at each time, from 1; it goes on from
+    batch to batch.
     """
 
     def __init__(self, grid: Grid, log: list[int], *, asynchronous: bool) -> None:

@@ -510,7 +510,7 @@ def select(b: Builder) -> Action:
         chosen = choice(lanes)
         hazards = [None if one is None else one.hazard_of(lanes.index) for one in origins]
         write(lanes, np.where(chosen, left(lanes), right(lanes)))
-        if hazards != [None, None]:
+        if any(one is not None for one in hazards):
             first, second = (0 if one is None else one for one in hazards)
             made.mark(lanes.index, np.where(chosen, first, second))
 
