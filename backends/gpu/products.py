@@ -34,7 +34,9 @@ from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats import Weight
 
-MOST_TOKENS = 1024
+MOST_TOKENS = 16384
+FEWEST_STAGES = 3
+"""Of which one is read while the others are under way."""
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
@@ -164,7 +166,8 @@ def stream_layout(
     if cols % UNIT:
         raise ProductError(f"{cols} columns", accepted=f"a multiple of {UNIT} columns")
     count = fragments or fewest_fragments(kind.bits)
-    step = step_columns(kind, cols, 256 if kind.bits * count <= 4 else 128)
+    size = kind.bits * count
+    step = step_columns(kind, cols, 256 if size <= 4 else 128 if size <= 12 else UNIT)
     placement = Placement(kind.bits, count, apart=not isinstance(kind.meaning, Table))
     return StreamLayout(rows, cols, placement, kind.group, step, kind.scale, kind.zero)
 
@@ -179,11 +182,10 @@ def step_columns(kind: WeightKind, cols: int, most: int) -> int:
 
 
 def fitted(layout: StreamLayout, shared: int, tuning: Tuning) -> Tuning:
-    """The tuning with as many stages as shared memory has room for."""
-    slots = shared // tuning.blocks_per_sm // (tuning.warps * layout.record_bytes)
-    if slots < 2:
-        raise ProductError(f"records of {layout.record_bytes} bytes for {tuning.warps} warps")
-    return replace(tuning, stages=min(tuning.stages, slots))
+    """The tuning with as many warps and stages as shared memory has room for."""
+    records = shared // tuning.blocks_per_sm // layout.record_bytes
+    warps = min(tuning.warps, max(1, records // FEWEST_STAGES))
+    return replace(tuning, warps=warps, stages=min(tuning.stages, records // warps))
 
 
 def _check_numbers(codes: Bytes, kind: WeightKind) -> None:

@@ -94,7 +94,7 @@ def _codes(layout: StreamLayout, words: Words) -> Bytes:
     for tile, row, column, word, bit, width, low in _places(layout):
         piece = (by_word[word] >> np.uint32(bit)) & np.uint32(2**width - 1)
         lanes = piece.astype(np.uint8).transpose(0, 2, 1, 3) << np.uint8(low)
-        blocks[:, row : row + 8, :, _columns(layout, tile, column)] |= lanes.transpose(3, 0, 1, 2)
+        blocks[:, row : row + 8, :, _columns(layout, tile, column)] |= lanes
     return blocks.reshape(layout.tiles * layout.tile_rows, -1)[: layout.rows, : layout.cols]
 
 

@@ -185,13 +185,10 @@ def _encode_small(kind: str, values: Array) -> Array:
     exponent_bits, mantissa_bits, bias = _LAYOUT[kind]
     positive = table(kind)[: 1 << (exponent_bits + mantissa_bits)]
     finite = positive[np.isfinite(positive)]
-    size = np.abs(values).astype(np.float64)
-    exponent = np.frexp(np.where(np.isfinite(size), size, 0))[1] - 1
-    quantum = np.ldexp(1.0, np.maximum(exponent, 1 - bias) - mantissa_bits)
-    near = np.minimum(np.rint(np.minimum(size, 1e6) / quantum) * quantum, finite[-1])
-    code = np.searchsorted(finite, near).astype(np.uint8)
-    code = np.where(np.isnan(values), finite[-1] if kind == "e2m1" else 0x7F, code)
-    if kind == "e2m1":
-        code = np.where(np.isnan(values), 7, code)
+    missing = np.isnan(values)
+    size = np.minimum(np.where(missing, 0, np.abs(values)).astype(np.float64), finite[-1])
+    quantum = np.ldexp(1.0, np.maximum(np.frexp(size)[1] - 1, 1 - bias) - mantissa_bits)
+    code = np.searchsorted(finite, np.rint(size / quantum) * quantum)
+    code = np.where(missing, len(positive) - 1, code).astype(np.uint8)
     sign = np.signbit(values).astype(np.uint8) << np.uint8(exponent_bits + mantissa_bits)
-    return (code.astype(np.uint8) | np.where(np.isnan(values), 0, sign)).astype(np.uint8)
+    return code | np.where(missing, np.uint8(0), sign)

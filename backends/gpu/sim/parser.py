@@ -5,7 +5,6 @@ Follows the PTX ISA 8.x and 9.x (https://docs.nvidia.com/cuda/parallel-thread-ex
 
 import re
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from nybble.backends.gpu.sim.operands import parse_operands
@@ -189,13 +188,22 @@ def _literal(word: str, size: int) -> bytes:
     return (value & ((1 << (8 * size)) - 1)).to_bytes(size, "little")
 
 
+@dataclass
+class _Scope:
+    """What a pair of braces declares: name -> unique name. start: its first instruction."""
+
+    number: int = 0
+    start: int = 0
+    names: dict[str, str] = field(default_factory=dict[str, str])
+
+
 class _Body:
     """The statements of a kernel. A scope renames what it declares, so that names are unique."""
 
     def __init__(self, scanner: _Scanner, entry: Entry) -> None:
         self.scanner = scanner
         self.entry = entry
-        self.scopes: list[dict[str, str]] = [{}]
+        self.scopes = [_Scope()]
         self.opened = 0
 
     def read(self) -> None:
@@ -206,7 +214,7 @@ class _Body:
                 self._open()
             elif scanner.text[scanner.at] == "}":
                 scanner.at += 1
-                self.scopes.pop()
+                self._close()
                 if not self.scopes:
                     return self._check_labels()
             elif scanner.text[scanner.at] == ";":
@@ -216,10 +224,20 @@ class _Body:
         raise scanner.fail(f"kernel '{self.entry.name}' has no end", self.entry.line)
 
     def _open(self) -> None:
-        """Open a scope; its labels are known from its start, for a branch may come first."""
         self.scanner.at += 1
         self.opened += 1
-        self.scopes.append({})
+        self.scopes.append(_Scope(self.opened, len(self.entry.instructions)))
+
+    def _close(self) -> None:
+        """Close a scope: branches in it may have named its labels before they came."""
+        scope = self.scopes.pop()
+        instructions = self.entry.instructions
+        for i in range(scope.start, len(instructions)):
+            one = instructions[i]
+            target = one.operands[0] if one.opcode == "bra" and one.operands else None
+            if isinstance(target, Name) and target.text in scope.names:
+                unique = Name(scope.names[target.text])
+                instructions[i] = replace(one, operands=(unique, *one.operands[1:]))
 
     def _statement(self) -> None:
         scanner = self.scanner
@@ -240,8 +258,9 @@ class _Body:
             self.entry.instructions.append(self._instruction(text, line))
 
     def _declare(self, name: str) -> str:
-        unique = name if len(self.scopes) == 1 else f"{name}.{self.opened}"
-        self.scopes[-1][name] = unique
+        scope = self.scopes[-1]
+        unique = f"{name}.{scope.number}" if scope.number else name
+        scope.names[name] = unique
         return unique
 
     def _registers(self, type_: str, names: str) -> None:
@@ -252,7 +271,8 @@ class _Body:
                 self.entry.registers[self._declare(one)] = type_
 
     def _rename(self, name: str) -> str:
-        return next((scope[name] for scope in reversed(self.scopes) if name in scope), name)
+        found = (scope.names for scope in reversed(self.scopes) if name in scope.names)
+        return next(found, {name: name})[name]
 
     def _instruction(self, text: str, line: int) -> Instruction:
         found = _INSTRUCTION.match(text)
@@ -274,8 +294,3 @@ class _Body:
             target = instruction.operands[0]
             if isinstance(target, Name) and target.text not in self.entry.labels:
                 raise self.scanner.fail(f"there is no label '{target.text}'", instruction.line)
-
-
-def statements(entry: Entry) -> Iterator[tuple[int, Instruction]]:
-    """The instructions of a kernel with their index."""
-    yield from enumerate(entry.instructions)

@@ -2,7 +2,7 @@
 
 cases.json        the cases, each with the keys of its kernels
 prepare.json      jobs that may run at once, before anything is timed
-kernels/KEY.json  a kernel: what KernelImage holds
+kernels/KEY.json  a kernel: what KernelImage holds; KEY.cubin its machine code
 layouts/KEY.pkl   how its weights are packed
 gpu.py, gpu_parts, nybble    the program itself, and what it needs of nybble
 """
@@ -15,12 +15,15 @@ import pickle
 import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from queue import Queue
 from typing import Any
 
-from gpu_parts.cases import Case
+from gpu_parts.cases import Case, bits_of
 from gpu_parts.workers import Worker
+from nybble.backends.gpu import ptxas
+from nybble.backends.gpu.driver import GpuError
 from nybble.backends.gpu.image import KernelImage
 
 BUILD_SECONDS = 90.0
@@ -98,6 +101,9 @@ def _copy_program(folder: Path) -> None:
 def _write(folder: Path, key: str, image: KernelImage) -> str:
     fields = dataclasses.asdict(image)
     (folder / "kernels" / f"{key}.json").write_text(json.dumps(fields, default=str))
+    with suppress(GpuError):  # without ptxas the driver compiles the PTX
+        made = ptxas.assemble(image.ptx, image.arch)
+        (folder / "kernels" / f"{key}.cubin").write_bytes(made.cubin)
     return key
 
 
@@ -123,8 +129,10 @@ def _decode(folder: Path, case: dict[str, Any], change: dict[str, Any], arch: st
     from nybble.backends.gpu.kernels.attention.decode import decode_image
     from nybble.backends.gpu.kernels.attention.spec import DecodeSpec
 
-    spec = DecodeSpec(**case["spec"] | change)
-    key = f"{case['id']}_s{spec.splits}w{spec.warps}b{spec.blocks}".replace("/", "_")
+    fields = {name: one for name, one in case["spec"].items() if name != "density"}
+    spec = DecodeSpec(**fields | change)
+    shape = f"{spec.softmax}_s{spec.splits}w{spec.warps}b{spec.blocks}"
+    key = f"{case['id']}_{shape}".replace("/", "_")
     return _write(folder, key, decode_image(spec, find_arch(arch)))
 
 
@@ -145,6 +153,7 @@ def _preparations(folder: Path, rows: list[dict[str, Any]]) -> list[dict[str, An
             pack = {"do": "pack", "id": name, "spec": spec, "key": key, "quick": row["quick"]}
             known = jobs.setdefault(name, pack)
             known["quick"] = known["quick"] or row["quick"]
+        shape = f"w{bits_of(spec['format'])}/{spec['rows']}x{spec['cols']}"
         peer = {"do": "warm", "id": f"compile {shape}", "spec": spec, "tokens": [], "quick": False}
         known = jobs.setdefault(peer["id"], peer)
         known["tokens"].append(spec["tokens"])
@@ -164,3 +173,9 @@ def read_image(folder: Path, key: str) -> KernelImage:
     for name in ("grid", "block", "cluster", "zeroed"):
         fields[name] = tuple(fields[name])
     return KernelImage(**fields)
+
+
+def read_cubin(folder: Path, key: str) -> bytes | None:
+    """Its machine code, if it was assembled."""
+    path = folder / "kernels" / f"{key}.cubin"
+    return path.read_bytes() if path.is_file() else None

@@ -17,13 +17,15 @@ class Machine:
     device: str
     l2: int
 
-    def load(self, image: KernelImage) -> tuple[Launch, dict[str, object]]:
+    def load(
+        self, image: KernelImage, code: bytes | None = None
+    ) -> tuple[Launch, dict[str, object]]:
         """What launches the kernel on the current stream, and what the driver says of it."""
         if self.device == "cpu":
             return _simulated(image)
         from nybble.backends.gpu.launch import Kernel
 
-        kernel = Kernel(image, clear=False)
+        kernel = Kernel(image, code=code, clear=False)
         loaded = kernel.loaded
         facts: dict[str, object] = {"registers": loaded.registers, "local": loaded.local}
         facts |= {"shared": loaded.shared, "grid": image.grid, "block": image.block}

@@ -91,20 +91,29 @@ def job_seconds(plan: Plan) -> float:
 
 
 def _one(plan: Plan, worker: Worker, case: dict[str, Any]) -> dict[str, Any]:
-    """The row of a case; when a peer kills it, once more without that peer."""
+    """The row of a case; when a peer or a kernel kills it, once more without that one."""
     begun = time.monotonic()
-    outcome = Outcome(error="not run")
-    for _ in range(3):
+    outcome, broken = Outcome(error="not run"), dict[str, str]()
+    for _ in range(4):
         job = {"do": "case", "case": case, "quick": plan.quick, "peers": plan.peers}
         job["without"] = sorted(plan.lost)
         outcome = worker.do(job, case.get("seconds", 30.0) + FIRST_SECONDS)
-        culprit = outcome.at
-        if not outcome.error or not culprit.startswith("peer "):
+        what, _, culprit = outcome.at.partition(" ")
+        if not outcome.error or what not in ("peer", "kernel"):
             break
-        plan.lost[culprit.removeprefix("peer ")] = f"{case['id']}: {outcome.error}"
+        if what == "peer":
+            plan.lost[culprit] = f"{case['id']}: {outcome.error}"
+            continue
+        broken[culprit] = outcome.error
+        left = {name: key for name, key in case["kernels"].items() if name != culprit}
+        if not left:
+            break
+        case = case | {"kernels": left}
     row = {"id": case["id"], **(outcome.result or {})}
     if outcome.error:
         row |= {"error": outcome.error, "at": outcome.at}
+    if broken:
+        row |= {"broken": broken, "right": False}
     row["seconds"] = round(time.monotonic() - begun, 1)
     for line in render([row]):
         print(line, flush=True)  # noqa: T201

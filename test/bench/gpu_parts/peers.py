@@ -12,18 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gpu_parts.cases import bits_of
 from gpu_parts.timing import Contender, copies_for
 
 if TYPE_CHECKING:
     from gpu_parts.products import ProductCase
 
 GROUP = 128
-_BITS = {"w1": 1, "b1_58": 2, "w2": 2, "w3": 3, "w4": 4, "q4_": 4, "mxfp4": 4, "nf4": 4, "w8": 8}
-
-
-def bits_of(format: str) -> int | None:
-    """Bits of a code of the format, None if no peer has such weights."""
-    return next((bits for prefix, bits in _BITS.items() if format.startswith(prefix)), None)
+TUNED = ("w4g128", "w2g128")
+"""The formats with which all peers are compared."""
 
 
 def products(case: "ProductCase") -> dict[str, Callable[["ProductCase"], Contender]]:
@@ -34,6 +31,8 @@ def products(case: "ProductCase") -> dict[str, Callable[["ProductCase"], Contend
         return found
     if find_spec("humming"):
         found[f"humming w{bits}"] = lambda one: humming(one, bits)
+    if case.case["spec"]["format"] not in TUNED:
+        return found
     if bits == 4:
         found["torch int4"] = torch_int4
         found["triton w4a16"] = triton_int4

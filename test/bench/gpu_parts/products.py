@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from gpu_parts import peers
-from gpu_parts.build import read_image
+from gpu_parts.build import read_cubin, read_image
 from gpu_parts.machine import Machine
 from gpu_parts.timing import Contender, copies_for
 from nybble.backends.gpu.packing.pack import pack_stream
@@ -141,7 +141,7 @@ class ProductCase:
 
     def _our(self, key: str, variant: str) -> Contender:
         image = read_image(self.folder, key)
-        launch, facts = self.machine.load(image)
+        launch, facts = self.machine.load(image, read_cubin(self.folder, key))
         stream, device = torch.from_numpy(packed(self.folder, key, self.spec)), self.machine.device
         size = stream.numel()
         copies = [stream.to(device, copy=True) for _ in range(copies_for(size, self.l2))]

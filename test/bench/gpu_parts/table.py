@@ -16,6 +16,8 @@ def render(rows: Iterable[dict[str, Any]]) -> list[str]:
         if "error" in row:
             at = f" (at {row['at']})" if row.get("at") else ""
             lines.append(f"{row['id']:44}FAILED{at}: {row['error'][:200]}")
+        for variant, why in row.get("broken", {}).items():
+            lines.append(f"{row['id']:44}{'nybble ' + variant:22}BROKEN: {why[:150]}")
         lines += [_line(row, one) for one in row.get("contenders", ())]
         lines += [f"{'':44}{name}: skipped, {why}" for name, why in row.get("skipped", {}).items()]
     return lines

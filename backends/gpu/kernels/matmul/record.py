@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import floor
 from typing import TYPE_CHECKING
 
 from xdsl.dialects.builtin import f32, i32, i64
@@ -180,11 +181,11 @@ class Group:
     def exact(self, registers: list[Value], fragment: int) -> list[Value]:
         """A fragment without surplus, and scaled, as the tuning says."""
         b, spec, dtype = self.b, self.spec, self.spec.activations
-        less = [self.less(fragment, upper) for upper in (0, 1)] if spec.tuning.subtract else []
+        less = [self.less(fragment, upper) if spec.tuning.subtract else [] for upper in (0, 1)]
         made: list[Value] = []
-        for i, pair in enumerate(registers):
-            one = less[i % 2] if less else None
-            whole = pair if one is None else b.subtract_halves(pair, one, dtype)
+        for i, whole in enumerate(registers):
+            for one in less[i % 2]:
+                whole = b.subtract_halves(whole, one, dtype)
             if spec.tuning.scale:
                 zero = b.word(0x80008000)
                 if self.zeros is not None and spec.layout.zero == "minimum":
@@ -193,19 +194,23 @@ class Group:
             made.append(whole)
         return made
 
-    def less(self, fragment: int, upper: int) -> Value | None:
-        """What to subtract from a row of a fragment, as two equal 16-bit floats."""
+    def less(self, fragment: int, upper: int) -> list[Value]:
+        """What to subtract from a row of a fragment, each as two equal 16-bit floats.
+
+        A surplus with a fraction may have too many digits for one of them.
+        """
         b, dtype = self.b, self.spec.activations
         surplus = self.decoder.surplus(fragment, upper)
-        constant = b.word(half_bits([surplus], dtype)[0] * 0x10001)
+        parts = [float(floor(surplus)), surplus % 1]
+        words = [b.word(half_bits([part], dtype)[0] * 0x10001) for part in parts if part]
         if self.zeros is None or self.spec.layout.zero != "points":
-            return constant if surplus else None
+            return words
         zero = self.zeros[2 * fragment + upper]
         if not self.spec.tuning.scale:
             half = b.to_float(zero, ELEMENTS[dtype])
             zero = b.reinterpret(b.broadcast(half, 2), i32)
         share = b.word(half_bits([1 / self.decoder.factor], dtype)[0] * 0x10001)
-        return b.fuse_halves(zero, share, constant, dtype)
+        return [b.fuse_halves(zero, share, words[0], dtype), *words[1:]]
 
     def add_to(self, sums: Sums) -> None:
         """Add the group, scaled, to the sums."""
