@@ -63,7 +63,7 @@ def test_offsets_do_not_swamp_sums_of_activations_with_a_mean(run_product, name)
     [
         Tuning(warps=4, stages=2),
         Tuning(warps=8, stages=6, blocks_per_sm=2, evict_first=False),
-        Tuning(warps=8, fragments=2, prefetch=True),
+        Tuning(warps=8, fragments=1, prefetch=True),
         Tuning(warps=8, fragments=4, subtract=True),
         Tuning(warps=8, subtract=True, scale=True),
     ],
