@@ -80,12 +80,3 @@ def test_results_of_f32_are_not_rounded(run_product):
 def test_results_are_the_same_in_every_run(run_product):
     first, second = (run_product("w4g128", 48, 1280, 4) for _ in range(2))
     np.testing.assert_array_equal(first.y, second.y)
-
-
-@pytest.mark.parametrize(
-    ("name", "tokens", "most"),
-    [("w4g128", 1, 11.5), ("w4g128", 16, 8), ("w2g128", 1, 11.5), ("w1g128", 1, 11.5)],
-)
-def test_instructions_per_product(run_product, name, tokens, most):
-    report = run_product(name, 64, 4096, tokens).report
-    assert report.warp_instructions / report.mma_count < most
