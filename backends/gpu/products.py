@@ -141,16 +141,18 @@ def product_spec(
 
 def usual_tuning(kind: WeightKind, tokens: int, dtype: FloatType) -> Tuning:
     """The tuning for so many tokens: few tokens leave registers for many warps."""
-    least = fewest_fragments(kind.bits)
     if tokens <= 8:
         return Tuning(warps=16)
     if tokens <= 16:
-        return Tuning(warps=12 if least <= 2 else 8)
+        return Tuning(warps=12 if usual_fragments(kind.bits) == 2 else 8)
     # a product that is scaled at its end keeps exact weights, but takes twice the registers
     scale = kind.scale == dtype and (kind.zero != "minimum" or kind.meaning == Line(1, 0))
-    if not scale:
-        return Tuning(warps=8, subtract=True)
-    return Tuning(warps=8, fragments=max(2, least), subtract=True, scale=True)
+    return Tuning(warps=8, subtract=True, scale=scale)
+
+
+def usual_fragments(bits: int) -> int:
+    """Fragments of a tile: two at least, which share activations and their sums."""
+    return max(2, fewest_fragments(bits))
 
 
 def stream_layout(
@@ -165,7 +167,7 @@ def stream_layout(
         raise ProductError(f"codes of {kind.meaning} with activations {dtype}")
     if cols % UNIT:
         raise ProductError(f"{cols} columns", accepted=f"a multiple of {UNIT} columns")
-    count = fragments or fewest_fragments(kind.bits)
+    count = fragments or usual_fragments(kind.bits)
     size = kind.bits * count
     step = step_columns(kind, cols, 256 if size <= 4 else 128 if size <= 12 else UNIT)
     placement = Placement(kind.bits, count, apart=not isinstance(kind.meaning, Table))

@@ -22,7 +22,7 @@ TUNINGS: dict[int, dict[str, dict[str, Any]]] = {
         "w8s8": {"warps": 8, "stages": 8},
     },
     16: {
-        "w12pre": {"warps": 12, "prefetch": True},
+        "w12s5": {"warps": 12, "stages": 5},
         "w12sub": {"warps": 12, "subtract": True},
         "w8s6": {"warps": 8, "stages": 6},
     },

@@ -23,8 +23,8 @@ class Tuning:
     """What changes the speed of a product and never its result, within rounding.
 
     warps: of a block; each has a tile of rows of its own. stages: records of each warp that are
-    read or under way, at most. fragments: of 16 rows of a tile, a multiple of the least that the
-    format allows; 0 for that. blocks_per_sm: resident blocks. evict_first: whether weights that are
+    read or under way, at most. fragments: of 16 rows of a tile, 0 for those that weights are packed
+    in unless told otherwise. blocks_per_sm: resident blocks. evict_first: whether weights that are
     read once leave the second-level cache early. subtract: whether codes lose their offset before
     they are multiplied, and not sums. prefetch: whether a record's activations are loaded before
     its weights are waited for. scale: whether fragments are scaled, and not sums of groups; this
