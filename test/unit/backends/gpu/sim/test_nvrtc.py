@@ -33,7 +33,7 @@ GEMV = """
 #include <cuda_fp16.h>
 // weights of BITS bits less an offset, a scale for 64 of them: y = W x, a warp for each row
 extern "C" __global__ void gemv(const half* x, const uint4* w, const half* s, float* y, int k) {
-  constexpr int each = 32 / BITS;
+  constexpr int each = 32 / BITS, mask = (1 << BITS) - 1, zero = 1 << (BITS - 1);
   int lane = threadIdx.x & 31, row = blockIdx.x * (blockDim.x >> 5) + (threadIdx.x >> 5);
   const uint4* mine = w + (size_t)row * (k / each / 4);
   float total = 0;
@@ -47,8 +47,8 @@ extern "C" __global__ void gemv(const half* x, const uint4* w, const half* s, fl
       #pragma unroll
       for (int e = 0; e < each; e += 2) {
         float2 pair = __half22float2(*(const half2*)(values + j * each + e));
-        part += pair.x * (int((words[j] >> (BITS * e)) & ((1 << BITS) - 1)) - (1 << (BITS - 1)));
-        part += pair.y * (int((words[j] >> (BITS * e + BITS)) & ((1 << BITS) - 1)) - (1 << (BITS - 1)));
+        part += pair.x * (int((words[j] >> (BITS * e)) & mask) - zero);
+        part += pair.y * (int((words[j] >> (BITS * e + BITS)) & mask) - zero);
       }
     total += part * __half2float(s[(size_t)row * (k / 64) + c * each * 4 / 64]);
   }

@@ -83,7 +83,7 @@ def compiled(tmp_path_factory):
 
 
 def run(ptx, kernel, arguments, grid):
-    """Run a kernel of four warps; the two last arguments are scratch memory that it does not use."""
+    """Run a kernel of four warps; the last two arguments are scratch memory it does not use."""
     text, shared = kernel
     scratch = np.zeros(1, np.uint8)
     report = ptx.run(text, [*arguments, scratch, scratch], block=128, grid=grid, shared=shared)
