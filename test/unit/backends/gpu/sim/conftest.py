@@ -11,6 +11,7 @@ import pytest
 from nybble.backends.gpu.sim.simulate import Launch, Options, simulate
 from nybble.backends.gpu.sim.tensormap import Swizzle, TensorMap
 
+HERE = Path(__file__).parent
 HEADER = ".version 8.6\n.target sm_90a\n.address_size 64\n"
 LOADS = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}
 
@@ -111,10 +112,8 @@ class Ampere:
     """A product of 4-bit weights by cp.async and mma, on random numbers."""
 
     def __init__(self, k=128):
-        from test.unit.backends.gpu.sim.kernels import AMPERE
-
         random = np.random.default_rng(17)
-        self.text = compile_cuda(AMPERE, "sm_80")
+        self.text = compile_cuda((HERE / "ampere.cu").read_text(), "sm_80")
         self.k = k
         self.a = random.standard_normal((16, k)).astype(np.float16)
         codes = random.integers(0, 16, (64, k))
@@ -134,10 +133,8 @@ class Hopper:
     """A product by TMA and wgmma, on random numbers."""
 
     def __init__(self, steps=4):
-        from test.unit.backends.gpu.sim.kernels import HOPPER
-
         random = np.random.default_rng(19)
-        self.text = compile_cuda(HOPPER, "sm_90a")
+        self.text = compile_cuda((HERE / "hopper.cu").read_text(), "sm_90a")
         self.steps = steps
         self.a, self.b = (
             random.standard_normal((64, 64 * steps)).astype(np.float16) for _ in range(2)
