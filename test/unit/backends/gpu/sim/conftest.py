@@ -105,7 +105,7 @@ def compile_cuda(source, arch="sm_80", options=()):
     getattr(library, f"nvrtcGet{kind}")(program, buffer)
     library.nvrtcDestroyProgram(ctypes.byref(program))
     assert not failed, buffer.value.decode()
-    return buffer.value.decode()
+    return re.sub(r"[ \t]+", " ", buffer.value.decode())
 
 
 class Ampere:
