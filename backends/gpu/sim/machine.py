@@ -73,7 +73,7 @@ class Machine:
 
     def __post_init__(self) -> None:
         self.copies = CopyQueue(self.shared, self.grid.threads)
-        self.barriers = MBarriers(self.order)
+        self.barriers = MBarriers(self.order, self.reporter)
         self.wgmma = WarpgroupQueue(self.grid.threads, self.order)
 
     def memory(self, space: str) -> Memory:

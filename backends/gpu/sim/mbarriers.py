@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from nybble.backends.gpu.sim.findings import Kind
 from nybble.backends.gpu.sim.order import Order
+from nybble.backends.gpu.sim.shadow import Reporter
 from nybble.backends.gpu.sim.types import Array
 
 Landing = Callable[[], int]
@@ -19,7 +21,7 @@ class MBarrier:
     """One object. pending: arrivals that the phase still needs; transactions: bytes it awaits.
 
     gathered: what those who arrived in this phase published; published: of the phases before.
-    landings: bulk copies in flight, and the bytes of each.
+    landings: bulk copies in flight, the bytes and the phase of each.
     """
 
     expected: int
@@ -28,14 +30,15 @@ class MBarrier:
     published: Array
     transactions: int = 0
     phase: int = 0
-    landings: list[tuple[Landing, int]] = field(default_factory=list[tuple[Landing, int]])
+    landings: list[tuple[Landing, int, int]] = field(default_factory=list[tuple[Landing, int, int]])
 
 
 class MBarriers:
     """The objects of a batch, by position in its shared memory."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, reporter: Reporter) -> None:
         self.order = order
+        self.reporter = reporter
         self.made: dict[int, MBarrier] = {}
 
     def initialize(self, position: int, count: int) -> None:
@@ -52,6 +55,9 @@ class MBarriers:
         one = self.made[position]
         phase = one.phase
         np.maximum(one.gathered, self.order.released(warps), out=one.gathered)
+        if count > one.pending:
+            text = f"{count} arrivals at an mbarrier that awaits {one.pending} more in this phase"
+            self.reporter.add(Kind.DIVERGENCE, text, "arrivals")
         one.pending -= count
         if drop:
             one.expected -= count
@@ -60,13 +66,17 @@ class MBarriers:
 
     def copy(self, position: int, landing: Landing, size: int) -> None:
         """A bulk copy that will complete bytes begins."""
-        self.made[position].landings.append((landing, size))
+        one = self.made[position]
+        one.landings.append((landing, size, one.phase))
 
     def land(self, position: int) -> bool:
         """End the copies in flight; whether there were any."""
         one = self.made[position]
         landings, one.landings = one.landings, []
-        for landing, size in landings:
+        for landing, size, phase in landings:
+            if phase != one.phase:
+                text = "a phase of an mbarrier ended before a bulk copy that was issued in it"
+                self.reporter.add(Kind.ASYNC, text, "bytes")
             agent = landing()
             one.gathered[agent] = self.order.now
             one.transactions -= size

@@ -186,6 +186,9 @@ class Threads:
         needed = int(self.block_living[block]) if expected is None else expected
         if arrived < needed:
             return
+        if arrived > needed:
+            text = f"{arrived} threads arrive at barrier {key[1]}, which waits for {needed}"
+            self.reporter.add(Kind.DIVERGENCE, text, "arrivals")
         del self.barriers[key]
         self._check_barrier(arrivals, expected is None)
         _reduce(arrivals)

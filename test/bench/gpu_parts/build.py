@@ -72,8 +72,8 @@ def build(folder: Path, cases: Iterable[Case], arch: str, command: list[str]) ->
 
 
 def _ways(row: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Variants of a case; a product is also built as it is tuned by default."""
-    usual = [("", dict[str, Any]())] if row["kind"] == "product" else []
+    """Variants of a case; but for decode, also as it is by default."""
+    usual = [] if row["kind"] == "decode" else [("", dict[str, Any]())]
     return [*usual, *row["variants"].items()]
 
 
@@ -136,7 +136,16 @@ def _decode(folder: Path, case: dict[str, Any], change: dict[str, Any], arch: st
     return _write(folder, key, decode_image(spec, find_arch(arch)))
 
 
-_BUILDERS = {"product": _product, "decode": _decode}
+def _prefill(folder: Path, case: dict[str, Any], change: dict[str, Any], arch: str) -> str:
+    from nybble.backends.gpu.arch import find_arch
+    from nybble.backends.gpu.kernels.attention.prefill import PrefillSpec, prefill_image
+
+    fields = {name: one for name, one in case["spec"].items() if name != "density"}
+    image = prefill_image(PrefillSpec(**fields | change), find_arch(arch))
+    return _write(folder, case["id"].replace("/", "_"), image)
+
+
+_BUILDERS = {"product": _product, "decode": _decode, "prefill": _prefill}
 
 
 def _preparations(folder: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -84,6 +84,14 @@ def decode(cache: str, context: int, *, quick: bool = False, **spec: Any) -> Cas
     return Case(f"decode/{cache}/{context}/{name}".rstrip("/"), "decode", full, quick, variants)
 
 
+def prefill(tokens: int, *, quick: bool = False, **spec: Any) -> Case:
+    """A causal prefill of Llama 3 8B's shape; density as in `decode`."""
+    full = {"sequences": 1, "kv_heads": 8, "group": 4, "head_dim": 128, "context": tokens}
+    full |= {"tokens": tokens, "scale": 128**-0.5, **spec}
+    density = f"/density{spec['density']}" if "density" in spec else ""
+    return Case(f"prefill/f16/{tokens}{density}", "prefill", full, quick)
+
+
 def every() -> list[Case]:
     """All cases, the most important first."""
     cases = [product(one, m, quick=True, variants=TUNINGS[m]) for one in MAIN_FORMATS for m in FEW]
@@ -96,6 +104,8 @@ def every() -> list[Case]:
     cases += [product("w4g128", 1, 28672, 8192), product("w2g128", 1, 28672, 8192)]
     cases += [product(one, m) for one in MORE_FORMATS if one != "b1_58" for m in FEW]
     cases += [product(one, m) for m in MANY for one in MAIN_FORMATS]
+    cases += [prefill(4096, quick=True), prefill(16384)]
+    cases += [prefill(16384, block_lists=True, density=part) for part in (0.5, 0.125)]
     cases += [decode("f16", 32768, block=64, density=part) for part in (0.5, 0.125)]
     cases += [decode("f16", 8192, sequences=8), decode("bf16", 32768), decode("f16", 4096)]
     return cases
@@ -107,6 +117,8 @@ def tiny() -> list[Case]:
     dense, sparse = decode("f16", 128, **small), decode("f16", 128, block=32, density=0.5, **small)
     variants = {"s2w2": {"splits": 2, "warps": 2, "blocks": 1}}
     attention = [Case(one.id, one.kind, one.spec, True, variants) for one in (dense, sparse)]
+    some = {"context": 128, "kv_heads": 1, "group": 2, "head_dim": 64, "quick": True}
+    attention += [prefill(100, **some), prefill(128, block_lists=True, density=0.5, **some)]
     return [product("w4g128", 1, 64, 256, quick=True), *attention]
 
 

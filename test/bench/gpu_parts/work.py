@@ -9,6 +9,7 @@ from typing import Any
 from gpu_parts import peers
 from gpu_parts.decoding import TOLERANCES, DecodeCase
 from gpu_parts.machine import Machine, gpu, simulator
+from gpu_parts.prefilling import PrefillCase
 from gpu_parts.products import TOLERANCE, ProductCase, packed
 from gpu_parts.timing import Contender, describe, measure, probe_bandwidth
 from gpu_parts.workers import FATAL
@@ -38,9 +39,9 @@ def run_case(folder: Path, job: dict[str, Any], say: Say, machine: Machine) -> d
     """Checks and times our kernels and the peers of a case."""
     case = job["case"]
     say("data")
-    kinds = {"product": ProductCase, "decode": DecodeCase}
+    kinds = {"product": ProductCase, "decode": DecodeCase, "prefill": PrefillCase}
     one = kinds[case["kind"]](folder, case, machine)
-    tolerance = TOLERANCE if case["kind"] == "product" else TOLERANCES[case["spec"]["cache"]]
+    tolerance = TOLERANCES.get(case["spec"].get("cache", ""), TOLERANCE)
     rows: list[dict[str, Any]] = []
     good: list[Contender] = []
     for variant, make in one.ours():

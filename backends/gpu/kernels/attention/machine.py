@@ -77,3 +77,14 @@ def load_floats(b: GpuBuilder, pointer: Value, count: int) -> list[Value]:
     names = ", ".join(f"${i}" for i in range(count))
     text = f"ld.global.cg.v{count}.f32 {{{names}}}, [${count}];"
     return b.ptx(text, [f32] * count, [pointer], effects=True)
+
+
+def load_matrices(b: GpuBuilder, row: Value, *, transposed: bool) -> list[Value]:
+    """Four 8 x 8 matrices of 16-bit elements of shared memory, a register of each.
+
+    row: pointer to row (lane % 8) of matrix (lane / 8). A lane gets elements 2 t and 2 t + 1 of
+    row g, or of column g if transposed.
+    """
+    how = ".trans" if transposed else ""
+    text = f"ldmatrix.sync.aligned.m8n8.x4{how}.shared.b16 {{$0, $1, $2, $3}}, [$4];"
+    return b.ptx(text, [i32] * 4, [row], effects=True)

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from nybble.backends.gpu.sim.simulate import Launch, Options, simulate
+from nybble.backends.gpu.sim.tensormap import Swizzle, TensorMap
 
+HERE = Path(__file__).parent
 HEADER = ".version 8.6\n.target sm_90a\n.address_size 64\n"
 LOADS = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}
 
@@ -103,7 +105,52 @@ def compile_cuda(source, arch="sm_80", options=()):
     getattr(library, f"nvrtcGet{kind}")(program, buffer)
     library.nvrtcDestroyProgram(ctypes.byref(program))
     assert not failed, buffer.value.decode()
-    return buffer.value.decode()
+    return re.sub(r"[ \t]+", " ", buffer.value.decode())
+
+
+class Ampere:
+    """A product of 4-bit weights by cp.async and mma, on random numbers."""
+
+    def __init__(self, k=128):
+        random = np.random.default_rng(17)
+        self.text = compile_cuda((HERE / "ampere.cu").read_text(), "sm_80")
+        self.k = k
+        self.a = random.standard_normal((16, k)).astype(np.float16)
+        codes = random.integers(0, 16, (64, k))
+        nibbles = codes.reshape(64, -1, 4, 2).transpose(0, 1, 3, 2).reshape(64, -1, 8)
+        shifts = np.arange(8, dtype=np.uint64) * np.uint64(4)
+        self.w = (nibbles.astype(np.uint64) << shifts).sum(-1).astype(np.uint32)
+        self.exact = self.a.astype(np.float64) @ (codes - 8).T
+
+    def run(self, text):
+        """The report, and whether the result is right."""
+        c = np.zeros((16, 64), np.float32)
+        report = run(text, [self.a, self.w, c, self.k], block=128, limit=5_000_000)
+        return report, np.allclose(c, self.exact, rtol=1e-4, atol=1e-3)
+
+
+class Hopper:
+    """A product by TMA and wgmma, on random numbers."""
+
+    def __init__(self, steps=4):
+        random = np.random.default_rng(19)
+        self.text = compile_cuda((HERE / "hopper.cu").read_text(), "sm_90a")
+        self.steps = steps
+        self.a, self.b = (
+            random.standard_normal((64, 64 * steps)).astype(np.float16) for _ in range(2)
+        )
+        self.exact = self.a.astype(np.float64) @ self.b.T.astype(np.float64)
+
+    def run(self, text):
+        """The report, and whether the result is right."""
+        c = np.zeros((64, 64), np.float16)
+        shape = (64 * self.steps, 64)
+        maps = [
+            TensorMap(one, 2, shape, (64, 64), swizzle=Swizzle.B128) for one in (self.a, self.b)
+        ]
+        arguments = [*maps, TensorMap(c, 2, (64, 64), (64, 64)), self.steps]
+        report = run(text, arguments, block=160, shared=5 * 8192 + 64, limit=5_000_000)
+        return report, np.allclose(c, self.exact, rtol=2e-3, atol=2e-2)
 
 
 class Tools:
@@ -122,3 +169,15 @@ class Tools:
 def ptx():
     """The helpers of this file."""
     return Tools
+
+
+@pytest.fixture(scope="session")
+def ampere():
+    """A pipeline of cp.async, ldmatrix and mma."""
+    return Ampere()
+
+
+@pytest.fixture(scope="session")
+def hopper():
+    """A pipeline of TMA, mbarriers and wgmma."""
+    return Hopper()
