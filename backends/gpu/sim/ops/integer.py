@@ -375,7 +375,7 @@ def permute(b: Builder) -> Action:
     def run(lanes: Lanes) -> None:
         both = (high(lanes).astype(np.uint64) << np.uint64(32)) | low(lanes)
         chosen = selector(lanes)
-        made = np.uint32(0)
+        made: Array = np.zeros((), np.uint32)
         for i in range(4):
             nibble = (chosen >> np.uint32(4 * i)) & np.uint32(15)
             byte = (both >> ((nibble & np.uint32(7)).astype(np.uint64) * np.uint64(8))).astype(

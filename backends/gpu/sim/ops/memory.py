@@ -160,7 +160,7 @@ def create_policy(b: Builder) -> Action:
     """createpolicy: some number."""
     b.ignore("*")
     write = b.target(0, "b64")
-    return lambda lanes: write(lanes, np.uint64(0))
+    return lambda lanes: write(lanes, np.zeros((), np.uint64))
 
 
 # -- atomics
@@ -288,13 +288,15 @@ def _combine(operation: str, type_: Scalar) -> _Combine:
     """An operation on the bits of a type."""
     if operation in ("exch", "cas"):
         return lambda old, x: x
-    compute = _COMBINE[operation]
+    whole = _COMBINE[operation]
     if not type_.is_float:
         dtype, storage = type_.dtype, type_.storage
-        return lambda old, x: compute(old.view(dtype), x.view(dtype)).view(storage)
-    if operation in ("min", "max"):
-        largest = operation == "max"
-        compute = lambda old, x: floats.minimum(old, x, largest=largest)  # noqa: E731
+        return lambda old, x: whole(old.view(dtype), x.view(dtype)).view(storage)
+    is_extreme, largest = operation in ("min", "max"), operation == "max"
+
+    def compute(old: Array, x: Array) -> Array:
+        return floats.minimum(old, x, largest=largest) if is_extreme else whole(old, x)
+
     dtype = type_.dtype
 
     def run(old: Array, x: Array) -> Array:
