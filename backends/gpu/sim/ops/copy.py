@@ -72,14 +72,15 @@ def _wait(b: Builder) -> Action:
 
 
 def _start(b: Builder) -> Action:
-    """cp.async.ca and .cg: bytes beyond the source size are zeros."""
+    """cp.async.ca and .cg: bytes beyond the source size are zeros; a cache policy comes last."""
+    operands = len(b) - (1 if b.has("L2::cache_hint") else 0)
     b.ignore("ca", "cg", "shared", "shared::cta", "global", "L2::*")
     machine = b.machine
     target, origin = b.address(0), b.address(1)
     size = b.number(2)
     if size not in (4, 8, 16):
         raise b.fail(f"'{b.instruction}' of {size} bytes")
-    given = b.source(3, "u32") if len(b) > 3 else None
+    given = b.source(3, "u32") if operands > 3 else None
 
     def run(lanes: Lanes) -> None:
         machine.order.tick(b.pc)
