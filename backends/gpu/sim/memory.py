@@ -23,6 +23,8 @@ OFFSETS = (1 << SHIFT) - 1
 _BIAS = 1 << 32
 """Where a buffer begins in its window, so that what lies before it is in the window too."""
 CLUSTER_SHIFT = 24
+CONSTANTS = (FIRST_BUFFER << SHIFT) + _BIAS
+"""Where constant memory, which is buffer 0, begins."""
 _TRASH = 512
 _ALIGN = 256
 _UNWRITTEN = 0xCD

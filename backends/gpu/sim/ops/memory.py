@@ -10,7 +10,7 @@ from nybble.backends.gpu.sim import floats
 from nybble.backends.gpu.sim.builder import Builder, full
 from nybble.backends.gpu.sim.lanes import Action, Lanes
 from nybble.backends.gpu.sim.machine import Machine, by_space
-from nybble.backends.gpu.sim.memory import GlobalMemory, PrivateMemory, SharedMemory
+from nybble.backends.gpu.sim.memory import CONSTANTS, GlobalMemory, PrivateMemory, SharedMemory
 from nybble.backends.gpu.sim.shadow import GlobalShadow, SharedShadow
 from nybble.backends.gpu.sim.types import Array, Scalar, scalar
 
@@ -32,6 +32,7 @@ def ordering(b: Builder) -> str:
 def load(b: Builder) -> Action:
     """ld and ldu: one value or a vector."""
     space, order = b.space(), ordering(b)
+    base = CONSTANTS if space == "const" else 0
     count = _VECTORS[b.one_of(*_VECTORS, default="v1")] if b.has(*_VECTORS) else 1
     b.ignore(*_HINTS)
     type_ = b.type()
@@ -47,7 +48,7 @@ def load(b: Builder) -> Action:
 
     def run(lanes: Lanes) -> None:
         machine.order.tick(b.pc)
-        where = address(lanes)
+        where = address(lanes) + base
         raw = fetch(lanes, where).view(type_.dtype)
         for i, write in enumerate(writes):
             write(lanes, raw[:, i])
