@@ -47,7 +47,7 @@ def test_cp_async_fills_with_zeros(size, ptx):
 
 @pytest.mark.parametrize(
     ("waited", "kinds"),
-    [(WAIT, set()), ("", {"asynchronous"}), (WAIT.replace(", 0;", ", 1;"), {"asynchronous"})],
+    [(WAIT, set()), ("", {"asynchronous", "race"}), (WAIT.replace(", 0;", ", 1;"), {"deadlock"})],
 )
 def test_bulk_copy_is_seen_after_its_barrier(waited, kinds, ptx):
     body = ptx.prologue("out", "in") + SETUP + expect(128) + (
@@ -103,8 +103,8 @@ def test_boxes_of_tensors(shape, box, corner, ptx):
     rank = len(shape)
     body = ptx.prologue() + SETUP + expect(size) + (
         "mov.b64 %rd5, source;\ncvta.param.u64 %rd6, %rd5;\nmov.b64 %rd7, target;\n"
-        f"@%p1 cp.async.bulk.tensor.{rank}d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-        f" [%r41], [%rd6, {{{group}}}], [%r40];\n{WAIT}"
+        f"@%p1 cp.async.bulk.tensor.{rank}d.shared::cluster.global.tile"
+        f".mbarrier::complete_tx::bytes [%r41], [%rd6, {{{group}}}], [%r40];\n{WAIT}"
         f"@%p1 cp.async.bulk.tensor.{rank}d.global.shared::cta.tile.bulk_group"
         f" [%rd7, {{{group}}}], [%r41];\ncp.async.bulk.commit_group;\ncp.async.bulk.wait_group 0;\n"
         "ret;"
@@ -189,7 +189,7 @@ def test_products_of_swizzled_tiles(kind, swizzle, ptx):
 
 def test_waits_for_arrivals_of_many_threads(ptx):
     body = ptx.prologue("out") + (
-        ".shared .align 8 .b8 bar[8];\n.shared .align 4 .b8 box[256];\nmov.u32 %r40, bar;\n"
+        ".shared .align 256 .b8 box[256];\n.shared .align 8 .b8 bar[8];\nmov.u32 %r40, bar;\n"
         "mov.u32 %r41, box;\nmad.lo.u32 %r42, %r0, 4, %r41;\nsetp.eq.u32 %p1, %r0, 0;\n"
         "@%p1 mbarrier.init.shared.b64 [%r40], 64;\nbar.sync 0;\nst.shared.u32 [%r42], %r0;\n"
         "mbarrier.arrive.shared.b64 %rd5, [%r40];\n"
