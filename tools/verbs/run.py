@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -72,16 +73,15 @@ def command(
     """Run WHAT: a directory of `nybble compile`; a .mlir file at the operators stage (- is
     standard input), whose results are compared with the reference; or, with --sim, a kernel of a
     .ptx file in the simulator. Exits with 1 if results differ, or a kernel has findings."""
-    kernel = {"args": arguments, "grid": grid, "block": block, "save": save}
-    kernel |= {"shared": shared and str(shared), "report": "" if report else None}
+    kernel = {"args": arguments, "grid": grid, "block": block, "shared": shared, "save": save}
     host = {"ids": ids, "isa": isa, "activations": activations}
     if sim or Path(what).suffix == PTX_SUFFIX:
-        _refuse(host | {"threads": threads and str(threads)}, "a PTX kernel")
+        _refuse({**host, "threads": threads}, "a PTX kernel")
         return _simulate(session, what, sim, PtxRun(
             function, tuple(shlex.split(arguments or "")),
             Launch(extent(grid), extent(block), shared or 0), seed, save,
         ), json_file, details=report)  # fmt: skip
-    _refuse(kernel, "what runs without --sim")
+    _refuse({**kernel, "report": report or None}, "what runs without --sim")
     if (Path(what) / MANIFEST).is_file():
         given = {"function": function, "isa": isa, "activations": activations}
         _refuse(given, "a compiled model")
@@ -125,7 +125,7 @@ def extent(text: str | None) -> tuple[int, int, int]:
     return x, y, z
 
 
-def _refuse(options: dict[str, str | None], what: str) -> None:
+def _refuse(options: Mapping[str, object], what: str) -> None:
     """Raise UsageError for an option that says nothing about what is run."""
     for name, value in options.items():
         if value is not None:

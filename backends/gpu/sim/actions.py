@@ -10,6 +10,7 @@ from nybble.backends.gpu.sim.builder import Builder
 from nybble.backends.gpu.sim.lanes import WARP, Action, Flow, Lanes, Reader
 from nybble.backends.gpu.sim.machine import Machine
 from nybble.backends.gpu.sim.ops import (
+    bits,
     control,
     copy,
     floating,
@@ -28,6 +29,7 @@ from nybble.backends.gpu.sim.warpgroups import SIZE
 
 OPCODES: dict[str, Callable[[Builder], Action]] = {
     **integer.TABLE,
+    **bits.TABLE,
     **floating.TABLE,
     **movement.TABLE,
     **memory.TABLE,
@@ -39,7 +41,7 @@ OPCODES: dict[str, Callable[[Builder], Action]] = {
     **warpgroup.TABLE,
 }
 
-_CARRYING = {**integer.TABLE, **floating.TABLE, "mov": 0, "cvt": 0}
+_CARRYING = {**integer.TABLE, **bits.TABLE, **floating.TABLE, "mov": 0, "cvt": 0}
 """Opcodes whose results have no value where their operands have none."""
 _MASK_OPERAND = {"shfl": -1, "vote": -1, "match": -1, "redux": -1, "elect": -1}
 _WHOLE_WARP = "aligned"

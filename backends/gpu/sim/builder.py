@@ -272,7 +272,10 @@ class Builder:
         return write
 
     def address(self, index: int) -> Reader:
-        """A reader of an address without its coordinates: int64, always one for each lane."""
+        """A reader of an address without its coordinates: int64, always one for each lane.
+
+        A sum with a register of 32 bits has 32 bits.
+        """
         operand = self.operand(index)
         if not isinstance(operand, Address):
             raise self.fail(f"operand {index + 1} of '{self.instruction}' must be an address")
@@ -282,13 +285,14 @@ class Builder:
         if isinstance(base, Name) and base.text in self.machine.registers:
             bits = self.machine.registers[base.text].type.bits
             wide = "u64" if bits == 64 else "u32"
-        read = self.read(base, wide)
+        read, wraps = self.read(base, wide), wide == "u32"
 
         def address(lanes: Lanes) -> Array:
             values = read(lanes)
             if values.ndim == 0:
                 values = np.full(lanes.size, values)
-            return values.astype(np.int64) + offset
+            made = values.astype(np.int64) + offset
+            return made & 0xFFFFFFFF if wraps else made
 
         return address
 

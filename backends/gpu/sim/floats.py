@@ -84,7 +84,7 @@ def encode(type_: Scalar, values: Array, mode: str = "rn", *, finite: bool = Fal
     if type_.kind == "bf16":
         made = _round_bits(to_f32_odd(values), 16, mode)
         if finite:
-            made = _clamped(made, np.float32(3.3895314e38))
+            made = _clamped(made, np.asarray(3.3895314e38, np.float32))
         return (made.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
     return _encode_small(type_.kind, values)
 

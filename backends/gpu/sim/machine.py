@@ -13,6 +13,7 @@ from nybble.backends.gpu.sim.grid import Grid
 from nybble.backends.gpu.sim.lanes import Lanes
 from nybble.backends.gpu.sim.mbarriers import MBarriers
 from nybble.backends.gpu.sim.memory import (
+    CONSTANTS,
     LOCAL_WINDOW,
     OFFSETS,
     PARAM_WINDOW,
@@ -84,7 +85,7 @@ class Machine:
 
 def window_of(space: str) -> int:
     """What is added to an address of a space to make it generic."""
-    return _WINDOWS.get(space, 0) << SHIFT
+    return CONSTANTS if space == "const" else _WINDOWS.get(space, 0) << SHIFT
 
 
 def by_space(addresses: Array) -> list[tuple[str, Array | None, Array]]:

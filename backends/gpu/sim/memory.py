@@ -23,6 +23,8 @@ OFFSETS = (1 << SHIFT) - 1
 _BIAS = 1 << 32
 """Where a buffer begins in its window, so that what lies before it is in the window too."""
 CLUSTER_SHIFT = 24
+CONSTANTS = (FIRST_BUFFER << SHIFT) + _BIAS
+"""Where constant memory, which is buffer 0, begins."""
 _TRASH = 512
 _ALIGN = 256
 _UNWRITTEN = 0xCD
@@ -222,7 +224,7 @@ class SharedMemory:
     def load(self, lanes: Lanes, addresses: Array, size: int, *, strong: bool = False) -> Array:
         """uint8[lanes, size]."""
         positions, right = self.locate(lanes, addresses, size, "a read")
-        if right:
+        if right and not self._is_remote(addresses):
             self.shadow.read(lanes.numbers, self.shadow.cells(positions, size), strong=strong)
         return self.bytes.gather(positions, size)
 
@@ -234,12 +236,21 @@ class SharedMemory:
             self.bytes.scatter(positions, values)
             return
         cells = self.shadow.cells(positions, size)
+        if self._is_remote(addresses):
+            self.shadow.forget(cells)
+            self.bytes.scatter(positions, values)
+            return
         stamp = self.shadow.write(lanes.numbers, cells, strong=strong)
         self.bytes.scatter(positions, values)
         left = self.shadow.writes[cells]
         if (left != stamp).any():
             different = (self.bytes.gather(positions, size) != values).any()
             self.shadow.collide(left, stamp, different=bool(different))
+
+    @staticmethod
+    def _is_remote(addresses: Array) -> bool:
+        """Whether an access may be to another block, whose races are not looked for."""
+        return bool((addresses >> CLUSTER_SHIFT).any())
 
 
 class PrivateMemory:

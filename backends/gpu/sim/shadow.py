@@ -99,6 +99,11 @@ class SharedShadow:
         self.state[cells] = DEFINED
         return stamp
 
+    def forget(self, cells: Array) -> None:
+        """Another block wrote cells."""
+        self.writes[cells] = 0
+        self.state[cells] = DEFINED
+
     def start(self, numbers: Array, cells: Array) -> None:
         """An asynchronous copy of each thread into cells begins."""
         self._before_write(numbers, cells, strong=False)

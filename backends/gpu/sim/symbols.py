@@ -24,9 +24,10 @@ class Symbols:
 def lay_out(module: Module, entry: Entry, layout: GlobalLayout) -> Symbols:
     """Place all variables; those in global and constant memory become buffers of the layout."""
     made = Symbols()
+    _place_constants(made, [one for one in module.variables if one.space == "const"], layout)
     dynamic: list[Variable] = []
     for variable in [*module.variables, *entry.variables]:
-        if variable.space in ("global", "const"):
+        if variable.space == "global":
             _place_global(made, variable, layout)
         elif variable.bytes is None:
             dynamic.append(variable)
@@ -51,9 +52,20 @@ def _place(made: Symbols, variable: Variable, top: int) -> int:
     return start + (variable.bytes or 0)
 
 
+def _place_constants(made: Symbols, variables: list[Variable], layout: GlobalLayout) -> None:
+    """Place constant memory, which is buffer 0; its addresses count from 0, as 32 bits may do."""
+    data = bytearray()
+    for variable in variables:
+        data += bytes(-len(data) % variable.align)
+        made.addresses[variable.name] = ("const", len(data))
+        data += variable.initial.ljust(variable.bytes or 0, b"\0")
+    layout.add("constant memory", len(data), read_only=True)
+    made.constants[0] = bytes(data)
+
+
 def _place_global(made: Symbols, variable: Variable, layout: GlobalLayout) -> None:
     number = len(layout.buffers)
     size = variable.bytes or 0
-    address = layout.add(variable.name, size, read_only=variable.space == "const")
+    address = layout.add(variable.name, size)
     made.addresses[variable.name] = (variable.space, address)
     made.constants[number] = variable.initial.ljust(size, b"\0")

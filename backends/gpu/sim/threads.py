@@ -111,7 +111,7 @@ class Threads:
             wanted = _bits(warps.spread(spread).max(axis=1))
             needed = living & wanted
             self._check_members(warps.ids, wanted)
-        whole = (warps.active | ~needed).all(axis=1)
+        whole = np.asarray((warps.active | ~needed).all(axis=1))
         if span > WARP:
             whole = self._whole_groups(warps.ids, whole, span // WARP)
         if whole.all():
@@ -123,12 +123,12 @@ class Threads:
 
     def _whole_groups(self, warps: Array, whole: Array, size: int) -> Array:
         """Which of some warps belong to groups of which all warps that live are whole."""
-        ready = ~self.alive.reshape(-1, WARP).any(axis=1)
+        ready = np.asarray(~self.alive.reshape(-1, WARP).any(axis=1))
         ready[warps] = whole
         groups = ready.reshape(-1, self.grid.warps)
         padded = np.ones((len(groups), -(-self.grid.warps // size) * size), np.bool_)
         padded[:, : self.grid.warps] = groups
-        complete = padded.reshape(len(groups), -1, size).all(axis=2)
+        complete = np.asarray(padded.reshape(len(groups), -1, size).all(axis=2))
         return complete[warps // self.grid.warps, warps % self.grid.warps // size]
 
     def _check_members(self, warps: Array, wanted: Array) -> None:

@@ -18,6 +18,7 @@ from nybble.backends.gpu.sim.types import Array, Scalar, scalar
 
 ROUNDINGS = ("rn", "rz", "rm", "rp", "rna")
 Function = Callable[..., Array]
+One = Callable[[Array], Array]
 
 
 def either(of_integers: Callable[[Builder], Action], of_floats: Callable[[Builder], Action]):
@@ -79,14 +80,12 @@ def _exact(values: list[Array]) -> list[Array]:
 
 def add(b: Builder) -> Action:
     """add and sub."""
-    if b.instruction.opcode == "add":
-        return elementwise(b, 2, lambda x, y: x + y)
-    return elementwise(b, 2, lambda x, y: x - y)
+    return elementwise(b, 2, np.add if b.instruction.opcode == "add" else np.subtract)
 
 
 def multiply(b: Builder) -> Action:
     """mul."""
-    return elementwise(b, 2, lambda x, y: x * y)
+    return elementwise(b, 2, np.multiply)
 
 
 def fuse(b: Builder) -> Action:
@@ -138,14 +137,10 @@ def sign(b: Builder) -> Action:
 def divide(b: Builder) -> Action:
     """div: full and approx are computed as well as rn."""
     b.ignore("full", "approx")
-    return elementwise(b, 2, lambda x, y: x / y)
+    return elementwise(b, 2, np.divide)
 
 
-def _lg2(x: Array) -> Array:
-    return np.log2(x)
-
-
-_FUNCTIONS: dict[str, Function] = {
+_FUNCTIONS: dict[str, One] = {
     "rcp": lambda x: 1 / x,
     "sqrt": np.sqrt,
     "rsqrt": lambda x: 1 / np.sqrt(x.astype(np.float64)),
@@ -169,7 +164,7 @@ def copy_sign(b: Builder) -> Action:
     return integer.binary(b, type_, lambda x, y: np.copysign(y, x))
 
 
-_TESTS: dict[str, Function] = {
+_TESTS: dict[str, One] = {
     "finite": np.isfinite,
     "infinite": np.isinf,
     "number": lambda x: ~np.isnan(x),
@@ -202,7 +197,7 @@ def set_predicate(b: Builder) -> Action:
     write = b.write(target[0], "pred")
     other = b.write(target[1], "pred") if len(target) > 1 else None
     also = b.source(3, "pred") if combine else None
-    joined: dict[str, Function] = {
+    joined: dict[str, integer.Binary] = {
         "": lambda x, y: x,
         "and": np.logical_and,
         "or": np.logical_or,
@@ -247,7 +242,7 @@ def set_number(b: Builder) -> Action:
     left, right, write = b.source(1, type_), b.source(2, type_), b.target(0, result)
     if result.lanes > 1 or type_.lanes > 1:
         raise b.fail(f"'{b.instruction}' is not modelled")
-    one = floats.encode(result, np.float32(1)) if result.is_float else ~result.storage(0)
+    one = floats.encode(result, np.ones((), np.float32)) if result.is_float else ~result.storage(0)
 
     def run(lanes: Lanes) -> None:
         truth = compare(_values(type_, left(lanes)), _values(type_, right(lanes)))

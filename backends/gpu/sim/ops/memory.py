@@ -10,7 +10,7 @@ from nybble.backends.gpu.sim import floats
 from nybble.backends.gpu.sim.builder import Builder, full
 from nybble.backends.gpu.sim.lanes import Action, Lanes
 from nybble.backends.gpu.sim.machine import Machine, by_space
-from nybble.backends.gpu.sim.memory import GlobalMemory, PrivateMemory, SharedMemory
+from nybble.backends.gpu.sim.memory import CONSTANTS, GlobalMemory, PrivateMemory, SharedMemory
 from nybble.backends.gpu.sim.shadow import GlobalShadow, SharedShadow
 from nybble.backends.gpu.sim.types import Array, Scalar, scalar
 
@@ -32,6 +32,7 @@ def ordering(b: Builder) -> str:
 def load(b: Builder) -> Action:
     """ld and ldu: one value or a vector."""
     space, order = b.space(), ordering(b)
+    base = CONSTANTS if space == "const" else 0
     count = _VECTORS[b.one_of(*_VECTORS, default="v1")] if b.has(*_VECTORS) else 1
     b.ignore(*_HINTS)
     type_ = b.type()
@@ -47,7 +48,7 @@ def load(b: Builder) -> Action:
 
     def run(lanes: Lanes) -> None:
         machine.order.tick(b.pc)
-        where = address(lanes)
+        where = address(lanes) + base
         raw = fetch(lanes, where).view(type_.dtype)
         for i, write in enumerate(writes):
             write(lanes, raw[:, i])
@@ -160,7 +161,7 @@ def create_policy(b: Builder) -> Action:
     """createpolicy: some number."""
     b.ignore("*")
     write = b.target(0, "b64")
-    return lambda lanes: write(lanes, np.uint64(0))
+    return lambda lanes: write(lanes, np.zeros((), np.uint64))
 
 
 # -- atomics
@@ -288,13 +289,15 @@ def _combine(operation: str, type_: Scalar) -> _Combine:
     """An operation on the bits of a type."""
     if operation in ("exch", "cas"):
         return lambda old, x: x
-    compute = _COMBINE[operation]
+    whole = _COMBINE[operation]
     if not type_.is_float:
         dtype, storage = type_.dtype, type_.storage
-        return lambda old, x: compute(old.view(dtype), x.view(dtype)).view(storage)
-    if operation in ("min", "max"):
-        largest = operation == "max"
-        compute = lambda old, x: floats.minimum(old, x, largest=largest)  # noqa: E731
+        return lambda old, x: whole(old.view(dtype), x.view(dtype)).view(storage)
+    is_extreme, largest = operation in ("min", "max"), operation == "max"
+
+    def compute(old: Array, x: Array) -> Array:
+        return floats.minimum(old, x, largest=largest) if is_extreme else whole(old, x)
+
     dtype = type_.dtype
 
     def run(old: Array, x: Array) -> Array:

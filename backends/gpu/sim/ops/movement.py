@@ -8,6 +8,7 @@ from nybble.backends.gpu.sim import floats
 from nybble.backends.gpu.sim.builder import Builder, full
 from nybble.backends.gpu.sim.lanes import Action, Lanes
 from nybble.backends.gpu.sim.machine import window_of
+from nybble.backends.gpu.sim.memory import FIRST_BUFFER, SHIFT
 from nybble.backends.gpu.sim.ops.floating import ROUNDINGS
 from nybble.backends.gpu.sim.ptx import Group
 from nybble.backends.gpu.sim.types import Scalar, scalar
@@ -194,8 +195,8 @@ def is_space(b: Builder) -> Action:
     read, write = b.source(1, "u64"), b.target(0, "pred")
 
     def run(lanes: Lanes) -> None:
-        number = read(lanes) >> np.uint64(40)
-        write(lanes, number == window >> 40 if window else number > 3)
+        number = read(lanes) >> np.uint64(SHIFT)
+        write(lanes, number == window >> SHIFT if window else number > FIRST_BUFFER)
 
     return run
 

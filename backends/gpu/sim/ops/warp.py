@@ -76,9 +76,9 @@ def vote(b: Builder) -> Action:
         if mode == "ballot":
             made: Array = (truth * _BIT).sum(axis=1, dtype=np.uint32)
         elif mode == "any":
-            made = truth.any(axis=1)
+            made = np.asarray(truth.any(axis=1))
         else:
-            made = (truth | ~active).all(axis=1)
+            made = np.asarray((truth | ~active).all(axis=1))
             if mode == "uni":
                 made = made | ~truth.any(axis=1)
         write(lanes, warps.gather(np.repeat(made[:, None], WARP, axis=1)))

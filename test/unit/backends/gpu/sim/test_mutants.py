@@ -46,15 +46,14 @@ AMPERE = {
     "no accumulation": (r"(mma\.sync[^;]*, )\{[^}]*\}(;)", r"\1{%f900,%f900,%f900,%f900}\2"),
     "swizzle": (r"xor\.b32", "or.b32"),
     "sign of the zero point": (r"sub\.f16x2|sub\.rn\.f16x2", "add.f16x2"),
-    "width of a load": (r"(ld\.shared)\.[ub]32", r"\1.u16"),
+    "width of a load": (r"(ld\.shared\.v2)\.u32", r"\1.u16"),
     "another register stored": (
         r"(st\.global\.v2\.[fb]32 \[[^\]]*\], \{)(%\w+), (%\w+)", r"\1\3, \2"),
     "store to another place": (r"(st\.global\.v2\.[fb]32 \[%rd\d+)(\+\d+)?\]", r"\1+8192]"),
     "misaligned store": (r"(st\.global\.v2\.[fb]32 \[%rd\d+)(\+\d+)?\]", r"\1+4]"),
     "predicate inverted": (r"@%p(\d+) bra", r"@!%p\1 bra"),
     "shift": (r"shr\.u32 (%r\d+), (%r\d+), %r(\d+)", r"shl.b32 \1, \2, %r\3"),
-    "loop that ends early": (r"setp\.lt\.s32 (%p\d+), (%r\d+), (%r\d+);",
-                             r"setp.lt.s32 \1, \3, \2;"),
+    "loop that ends early": (r"(add\.s32 (%r\d+), \2), -2;", r"\1, -4;"),
     "no predicate": (r"@%p\d+ bra", "bra"),
 }  # fmt: skip
 DONE = "setp.eq.u32 done, 0, 0;"
@@ -118,19 +117,21 @@ def test_faults_of_tma_and_wgmma(fault, hopper):
     assert_found(hopper, change(pattern, replacement, hopper.text))
 
 
-SEEDED = {
-    "immediate": (r"(add\.s32 %r\d+, %r\d+), (\d+);", r"\1, 3\2;"),
-    "offset": (r"(ld\.shared\.\w+ %\w+, \[%r\d+)\+(\d+)\]", r"\1+4\2]"),
-    "multiplication": (r"mul\.wide\.s32 (%rd\d+, %r\d+), (\d+);", r"mul.wide.s32 \1, 1\2;"),
-    "addition": (r"add\.s64 (%rd\d+), (%rd\d+), (%rd\d+);", r"sub.s64 \1, \2, \3;"),
-}
-
-
-@pytest.mark.parametrize("seed", range(1, 5))
-@pytest.mark.parametrize("fault", SEEDED)
-def test_faults_at_random_places(fault, seed, ampere):
-    pattern, replacement = SEEDED[fault]
-    assert_found(ampere, change(pattern, replacement, ampere.text, seed))
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("name", ["ampere", "hopper"])
+def test_accesses_at_other_places(name, seed, request):
+    """Any access that is executed, moved by some bytes."""
+    kernel = request.getfixturevalue(name)
+    report, _ = kernel.run(kernel.text)
+    random = np.random.default_rng(seed)
+    lines = kernel.text.split("\n")
+    accesses = [one.line for one in (*report.shared, *report.globals)]
+    line = random.choice([one for one in accesses if "tensor" not in lines[one - 1]])
+    step = random.choice([-64, -16, 4, 16, 32, 1024])
+    lines[line - 1] = re.sub(r"\[(%\w+)(?:\+(-?\d+))?\]", lambda found: (
+        f"[{found[1]}+{int(found[2] or 0) + step}]"
+    ), lines[line - 1], count=1)  # fmt: skip
+    assert_found(kernel, "\n".join(lines))
 
 
 def test_a_race_names_both_lines(ampere):
