@@ -18,7 +18,7 @@ from nybble.dialects.errors import NybbleError
 
 LIBRARY = "libcuda.so.1"
 NO_BINDINGS = "pip install 'nybble[gpu]'"
-NO_DRIVER = "an NVIDIA driver of release 580 or newer (Ubuntu: apt install nvidia-driver-580)"
+NO_DRIVER = "apt install nvidia-driver-580, or a newer one, or a container that is given the GPU"
 NO_DEVICE = "a machine with an NVIDIA GPU that CUDA_VISIBLE_DEVICES does not hide"
 _LOG_BYTES = 16384
 _UNSUPPORTED_PTX = "CUDA_ERROR_UNSUPPORTED_PTX_VERSION"

@@ -77,9 +77,9 @@ def _carried(b: Builder, made: Action) -> Action:
         hazard: Array | None = None
         for register in inputs:
             if register.hazard is not None:
-                found = register.hazard[lanes.index]
-                if found.any():
-                    hazard = found.copy() if hazard is None else np.maximum(hazard, found)
+                found = register.hazard_of(lanes.index)
+                if found is not None:
+                    hazard = found if hazard is None else np.maximum(hazard, found)
         made(lanes)
         if hazard is None:
             return

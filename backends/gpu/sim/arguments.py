@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from nybble.backends.gpu.image import Access, KernelImage
-from nybble.backends.gpu.sim.memory import FIRST_BUFFER, SHIFT, GlobalLayout
+from nybble.backends.gpu.sim.memory import GlobalLayout
 from nybble.backends.gpu.sim.ptx import Entry, Variable
 from nybble.backends.gpu.sim.symbols import Symbols
 from nybble.backends.gpu.sim.tensormap import BYTES, TensorMap
@@ -112,7 +112,7 @@ def _buffer(placed: Placed, layout: GlobalLayout, name: str, array: Array, acces
             one = layout.buffers[number]
             one.read_only = one.read_only and access == Access.READ
             one.output = one.output and access == Access.WRITE
-            return (number + FIRST_BUFFER) << SHIFT
+            return layout.address(number)
     placed.arrays[len(layout.buffers)] = array
     return layout.add(
         name, array.nbytes, read_only=access == Access.READ, output=access == Access.WRITE

@@ -162,6 +162,12 @@ class Builder:
             return self.machine.registers[operand.text]
         raise self.fail(f"'{self.instruction}' needs a register")
 
+    def maybe_register(self, index: int) -> Register | None:
+        """The register that an operand names, or None if it names none."""
+        operand = self.operand(index)
+        is_one = isinstance(operand, Name) and operand.text in self.machine.registers
+        return self.register(operand) if is_one else None
+
     def _constant(self, operand: Number, wanted: Scalar) -> Array:
         if wanted.kind == "pred":
             return np.asarray(operand.value != 0)[()]

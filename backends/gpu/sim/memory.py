@@ -20,6 +20,8 @@ from nybble.backends.gpu.sim.types import WIDE, Array
 SHIFT = 40
 SHARED_WINDOW, LOCAL_WINDOW, PARAM_WINDOW, FIRST_BUFFER = 1, 2, 3, 4
 OFFSETS = (1 << SHIFT) - 1
+_BIAS = 1 << 32
+"""Where a buffer begins in its window, so that what lies before it is in the window too."""
 CLUSTER_SHIFT = 24
 _TRASH = 512
 _ALIGN = 256
@@ -77,13 +79,18 @@ class GlobalLayout:
         """The address of a new buffer."""
         self.buffers.append(Buffer(name, size, self.top, read_only, output))
         self.top = -(-(self.top + size) // _ALIGN) * _ALIGN
-        return (len(self.buffers) - 1 + FIRST_BUFFER) << SHIFT
+        return self.address(len(self.buffers) - 1)
+
+    @staticmethod
+    def address(number: int) -> int:
+        """Where a buffer begins."""
+        return ((number + FIRST_BUFFER) << SHIFT) + _BIAS
 
     def find(self, address: int) -> tuple[Buffer, int] | None:
         """The buffer of an address and the offset in it."""
         number = (address >> SHIFT) - FIRST_BUFFER
         if 0 <= number < len(self.buffers):
-            return self.buffers[number], address & OFFSETS
+            return self.buffers[number], (address & OFFSETS) - _BIAS
         return None
 
 
@@ -110,10 +117,10 @@ class GlobalMemory:
     def locate(self, addresses: Array, size: int, what: str) -> tuple[Array, bool]:
         """Positions of accesses, those that are wrong in a place of trash, and if all are right."""
         number = addresses >> SHIFT
-        offset = addresses & OFFSETS
+        offset = (addresses & OFFSETS) - _BIAS
         inside = (number >= FIRST_BUFFER) & (number < len(self.starts))
         number = np.where(inside, number, 0)
-        wrong = ~inside | (offset + size > self.sizes[number])
+        wrong = ~inside | (offset < 0) | (offset + size > self.sizes[number])
         skewed = offset % size if size <= 16 else offset % 16
         if not (wrong.any() or skewed.any()):
             return self.starts[number] + offset, True
@@ -134,8 +141,6 @@ class GlobalMemory:
         if found is None:
             return f"address {address & (2**64 - 1):#x}, where no buffer is"
         buffer, offset = found
-        if offset > OFFSETS // 2:
-            offset -= 1 << SHIFT
         return f"byte {offset} of '{buffer.name}', which has {buffer.size}"
 
     def load(self, lanes: Lanes, addresses: Array, size: int, *, strong: bool = False) -> Array:
@@ -156,11 +161,10 @@ class GlobalMemory:
         self.check_writable(cells, addresses)
         stamp = self.shadow.write(lanes, cells, strong=strong)
         self.bytes.scatter(positions, values)
-        lost = (self.shadow.writes[cells] != stamp).any()
-        assert self.reporter is not None
-        if lost and (self.bytes.gather(positions, size) != values).any():
-            text = "threads write different values to one place of global memory"
-            self.reporter.add(Kind.RACE, text, "global")
+        left = self.shadow.writes[cells]
+        if (left != stamp).any():
+            different = (self.bytes.gather(positions, size) != values).any()
+            self.shadow.collide(left, stamp, different=bool(different))
 
     def check_writable(self, cells: Array, addresses: Array) -> None:
         """Report a write to what may only be read."""
@@ -232,10 +236,10 @@ class SharedMemory:
         cells = self.shadow.cells(positions, size)
         stamp = self.shadow.write(lanes.numbers, cells, strong=strong)
         self.bytes.scatter(positions, values)
-        lost = (self.shadow.writes[cells] != stamp).any()
-        if lost and (self.bytes.gather(positions, size) != values).any():
-            text = "threads write different values to one place of shared memory"
-            self.reporter.add(Kind.RACE, text, "shared")
+        left = self.shadow.writes[cells]
+        if (left != stamp).any():
+            different = (self.bytes.gather(positions, size) != values).any()
+            self.shadow.collide(left, stamp, different=bool(different))
 
 
 class PrivateMemory:

@@ -16,10 +16,11 @@ class Order:
     """The vector clocks of a batch.
 
     known: int64[warps of the batch, agents of a block]. proxies: when each warp last fenced the
-    asynchronous proxy. log: the index of the instruction at each time.
+    asynchronous proxy. log: the index of the instruction at each time, from 1; it goes on from
+    batch to batch.
     """
 
-    def __init__(self, grid: Grid, *, asynchronous: bool) -> None:
+    def __init__(self, grid: Grid, log: list[int], *, asynchronous: bool) -> None:
         self.grid = grid
         self.warps = grid.warps
         self.agents = self.warps * (2 if asynchronous else 1)
@@ -27,7 +28,7 @@ class Order:
         self.proxies = np.zeros(grid.blocks * self.warps, np.int64)
         self.met = np.zeros(grid.blocks, np.int64)
         self.floor = 0
-        self.log = [0]
+        self.log = log
 
     @property
     def now(self) -> int:

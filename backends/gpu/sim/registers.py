@@ -35,6 +35,13 @@ class Register:
         else:
             self.hazard[index] = 0
 
+    def hazard_of(self, index: Any) -> Array | None:
+        """The hazards of the threads of an index; None if there are none."""
+        if self.hazard is None:
+            return None
+        found = self.hazard[index]
+        return found.copy() if found.any() else None
+
     def mark(self, index: Any, hazard: Array | int) -> None:
         """Note which threads of an index may not read it."""
         if self.hazard is None:

@@ -46,6 +46,12 @@ class Reporter:
         text = f"{what} in {space} memory is not ordered after line {other}"
         self.findings.add(Kind.RACE, self.line, text, other)
 
+    def collision(self, space: str, *, different: bool) -> None:
+        """A race of threads at the running line: of a warp, or of several."""
+        what = "different values" if different else "from several warps"
+        text = f"threads write {what} to one place of {space} memory"
+        self.findings.add(Kind.RACE, self.line, text, what=space)
+
     def add(self, kind: Kind, message: str, what: str = "") -> None:
         """Anything else at the running line."""
         self.findings.add(kind, self.line, message, what=what)
@@ -134,6 +140,11 @@ class SharedShadow:
             self.reporter.findings.add(Kind.PROXY, self.reporter.line, text, line)
         self.reads[cells, order.warps + warp % order.warps] = order.now << 6
 
+    def collide(self, left: Array, stamp: Array, *, different: bool) -> None:
+        """Threads wrote one cell in one instruction; `different`: not the same value."""
+        if different or ((left ^ stamp) >> 6 & _AGENTS).any():
+            self.reporter.collision("shared", different=different)
+
     def _stamp(self, numbers: Array, *, strong: bool) -> Array:
         agent = numbers // WARP % self.order.warps
         flag = _STRONG if strong else 0
@@ -188,6 +199,7 @@ class GlobalShadow:
         self.writes = np.zeros(cells, np.int64)
         self.reads = np.zeros(cells, np.int64)
         self.spread = np.zeros(cells, np.uint8)
+        self.mixed = np.zeros(cells, np.bool_)
         self.undefined = np.zeros(cells, np.bool_)
         self.quiet = np.zeros(cells, np.bool_)
 
@@ -218,6 +230,8 @@ class GlobalShadow:
         writes = self.writes[cells]
         if writes.any():
             self._compare(numbers, writes, "a read", strong=strong)
+            if not strong:
+                self._compare_mixed(numbers, cells, "a read")
         before = self.reads[cells]
         thread = (before & _GLOBAL_THREAD) - 1
         seen = before > 0
@@ -248,6 +262,7 @@ class GlobalShadow:
         writes = self.writes[cells]
         if writes.any():
             self._compare(numbers, writes, "a write", strong=strong)
+            self._mix(numbers, cells, writes, strong=strong)
         reads = self.reads[cells]
         if reads.any():
             self._compare_reads(numbers, cells, reads, strong=strong)
@@ -256,6 +271,23 @@ class GlobalShadow:
         self.writes[cells] = stamp
         self.undefined[cells] = False
         return stamp
+
+    def _mix(self, numbers: Array, cells: Array, writes: Array, *, strong: bool) -> None:
+        """Note cells that several blocks changed by strong writes."""
+        if not strong:
+            self._compare_mixed(numbers, cells, "a write")
+            self.mixed[cells] = False
+            return
+        others = ((writes & _GLOBAL_THREAD) - 1) // self.stride != numbers // self.stride
+        self.mixed[cells] |= others & (writes > 0)
+
+    def collide(self, left: Array, stamp: Array, *, different: bool) -> None:
+        """Threads wrote one cell in one instruction; `different`: not the same value."""
+        if (stamp & _GLOBAL_STRONG).any():
+            return
+        warps = ((left & _GLOBAL_THREAD) - 1) // WARP != ((stamp & _GLOBAL_THREAD) - 1) // WARP
+        if different or warps.any():
+            self.reporter.collision("global", different=different)
 
     @staticmethod
     def _flag(strong: bool) -> int:
@@ -279,6 +311,20 @@ class GlobalShadow:
             late &= (stamps & _GLOBAL_STRONG) == 0
         if late.any():
             self.reporter.race(what, int(time[late].max()), "global")
+
+    def _compare_mixed(self, numbers: Array, cells: Array, what: str) -> None:
+        """Plain accesses to what several blocks changed atomically need to know of others."""
+        mixed = self.mixed[cells]
+        if not mixed.any():
+            return
+        knows = np.zeros(len(numbers), np.bool_)
+        if self.seen is not None:
+            blocks = numbers[:, 0] // self.stride - self.order.grid.first
+            knows = self.seen[blocks].max(axis=1) > 0
+        late = mixed & ~knows[:, None]
+        if late.any():
+            stamps = self.writes[cells]
+            self.reporter.race(what, int((stamps >> 32)[late].max()), "global")
 
     def _compare_reads(self, numbers: Array, cells: Array, reads: Array, *, strong: bool) -> None:
         time, thread = reads >> 32, (reads & _GLOBAL_THREAD) - 1

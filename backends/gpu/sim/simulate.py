@@ -87,6 +87,7 @@ class _Run:
     visits: list[int] = field(default_factory=list[int])
     warps: list[int] = field(default_factory=list[int])
     mma: Counter[str] = field(default_factory=Counter[str])
+    log: list[int] = field(default_factory=lambda: [0])
 
     def batch(self, first: int, blocks: int) -> None:
         """Run some blocks."""
@@ -99,7 +100,7 @@ class _Run:
         """The state that blocks begin with."""
         entry, symbols = self.entry, self.symbols
         grid = Grid(self.launch.grid, self.launch.block, self.launch.cluster, first, blocks)
-        order = Order(grid, asynchronous=uses_async(entry))
+        order = Order(grid, self.log, asynchronous=uses_async(entry))
         reporter = Reporter(self.findings, order, [one.line for one in entry.instructions])
         size = symbols.shared + self.launch.shared
         shared = SharedMemory(grid, size, shared_grain(entry), reporter)

@@ -129,8 +129,10 @@ def _decode(folder: Path, case: dict[str, Any], change: dict[str, Any], arch: st
     from nybble.backends.gpu.kernels.attention.decode import decode_image
     from nybble.backends.gpu.kernels.attention.spec import DecodeSpec
 
-    spec = DecodeSpec(**case["spec"] | change)
-    key = f"{case['id']}_s{spec.splits}w{spec.warps}b{spec.blocks}".replace("/", "_")
+    fields = {name: one for name, one in case["spec"].items() if name != "density"}
+    spec = DecodeSpec(**fields | change)
+    shape = f"{spec.softmax}_s{spec.splits}w{spec.warps}b{spec.blocks}"
+    key = f"{case['id']}_{shape}".replace("/", "_")
     return _write(folder, key, decode_image(spec, find_arch(arch)))
 
 

@@ -60,30 +60,28 @@ def product(
     return Case(name, "product", spec, quick, variants or {})
 
 
+SHAPES = ((32, 4, 2), (48, 4, 3), (16, 8, 1), (64, 2, 4))
+"""Splits for 8 heads, warps of a block, blocks of a multiprocessor: which is best, is measured."""
+
+
 def decode(cache: str, context: int, *, quick: bool = False, **spec: Any) -> Case:
-    """A decode attention of Llama 3 8B's shape: 8 heads of 128, each for 4 query heads."""
+    """A decode attention of Llama 3 8B's shape: 8 heads of 128, each for 4 query heads.
+
+    density, of `spec`: the part of the blocks that a list of blocks names.
+    """
     full = {"sequences": 1, "kv_heads": 8, "group": 4, "head_dim": 128, "context": context}
     full |= {"scale": 128**-0.5, "cache": cache, **spec}
-    extra = "".join(f"/{key}{value}" for key, value in spec.items())
-    # (splits, warps, blocks of a multiprocessor): which is best is for the machine to say
-    shapes = {
-        "s32w4b2": (32, 4, 2),
-        "s48w4b3": (48, 4, 3),
-        "s16w8b1": (16, 8, 1),
-        "s64w2b4": (64, 2, 4),
-    }
-    if cache not in ("f16", "bf16"):
-        shapes = {"s32w4b2": (32, 4, 2), "s16w8b1": (16, 8, 1), "s64w2b4": (64, 2, 4)}
-    if full["sequences"] > 1:
-        some = full["sequences"]
-        shapes = {
-            f"s{max(1, s // some)}": (max(1, s // some), w, b) for _, (s, w, b) in shapes.items()
-        }
-    variants = {
-        key: dict(zip(("splits", "warps", "blocks"), shape, strict=True))
-        for key, shape in shapes.items()
-    }
-    return Case(f"decode/{cache}/{context}{extra}", "decode", full, quick, variants)
+    name = "/".join(f"{key}{value}" for key, value in spec.items() if key != "scale")
+    variants: dict[str, dict[str, Any]] = {}
+    for splits, warps, blocks in SHAPES:
+        if blocks > 2 and cache not in ("f16", "bf16"):
+            continue  # codes need more registers
+        some = max(1, splits * 8 // (full["sequences"] * full["kv_heads"]))
+        variants[f"s{some}w{warps}b{blocks}"] = {"splits": some, "warps": warps, "blocks": blocks}
+    usual = next(iter(variants.values()))
+    if "block" not in spec:
+        variants["unified"] = usual | {"softmax": "unified", "anchor": 4.0}
+    return Case(f"decode/{cache}/{context}/{name}".rstrip("/"), "decode", full, quick, variants)
 
 
 def every() -> list[Case]:
@@ -98,6 +96,7 @@ def every() -> list[Case]:
     cases += [product("w4g128", 1, 28672, 8192), product("w2g128", 1, 28672, 8192)]
     cases += [product(one, m) for one in MORE_FORMATS if one != "b1_58" for m in FEW]
     cases += [product(one, m) for m in MANY for one in MAIN_FORMATS]
+    cases += [decode("f16", 32768, block=64, density=part) for part in (0.5, 0.125)]
     cases += [decode("f16", 8192, sequences=8), decode("bf16", 32768), decode("f16", 4096)]
     return cases
 
@@ -105,10 +104,10 @@ def every() -> list[Case]:
 def tiny() -> list[Case]:
     """Cases small enough for the simulator: a test of this program, not of the kernels."""
     small = {"head_dim": 64, "kv_heads": 1, "scale": 0.125}
-    one = decode("f16", 128, **small)
+    dense, sparse = decode("f16", 128, **small), decode("f16", 128, block=32, density=0.5, **small)
     variants = {"s2w2": {"splits": 2, "warps": 2, "blocks": 1}}
-    attention = Case(one.id, one.kind, one.spec, True, variants)
-    return [product("w4g128", 1, 64, 256, quick=True), attention]
+    attention = [Case(one.id, one.kind, one.spec, True, variants) for one in (dense, sparse)]
+    return [product("w4g128", 1, 64, 256, quick=True), *attention]
 
 
 def bits_of(format: str) -> int | None:

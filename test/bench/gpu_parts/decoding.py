@@ -31,8 +31,10 @@ class DecodeCase:
         self.q = self._normal(query).to(self.dtype)
         self.length = spec["context"] - 5
         self.buffers, self.keys, self.values = self._cache()
+        self.seen = self._lists()
         self.exact = self._exact()
-        self.flops = 4 * query[0] * query[1] * query[2] * self.length
+        part = self.spec.get("density", 1.0)
+        self.flops = round(4 * query[0] * query[1] * query[2] * self.length * part)
 
     def _normal(self, shape: tuple[int, ...]) -> torch.Tensor:
         return torch.randn(shape, generator=self.random, device=self.machine.device)
@@ -73,10 +75,31 @@ class DecodeCase:
             made |= parts[..., i] << (i * self.bits)
         return made.contiguous()
 
+    def _lists(self) -> torch.Tensor:
+        """Which keys each head sees, bool [sequences, kv_heads, context]; fills lists of blocks."""
+        sequences, heads, context, _ = self.shape
+        device = self.machine.device
+        within = torch.arange(context, device=device) < self.length
+        seen = within.expand(sequences, heads, context).clone()
+        if not (block := self.spec.get("block")):
+            return seen
+        most = context // block
+        count = max(1, round(most * self.spec["density"]))
+        noise = torch.rand((sequences * heads, most), generator=self.random, device=device)
+        listed = noise.argsort(1)[:, :count].sort(1).values.int()
+        table = torch.zeros((sequences * heads, most), dtype=torch.int32, device=device)
+        table[:, :count] = listed
+        counts = torch.full((sequences * heads,), count, dtype=torch.int32, device=device)
+        self.buffers |= {"block_list": table, "block_counts": counts}
+        named = torch.zeros((sequences * heads, most), dtype=torch.bool, device=device)
+        named.scatter_(1, listed.long(), True)
+        return seen & named.repeat_interleave(block, 1).view_as(seen)
+
     def _exact(self) -> torch.Tensor:
         q = self.q.double().view(*self.shape[:2], -1, self.shape[3])
         keys = self.keys[:, :, : self.length].double()
         logits = q @ keys.transpose(2, 3) * self.spec["scale"]
+        logits.masked_fill_(~self.seen[:, :, None, : self.length], float("-inf"))
         del keys
         found = torch.softmax(logits, -1) @ self.values[:, :, : self.length].double()
         return found.reshape(self.q.shape)
@@ -93,12 +116,13 @@ class DecodeCase:
     def _our(self, key: str, variant: str) -> Contender:
         image = read_image(self.folder, key)
         launch, facts = self.machine.load(image, read_cubin(self.folder, key))
-        size = sum(one.nbytes for one in self.buffers.values())
+        whole = sum(one.nbytes for one in self.buffers.values())
+        size = round(whole * self.spec.get("density", 1.0))
         count = copies_for(size, self.l2)
         copies = [{n: b.clone() for n, b in self.buffers.items()} for _ in range(count)]
         out = torch.full_like(self.q, float("nan"))
-        whole = {"dtype": torch.int32, "device": self.machine.device}
-        lengths = torch.full((self.shape[0],), self.length, **whole)
+        kind = {"dtype": torch.int32, "device": self.machine.device}
+        lengths = torch.full((self.shape[0],), self.length, **kind)
         fixed = {"q": self.q, "out": out, "lengths": lengths}
         fixed |= self.machine.scratch(image, (*fixed, *self.buffers))
 
@@ -109,7 +133,7 @@ class DecodeCase:
 
     def peers(self) -> list[tuple[str, Callable[[], Contender]]]:
         """Torch's kernels on the f16 cache, with the query heads of a group as rows."""
-        if self.bits < 16:
+        if self.bits < 16 or "block" in self.spec:
             return []
         kinds = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
         kinds |= {"efficient": SDPBackend.EFFICIENT_ATTENTION}

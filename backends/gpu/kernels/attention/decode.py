@@ -11,11 +11,12 @@ keys are asked for as soon as the registers of the last ones are free. Flash dec
 queries: arXiv:2307.08691 and its authors' notes on long contexts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import e, log2
+from typing import TypeAlias
 
-from xdsl.dialects.builtin import i32, i64
+from xdsl.dialects.builtin import i1, i32, i64
 
 from nybble.backends.building.values import Value, f32
 from nybble.backends.gpu.arch import Arch
@@ -24,6 +25,7 @@ from nybble.backends.gpu.codegen import compile_kernel
 from nybble.backends.gpu.image import Access, KernelImage, Parameter
 from nybble.backends.gpu.kernels.attention.fragments import RowPart, across, gather
 from nybble.backends.gpu.kernels.attention.machine import (
+    any_lane,
     butterfly,
     exp2,
     from_lane,
@@ -38,7 +40,8 @@ from nybble.backends.gpu.kernels.attention.spec import ROWS, TILE, DecodeSpec
 
 LOWEST = -1e30
 """The largest logit so far where there was none: finite, so that differences are numbers."""
-_KEY_ROWS = (0, 8)
+MOST_ABOVE, MOST_BELOW = 15.0, 13.0
+"""How far, in powers of 2, the largest logit may be from the anchor: weights must be normal f16."""
 _VALUE_ROWS = (0, 1, 8, 9)
 _REGISTERS_OF_O = 4
 
@@ -72,6 +75,9 @@ class State:
         return State(largest, total, minima, [[next(rest) for _ in tile] for tile in self.result])
 
 
+Weigh: TypeAlias = Callable[[State, list[list[Value]]], tuple[State, list[list[Value]]]]
+
+
 class Decode:
     """Writes one decode kernel."""
 
@@ -95,15 +101,13 @@ class Decode:
     def build(self, arch: Arch) -> KernelImage:
         """The image; raises CodegenError."""
         b, spec = self.b, self.spec
-        self.length, first, last = self.bounds()
-        steps = (self.length + (spec.step - 1)) // spec.step
-        self.last_step = b.max(steps - 1, 0)
+        first, last = self._bounds()
         self.factor = b.const(spec.scale * log2(e), f32)
         self.keys, self.values = (self._head_rows(one, self.row) for one in ("k", "v"))
         if spec.quantized:
             self._find_scales()
         self.query = self._query()
-        self._hand_in(self._loop(first + self.warp, last))
+        self._hand_in(self._attend(first + self.warp, last))
         self.merge.finish()
         module = b.finish(spec.threads, spec.blocks)
         return KernelImage(
@@ -129,29 +133,39 @@ class Decode:
             b.offset(self.at[one], values) for one in ("v_scales", "v_minima")
         )
 
-    def _loop(self, first: Value, last: Value) -> State:
+    def _start(self) -> State:
+        """That of a warp that has seen nothing."""
+        tiles, zero = range(self.spec.query_tiles), self.zero
+        registers = self.spec.head_dim // TILE * _REGISTERS_OF_O
+        lowest = self.b.const(LOWEST, f32)
+        nothing = [zero for _ in tiles]
+        return State([lowest for _ in tiles], nothing, nothing, [[zero] * registers for _ in tiles])
+
+    def _attend(self, first: Value, last: Value) -> State:
         """What this warp has seen after its steps, every `warps`-th from `first` on."""
+        start = self._start()
+        if self.spec.softmax == "online":
+            return self._loop(first, last, start, self._follow)
+        guessed = self._loop(first, last, start, self._trust)
+        wrong, b = self._is_wrong(guessed), self.b
+        pairs = zip(start.flat(), guessed.flat(), strict=True)
+        kept = start.like([b.select(wrong, new, old) for new, old in pairs])
+        return self._loop(b.select(wrong, first, last), last, kept, self._follow)
+
+    def _loop(self, first: Value, last: Value, start: State, weigh: Weigh) -> State:
         b, spec = self.b, self.spec
-        tiles, zero = range(spec.query_tiles), self.zero
-        registers = spec.head_dim // TILE * _REGISTERS_OF_O
-        lowest = b.const(LOWEST, f32)
-        start = State(
-            [lowest for _ in tiles],
-            [zero for _ in tiles],
-            [zero for _ in tiles],
-            [[zero] * registers for _ in tiles],
-        )
-        begin = b.min(first, self.last_step)
+        begin = self._place(b.min(first, self.last_step))
         keys, values = self.load_keys(begin), self.load_values(begin)
         carried = start.flat()
-        with b.for_(first, last, spec.warps, [*carried, *keys, *values]) as loop:
+        with b.for_(first, last, spec.warps, [*carried, begin, *keys, *values]) as loop:
             state = start.like(loop.args[: len(carried)])
-            words = loop.args[len(carried) :]
-            found = self.logits(words[: len(keys)], loop.iv)
-            after = b.min(loop.iv + spec.warps, self.last_step)
+            step, *words = loop.args[len(carried) :]
+            found = self.logits(words[: len(keys)], step)
+            after = self._place(b.min(loop.iv + spec.warps, self.last_step))
             next_keys = self.load_keys(after)
-            state = self.step(state, found, loop.iv, words[len(keys) :])
-            loop.yield_(*state.flat(), *next_keys, *self.load_values(after))
+            state, weights = weigh(state, self._seen(found, step))
+            self._add_values(state, weights, step, words[len(keys) :])
+            loop.yield_(*state.flat(), after, *next_keys, *self.load_values(after))
         return start.like(loop.results[: len(carried)])
 
     def _hand_in(self, state: State) -> None:
@@ -196,15 +210,30 @@ class Decode:
         """The first element of a key that this lane reads."""
         return self.t * (self.key_part.chunk * 8 // self.spec.bits)
 
-    def bounds(self) -> tuple[Value, Value, Value]:
-        """The length of this sequence, and the steps [first, last) of this block."""
+    def _bounds(self) -> tuple[Value, Value]:
+        """The steps [first, last) of this block; sets how many keys and steps its head has."""
         b, spec = self.b, self.spec
         sequence = self.head // spec.kv_heads
-        length = b.load(b.offset(self.at["lengths"], sequence * 4), i32)
-        steps = (length + (spec.step - 1)) // spec.step
+        self.length = b.load(b.offset(self.at["lengths"], sequence * 4), i32)
+        if spec.block:
+            count = b.load(b.offset(self.at["block_counts"], self.head * 4), i32)
+            steps = count * (spec.block // spec.step)
+        else:
+            steps = (self.length + (spec.step - 1)) // spec.step
+        self.last_step = b.max(steps - 1, 0)
         share = (steps + (spec.splits - 1)) // spec.splits
         first = self.split * share
-        return length, b.min(first, steps), b.min(first + share, steps)
+        return b.min(first, steps), b.min(first + share, steps)
+
+    def _place(self, step: Value) -> Value:
+        """Which step of the cache comes `step`-th: itself, or that of a block of the list."""
+        b, spec = self.b, self.spec
+        if not spec.block:
+            return step
+        each = spec.block // spec.step
+        row = self.head * (spec.context // spec.block * 4)
+        at = b.offset(self.at["block_list"], row + step // each * 4)
+        return b.load(at, i32) * each + step % each
 
     # -- a step
 
@@ -261,21 +290,10 @@ class Decode:
         ]
         return scaled, self._dot(self.query, minima, [self.zero] * 4)
 
-    def step(
-        self, state: State, found: list[list[Value]], step: Value, words: Sequence[Value]
-    ) -> State:
-        """The state after a step of these logits and values."""
+    def _seen(self, found: list[list[Value]], step: Value) -> list[list[Value]]:
+        """This lane's logits of each tile of queries, none past the end."""
         left = self.length - step * self.spec.step - self.t * 2
-        tiles = range(self.spec.query_tiles)
-        seen = [self._visible(found, left, tile) for tile in tiles]
-        largest, factors = self._largest(state, seen)
-        weights = [[self._weight(logit, largest[tile]) for logit in seen[tile]] for tile in tiles]
-        total = [self._sum(state.total[tile] * factors[tile], weights[tile]) for tile in tiles]
-        minima = [state.minima[tile] * factors[tile] for tile in tiles]
-        result = [self._rescaled(state.result[tile], factors[tile]) for tile in tiles]
-        made = State(largest, total, minima, result)
-        self._add_values(made, weights, step, words)
-        return made
+        return [self._visible(found, left, tile) for tile in range(self.spec.query_tiles)]
 
     def _visible(self, found: list[list[Value]], left: Value, tile: int) -> list[Value]:
         """This lane's logits of a tile of queries, two for each 8 keys, none past the end."""
@@ -287,22 +305,57 @@ class Decode:
             for j in range(2)
         ]
 
-    def _largest(self, state: State, seen: list[list[Value]]) -> tuple[list[Value], list[Value]]:
-        """The largest logits, times scale, and what earlier weights must be multiplied with."""
-        b, largest, factors = self.b, [], []
+    def _follow(self, state: State, seen: list[list[Value]]) -> tuple[State, list[list[Value]]]:
+        """Weights by the largest logit so far; what was summed before is scaled to it."""
+        b, largest, factors = self.b, list[Value](), list[Value]()
         for before, logits in zip(state.largest, seen, strict=True):
-            most = logits[0]
-            for logit in logits[1:]:
-                most = maximum(b, most, logit)
+            most = self._most(logits)
             for distance in (1, 2):
                 most = maximum(b, most, butterfly(b, most, distance))
             now = maximum(b, before, most * self.factor)
             largest.append(now)
             factors.append(exp2(b, before - now))
-        return largest, factors
+        weights = [self._weights(*pair) for pair in zip(seen, largest, strict=True)]
+        old = zip(state.total, factors, weights, strict=True)
+        total = [self._sum(before * factor, one) for before, factor, one in old]
+        minima = [one * factor for one, factor in zip(state.minima, factors, strict=True)]
+        result = [self._rescaled(*pair) for pair in zip(state.result, factors, strict=True)]
+        return State(largest, total, minima, result), weights
 
-    def _weight(self, logit: Value, largest: Value) -> Value:
-        return exp2(self.b, self.b.fma(logit, self.factor, -largest))
+    def _trust(self, state: State, seen: list[list[Value]]) -> tuple[State, list[list[Value]]]:
+        """Weights by the anchor; `largest` is of what this lane alone has seen."""
+        b = self.b
+        pairs = zip(state.largest, seen, strict=True)
+        largest = [maximum(b, one, self._most(logits) * self.factor) for one, logits in pairs]
+        anchor = b.const(self.spec.anchor * log2(e), f32)
+        weights = [self._weights(logits, anchor) for logits in seen]
+        total = [self._sum(*pair) for pair in zip(state.total, weights, strict=True)]
+        result = [[*tile] for tile in state.result]
+        return State(largest, total, [*state.minima], result), weights
+
+    def _is_wrong(self, state: State) -> Value:
+        """Whether the anchor was too far from the largest logit of a query, for a weight of f16.
+
+        Puts the anchor in the place of the largest logits.
+        """
+        b, anchor = self.b, self.spec.anchor * log2(e)
+        wrong = b.const(0, i1)
+        for tile, most in enumerate(state.largest):
+            for distance in (1, 2):
+                most = maximum(b, most, butterfly(b, most, distance))
+            far = (most > anchor + MOST_ABOVE) | (most < anchor - MOST_BELOW)
+            wrong = wrong | (far & (self.g + tile * ROWS < self.spec.group))
+            state.largest[tile] = b.const(anchor, f32)
+        return any_lane(b, wrong)
+
+    def _most(self, logits: Sequence[Value]) -> Value:
+        most = logits[0]
+        for logit in logits[1:]:
+            most = maximum(self.b, most, logit)
+        return most
+
+    def _weights(self, logits: Sequence[Value], largest: Value) -> list[Value]:
+        return [exp2(self.b, self.b.fma(one, self.factor, -largest)) for one in logits]
 
     @staticmethod
     def _sum(start: Value, terms: Sequence[Value]) -> Value:
@@ -380,7 +433,9 @@ def parameters(spec: DecodeSpec) -> tuple[Parameter, ...]:
 
     q, out: [sequences, kv_heads * group, head_dim]; k, v: [sequences, kv_heads, context, head_dim],
     codes of a byte lowest bits first; k_scales, k_minima: [.., context / key_group, head_dim];
-    v_scales, v_minima: [.., context]; lengths: keys of each sequence. Where keys are split: partial
+    v_scales, v_minima: [.., context]; lengths: keys of each sequence; block_list: [..,
+    context / block], of which the first `block_counts` [..] count, and the very first is always the
+    number of a block; each stands there once. Where keys are split: partial
     and statistics are scratch, counters are 0 before the first launch and after every one.
     """
     rows = spec.heads * spec.group
@@ -401,6 +456,10 @@ def parameters(spec: DecodeSpec) -> tuple[Parameter, ...]:
         ):
             found.append(Parameter(one, "f16", Access.READ, size))
     found.append(Parameter("lengths", "i32", Access.READ, spec.sequences * 4))
+    if spec.block:
+        entries = spec.heads * (spec.context // spec.block) * 4
+        found.append(Parameter("block_list", "i32", Access.READ, entries))
+        found.append(Parameter("block_counts", "i32", Access.READ, spec.heads * 4))
     found.append(Parameter("out", half, Access.WRITE, rows * spec.head_dim * 2))
     if spec.splits > 1:
         partial = rows * spec.splits * 4

@@ -29,6 +29,13 @@ def from_lane(b: GpuBuilder, value: Value, lane: Value) -> Value:
     )[0]
 
 
+def any_lane(b: GpuBuilder, bit: Value) -> Value:
+    """Whether the bit is set in some lane of the warp."""
+    vote = "setp.ne.s32 p, $1, 0; vote.sync.any.pred p, p, -1; selp.b32 $0, 1, 0, p;"
+    text = f"{{.reg .pred p; {vote}}}"
+    return b.ptx(text, [i32], [b.zext(bit, i32)], effects=True)[0].ne(0)
+
+
 def total_of_four(b: GpuBuilder, value: Value) -> Value:
     """The sum over the four lanes 4 g .. 4 g + 3."""
     for distance in (1, 2):

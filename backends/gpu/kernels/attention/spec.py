@@ -34,6 +34,8 @@ class DecodeSpec:
     softmax: "online" follows the largest logit; "unified" takes `anchor`, a logit known to be near
     the largest, and falls back to "online" where that was wrong (FlashDecoding++,
     arXiv:2311.01282).
+    block: where it is not 0, each head of the cache sees only blocks of so many tokens that a list
+    names, and of them only tokens within the length.
     splits: blocks that share the keys of one head. warps: of a block. blocks: of a multiprocessor.
     """
 
@@ -47,6 +49,7 @@ class DecodeSpec:
     key_group: int = 64
     softmax: Softmax = "online"
     anchor: float = 0.0
+    block: int = 0
     splits: int = 1
     warps: int = 4
     blocks: int = 2
@@ -70,6 +73,9 @@ class DecodeSpec:
         if self.context % self.step:
             accepted = f"a multiple of {self.step}"
             raise AttentionError(f"a cache of {self.context} tokens", accepted=accepted)
+        if self.block % self.step or (self.block and self.context % self.block):
+            accepted = f"a multiple of {self.step} that divides {self.context}"
+            raise AttentionError(f"blocks of {self.block} tokens", accepted=accepted)
         if not self.scale > 0:
             raise AttentionError(f"a scale of {self.scale}", accepted="a positive one")
 

@@ -499,13 +499,20 @@ def comparison(b: Builder, type_: Scalar) -> Binary:
 
 
 def select(b: Builder) -> Action:
-    """selp: one of two by a predicate."""
+    """selp: one of two by a predicate; the other one may have no value."""
     type_ = b.type()
-    left, right, choice = b.source(1, type_), b.source(2, type_), b.source(3, "pred")
-    write = b.target(0, type_)
+    left, right = b.source(1, type_), b.source(2, type_)
+    origins = [b.maybe_register(i) for i in (1, 2)]
+    b.carries, b.inputs = False, []
+    choice, write, made = b.source(3, "pred"), b.target(0, type_), b.register(b.operand(0))
 
     def run(lanes: Lanes) -> None:
-        write(lanes, np.where(choice(lanes), left(lanes), right(lanes)))
+        chosen = choice(lanes)
+        hazards = [None if one is None else one.hazard_of(lanes.index) for one in origins]
+        write(lanes, np.where(chosen, left(lanes), right(lanes)))
+        if any(one is not None for one in hazards):
+            first, second = (0 if one is None else one for one in hazards)
+            made.mark(lanes.index, np.where(chosen, first, second))
 
     return run
 

@@ -94,7 +94,7 @@ def test_names_both_versions_where_the_driver_is_too_old(fake_driver):
         ("CUDA_ERROR_INVALID_DEVICE", r"no GPU of that number"),
         (
             "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH",
-            r"does not work: CUDA_ERROR_SYSTEM.*release 580",
+            r"does not work: CUDA_ERROR_SYSTEM.*nvidia-driver-580",
         ),
         ("CUDA_ERROR_LAUNCH_FAILED", r"^cuInit failed: CUDA_ERROR_LAUNCH_FAILED$"),
     ],
@@ -109,7 +109,7 @@ def test_says_where_there_is_no_driver():
         def cuInit(self, flags):
             raise RuntimeError("Failed to dlopen libcuda.so.1")
 
-    with pytest.raises(gpu.GpuError, match=r"no NVIDIA driver: Failed .* \(accepted: an NVIDIA"):
+    with pytest.raises(gpu.GpuError, match=r"no NVIDIA driver: Failed .* \(accepted: apt install nvidia"):
         gpu.start(Absent)
 
 

@@ -43,7 +43,7 @@ def test_scopes_have_registers_and_labels_of_their_own(ptx):
         "add.u32 %r1, %t, 100;\nSKIP:\nadd.u32 %r1, %r1, 1;\n}\n"
     )
     out, _ = outputs(ptx, "mov.u32 %r1, %r0;\n" + scope + scope + STORE + "ret;", block=8)
-    assert out.tolist() == [2, 3, 4, 105, 106, 206, 207, 208]
+    assert out.tolist() == [2, 3, 4, 5, 106, 207, 208, 209]
 
 
 def test_predicated_off_instruction_does_nothing(ptx):

@@ -42,6 +42,8 @@ class Problem:
             "lengths": np.array(self.lengths, np.int32),
             "out": np.full_like(self.arguments["q"], 0x7FFF),
         }
+        if spec.block:
+            self.lists()
         if spec.splits > 1:
             self.arguments |= {
                 "partial": np.full(rows * spec.head_dim, np.nan, np.float32),
@@ -86,9 +88,23 @@ class Problem:
             found.append(codes * wide[0] + wide[1])
         return found
 
+    def lists(self):
+        """For each head a random choice of blocks: none, some, all."""
+        spec, most = self.spec, self.spec.context // self.spec.block
+        counts = np.resize([most // 2, most, 0], spec.heads).astype(np.int32)
+        order = [self.random.permutation(most) for _ in range(spec.heads)]
+        table = np.array(order, np.int32).reshape(spec.heads, most)
+        self.arguments |= {"block_list": table, "block_counts": counts}
+
     def visible(self, sequence, head):
         """Which keys a head sees."""
-        return np.arange(self.spec.context) < self.lengths[sequence]
+        spec, places = self.spec, np.arange(self.spec.context)
+        seen = places < self.lengths[sequence]
+        if spec.block:
+            row = sequence * spec.kv_heads + head
+            count = self.arguments["block_counts"][row]
+            seen &= np.isin(places // spec.block, self.arguments["block_list"][row, :count])
+        return seen
 
     def exact(self):
         """f64, shaped as the query; 0 where there is no key."""

@@ -23,6 +23,8 @@ F16, BF16 = 1e-6, 3e-5
         ((100, 128), {"cache": "kv8", "group": 5, "key_group": 32}, F16),
         ((100, 256), {"cache": "kv4", "context": 256, "splits": 2}, F16),
         ((63, 128), {"cache": "kv2", "group": 8}, F16),
+        ((500, 256), {"block": 64, "context": 512, "kv_heads": 2, "splits": 2}, F16),
+        ((250, 256), {"block": 128, "context": 256, "cache": "kv4", "sequences": 2}, F16),
     ],
 )
 def test_attends(problem, decode_spec, compiled, lengths, changes, tolerance):
@@ -32,6 +34,16 @@ def test_attends(problem, decode_spec, compiled, lengths, changes, tolerance):
     assert all(count == 0 for name, count in report.unwritten.items() if name == "out")
     if one.spec.splits > 1:
         assert not one.arguments["counters"].any()  # so that the next launch can count
+
+
+@pytest.mark.parametrize("anchor", [3.0, 30.0, -30.0])
+def test_a_wrong_anchor_costs_time_and_no_accuracy(problem, decode_spec, compiled, anchor):
+    spec = decode_spec(softmax="unified", anchor=anchor)
+    one = problem(spec, (100, 128))
+    report = one.run(compiled(spec))
+    assert one.nmse() < F16
+    products = 24 * (7 + 8)  # of each 16 keys, once
+    assert (report.mma_count > products) is (anchor != 3.0)
 
 
 def test_large_logits_do_not_overflow(problem, decode_spec, compiled):
@@ -87,6 +99,8 @@ def test_assembles_without_spills(decode_spec, compiled, arch, cache):
         ({"context": 100}, r"a cache of 100 tokens \(accepted: a multiple of 16\)"),
         ({"cache": "kv4", "context": 96}, r"a cache of 96 tokens \(accepted: a multiple of 64\)"),
         ({"scale": 0.0}, r"a scale of 0\.0"),
+        ({"block": 24}, r"blocks of 24 tokens \(accepted: a multiple of 16 that divides 128"),
+        ({"block": 48}, r"blocks of 48 tokens"),
     ],
 )
 def test_refuses(decode_spec, change, said):
