@@ -22,8 +22,12 @@ from nybble.backends.gpu.packing.stream import LANES, LOAD
 
 @dataclass
 class Cursor:
-    """The next record to ask for: its slot in the ring, its address, its job and step, and how many
-    are left.
+    """The next record to ask for: this lane's places in its slot of the ring and in memory, its job
+    and step, and how many are left.
+
+    The place in the ring is the lane's own, and not the slot: of an offset that is the same in all
+    lanes, ptxas 13.0 makes a uniform register of the very quad that holds the cache policy of
+    `cp.async`, and the H100 stops at an illegal instruction.
     """
 
     slot: Value
@@ -79,7 +83,7 @@ class FlatKernel:
                 b.sync_warp()
                 cursor = self.fetch(Cursor(*state))
                 record.add_to(kept)
-                columns.yield_(self.next_slot(slot), *cursor.values(), *flattened(kept))
+                columns.yield_(self.next_slot(slot, zero), *cursor.values(), *flattened(kept))
             self.finish_rows(jobs.iv, self.reduction.nested(columns.results[6:]))
             jobs.yield_(*columns.results[:6])
         b.arrive(0)
@@ -115,10 +119,9 @@ class FlatKernel:
 
     def prologue(self, first: Value, last: Value) -> Cursor:
         """Ask for the first records."""
-        b = self.b
         job = self.job_of(first)
         step = first - job * self.layout.steps
-        cursor = Cursor(b.const(0, i32), self.source(job, step), job, step, last - first)
+        cursor = Cursor(self.lane * LOAD, self.source(job, step), job, step, last - first)
         for _ in range(self.spec.tuning.stages - 1):
             cursor = self.fetch(cursor)
         return cursor
@@ -126,7 +129,7 @@ class FlatKernel:
     def fetch(self, cursor: Cursor) -> Cursor:
         """Ask for a record, if there is one left."""
         b, layout = self.b, self.layout
-        target = b.offset(self.ring, cursor.slot + self.lane * LOAD)
+        target = b.offset(self.ring, cursor.slot)
         whole, rest = divmod(layout.record_bytes, LANES * LOAD)
         with b.if_(cursor.left > 0):
             for i in range(whole):
@@ -140,13 +143,14 @@ class FlatKernel:
         step = b.select(at_end, b.const(0, i32), cursor.step + 1)
         along = b.offset(cursor.source, layout.record_bytes)
         source = b.select(at_end, self.source(job, step), along)
-        return Cursor(self.next_slot(cursor.slot), source, job, step, cursor.left - 1)
+        slot = self.next_slot(cursor.slot, self.lane * LOAD)
+        return Cursor(slot, source, job, step, cursor.left - 1)
 
-    def next_slot(self, slot: Value) -> Value:
-        """The offset of the slot after one."""
+    def next_slot(self, slot: Value, first: Value) -> Value:
+        """The offset of the slot after one; first: the offset in the first slot."""
         moved = slot + self.layout.record_bytes
-        whole = self.spec.tuning.stages * self.layout.record_bytes
-        return self.b.select(moved.eq(whole), self.b.const(0, i32), moved)
+        whole = first + self.spec.tuning.stages * self.layout.record_bytes
+        return self.b.select(moved.eq(whole), first, moved)
 
     # -- the tokens and their results
 
