@@ -12,7 +12,10 @@ from nybble.dialects.loading import Registry
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats import Format
 
-TARGETS: dict[str, str] = {"cpu": "nybble.backends.cpu.dataflows:CPU"}
+TARGETS: dict[str, str] = {
+    "cpu": "nybble.backends.cpu.dataflows:CPU",
+    "cuda": "nybble.backends.gpu.dataflows:CUDA",
+}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
 from nybble.frontend.compile_model import CompileOptions
 from nybble.passes.targets import Product, cheapest, load_target, nearest
+from nybble.tools.gpu_file import GpuOptions, buffers_of
 from nybble.tools.mlir_file import FIRST, LAST, advance, functions_of
 from nybble.tools.run_file import SCHEDULED, variant_name
 
@@ -155,6 +156,34 @@ def answer(question: Question, options: CompileOptions, isa: Isa, target_name: s
         near = nearest(target, product, options.dataflow)
         return Answer(False, [], estimates, refusals, error.message, spelled(product, near))
     return Answer(True, kernels, estimates, refusals)
+
+
+def gpu_answer(question: Question, options: GpuOptions) -> Answer:
+    """How an operator is computed on a GPU, or why it cannot be, and the nearest that can."""
+    arch, mode = options.target.level, options.activations
+    shape = (question.rows, question.cols)
+    product = Product(formats.get(question.spec), *shape, question.n, mode, arch)
+    target = load_target(options.target.name)
+    verdicts = [v for v in target.verdicts(product) if options.dataflow in ("", v.dataflow)]
+    refusals = {v.dataflow: v.refusal for v in verdicts if v.refusal is not None}
+    able = {v.dataflow: v.cycles for v in cheapest(verdicts)}
+    if not able:
+        because = f"{product}: {'; '.join(refusals.values()) or 'no such dataflow'}"
+        near = spelled(product, nearest(target, product, options.dataflow))
+        return Answer(False, [], able, refusals, because, near)
+    dataflow = next(iter(able))
+    note = KernelNote(
+        "matmul",
+        "product",
+        dataflow,
+        "the only dataflow of this target",
+        question.n,
+        [f"mpgemm.{dataflow}_matmul"],
+        [f"{mode} [{question.n}, {question.cols}]", f"{question.spec} {list(shape)}"],
+        [f"{mode} [{question.n}, {question.rows}]"],
+        buffers_of(product),
+    )
+    return Answer(True, [note], able, refusals)
 
 
 def compiled(question: Question, options: CompileOptions, isa: Isa) -> list[KernelNote]:

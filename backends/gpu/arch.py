@@ -26,7 +26,8 @@ class Arch:
 
     ptx: version of the PTX language that kernels are written in. shared: most bytes of shared
     memory of a block. registers: of a multiprocessor. native: elements that `mma` multiplies in
-    hardware. board: what grids are sized for.
+    hardware. products: f16 multiply-adds of a multiprocessor in a cycle by `mma` (of sm_90a: 60% of
+    the 2048 that `wgmma` reaches, assumed). board: what grids are sized for.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Arch:
     shared: int
     registers: int
     native: frozenset[str]
+    products: int
     has_wgmma: bool
     has_bulk_copy: bool
     board: Board
@@ -45,13 +47,13 @@ _BLACKWELL = frozenset({"f16", "bf16", "s8", "e4m3", "e5m2", "e2m1"})
 ARCHS = {
     one.name: one
     for one in (
-        Arch("sm_80", "ptx80", 163 * 1024, 65536, _AMPERE, has_wgmma=False, has_bulk_copy=False,
-             board=Board("A100-SXM4-80GB", 108, 2039.0, 1275)),
-        Arch("sm_89", "ptx80", 99 * 1024, 65536, _ADA, has_wgmma=False,
+        Arch("sm_80", "ptx80", 163 * 1024, 65536, _AMPERE, 1024, has_wgmma=False,
+             has_bulk_copy=False, board=Board("A100-SXM4-80GB", 108, 2039.0, 1275)),
+        Arch("sm_89", "ptx80", 99 * 1024, 65536, _ADA, 512, has_wgmma=False,
              has_bulk_copy=False, board=Board("L40S", 142, 864.0, 2100)),
-        Arch("sm_90a", "ptx80", 227 * 1024, 65536, _ADA - {"s4"}, has_wgmma=True,
+        Arch("sm_90a", "ptx80", 227 * 1024, 65536, _ADA - {"s4"}, 1230, has_wgmma=True,
              has_bulk_copy=True, board=Board("H100-SXM5-80GB", 132, 3352.0, 1700)),
-        Arch("sm_120a", "ptx87", 99 * 1024, 65536, _BLACKWELL,
+        Arch("sm_120a", "ptx87", 99 * 1024, 65536, _BLACKWELL, 512,
              has_wgmma=False, has_bulk_copy=True, board=Board("RTX 5090", 170, 1792.0, 2400)),
     )
 }  # fmt: skip

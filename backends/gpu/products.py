@@ -96,14 +96,17 @@ def compile_product(
     default; stages are as many of it as shared memory has room for.
     """
     spec = product_spec(format, rows, cols, tokens, arch, activations, output, tuning)
-    description = formats.get(format)
-    name = f"matmul_{tokens}x{rows}x{cols}"
-    ptx = compile_kernel(FlatKernel(spec, name).build(), spec.arch)
-    facts = {"format": description.spec, "rows": rows, "cols": cols, "tokens": tokens}
+    return compile_spec(formats.get(format).spec, spec, f"matmul_{tokens}x{rows}x{cols}")
+
+
+def compile_spec(format: str, spec: FlatSpec, name: str) -> Product:
+    """The kernel of a spec of `product_spec`, under a name."""
+    layout = spec.layout
+    facts = {"format": format, "rows": layout.rows, "cols": layout.cols, "tokens": spec.tokens}
     image = KernelImage(
         name,
         spec.arch.name,
-        ptx,
+        compile_kernel(FlatKernel(spec, name).build(), spec.arch),
         spec.parameters,
         (spec.blocks, 1, 1),
         (32 * spec.tuning.warps, 1, 1),
@@ -111,7 +114,7 @@ def compile_product(
         zeroed=("counters",),
         facts=facts,
     )
-    return Product(description.spec, spec, image)
+    return Product(format, spec, image)
 
 
 def product_spec(

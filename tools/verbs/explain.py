@@ -13,12 +13,14 @@ from nybble.dialects.lowbit import formats
 from nybble.frontend.compile_model import CompileOptions
 from nybble.frontend.weight_choice import WeightChoice
 from nybble.tools.diagnostics import Session, UsageError
-from nybble.tools.explain import OPERATORS, KernelNote, Question, answer, notes
+from nybble.tools.explain import OPERATORS, KernelNote, Question, answer, gpu_answer, notes
 from nybble.tools.files import STANDARD_STREAM, write_output
+from nybble.tools.gpu_file import GpuOptions
 from nybble.tools.mlir_file import FIRST, STAGE_NAMES, SUFFIX, advance, read_module
 from nybble.tools.model_options import json_option, model_options
 from nybble.tools.models import ModelChoice, choose, shown_progress
 from nybble.tools.run_file import SCHEDULED
+from nybble.tools.target import ChosenTarget, target_option
 from nybble.tools.verbs.compile import TARGETS
 
 MAX_SIDE = 1 << 24
@@ -34,7 +36,7 @@ _SHAPE = re.compile(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})")
     "--n", type=click.IntRange(1, 1 << 16), default=1, show_default=True, help="Its token rows."
 )
 @click.option("--dataflow", default="", help="That products must take; default: the cheapest.")
-@click.option("--target", type=click.Choice(TARGETS), default="cpu", show_default=True)
+@target_option
 @click.option(
     "--from-stage",
     type=click.Choice(STAGE_NAMES[: STAGE_NAMES.index(SCHEDULED) + 1]),
@@ -53,7 +55,7 @@ def command(
     shape: str,
     n: int,
     dataflow: str,
-    target: str,
+    target: ChosenTarget,
     from_stage: str,
     json_file: str | None,
     activations: str | None,
@@ -72,16 +74,24 @@ def command(
     options = replace(choice.options, threads=threads or 1, dataflow=dataflow, isa=isa)
     choice = replace(choice, options=options)
     level = levels.get(str(options.pass_options()["isa"]))
-    if op is not None:
+    is_gpu = target.name not in TARGETS
+    if is_gpu and (op is None or activations or isa):
+        raise UsageError(f"a model, --activations or --isa with target {target}", accepted="--op")
+    if is_gpu and op is not None:
+        asked = Question(op, checked_format(spec), *parse_shape(shape), n)
+        found = gpu_answer(asked, GpuOptions(target, dataflow=dataflow))
+        report, lines = found.report(), list(found.lines())
+    elif op is not None:
         rows, cols = parse_shape(shape)
         fitting = replace(options, context=max(n, 2), chunk=n)
-        found = answer(Question(op, checked_format(spec), rows, cols, n), fitting, level, target)
+        asked = Question(op, checked_format(spec), rows, cols, n)
+        found = answer(asked, fitting, level, target.name)
         report, lines = found.report(), list(found.lines())
     else:
         kernels = explain_model(choice, options, from_stage, session)
         report = {"kernels": [asdict(one) for one in kernels]}
         lines = [line for one in kernels for line in one.lines()]
-    report = {"target": target, "isa": level.name, **report}
+    report = {"target": target.name, "isa": target.level or level.name, **report}
     if json_file is not None:
         write_output(json_file, (json.dumps(report) + "\n").encode())
     else:

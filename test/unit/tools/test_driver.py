@@ -178,6 +178,45 @@ def test_compile_a_file_to_object_code(run_nybble, product, tmp_path):
     assert run_nybble("compile", str(product), *options).code == 0, "our own folder is replaced"
 
 
+STREAMED = """
+func.func @f(%x: tensor<4x128xf32>, %w: !lowbit.tensor<16x128, "w4g64">) -> tensor<4x16xf32> {
+  %y = mpgemm.matmul %x, %w : tensor<4x128xf32>, !lowbit.tensor<16x128, "w4g64"> -> tensor<4x16xf32>
+  func.return %y : tensor<4x16xf32>
+}
+"""
+
+
+def test_compile_a_file_to_ptx(run_nybble, tmp_path):
+    source, folder = tmp_path / "f.mlir", tmp_path / "out"
+    source.write_text(STREAMED)
+    outcome = run_nybble("compile", str(source), "--target", "cuda:sm_80", "-o", str(folder))
+    assert outcome.code == 0, outcome.err
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (kernel,) = manifest["kernels"]
+    assert (manifest["target"], kernel["arch"]) == ("cuda:sm_80", "sm_80")
+    assert ".target sm_80" in (folder / kernel["file"]).read_text()
+    assert "stream_matmul" in (folder / "scheduled.mlir").read_text()
+
+
+def test_compile_for_a_gpu_stops_at_a_stage(run_nybble, tmp_path):
+    source, folder = tmp_path / "f.mlir", tmp_path / "out"
+    source.write_text(STREAMED)
+    options = ["--target", "cuda", "-o", str(folder), "--compile-to", "fused"]
+    assert run_nybble("compile", str(source), *options).code == 0
+    assert sorted(one.name for one in folder.iterdir()) == ["fused.mlir", "manifest.json"]
+
+
+def test_explain_an_operator_on_a_gpu(run_nybble):
+    asked = ["explain", "--op", "mpgemm.matmul", "--shape", "64x256", "--target", "cuda:sm_90a"]
+    outcome = run_nybble(*asked, "--format", "w4g128", "--json", "-")
+    found = json.loads(outcome.out)
+    assert (found["target"], found["isa"], found["supported"]) == ("cuda", "sm_90a", True)
+    assert found["kernels"][0]["buffers"]["x"] == 512
+    outcome = run_nybble(*asked, "--format", "bitmod4")
+    assert "not supported: 'bitmod4' [64, 256]" in outcome.out
+    assert "nearest that is: --format" in outcome.out
+
+
 def test_compile_stops_and_goes_on_at_a_stage(run_nybble, product, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     run_nybble("compile", str(product), "-o", str(first), "--compile-to", "fused")
