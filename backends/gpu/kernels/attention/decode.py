@@ -29,13 +29,13 @@ from nybble.backends.gpu.kernels.attention.machine import (
     butterfly,
     exp2,
     from_lane,
-    halves_to_floats,
     maximum,
     pack_halves,
     times_halves,
     total_of_four,
 )
 from nybble.backends.gpu.kernels.attention.merge import Merge, shared_bytes
+from nybble.backends.gpu.kernels.attention.scales import STAGES, Scales, stage_bytes
 from nybble.backends.gpu.kernels.attention.spec import ROWS, TILE, DecodeSpec
 
 LOWEST = -1e30
@@ -104,8 +104,10 @@ class Decode:
         first, last = self._bounds()
         self.factor = b.const(spec.scale * log2(e), f32)
         self.keys, self.values = (self._head_rows(one, self.row) for one in ("k", "v"))
+        merged = shared_bytes(spec)
         if spec.quantized:
-            self._find_scales()
+            room = b.offset(b.shared(), merged + self.warp * (STAGES * stage_bytes(spec)))
+            self.scales = Scales(b, spec, self.at, self.head, room)
         self.query = self._query()
         self._hand_in(self._attend(first + self.warp, last))
         self.merge.finish()
@@ -117,20 +119,8 @@ class Decode:
             self.parameters,
             (spec.heads * spec.splits, 1, 1),
             (spec.threads, 1, 1),
-            shared_bytes(spec),
+            merged + spec.warps * STAGES * stage_bytes(spec),
             facts={"attention": "decode", **asdict(spec)},
-        )
-
-    def _find_scales(self) -> None:
-        spec, b = self.spec, self.b
-        head = b.sext(self.head, i64)
-        keys = head * (spec.context // spec.key_group * spec.head_dim * 2)
-        self.key_scales, self.key_minima = (
-            b.offset(self.at[one], keys) for one in ("k_scales", "k_minima")
-        )
-        values = head * (spec.context * 2)
-        self.value_scales, self.value_minima = (
-            b.offset(self.at[one], values) for one in ("v_scales", "v_minima")
         )
 
     def _start(self) -> State:
@@ -156,16 +146,27 @@ class Decode:
         b, spec = self.b, self.spec
         begin = self._place(b.min(first, self.last_step))
         keys, values = self.load_keys(begin), self.load_values(begin)
-        carried = start.flat()
-        with b.for_(first, last, spec.warps, [*carried, begin, *keys, *values]) as loop:
+        carried, even = start.flat(), b.const(0, i32)
+        if spec.quantized:
+            b.sync_warp()  # an earlier loop has read where these go
+            self.scales.copy(begin, even)
+        with b.for_(first, last, spec.warps, [*carried, begin, even, *keys, *values]) as loop:
             state = start.like(loop.args[: len(carried)])
-            step, *words = loop.args[len(carried) :]
-            found = self.logits(words[: len(keys)], step)
+            step, self.stage, *words = loop.args[len(carried) :]
+            next_stage = 1 - self.stage
+            if spec.quantized:
+                b.arrive(0)
+                b.sync_warp()
+            found = self.logits(words[: len(keys)])
             after = self._place(b.min(loop.iv + spec.warps, self.last_step))
             next_keys = self.load_keys(after)
+            if spec.quantized:
+                self.scales.copy(after, next_stage)
             state, weights = weigh(state, self._seen(found, step))
-            self._add_values(state, weights, step, words[len(keys) :])
-            loop.yield_(*state.flat(), after, *next_keys, *self.load_values(after))
+            self._add_values(state, weights, words[len(keys) :])
+            loop.yield_(*state.flat(), after, next_stage, *next_keys, *self.load_values(after))
+        if spec.quantized:
+            b.arrive(0)  # what nobody waited for must not land in the next user's memory
         return start.like(loop.results[: len(carried)])
 
     def _hand_in(self, state: State) -> None:
@@ -202,9 +203,12 @@ class Decode:
             inside = mine < spec.group
             index = first + b.select(inside, mine, 0)
             row = b.offset(self.at["q"], index * (spec.head_dim * 2) + self._key_element() * 2)
-            pairs = gather(b, row, self.key_part.elements())
+            pairs = gather(row, self.key_part.elements(), self._four)
             tiles.append([b.select(inside, pair, 0) for pair in pairs])
         return tiles
+
+    def _four(self, row: Value, at: int) -> list[Value]:
+        return self.b.load_words(row, at, 4)
 
     def _key_element(self) -> Value:
         """The first element of a key that this lane reads."""
@@ -253,9 +257,9 @@ class Decode:
         every = [tile * TILE + key for tile in range(self.spec.tiles) for key in _VALUE_ROWS]
         return [word for key in every for word in self.value_part.load(b, row, key * self.row)]
 
-    def logits(self, words: Sequence[Value], step: Value) -> list[list[Value]]:
+    def logits(self, words: Sequence[Value]) -> list[list[Value]]:
         """Products of the queries with the keys: four accumulators for each 8 keys."""
-        query, start = self._scaled_query(step)
+        query, start = self._scaled_query()
         part, b = self.key_part, self.b
         found: list[list[Value]] = []
         for first in range(0, len(words), part.words):
@@ -276,14 +280,12 @@ class Decode:
             chains[chain] = b.mma(self.kind, a, pairs[at : at + 2], chains[chain])
         return [x + y for x, y in zip(*chains, strict=True)]
 
-    def _scaled_query(self, step: Value) -> tuple[list[list[Value]], Sequence[Value]]:
+    def _scaled_query(self) -> tuple[list[list[Value]], Sequence[Value]]:
         """The query by the scales of the step's keys; its product with their minima."""
         if not self.spec.quantized:
             return self.query, [self.zero] * 4
-        b, size = self.b, self.spec.head_dim * 2
-        at = step * size + self._key_element() * 2
-        scales = gather(b, b.offset(self.key_scales, at), self.key_part.elements())
-        minima = gather(b, b.offset(self.key_minima, at), self.key_part.elements())
+        b, elements = self.b, self.key_part.elements()
+        scales, minima = self.scales.of_keys(self.stage, self._key_element(), elements)
         scaled = [
             [times_halves(b, q, s) for q, s in zip(tile, scales, strict=True)]
             for tile in self.query
@@ -373,9 +375,7 @@ class Decode:
         lanes = (self.t * 8, self.t * 8 + 4)
         return [from_lane(self.b, row_value, lane) for lane in lanes]
 
-    def _add_values(
-        self, state: State, weights: list[list[Value]], step: Value, words: Sequence[Value]
-    ) -> None:
+    def _add_values(self, state: State, weights: list[list[Value]], words: Sequence[Value]) -> None:
         part = self.value_part
         each = 4 * part.words
         for tile in range(self.spec.tiles):
@@ -385,7 +385,7 @@ class Decode:
             ]
             probabilities = [one[4 * tile : 4 * tile + 4] for one in weights]
             if self.spec.quantized:
-                probabilities = self._of_codes(state, probabilities, step, tile)
+                probabilities = self._of_codes(state, probabilities, tile)
             packed = [
                 [pack_halves(self.b, self.spec.half, *one[i : i + 2]) for i in (0, 2)]
                 for one in probabilities
@@ -404,19 +404,15 @@ class Decode:
                 at = slice(_REGISTERS_OF_O * i, _REGISTERS_OF_O * (i + 1))
                 result[at] = b.mma(self.kind, a, pair, result[at])
 
-    def _of_codes(
-        self, state: State, weights: list[list[Value]], step: Value, tile: int
-    ) -> list[list[Value]]:
+    def _of_codes(self, state: State, weights: list[list[Value]], tile: int) -> list[list[Value]]:
         """Weights by the scales of the values; their products with the minima go into the state."""
         b = self.b
-        key = (step * self.spec.step + self.t * 2) * 2
         scales: list[Value] = []
         minima: list[Value] = []
         for row in (0, 8):
-            at = (tile * TILE + row) * 2
-            for base, into in ((self.value_scales, scales), (self.value_minima, minima)):
-                (word,) = b.load_words(b.offset(base, key), at, 1, "nc")
-                into += halves_to_floats(b, word)
+            found = self.scales.of_values(self.stage, self.t * 2, tile * TILE + row)
+            scales += found[0]
+            minima += found[1]
         for i, one in enumerate(weights):
             for weight, minimum in zip(one, minima, strict=True):
                 state.minima[i] = b.fma(weight, minimum, state.minima[i])
