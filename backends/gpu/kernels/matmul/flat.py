@@ -14,7 +14,7 @@ from xdsl.dialects.builtin import ModuleOp, f32, i32, i64
 from nybble.backends.building.values import Value
 from nybble.backends.gpu.builder import GpuBuilder
 from nybble.backends.gpu.kernels.matmul.decode import decoder
-from nybble.backends.gpu.kernels.matmul.record import Record, Tokens
+from nybble.backends.gpu.kernels.matmul.record import Multiplier, Record, Tokens
 from nybble.backends.gpu.kernels.matmul.spec import TOKEN_TILE, FlatSpec
 from nybble.backends.gpu.kernels.matmul.sums import Reduction, Sums
 from nybble.backends.gpu.packing.stream import LANES, LOAD
@@ -57,10 +57,10 @@ class FlatKernel:
         self.policy = b.evict_first() if once else None
         ring = self.warp * (spec.tuning.stages * self.layout.record_bytes)
         self.ring = b.offset(b.shared(), ring)
-        self.decoder = decoder(b, self.layout.placement, spec.activations, spec.kind.meaning)
-        self.reduction = Reduction(
-            b, spec, self.decoder.factor * spec.kind.unit, partials, counters
-        )
+        decodes = decoder(b, self.layout.placement, spec.activations, spec.kind.meaning)
+        self.multiplier = Multiplier(b, spec, decodes, self.lane)
+        factor = decodes.factor * spec.kind.unit
+        self.reduction = Reduction(b, spec, factor, partials, counters)
 
     def build(self) -> ModuleOp:
         """The module."""
@@ -76,7 +76,7 @@ class FlatKernel:
             with b.for_(lo, hi, 1, [*jobs.args, *sums]) as columns:
                 slot, *state = columns.args[:6]
                 kept = self.reduction.nested(columns.args[6:])
-                record = Record(self, b.offset(self.ring, slot), tokens, columns.iv)
+                record = Record(self.multiplier, b.offset(self.ring, slot), tokens, columns.iv)
                 if spec.tuning.prefetch:
                     record.load_activations()
                 b.arrive(spec.tuning.stages - 2)

@@ -12,18 +12,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor
-from typing import TYPE_CHECKING
 
 from xdsl.dialects.builtin import f32, i32, i64
 
 from nybble.backends.building.values import Value, vec
-from nybble.backends.gpu.builder import ELEMENTS
-from nybble.backends.gpu.kernels.matmul.decode import Words, half_bits
+from nybble.backends.gpu.builder import ELEMENTS, GpuBuilder
+from nybble.backends.gpu.kernels.matmul.decode import Decoder, Words, half_bits
+from nybble.backends.gpu.kernels.matmul.spec import FlatSpec
 from nybble.backends.gpu.kernels.matmul.sums import Sums
 from nybble.backends.gpu.packing.stream import LANES, LOAD
-
-if TYPE_CHECKING:
-    from nybble.backends.gpu.kernels.matmul.flat import FlatKernel
 
 TILES = 4
 """Tiles of 16 columns in a unit."""
@@ -37,14 +34,24 @@ class Tokens:
     offset: int
 
 
+@dataclass(frozen=True)
+class Multiplier:
+    """What multiplies records: the kernel's builder, spec and decoder, and this lane's index."""
+
+    b: GpuBuilder
+    spec: FlatSpec
+    decoder: Decoder
+    lane: Value
+
+
 class Record:
     """A record in shared memory, its activations at a step along the columns."""
 
-    def __init__(self, kernel: FlatKernel, place: Value, tokens: Sequence[Tokens], step: Value):
-        self.kernel = kernel
-        self.b = kernel.b
-        self.spec = kernel.spec
-        self.layout = kernel.layout
+    def __init__(self, by: Multiplier, place: Value, tokens: Sequence[Tokens], step: Value):
+        self.by = by
+        self.b = by.b
+        self.spec = by.spec
+        self.layout = by.spec.layout
         self.place = place
         along = self.b.zext(step * (self.layout.step * 2), i64)
         moved = {id(one.pointer): self.b.offset(one.pointer, along) for one in tokens}
@@ -72,7 +79,7 @@ class Record:
     def unit_words(self, unit: int) -> list[Value]:
         """The words of this lane of a unit."""
         b, layout = self.b, self.layout
-        mine = b.offset(self.place, self.kernel.lane * LOAD)
+        mine = b.offset(self.place, self.by.lane * LOAD)
         found: list[Value] = []
         for load in range(layout.loads):
             at = (unit * layout.loads + load) * LANES * LOAD
@@ -108,7 +115,7 @@ class Record:
         b, layout = self.b, self.layout
         size = layout.lane_scale_bytes
         first = layout.code_bytes + kind * layout.scale_bytes
-        mine = b.offset(self.place, self.kernel.row * size)
+        mine = b.offset(self.place, self.by.lane.shr(2) * size)
         most = min(LOAD, size & -size)
         words: list[Value] = []
         for at in range(first, first + size, most):
@@ -151,7 +158,7 @@ class Group:
         self.record = record
         self.b = record.b
         self.spec = spec = record.spec
-        self.decoder = record.kernel.decoder
+        self.decoder = record.by.decoder
         self.scales = scales
         self.zeros = zeros
         nothing = self.b.const(0.0, f32)

@@ -38,7 +38,7 @@ def test_unpacking_is_the_inverse_of_packing(name: str, dtype: str):
         kind = weight_kind(formats.get(name), cols)
         if kind.bits > MANTISSA["bf16"] and dtype == "bf16" and not isinstance(kind.meaning, Small):
             continue
-        layout = stream_layout(kind, rows, cols, dtype, fragments)  # pyright: ignore[reportArgumentType]
+        layout = stream_layout(kind, rows, cols, dtype, fragments)
         codes, scale, zero = random_parts(layout, rows)
         packed = pack_stream(layout, codes, scale, zero)
         assert packed.shape == (layout.bytes,)
@@ -71,7 +71,7 @@ def test_integers_are_an_offset_above_their_codes(bits: int, dtype: str):
     if bits > MANTISSA[dtype]:
         return
     placement = Placement(bits, fewest_fragments(bits))
-    fields = Integers(placement, dtype)  # pyright: ignore[reportArgumentType]
+    fields = Integers(placement, dtype)
     codes = np.arange(2**bits)
     for fragment in range(placement.fragments):
         assert fields.offset(fragment, 0) == fields.offset(fragment, 2)
