@@ -102,12 +102,12 @@ def every() -> list[Case]:
     cases += [product("b1_58", m, quick=m == 1) for m in FEW]
     cases += [product(one, m) for one in MAIN_FORMATS for m in MIDDLE]
     cases += [product("w4g128", 1, 28672, 8192), product("w2g128", 1, 28672, 8192)]
-    cases += [product(one, m) for one in MORE_FORMATS if one != "b1_58" for m in FEW]
-    cases += [product(one, m) for m in MANY for one in MAIN_FORMATS]
     cases += [prefill(4096, quick=True), prefill(16384)]
-    cases += [prefill(16384, block_lists=True, density=part) for part in (0.5, 0.125)]
     cases += [decode("f16", 32768, block=64, density=part) for part in (0.5, 0.125)]
+    cases += [prefill(16384, block_lists=True, density=part) for part in (0.5, 0.125)]
+    cases += [product(one, m) for m in MANY for one in MAIN_FORMATS]
     cases += [decode("f16", 8192, sequences=8), decode("bf16", 32768), decode("f16", 4096)]
+    cases += [product(one, m) for one in MORE_FORMATS if one != "b1_58" for m in FEW]
     return cases
 
 
