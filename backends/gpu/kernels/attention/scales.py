@@ -1,7 +1,7 @@
 """Scales and minima of a quantized cache, brought into shared memory a step ahead.
 
 A warp needs them in an order that is not that of memory, at once and a step long; registers are
-short, so they wait in shared memory, in two stages of each warp's own:
+short, so they wait in shared memory, in stages of each warp's own:
 
     keys: scales, minima [head_dim]    values: scales, minima [keys of a step]
 """
@@ -18,7 +18,6 @@ from nybble.backends.gpu.kernels.attention.spec import DecodeSpec
 
 _PART = 16
 """Bytes that a lane copies at once."""
-STAGES = 2
 
 
 def stage_bytes(spec: DecodeSpec) -> int:
@@ -27,7 +26,7 @@ def stage_bytes(spec: DecodeSpec) -> int:
 
 
 class Scales:
-    """Copies and reads them; room: shared memory of this warp, for STAGES steps."""
+    """Copies and reads them; room: shared memory of this warp, for all its stages."""
 
     def __init__(
         self, b: GpuBuilder, spec: DecodeSpec, at: dict[str, Value], head: Value, room: Value
@@ -59,7 +58,6 @@ class Scales:
             with b.if_(mine):
                 into = b.offset(target, i * 4 * spec.head_dim)
                 b.copy_async(into, b.offset(source, step * size), 0)
-        b.commit()
 
     def of_keys(
         self, stage: Value, first: Value, elements: Sequence[tuple[int, int]]
