@@ -147,7 +147,7 @@ def usual_tuning(kind: WeightKind, tokens: int, dtype: FloatType) -> Tuning:
     if tokens <= 8:
         return Tuning(warps=16)
     if tokens <= 16:
-        return Tuning(warps=12 if usual_fragments(kind.bits) == 2 else 8)
+        return Tuning(warps=12 if usual_fragments(kind.bits) == 2 else 8, subtract=True)
     # a product that is scaled at its end keeps exact weights, but takes twice the registers
     scale = kind.scale == dtype and (kind.zero != "minimum" or kind.meaning == Line(1, 0))
     return Tuning(warps=8, subtract=True, scale=scale)

@@ -17,7 +17,7 @@ TUNINGS: dict[int, dict[str, dict[str, Any]]] = {
     1: {
         "w16pre": {"warps": 16, "prefetch": True},
         "w16s6": {"warps": 16, "stages": 6},
-        "w16keep": {"warps": 16, "evict_first": False},
+        "w16keep": {"warps": 16, "evict_first": True},
         "w8b2": {"warps": 8, "blocks_per_sm": 2},
         "w8s8": {"warps": 8, "stages": 8},
     },

@@ -35,7 +35,7 @@ class Tuning:
     stages: int = 4
     fragments: int = 0
     blocks_per_sm: int = 1
-    evict_first: bool = True
+    evict_first: bool = False
     subtract: bool = False
     prefetch: bool = False
     scale: bool = False

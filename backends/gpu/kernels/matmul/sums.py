@@ -5,14 +5,17 @@ all sums, in the order of columns. Nobody waits, and results are the same in eve
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 from xdsl.dialects.builtin import f32, i1, i32, i64
 
 from nybble.backends.building.values import Value
 from nybble.backends.gpu.builder import ELEMENTS, GpuBuilder
-from nybble.backends.gpu.kernels.matmul.spec import FLOAT_BYTES, FlatSpec
+from nybble.backends.gpu.kernels.matmul.spec import FLOAT_BYTES, TOKEN_TILE, FlatSpec
 from nybble.backends.gpu.packing.stream import LANES, LOAD
 
+AT_ONCE = 16
+"""Loads of sums that are under way at once, as many as registers have room for."""
 Sums = list[list[list[Value]]]
 """By fragment and token tile: the four sums of a lane."""
 
@@ -72,39 +75,71 @@ class Reduction:
         quads = [list(flat[i : i + 4]) for i in range(0, len(flat), 4)]
         return [quads[i : i + tiles] for i in range(0, len(quads), tiles)]
 
-    def place(self, job: Value, owner: Value) -> Value:
-        """Where a block of threads leaves this warp's sums of a job.
+    def place(self, owner: Value, segment: Value) -> Value:
+        """Where a block of threads leaves this warp's sums of its first or its last job.
 
-        A block shares at most two jobs: the one it begins with and the one it ends with.
+        Lanes without tokens share the place of one that has some.
         """
         b, spec = self.b, self.spec
-        began_before = self.start(owner) < job * spec.layout.steps
-        segment = owner * 2 + b.select(began_before, b.const(1, i32), b.const(0, i32))
-        slot = segment * spec.tuning.warps + self.warp
-        at = b.zext(slot, i64) * spec.partial_bytes + b.zext(self.lane * LOAD, i64)
+        lane = self.lane
+        if self.has_tokens() is not None:
+            pairs = -(-spec.tokens // 2)
+            lane = self.lane.shr(2) * pairs + b.min(self.lane & 3, pairs - 1)
+        slot = (owner * 2 + segment) * spec.tuning.warps + self.warp
+        at = b.zext(slot, i64) * spec.partial_bytes + b.zext(lane * LOAD, i64)
         return b.offset(self.partials, at)
+
+    def segment(self, job: Value, owner: Value) -> Value:
+        """1 if a job is the last of several of a block of threads, else 0.
+
+        A block shares at most two jobs: the one it begins with and the one it ends with. Only the
+        first owner of a job can have begun before it.
+        """
+        b = self.b
+        began_before = self.start(owner) < job * self.spec.layout.steps
+        return b.select(began_before, b.const(1, i32), b.const(0, i32))
+
+    def has_tokens(self) -> Value | None:
+        """Whether any of this lane's sums is of a token; None where all lanes' are."""
+        spec = self.spec
+        few = spec.token_tiles == 1 and spec.tokens <= TOKEN_TILE - 2
+        return (self.lane & 3) * 2 < spec.tokens if few else None
 
     def leave(self, job: Value, sums: Sequence[Value]) -> None:
         """Write this block's sums for others."""
         b = self.b
-        place = self.place(job, b.block_id())
+        place = self.place(b.block_id(), self.segment(job, b.block_id()))
         text = "st.global.v4.f32 [$0+{}], {{$1, $2, $3, $4}};"
-        for i in range(0, len(sums), 4):
-            at = i // 4 * LANES * LOAD
-            b.ptx(text.format(at), (), [place, *sums[i : i + 4]], effects=True)
+
+        needed = self.has_tokens()
+        with nullcontext() if needed is None else b.if_(needed):
+            for i in range(0, len(sums), 4):
+                at = i // 4 * LANES * LOAD
+                b.ptx(text.format(at), (), [place, *sums[i : i + 4]], effects=True)
 
     def collected(self, job: Value, first: Value, last: Value) -> list[Value]:
-        """The sums that all blocks left of this warp's tile, in order."""
+        """The sums that all blocks left of this warp's tile, in order.
+
+        Those of several blocks are asked for at once: each takes as long as all.
+        """
         b, spec = self.b, self.spec
-        fragments, tiles = spec.layout.placement.fragments, spec.token_tiles
-        zeros = [b.const(0.0, f32)] * (4 * fragments * tiles)
-        with b.for_(first, last + 1, 1, zeros) as owners:
-            place = self.place(job, owners.iv)
-            found: list[Value] = []
-            for i in range(fragments * tiles):
-                words = b.load_words(place, i * LANES * LOAD, 4, "cg")
-                found += [b.reinterpret(word, f32) for word in words]
-            owners.yield_(*(a + c for a, c in zip(owners.args, found, strict=True)))
+        quads = spec.layout.placement.fragments * spec.token_tiles
+        at_once = max(1, AT_ONCE // quads)
+        nothing = b.const(0.0, f32)
+        began = self.segment(job, first)
+        with b.for_(first, last + 1, at_once, [nothing] * (4 * quads)) as owners:
+            found: list[list[Value]] = []
+            for i in range(at_once):
+                owner = owners.iv + i
+                segment = b.select(owner.eq(first), began, b.const(0, i32))
+                place = self.place(b.min(owner, last), segment)
+                words = [b.load_words(place, q * LANES * LOAD, 4, "cg") for q in range(quads)]
+                values = [b.reinterpret(word, f32) for quad in words for word in quad]
+                found.append([b.select(owner <= last, one, nothing) for one in values])
+            added = owners.args
+            for values in found:
+                added = [a + c for a, c in zip(added, values, strict=True)]
+            owners.yield_(*added)
         return owners.results
 
     def write(
