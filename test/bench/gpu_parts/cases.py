@@ -60,8 +60,8 @@ def product(
     return Case(name, "product", spec, quick, variants or {})
 
 
-SHAPES = ((32, 4, 2), (48, 4, 3), (16, 8, 1), (64, 2, 4))
-"""Splits for 8 heads, warps of a block, blocks of a multiprocessor: which is best, is measured."""
+SHAPES = ((32, 4, 2, 0), (16, 8, 1, 0), (32, 4, 2, 3), (16, 8, 1, 3))
+"""Splits for 8 heads, warps, blocks of a multiprocessor, stages: which is best, is measured."""
 
 
 def decode(cache: str, context: int, *, quick: bool = False, **spec: Any) -> Case:
@@ -71,15 +71,15 @@ def decode(cache: str, context: int, *, quick: bool = False, **spec: Any) -> Cas
     """
     full = {"sequences": 1, "kv_heads": 8, "group": 4, "head_dim": 128, "context": context}
     full |= {"scale": 128**-0.5, "cache": cache, **spec}
+    full |= {"key_group": 32} if cache == "kv8" else {}
     name = "/".join(f"{key}{value}" for key, value in spec.items() if key != "scale")
     variants: dict[str, dict[str, Any]] = {}
-    for splits, warps, blocks in SHAPES:
-        if blocks > 2 and cache not in ("f16", "bf16"):
-            continue  # codes need more registers
+    for splits, warps, blocks, stages in SHAPES:
         some = max(1, splits * 8 // (full["sequences"] * full["kv_heads"]))
-        variants[f"s{some}w{warps}b{blocks}"] = {"splits": some, "warps": warps, "blocks": blocks}
-    usual = next(iter(variants.values()))
+        shape = {"splits": some, "warps": warps, "blocks": blocks, "stages": stages}
+        variants[f"s{some}w{warps}b{blocks}" + f"r{stages}" * (stages > 0)] = shape
     if "block" not in spec:
+        *_, usual = variants.values()
         variants["unified"] = usual | {"softmax": "unified", "anchor": 4.0}
     return Case(f"decode/{cache}/{context}/{name}".rstrip("/"), "decode", full, quick, variants)
 
@@ -95,19 +95,16 @@ def prefill(tokens: int, *, quick: bool = False, **spec: Any) -> Case:
 def every() -> list[Case]:
     """All cases, the most important first."""
     cases = [product(one, m, quick=True, variants=TUNINGS[m]) for one in MAIN_FORMATS for m in FEW]
-    cases += [
-        decode(cache, 32768, quick=cache in ("f16", "kv4"))
-        for cache in ("f16", "kv4", "kv2", "kv8")
-    ]
+    cases += [decode(cache, 32768, quick=cache != "kv8") for cache in ("f16", "kv4", "kv2", "kv8")]
     cases += [product("b1_58", m, quick=m == 1) for m in FEW]
     cases += [product(one, m) for one in MAIN_FORMATS for m in MIDDLE]
     cases += [product("w4g128", 1, 28672, 8192), product("w2g128", 1, 28672, 8192)]
-    cases += [product(one, m) for one in MORE_FORMATS if one != "b1_58" for m in FEW]
-    cases += [product(one, m) for m in MANY for one in MAIN_FORMATS]
     cases += [prefill(4096, quick=True), prefill(16384)]
-    cases += [prefill(16384, block_lists=True, density=part) for part in (0.5, 0.125)]
     cases += [decode("f16", 32768, block=64, density=part) for part in (0.5, 0.125)]
+    cases += [prefill(16384, block_lists=True, density=part) for part in (0.5, 0.125)]
+    cases += [product(one, m) for m in MANY for one in MAIN_FORMATS]
     cases += [decode("f16", 8192, sequences=8), decode("bf16", 32768), decode("f16", 4096)]
+    cases += [product(one, m) for one in MORE_FORMATS if one != "b1_58" for m in FEW]
     return cases
 
 

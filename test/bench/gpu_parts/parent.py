@@ -94,7 +94,7 @@ def _one(plan: Plan, worker: Worker, case: dict[str, Any]) -> dict[str, Any]:
     """The row of a case; when a peer or a kernel kills it, once more without that one."""
     begun = time.monotonic()
     outcome, broken = Outcome(error="not run"), dict[str, str]()
-    for _ in range(4):
+    for _ in range(len(case["kernels"]) + 3):
         job = {"do": "case", "case": case, "quick": plan.quick, "peers": plan.peers}
         job["without"] = sorted(plan.lost)
         outcome = worker.do(job, case.get("seconds", 30.0) + FIRST_SECONDS)

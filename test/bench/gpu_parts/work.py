@@ -91,7 +91,7 @@ def _admit(
         text = f"{type(error).__name__}: {error}"
         if any(word in text for word in FATAL):
             raise
-        rows.append({"name": name, "error": text[:300], "right": False})
+        rows.append({"name": name, "error": text.splitlines()[0][:300], "right": False})
         return
     row: dict[str, Any] = {"name": name, "nmse": worst, "bytes": contender.bytes}
     if tolerance is not None:

@@ -115,6 +115,6 @@ def serve(handle: Callable[[dict[str, Any], Callable[[str], None]], Any]) -> Non
             say({"done": handle(json.loads(line), lambda what: say({"at": what}))})
         except Exception as error:  # noqa: BLE001  whatever it is, the parent is told
             text = f"{type(error).__name__}: {error}"
-            say({"error": text[:600]})
+            say({"error": text.partition("\nSearch for")[0][:600]})
             if any(word in text for word in FATAL):
                 return

@@ -29,20 +29,20 @@ from nybble.backends.gpu.kernels.attention.machine import (
     butterfly,
     exp2,
     from_lane,
-    halves_to_floats,
     maximum,
     pack_halves,
     times_halves,
     total_of_four,
 )
 from nybble.backends.gpu.kernels.attention.merge import Merge, shared_bytes
+from nybble.backends.gpu.kernels.attention.ring import Lanes, key_rows, step_bytes, value_rows
+from nybble.backends.gpu.kernels.attention.scales import Scales, stage_bytes
 from nybble.backends.gpu.kernels.attention.spec import ROWS, TILE, DecodeSpec
 
 LOWEST = -1e30
 """The largest logit so far where there was none: finite, so that differences are numbers."""
 MOST_ABOVE, MOST_BELOW = 15.0, 13.0
 """How far, in powers of 2, the largest logit may be from the anchor: weights must be normal f16."""
-_VALUE_ROWS = (0, 1, 8, 9)
 _REGISTERS_OF_O = 4
 
 
@@ -88,6 +88,8 @@ class Decode:
         self.at = dict(zip((one.name for one in self.parameters), b.parameters, strict=True))
         self.key_part = RowPart(spec.head_dim, spec.bits, 4)
         self.value_part = RowPart(spec.head_dim, spec.bits, 8)
+        self.key_lanes = Lanes(spec, self.key_part, key_rows(spec))
+        self.value_lanes = Lanes(spec, self.value_part, value_rows(spec))
         self.row = spec.head_dim * spec.bits // 8
         thread = b.thread()
         self.warp, lane = thread // 32, thread % 32
@@ -104,10 +106,18 @@ class Decode:
         first, last = self._bounds()
         self.factor = b.const(spec.scale * log2(e), f32)
         self.keys, self.values = (self._head_rows(one, self.row) for one in ("k", "v"))
+        self.stages = spec.stages or 2
+        ring = spec.stages * step_bytes(spec)
+        each = ring + self.stages * stage_bytes(spec)
+        self.room = b.offset(b.shared(), self.warp * each)
         if spec.quantized:
-            self._find_scales()
+            room = b.offset(self.room, ring)
+            self.scales = Scales(b, spec, self.at, self.head, room)
         self.query = self._query()
-        self._hand_in(self._attend(first + self.warp, last))
+        state = self._attend(first + self.warp, last)
+        if each:
+            b.barrier()  # what is merged goes where steps were
+        self._hand_in(state)
         self.merge.finish()
         module = b.finish(spec.threads, spec.blocks)
         return KernelImage(
@@ -117,20 +127,8 @@ class Decode:
             self.parameters,
             (spec.heads * spec.splits, 1, 1),
             (spec.threads, 1, 1),
-            shared_bytes(spec),
+            max(shared_bytes(spec), spec.warps * each),
             facts={"attention": "decode", **asdict(spec)},
-        )
-
-    def _find_scales(self) -> None:
-        spec, b = self.spec, self.b
-        head = b.sext(self.head, i64)
-        keys = head * (spec.context // spec.key_group * spec.head_dim * 2)
-        self.key_scales, self.key_minima = (
-            b.offset(self.at[one], keys) for one in ("k_scales", "k_minima")
-        )
-        values = head * (spec.context * 2)
-        self.value_scales, self.value_minima = (
-            b.offset(self.at[one], values) for one in ("v_scales", "v_minima")
         )
 
     def _start(self) -> State:
@@ -153,20 +151,81 @@ class Decode:
         return self._loop(b.select(wrong, first, last), last, kept, self._follow)
 
     def _loop(self, first: Value, last: Value, start: State, weigh: Weigh) -> State:
+        if self.spec.stages:
+            return self._loop_by_ring(first, last, start, weigh)
         b, spec = self.b, self.spec
         begin = self._place(b.min(first, self.last_step))
         keys, values = self.load_keys(begin), self.load_values(begin)
-        carried = start.flat()
-        with b.for_(first, last, spec.warps, [*carried, begin, *keys, *values]) as loop:
+        carried, even = start.flat(), b.const(0, i32)
+        if spec.quantized:
+            b.sync_warp()  # an earlier loop has read where these go
+            self._copy_scales(begin, even)
+        with b.for_(first, last, spec.warps, [*carried, begin, even, *keys, *values]) as loop:
             state = start.like(loop.args[: len(carried)])
-            step, *words = loop.args[len(carried) :]
-            found = self.logits(words[: len(keys)], step)
+            step, self.stage, *words = loop.args[len(carried) :]
+            if spec.quantized:
+                b.arrive(0)
+                b.sync_warp()
+            found = self.logits(words[: len(keys)])
             after = self._place(b.min(loop.iv + spec.warps, self.last_step))
-            next_keys = self.load_keys(after)
+            next_keys, next_stage = self.load_keys(after), 1 - self.stage
+            if spec.quantized:
+                self._copy_scales(after, next_stage)
             state, weights = weigh(state, self._seen(found, step))
-            self._add_values(state, weights, step, words[len(keys) :])
-            loop.yield_(*state.flat(), after, *next_keys, *self.load_values(after))
+            self._add_values(state, weights, words[len(keys) :])
+            loop.yield_(*state.flat(), after, next_stage, *next_keys, *self.load_values(after))
+        if spec.quantized:
+            b.arrive(0)  # what nobody waited for must not land in the next user's memory
         return start.like(loop.results[: len(carried)])
+
+    def _copy_scales(self, step: Value, stage: Value) -> None:
+        self.scales.copy(step, stage)
+        self.b.commit()
+
+    def _loop_by_ring(self, first: Value, last: Value, start: State, weigh: Weigh) -> State:
+        b, spec, ahead = self.b, self.spec, self.spec.stages - 1
+        carried = start.flat()
+        b.sync_warp()  # an earlier loop has read where these go
+        for i in range(ahead):
+            self._ask(first + i * spec.warps, b.const(i, i32))
+        inits = [*carried, b.const(0, i32), b.const(ahead, i32)]
+        with b.for_(first, last, spec.warps, inits) as loop:
+            state = start.like(loop.args[: len(carried)])
+            self.stage, free = loop.args[len(carried) :]
+            b.arrive(ahead - 1)
+            if spec.quantized:
+                b.sync_warp()
+            self._ask(loop.iv + ahead * spec.warps, free)
+            lane = b.offset(self.room, self.stage * step_bytes(spec))
+            found = self.logits(self.key_lanes.read(b, self._lane(lane, self.key_lanes, 0)))
+            seen = self._seen(found, self._place(loop.iv))
+            state, weights = weigh(state, seen)
+            at = self._lane(lane, self.value_lanes, self.key_lanes.bytes)
+            self._add_values(state, weights, self.value_lanes.read(b, at))
+            loop.yield_(*state.flat(), self._after(self.stage), self._after(free))
+        b.arrive(0)
+        return start.like(loop.results[: len(carried)])
+
+    def _after(self, stage: Value) -> Value:
+        """The next stage of the ring."""
+        return self.b.select((stage + 1).eq(self.spec.stages), self.b.const(0, i32), stage + 1)
+
+    def _lane(self, stage: Value, kind: Lanes, at: int) -> Value:
+        """This lane's first place of a kind in a stage."""
+        return self.b.offset(stage, self.b.thread() % 32 * kind.size + at)
+
+    def _ask(self, step: Value, stage: Value) -> None:
+        """Bring a step (the last one, if there are no more) into a stage of the ring."""
+        b, spec = self.b, self.spec
+        place = self._place(b.min(step, self.last_step))
+        target = b.offset(self.room, stage * step_bytes(spec))
+        into = self._lane(target, self.key_lanes, 0)
+        self.key_lanes.copy(b, into, self._key_start(place))
+        into = self._lane(target, self.value_lanes, self.key_lanes.bytes)
+        self.value_lanes.copy(b, into, self._value_start(place))
+        if spec.quantized:
+            self.scales.copy(place, stage)
+        b.commit()
 
     def _hand_in(self, state: State) -> None:
         """This warp's partial result into shared memory."""
@@ -202,9 +261,12 @@ class Decode:
             inside = mine < spec.group
             index = first + b.select(inside, mine, 0)
             row = b.offset(self.at["q"], index * (spec.head_dim * 2) + self._key_element() * 2)
-            pairs = gather(b, row, self.key_part.elements())
+            pairs = gather(row, self.key_part.elements(), self._four)
             tiles.append([b.select(inside, pair, 0) for pair in pairs])
         return tiles
+
+    def _four(self, row: Value, at: int) -> list[Value]:
+        return self.b.load_words(row, at, 4)
 
     def _key_element(self) -> Value:
         """The first element of a key that this lane reads."""
@@ -237,25 +299,31 @@ class Decode:
 
     # -- a step
 
+    def _key_start(self, step: Value) -> Value:
+        """This lane's first bytes of the keys of a step."""
+        lane = self.g * self.row + self.t * self.key_part.chunk
+        return self.b.offset(self.keys, step * (self.spec.step * self.row) + lane)
+
+    def _value_start(self, step: Value) -> Value:
+        """This lane's first bytes of the values of a step."""
+        lane = self.t * (2 * self.row) + self.g * self.value_part.chunk
+        return self.b.offset(self.values, step * (self.spec.step * self.row) + lane)
+
     def load_keys(self, step: Value) -> list[Value]:
         """The words of a step's keys, tile by tile, 8 keys after 8."""
-        b = self.b
-        lane = self.g * self.row + self.t * self.key_part.chunk
-        row = b.offset(self.keys, step * (self.spec.step * self.row) + lane)
-        every = range(0, self.spec.step, 8)
-        return [word for key in every for word in self.key_part.load(b, row, key * self.row)]
+        start, part = self._key_start(step), self.key_part
+        rows = key_rows(self.spec)
+        return [word for key in rows for word in part.load(self.b, start, key * self.row)]
 
     def load_values(self, step: Value) -> list[Value]:
         """The words of a step's values, tile by tile, four keys of each."""
-        b = self.b
-        lane = self.t * (2 * self.row) + self.g * self.value_part.chunk
-        row = b.offset(self.values, step * (self.spec.step * self.row) + lane)
-        every = [tile * TILE + key for tile in range(self.spec.tiles) for key in _VALUE_ROWS]
-        return [word for key in every for word in self.value_part.load(b, row, key * self.row)]
+        start, part = self._value_start(step), self.value_part
+        rows = value_rows(self.spec)
+        return [word for key in rows for word in part.load(self.b, start, key * self.row)]
 
-    def logits(self, words: Sequence[Value], step: Value) -> list[list[Value]]:
+    def logits(self, words: Sequence[Value]) -> list[list[Value]]:
         """Products of the queries with the keys: four accumulators for each 8 keys."""
-        query, start = self._scaled_query(step)
+        query, start = self._scaled_query()
         part, b = self.key_part, self.b
         found: list[list[Value]] = []
         for first in range(0, len(words), part.words):
@@ -276,14 +344,12 @@ class Decode:
             chains[chain] = b.mma(self.kind, a, pairs[at : at + 2], chains[chain])
         return [x + y for x, y in zip(*chains, strict=True)]
 
-    def _scaled_query(self, step: Value) -> tuple[list[list[Value]], Sequence[Value]]:
+    def _scaled_query(self) -> tuple[list[list[Value]], Sequence[Value]]:
         """The query by the scales of the step's keys; its product with their minima."""
         if not self.spec.quantized:
             return self.query, [self.zero] * 4
-        b, size = self.b, self.spec.head_dim * 2
-        at = step * size + self._key_element() * 2
-        scales = gather(b, b.offset(self.key_scales, at), self.key_part.elements())
-        minima = gather(b, b.offset(self.key_minima, at), self.key_part.elements())
+        b, elements = self.b, self.key_part.elements()
+        scales, minima = self.scales.of_keys(self.stage, self._key_element(), elements)
         scaled = [
             [times_halves(b, q, s) for q, s in zip(tile, scales, strict=True)]
             for tile in self.query
@@ -373,9 +439,7 @@ class Decode:
         lanes = (self.t * 8, self.t * 8 + 4)
         return [from_lane(self.b, row_value, lane) for lane in lanes]
 
-    def _add_values(
-        self, state: State, weights: list[list[Value]], step: Value, words: Sequence[Value]
-    ) -> None:
+    def _add_values(self, state: State, weights: list[list[Value]], words: Sequence[Value]) -> None:
         part = self.value_part
         each = 4 * part.words
         for tile in range(self.spec.tiles):
@@ -385,7 +449,7 @@ class Decode:
             ]
             probabilities = [one[4 * tile : 4 * tile + 4] for one in weights]
             if self.spec.quantized:
-                probabilities = self._of_codes(state, probabilities, step, tile)
+                probabilities = self._of_codes(state, probabilities, tile)
             packed = [
                 [pack_halves(self.b, self.spec.half, *one[i : i + 2]) for i in (0, 2)]
                 for one in probabilities
@@ -404,19 +468,15 @@ class Decode:
                 at = slice(_REGISTERS_OF_O * i, _REGISTERS_OF_O * (i + 1))
                 result[at] = b.mma(self.kind, a, pair, result[at])
 
-    def _of_codes(
-        self, state: State, weights: list[list[Value]], step: Value, tile: int
-    ) -> list[list[Value]]:
+    def _of_codes(self, state: State, weights: list[list[Value]], tile: int) -> list[list[Value]]:
         """Weights by the scales of the values; their products with the minima go into the state."""
         b = self.b
-        key = (step * self.spec.step + self.t * 2) * 2
         scales: list[Value] = []
         minima: list[Value] = []
         for row in (0, 8):
-            at = (tile * TILE + row) * 2
-            for base, into in ((self.value_scales, scales), (self.value_minima, minima)):
-                (word,) = b.load_words(b.offset(base, key), at, 1, "nc")
-                into += halves_to_floats(b, word)
+            found = self.scales.of_values(self.stage, self.t * 2, tile * TILE + row)
+            scales += found[0]
+            minima += found[1]
         for i, one in enumerate(weights):
             for weight, minimum in zip(one, minima, strict=True):
                 state.minima[i] = b.fma(weight, minimum, state.minima[i])

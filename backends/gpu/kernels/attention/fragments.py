@@ -8,7 +8,8 @@ rows of keys 2 t, 2 t + 1, 2 t + 8 and 2 t + 9.
 Codes of fewer bits than 16 become whole numbers in f16 by the bits of 1024, whose last place is 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 
 from xdsl.dialects.builtin import i32
 
@@ -105,16 +106,19 @@ def across(b: GpuBuilder, first: Value, second: Value) -> tuple[Value, Value]:
 
 
 def gather(
-    b: GpuBuilder, row: Value, elements: Sequence[tuple[int, int]], policy: str = "nc"
+    row: Value, elements: Sequence[tuple[int, int]], load: Callable[[Value, int], list[Value]]
 ) -> list[Value]:
-    """Pairs of 16-bit elements of a row; row: pointer to the element that counts as 0."""
-    loaded: dict[int, Value] = {}
+    """Pairs of 16-bit elements of a row; row: pointer to the element that counts as 0.
+
+    load(row, at): the four words that lie `at` bytes from there.
+    """
+    b, loaded = cast(GpuBuilder, row.emitter), dict[int, Value]()
 
     def word(element: int) -> Value:
         at = element // 2
         if at not in loaded:
             first = at // 4 * 4
-            for i, made in enumerate(b.load_words(row, 4 * first, 4, policy)):
+            for i, made in enumerate(load(row, 4 * first)):
                 loaded[first + i] = made
         return loaded[at]
 
