@@ -58,7 +58,6 @@ def shape_module(shape: ModelShape, spec: str, context: int, kv: str) -> ModuleO
     """
     query, keys = shape.heads * shape.head, shape.kv_heads * shape.head
     hidden, inner = shape.hidden, shape.feed_forward
-    formats.get(spec).check_shape((hidden, hidden))
     types = {
         "q": (query, hidden),
         "k": (keys, hidden),
@@ -67,6 +66,8 @@ def shape_module(shape: ModelShape, spec: str, context: int, kv: str) -> ModuleO
         "down": (hidden, inner),
         "embed_type": (shape.vocabulary, hidden),
     }
+    for sides in types.values():
+        formats.get(spec).check_shape(sides)
     matrix = {
         name: f'!lowbit.tensor<{rows}x{cols}, "{spec}">' for name, (rows, cols) in types.items()
     }

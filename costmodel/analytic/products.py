@@ -16,7 +16,8 @@ from nybble.dialects.lowbit.formats import Format
 
 WIDTH = 4
 """Columns that one look-up stands for."""
-_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "i8": 1, "i4": 1, "b1": 1, "lookup": 1}
+ELEMENT_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "i8": 1, "i4": 1, "b1": 1, "lookup": 1}
+"""Kind of operations -> bytes of a decoded weight."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class ProductSize:
     @property
     def decoded_bytes(self) -> int:
         """Bytes of a tile's weight when it is multiplied."""
-        return _BYTES[self.kind]
+        return ELEMENT_BYTES[self.kind]
 
 
 @dataclass(frozen=True)
