@@ -6,7 +6,6 @@ from pathlib import Path
 
 from nybble.backends.cpu import isa as levels
 from nybble.costmodel.targets.reader import TARGETS, find_target, target_for_level
-from nybble.costmodel.targets.target import Target
 from nybble.dialects.errors import NybbleError, UnknownNameError
 from nybble.frontend.compile_model import KV_OF_MODE, CompileOptions
 from nybble.tools.explain import KernelNote, notes
@@ -36,26 +35,20 @@ class Ask:
 
 @dataclass(frozen=True)
 class ModelAnswer:
-    """kernels: on the CPU, none for other targets. cost: None for a file that is no model, and
-    where no target describes the CPU, which `no_cost` says."""
+    """kernels: on the CPU, none for other targets. cost: None for a file that is no model."""
 
     kernels: list[KernelNote]
     cost: ModelCost | None = None
-    no_cost: str = ""
 
     def report(self) -> dict[str, object]:
         """The keys of `--json`."""
         found: dict[str, object] = {"kernels": [asdict(one) for one in self.kernels]}
-        if self.no_cost:
-            found["no_cost"] = self.no_cost
         return found | (self.cost.report() if self.cost else {})
 
     def lines(self) -> Iterator[str]:
         """The printed form."""
         for one in self.kernels:
             yield from one.lines()
-        if self.no_cost:
-            yield f"no times: {self.no_cost}"
         if self.cost:
             yield from self.cost.lines()
 
@@ -86,15 +79,16 @@ def open_model(choice: ModelChoice, spec: str, progress: Progress) -> tuple[Mode
 def ask_model(choice: ModelChoice, ask: Ask, progress: Progress) -> ModelAnswer:
     """The answer for a model; NybbleError for a target or a model that does not exist."""
     backend = ask.target == CPU
-    target, why = machine(choice.options) if backend else (find_target(ask.target), "")
+    level = str(choice.options.pass_options()["isa"])
+    target = target_for_level(level) if backend else find_target(ask.target)
     model, context = open_model(choice, ask.spec, progress)
     options = replace(choice.options, context=context)
     prompt = ask.prompt or context
     if prompt > context:
         raise NybbleError(f"a prompt of {prompt} tokens", accepted=f"up to {context}, the context")
     serving = Serving(ask.batch, context, prompt, backend, options)
-    cost = ModelCost(model, target, serving) if target else None
-    return ModelAnswer(kernels_of(model, options) if backend else [], cost, why)
+    kernels = kernels_of(model, options) if backend else []
+    return ModelAnswer(kernels, ModelCost(model, target, serving))
 
 
 def kernels_of(model: Model, options: CompileOptions) -> list[KernelNote]:
@@ -102,14 +96,6 @@ def kernels_of(model: Model, options: CompileOptions) -> list[KernelNote]:
     module = model.module.clone()
     advance(module, FIRST, SCHEDULED, options)
     return notes(module, levels.get(str(options.pass_options()["isa"])), options.threads)
-
-
-def machine(options: CompileOptions) -> tuple[Target | None, str]:
-    """The target that stands for the level of some options, or why there is none."""
-    try:
-        return target_for_level(str(options.pass_options()["isa"])), ""
-    except UnknownNameError as error:
-        return None, str(error)
 
 
 def check_target(name: str) -> None:

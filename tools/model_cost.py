@@ -10,20 +10,17 @@ from xdsl.ir import Operation
 
 from nybble.costmodel.analytic.model import Line, Part, Phase, phase
 from nybble.costmodel.analytic.work import CostOptions, value_bytes
+from nybble.costmodel.kernels import AnalyticModel
 from nybble.costmodel.targets.target import Target
 from nybble.dialects.fused.kernel import KernelOp
-from nybble.dialects.registry import make_context
 from nybble.dialects.shapes import tensor_shape
 from nybble.dialects.sparse_attn.ops import AttentionOp
 from nybble.frontend.compile_model import CompileOptions
 from nybble.frontend.graph import LAYER
-from nybble.passes.pipeline import build_pipeline, run_passes
+from nybble.passes.fuse_kernels import fuse_block
 from nybble.passes.preparation import SOURCE, argument_attributes
 from nybble.tools.mlir_file import FIRST, advance, functions_of
 from nybble.tools.run_file import SCHEDULED
-
-FUSED_ONLY = "fuse-kernels"
-"""The passes for targets without a backend: products stay as the model states them."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,8 @@ def _cache_row_bytes(op: AttentionOp, target: Target) -> int:
 class Serving:
     """How a model is asked. batch: texts at once; context: tokens of each when the next is written;
     prompt: tokens of each that are read first. backend: whether kernels are those of the CPU
-    backend, with `options`; else the model's own operators, fused.
+    backend, with `options`; else products stay as the model states them, and the target's cost
+    model fuses.
     """
 
     batch: int
@@ -164,7 +162,9 @@ class ModelCost:
         if self.serving.backend:
             advance(module, FIRST, SCHEDULED, replace(self.serving.options, chunk=max(tokens, 2)))
         else:
-            run_passes(make_context(), module, build_pipeline(FUSED_ONLY))
+            model = AnalyticModel(self.target, CostOptions(tokens))
+            for function in functions_of(module).values():
+                fuse_block(function.body.block, model)
         return Kernels(module)
 
     def report(self) -> dict[str, object]:
