@@ -9,7 +9,7 @@ from xdsl.dialects.builtin import ModuleOp
 from nybble.backends.cpu.bindings.table import bind
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.buffers import BufferSpec, byte_width
-from nybble.costmodel.analytic.model import estimated
+from nybble.costmodel.analytic.model import end_of_context, estimated
 from nybble.costmodel.analytic.rules import NoRuleError
 from nybble.costmodel.analytic.work import CostOptions
 from nybble.costmodel.targets.reader import target_for_level
@@ -95,10 +95,11 @@ class NoTiming:
 
 
 def timing(op: KernelOp, isa: Isa, threads: int, tokens: int) -> Timing | NoTiming:
-    """What the cost model says of one call of a kernel, with nothing in its cache before it."""
+    """What the cost model says of one call of a kernel, at the end of its context."""
     machine = target_for_level(isa.name)
     try:
-        found, _ = estimated(op, machine, CostOptions(tokens, cores=threads))
+        asked = CostOptions(tokens, cached=end_of_context(op, tokens), cores=threads)
+        found, _ = estimated(op, machine, asked)
     except NoRuleError as error:  # operations that a compiled module brings in
         return NoTiming(error.message)
     return Timing(machine.name, found.seconds, found.bound, found.limit, dict(found.terms))
@@ -203,6 +204,14 @@ def answer(question: Question, options: CompileOptions, isa: Isa, target_name: s
         near = nearest(target, product, options.dataflow)
         return Answer(False, [], estimates, refusals, error.message, spelled(product, near))
     return Answer(True, kernels, estimates, refusals)
+
+
+def question_kernels(question: Question, options: CompileOptions) -> list[KernelOp]:
+    """The kernels that compute the question's operator, scheduled; NybbleError without a way."""
+    module = parse_module(make_context(), question.text(), "<question>")
+    advance(module, FIRST, SCHEDULED, options)
+    function = functions_of(module)[variant_name(module, "matmul", question.n)]
+    return [op for op in function.body.block.ops if isinstance(op, KernelOp)]
 
 
 def compiled(question: Question, options: CompileOptions, isa: Isa) -> list[KernelNote]:

@@ -21,6 +21,7 @@ from nybble.passes.fuse_kernels import fuse_block
 from nybble.passes.preparation import SOURCE, argument_attributes
 from nybble.tools.mlir_file import FIRST, advance, functions_of
 from nybble.tools.run_file import SCHEDULED
+from nybble.tools.text_units import spelled_bytes, spelled_seconds
 
 
 @dataclass(frozen=True)
@@ -190,9 +191,9 @@ class ModelCost:
         verdict = "fits" if self.fits else "does NOT fit"
         yield f"{self.model.name} on {self.target.name} ({self.target.title})"
         yield (
-            f"weights {_bytes(self.weights)}, keys and values {_bytes(self.cache)} "
+            f"weights {spelled_bytes(self.weights)}, keys and values {spelled_bytes(self.cache)} "
             f"({serving.batch} x {serving.context} tokens), {main.name} "
-            f"{_bytes(main.size.value)}: {verdict}"
+            f"{spelled_bytes(main.size.value)}: {verdict}"
         )
         prompt = f"{serving.batch} x {serving.prompt} tokens"
         yield from _phase_lines(self.prefill, f"prefill of {prompt}", self.target)
@@ -245,7 +246,7 @@ def _line_report(line: Line, target: Target) -> dict[str, object]:
 def _phase_lines(found: Phase, title: str, target: Target) -> Iterator[str]:
     shares = ", ".join(f"{bound} {share:.0%}" for bound, share in found.bounds.items())
     yield (
-        f"{title}: {_seconds(found.seconds)}, {found.tokens_per_second:,.1f} tokens/s, "
+        f"{title}: {spelled_seconds(found.seconds)}, {found.tokens_per_second:,.1f} tokens/s, "
         f"{found.bound} bound ({shares})"
     )
     yield f"  {'part':<10} {'kernel':<21} {'runs':>5} {'time':>10} {'share':>6}  bound"
@@ -253,24 +254,10 @@ def _phase_lines(found: Phase, title: str, target: Target) -> Iterator[str]:
         share = line.seconds / found.seconds
         yield (
             f"  {line.part:<10} {line.kernel:<21} {line.cost.launches:>5} "
-            f"{_seconds(line.seconds):>10} {share:>6.1%}  {_bound(line)}, "
-            f"{_bytes(line.cost.moved(target.main.name))}"
+            f"{spelled_seconds(line.seconds):>10} {share:>6.1%}  {_bound(line)}, "
+            f"{spelled_bytes(line.cost.moved(target.main.name))}"
         )
 
 
 def _bound(line: Line) -> str:
     return line.bound if line.bound == line.limit else f"{line.bound} ({line.limit})"
-
-
-def _seconds(value: float) -> str:
-    for unit, factor in (("s", 1.0), ("ms", 1e-3)):
-        if value >= factor:
-            return f"{value / factor:.3f} {unit}"
-    return f"{value * 1e6:.1f} us"
-
-
-def _bytes(value: float) -> str:
-    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
-        if value >= factor:
-            return f"{value / factor:.2f} {unit}"
-    return f"{value / 1e3:.1f} kB"
