@@ -91,7 +91,7 @@ def _with_plots(found: Mapping[str, Any]) -> dict[str, Any]:
     phases: dict[str, Any] = {}
     for name in EXPLAINED:
         lines = found[name]["stages"]
-        names = [f"{line['part']} {line['kernel']}" for line in lines]
+        names = [" ".join(dict.fromkeys((line["part"], line["kernel"]))) for line in lines]
         plot = Markup(shares(names, [line["seconds"] for line in lines]))
         phases[name] = {**found[name], "plot": plot}
     return {**found, **phases}

@@ -45,9 +45,8 @@ def roofline(points: Sequence[KernelPoint], target: Target, cores: int) -> str:
         axes.plot([low, tallest / speed], [low * speed, tallest], color=GREY, linewidth=1)
         axes.annotate(
             f"{target.main.name} {speed / 1e9:,.0f} GB/s",
-            (low * 1.5, low * 1.9 * speed),
+            (low * 2, low * 0.8 * speed),
             color=GREY,
-            rotation=0,
         )
         for kind, peak in _roofs(peaks):
             axes.plot([peak / speed, high], [peak, peak], color=GREY, linewidth=0.8)
