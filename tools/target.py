@@ -32,10 +32,18 @@ class TargetType(click.ParamType[ChosenTarget]):
         """See `click.ParamType`."""
         if isinstance(value, ChosenTarget):
             return value
-        name, _, level = str(value).partition(":")
-        if name not in USUAL or (level and level not in LEVELS[name]):
+        found = read_target(str(value))
+        if found is None:
             self.fail(f"unknown target '{str(value)[:40]}'; accepted: {ACCEPTED}", param, ctx)
-        return ChosenTarget(name, level or USUAL[name])
+        return found
+
+
+def read_target(text: str) -> ChosenTarget | None:
+    """The target that a text names; None if it names none that code is generated for."""
+    name, _, level = text.partition(":")
+    if name not in USUAL or (level and level not in LEVELS[name]):
+        return None
+    return ChosenTarget(name, level or USUAL[name])
 
 
 target_option = click.option(
