@@ -25,6 +25,7 @@ VERBS: dict[str, str] = {
     "explain": "Say how each kernel is computed and why.",
     "formats": "List the number formats.",
     "doctor": "Check this machine and the installation.",
+    "cost": "Measure schedules, and learn what they cost.",
     "cache": "List or clear what was compiled before.",
 }
 """Verb -> what it does; `nybble.tools.verbs.<verb>:command`, imported when it is used."""

@@ -1,7 +1,7 @@
 """Bindings of matrix products and what is fused around them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 from xdsl.dialects import arith
@@ -22,7 +22,7 @@ from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.lut_packing import Order
 from nybble.backends.cpu.lut_weights import lut_codes
 from nybble.backends.cpu.plane_weights import planes_of
-from nybble.backends.cpu.schedule_space import NO_OPTIONS, Bound, Choices, Options
+from nybble.backends.cpu.schedule_space import Bound, Choices, Options
 from nybble.backends.cpu.weights import added_of, digits_of, weight_kind
 from nybble.dialects.fused.ops import GluOp
 from nybble.dialects.lowbit.types import LowBitTensorType
@@ -40,7 +40,7 @@ class Matmul:
     """A matmul specification as a kernel."""
 
     spec: MatmulSpec
-    options: Options = NO_OPTIONS
+    options: Options = field(default_factory=dict[str, int])
 
     @property
     def space(self) -> Choices:
@@ -62,7 +62,7 @@ class LutMatmul:
     """A matmul by lookup tables as a kernel."""
 
     spec: LutSpec
-    options: Options = NO_OPTIONS
+    options: Options = field(default_factory=dict[str, int])
 
     @property
     def space(self) -> Choices:
