@@ -1,7 +1,9 @@
 """`nybble cost collect`: measure schedules until the time is over, and log every one at once."""
 
+import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from xdsl.dialects.builtin import ModuleOp
@@ -27,10 +29,9 @@ TOGETHER = 12
 
 @dataclass(frozen=True)
 class Plan:
-    """What to collect. seconds: budget. candidates: of a workload, at most. rounds: of each."""
+    """What to collect. seconds: budget. rounds: of each measurement."""
 
     seconds: float
-    candidates: int = 108
     rounds: int = 6
     seed: int = 0
 
@@ -53,6 +54,19 @@ def stand() -> Stand:
 Report = Callable[[Status], None]
 
 
+@contextmanager
+def uncollected() -> Generator[None]:
+    """Python's collector of cyclic garbage waits: it takes a third of the time of building IR."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
 class Collection:
     """Measures loads one after the other."""
 
@@ -67,10 +81,11 @@ class Collection:
 
     def run(self, loads: Iterator[Load], measurer: Measurer) -> None:
         """Until the time is over, or the loads are."""
-        for load in loads:
-            if time.monotonic() > self.end:
-                return
-            self._load(load, measurer)
+        with uncollected():
+            for load in loads:
+                if time.monotonic() > self.end:
+                    return
+                self._load(load, measurer)
 
     def _say(self, doing: str) -> None:
         left = max(0.0, self.end - time.monotonic())
@@ -79,7 +94,7 @@ class Collection:
     def _load(self, load: Load, measurer: Measurer) -> None:
         """One subject: all its calls take turns."""
         subject = load.subject
-        candidates = subject.some_candidates(self.plan.candidates // load.rivals, self.plan.seed)
+        candidates = subject.some_candidates(load.candidates, self.plan.seed)
         missing = [one for one in candidates if self._missing(subject, one, load.calls)]
         if not missing:
             return
@@ -157,6 +172,8 @@ class Built:
             functions.append(function)
             sizes.append(size)
         data = compile_module(ModuleOp(functions))
+        del functions
+        gc.collect()
         counts = inspect(data)
         self.code |= {first + i: counts.get(f"k{first + i}", {}) for i in range(len(candidates))}
         self.objects.append(data)

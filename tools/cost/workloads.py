@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 
 from xdsl.dialects import func
 
@@ -28,6 +29,7 @@ COLUMNS = (256, 384, 512, 576, 768, 1024, 1152, 1536, 2048, 2304, 3072, 4096)
 ROWS = (192, 256, 320, 512, 576, 768, 1024, 1536)
 TOKENS = (2, 4, 8, 16, 24, 32, 64, 96, 128)
 CAPACITY = 128
+DEEP = 3
 MOST_WEIGHTS = 1 << 20
 MOST_PRODUCTS = 1 << 26
 """Rows times columns times tokens: a call takes a few milliseconds."""
@@ -35,20 +37,17 @@ MOST_PRODUCTS = 1 << 26
 
 @dataclass(frozen=True)
 class Load:
-    """A subject, and the calls of it that are measured: (tokens, shares).
-
-    rivals: subjects that compute the same in other ways, this one among them.
-    """
+    """A subject, and the calls of it that are measured: (tokens, shares). candidates: at most."""
 
     family: str
     subject: Subject
     calls: tuple[tuple[int, int], ...]
-    rivals: int = 1
+    candidates: int
 
 
 @dataclass(frozen=True)
 class ProductBase:
-    """A product that is measured in every dataflow that computes it."""
+    """A product that is measured in every dataflow that computes it; all share `candidates`."""
 
     format: str
     rows: int
@@ -57,6 +56,7 @@ class ProductBase:
     tokens: tuple[int, ...]
     shares: tuple[int, ...]
     isa: Isa
+    candidates: int
 
     @cached_property
     def text(self) -> str:
@@ -71,7 +71,7 @@ class ProductBase:
                 subject = Subject(self._kernel(name, tokens), tokens, self.isa)
                 counts = (1,) if tokens == 1 else self.tokens
                 calls = tuple((n, shares) for n in counts for shares in self.shares)
-                yield Load(name, subject, calls, len(names))
+                yield Load(name, subject, calls, max(2, self.candidates // len(names)))
 
     def _dataflows(self, tokens: int) -> list[str]:
         mode = DECODE_MODES[self.mode]
@@ -97,18 +97,22 @@ class ProductBase:
         return canonical(kernel)
 
 
-def products(seed: int, isa: Isa) -> Iterator[ProductBase]:
-    """Products without end: formats in turn, sizes at random."""
+def products(seed: int, isa: Isa, candidates: int) -> Iterator[ProductBase]:
+    """Products without end: formats in turn, sizes at random.
+
+    Every DEEP-th has so many candidates, to tell how well one is chosen; the others have a third:
+    a model learns more from further shapes than from further candidates.
+    """
     source = random.Random(seed)
-    while True:
-        for name in FORMATS:
-            block = formats.get(name).block
-            cols = source.choice([one for one in COLUMNS if one % block == 0])
-            fitting = [one for one in ROWS if one * cols <= MOST_WEIGHTS]
-            rows = source.choice(fitting)
-            most = max(4, MOST_PRODUCTS // (rows * cols))
-            able = [n for n in TOKENS if n <= most]
-            tokens = tuple(sorted(source.sample(able, min(3, len(able)))))
-            mode = source.choice(("i8", "i8-only"))
-            share = source.choice([s for s in (2, 3, 4) if rows // 64 >= s])
-            yield ProductBase(name, rows, cols, mode, tokens, (1, share), isa)
+    for number in count():
+        name = FORMATS[number % len(FORMATS)]
+        block = formats.get(name).block
+        cols = source.choice([one for one in COLUMNS if one % block == 0])
+        rows = source.choice([one for one in ROWS if one * cols <= MOST_WEIGHTS])
+        most = max(4, MOST_PRODUCTS // (rows * cols))
+        able = [n for n in TOKENS if n <= most]
+        tokens = tuple(sorted(source.sample(able, min(5, len(able)))))
+        mode = source.choice(("i8", "i8-only"))
+        share = source.choice([s for s in (2, 3, 4) if rows // 64 >= s])
+        some = candidates if number % DEEP == 0 else candidates // 3
+        yield ProductBase(name, rows, cols, mode, tokens, (1, share), isa, some)

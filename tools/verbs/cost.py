@@ -39,7 +39,7 @@ def seconds_of(text: str) -> float:
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 def collect(budget: str, output: str, candidates: int, seed: int) -> None:
     """Measure schedules of random workloads. It goes on where it was, whatever interrupted it."""
-    plan = Plan(seconds_of(budget), candidates, seed=seed)
+    plan = Plan(seconds_of(budget), seed=seed)
     isa = levels.detect(cpu_flags())
 
     def say(status: Status) -> None:
@@ -51,7 +51,7 @@ def collect(budget: str, output: str, candidates: int, seed: int) -> None:
 
     with Log(Path(output)) as log, Measurer() as measurer:
         collection = Collection(log, plan, say)
-        loads = chain.from_iterable(base.loads() for base in products(seed, isa))
+        loads = chain.from_iterable(base.loads() for base in products(seed, isa, candidates))
         try:
             collection.run(loads, measurer)
         finally:

@@ -34,9 +34,9 @@ MOST_SCRATCH = 1 << 20
 """Bytes of unpacked weights, all that a thread may keep of an L2 beside sums and activations."""
 MOST_SUMS = 16
 """Sub-tiles times tokens of a register tile: more are all spilled."""
-MOST_UNROLLED = 128
+MOST_UNROLLED = 64
 """Sub-tiles times tokens times steps that are written out: code that stays in the L1."""
-MOST_WRITTEN = 64
+MOST_WRITTEN = 32
 """The same of a product with one token: vectors of codes."""
 
 
