@@ -15,7 +15,7 @@ from nybble.costmodel.features.table import Call
 from nybble.dialects.errors import NybbleError
 
 F64 = npt.NDArray[np.float64]
-COLUMNS = ("text", "tokens", "shares", "options", "seconds", "halves", "code", "failure")
+COLUMNS = ("text", "tokens", "shares", "cached", "options", "first", "second", "code")
 
 
 class DatasetError(NybbleError):
@@ -41,7 +41,8 @@ class Group:
     @property
     def name(self) -> str:
         """For people."""
-        return f"{self.problem} n={self.call.tokens} 1/{self.call.shares}"
+        after = f" after {self.call.cached}" if self.call.cached else ""
+        return f"{self.problem} n={self.call.tokens} 1/{self.call.shares}{after}"
 
     def __len__(self) -> int:
         return len(self.options)
@@ -54,6 +55,7 @@ class Record:
     text: str
     tokens: int
     shares: int
+    cached: int
     options: str
     halves: tuple[float, float]
     code: str
@@ -67,6 +69,7 @@ def record(one: Measurement) -> Record:
         work.text,
         work.tokens,
         work.shares,
+        work.cached,
         spelled(one.options),
         (min(odd), min(even)),
         spelled(one.code),
@@ -76,40 +79,26 @@ def record(one: Measurement) -> Record:
 def groups_of(records: Iterable[Record]) -> list[Group]:
     """Workloads with all their candidates, in the order in which they first come."""
     facts: dict[str, Facts] = {}
-    rows: dict[tuple[str, int, int], list[tuple[Facts, Record]]] = {}
+    rows: dict[tuple[str, Call], list[tuple[Facts, Record]]] = {}
     for one in records:
         if one.text not in facts:
             facts[one.text] = facts_of(parse(one.text))
         found = facts[one.text]
-        rows.setdefault((found.problem, one.tokens, one.shares), []).append((found, one))
+        call = Call(one.tokens, one.shares, one.cached)
+        rows.setdefault((found.problem, call), []).append((found, one))
     return [_group(key, found) for key, found in rows.items()]
 
 
-def _group(key: tuple[str, int, int], rows: Sequence[tuple[Facts, Record]]) -> Group:
-    problem, tokens, shares = key
+def _group(key: tuple[str, Call], rows: Sequence[tuple[Facts, Record]]) -> Group:
     halves = np.array([one.halves for _, one in rows], np.float64)
     return Group(
-        problem,
-        Call(*call_of(tokens, shares)),
+        *key,
         [facts for facts, _ in rows],
         [json.loads(one.options) for _, one in rows],
         halves.min(axis=1),
         halves,
         [json.loads(one.code) for _, one in rows],
     )
-
-
-def call_of(tokens: int, shares: int) -> tuple[int, int, int]:
-    """Tokens, shares and keys before them, out of a workload's numbers (see `pack_call`)."""
-    return tokens % _CACHED, shares, tokens // _CACHED
-
-
-_CACHED = 1 << 20
-
-
-def pack_call(tokens: int, cached: int) -> int:
-    """The number of tokens of a workload whose call comes after `cached` keys."""
-    return tokens + cached * _CACHED
 
 
 def write_parquet(records: Sequence[Record], stand: Stand, path: Path) -> int:
@@ -120,6 +109,7 @@ def write_parquet(records: Sequence[Record], stand: Stand, path: Path) -> int:
             "text": pa.array([one.text for one in records]).dictionary_encode(),
             "tokens": pa.array([one.tokens for one in records], pa.int32()),
             "shares": pa.array([one.shares for one in records], pa.int16()),
+            "cached": pa.array([one.cached for one in records], pa.int32()),
             "options": pa.array([one.options for one in records]).dictionary_encode(),
             "first": pa.array([one.halves[0] for one in records], pa.float32()),
             "second": pa.array([one.halves[1] for one in records], pa.float32()),
@@ -141,9 +131,9 @@ def read_parquet(path: Path) -> tuple[list[Record], Stand]:
         rows = table.to_pydict()
         meta = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
         records = [
-            Record(text, tokens, shares, options, (float(first), float(second)), code)
-            for text, tokens, shares, options, first, second, code in zip(
-                *(rows[name] for name in table.column_names), strict=True
+            Record(text, tokens, shares, cached, options, (float(first), float(second)), code)
+            for text, tokens, shares, cached, options, first, second, code in zip(
+                *(rows[name] for name in COLUMNS), strict=True
             )
         ]
         return records, Stand(meta["target"], meta["compiler"])

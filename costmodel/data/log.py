@@ -19,7 +19,8 @@ _WAIT = 30.0  # seconds for another writer to finish
 
 _TABLES = """
 create table if not exists workloads (
-    name text primary key, text text not null, tokens integer not null, shares integer not null
+    name text primary key, text text not null, tokens integer not null, shares integer not null,
+    cached integer not null
 ) without rowid;
 create table if not exists measurements (
     key text primary key, workload text not null references workloads (name),
@@ -89,8 +90,8 @@ class Log:
     def _add(self, one: Measurement) -> int:
         work = one.workload
         self._db.execute(
-            "insert or ignore into workloads values (?, ?, ?, ?)",
-            (work.name, work.text, work.tokens, work.shares),
+            "insert or ignore into workloads values (?, ?, ?, ?, ?)",
+            (work.name, work.text, work.tokens, work.shares, work.cached),
         )
         row = (
             one.key,
@@ -111,8 +112,7 @@ class Log:
         """All of them, in the order in which they were written."""
         with self._told():
             works = {
-                name: Workload(text, tokens, shares)
-                for name, text, tokens, shares in self._db.execute("select * from workloads")
+                name: Workload(*rest) for name, *rest in self._db.execute("select * from workloads")
             }
             rows = self._db.execute(
                 "select workload, options, target, compiler, rounds, code, failure "

@@ -21,17 +21,18 @@ class Workload:
 
     text: a module with the one kernel in canonical form (see `canonical`). tokens: rows of a call.
     shares: equal parts that the rows of weights are cut into, of which a call does one, as a thread
-    of so many does.
+    of so many does. cached: keys of attention that come before the rows.
     """
 
     text: str
     tokens: int
     shares: int = 1
+    cached: int = 0
 
     @cached_property
     def name(self) -> str:
         """A digest of all of it."""
-        return digest(self.text, str(self.tokens), str(self.shares))
+        return digest(self.text, str(self.tokens), str(self.shares), str(self.cached))
 
     @cached_property
     def base(self) -> str:

@@ -16,6 +16,7 @@ from nybble.backends.cpu.object_code import inspect
 from nybble.backends.llvm.toolchain import CodegenError, versions
 from nybble.costmodel.data.log import Log
 from nybble.costmodel.data.measurement import Measurement, Stand, Workload, key_of
+from nybble.costmodel.features.table import Call
 from nybble.dialects.errors import NybbleError
 from nybble.tools.bench.machine import describe_host
 from nybble.tools.cost.measuring import Measurer
@@ -49,6 +50,11 @@ class Status:
 def stand() -> Stand:
     """What measurements here hold for."""
     return Stand(f"{describe_host().cpu} {native()}", f"nybble-{__version__}+{versions()}")
+
+
+def workload(subject: Subject, call: Call) -> Workload:
+    """A call of a subject, as a log has it."""
+    return Workload(subject.text, call.tokens, call.shares, call.cached)
 
 
 Report = Callable[[Status], None]
@@ -109,10 +115,8 @@ class Collection:
         self._say(f"{load.family}: measuring {len(built.options)} kernels")
         self.log.add(self._measure(built, load, measurer))
 
-    def _missing(
-        self, subject: Subject, options: dict[str, int], calls: tuple[tuple[int, int], ...]
-    ) -> bool:
-        keys = {key_of(Workload(subject.text, *call), options, self.stand) for call in calls}
+    def _missing(self, subject: Subject, options: dict[str, int], calls: tuple[Call, ...]) -> bool:
+        keys = {key_of(workload(subject, call), options, self.stand) for call in calls}
         return not keys <= self.known
 
     def _measure(self, built: "Built", load: Load, measurer: Measurer) -> list[Measurement]:
@@ -122,7 +126,7 @@ class Collection:
         for number, (index, call) in enumerate(owners):
             made.append(
                 Measurement(
-                    Workload(load.subject.text, *call),
+                    workload(load.subject, call),
                     built.options[index],
                     self.stand,
                     tuple(found.seconds.get(number, ())),
@@ -132,7 +136,7 @@ class Collection:
             )
         for options, fault in built.refused:
             made += [
-                Measurement(Workload(load.subject.text, *call), options, self.stand, failure=fault)
+                Measurement(workload(load.subject, call), options, self.stand, failure=fault)
                 for call in load.calls
             ]
         self.known |= {one.key for one in made}
@@ -180,14 +184,15 @@ class Built:
         self.options += candidates
         self.sizes += sizes
 
-    def batch(
-        self, calls: tuple[tuple[int, int], ...], plan: Plan
-    ) -> tuple[Batch, list[tuple[int, tuple[int, int]]]]:
+    def batch(self, calls: tuple[Call, ...], plan: Plan) -> tuple[Batch, list[tuple[int, Call]]]:
         """What the worker runs, and whose each turn is: (candidate, call)."""
         binding = self.subject.bound(self.subject.choices.settle({}))
         specs = binding.kernel.buffers
         owners = [(i, call) for i in range(len(self.options)) for call in calls]
-        turns = [Turn(f"k{i}", tuple(self.sizes[i]), *call) for i, call in owners]
+        turns = [
+            Turn(f"k{i}", tuple(self.sizes[i]), call.tokens, call.shares, call.cached)
+            for i, call in owners
+        ]
         outputs = [
             i for i, slot in enumerate(binding.slots) if type(slot).__name__ in ("Out", "Partial")
         ]

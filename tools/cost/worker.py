@@ -53,7 +53,7 @@ class Turn:
 class Batch:
     """Candidates of one subject. inputs: place of a buffer -> its content. outputs: places.
 
-    types: numpy's names of the buffers' types. turns: the first call of each (tokens, shares) is
+    types: numpy's names of the buffers' types. turns: the first of each size of call is
     the one that the others must agree with.
     """
 
@@ -108,7 +108,7 @@ class Runner:
             self._memory[place, size] = aligned(size, self.batch.types[place])
         return self._memory[place, size]
 
-    def check(self, number: int, wanted: dict[tuple[int, int], list[Array]]) -> str | None:
+    def check(self, number: int, wanted: dict[tuple[int, int, int], list[Array]]) -> str | None:
         """Run a turn once; what is wrong with what it gives, None if nothing."""
         turn = self.batch.turns[number]
         for place in self.batch.outputs:
@@ -116,7 +116,7 @@ class Runner:
                 self.keep[number][place].fill(0)
         self.calls[number]()
         found = [np.array(self.keep[number][place], np.float64) for place in self.batch.outputs]
-        reference = wanted.setdefault((turn.tokens, turn.shares), list(found))
+        reference = wanted.setdefault((turn.tokens, turn.shares, turn.position), list(found))
         for one, other in zip(found, reference, strict=True):
             power = float((other.astype(np.float64) ** 2).sum()) or 1.0
             error = float(((one - other) ** 2).sum()) / power
@@ -158,7 +158,7 @@ def measure(
     """All turns, `batch.rounds` times."""
     runner = Runner(batch, current)
     failures: dict[int, str] = {}
-    wanted: dict[tuple[int, int], list[Array]] = {}
+    wanted: dict[tuple[int, int, int], list[Array]] = {}
     for number in range(len(batch.turns)):
         current.value = number
         fault = runner.check(number, wanted)

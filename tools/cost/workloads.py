@@ -12,6 +12,7 @@ from nybble.backends.cpu.dataflows import DATAFLOWS
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.matmul.work import Work
 from nybble.costmodel.canonical import canonical
+from nybble.costmodel.features.table import Call
 from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.lowbit import formats
 from nybble.dialects.parsing import parse_module
@@ -37,11 +38,11 @@ MOST_PRODUCTS = 1 << 26
 
 @dataclass(frozen=True)
 class Load:
-    """A subject, and the calls of it that are measured: (tokens, shares). candidates: at most."""
+    """A subject, and the calls of it that are measured. candidates: at most so many."""
 
     family: str
     subject: Subject
-    calls: tuple[tuple[int, int], ...]
+    calls: tuple[Call, ...]
     candidates: int
 
 
@@ -70,7 +71,7 @@ class ProductBase:
             for name in names:
                 subject = Subject(self._kernel(name, tokens), tokens, self.isa)
                 counts = (1,) if tokens == 1 else self.tokens
-                calls = tuple((n, shares) for n in counts for shares in self.shares)
+                calls = tuple(Call(n, shares) for n in counts for shares in self.shares)
                 yield Load(name, subject, calls, max(2, self.candidates // len(names)))
 
     def _dataflows(self, tokens: int) -> list[str]:
@@ -116,3 +117,9 @@ def products(seed: int, isa: Isa, candidates: int) -> Iterator[ProductBase]:
         share = source.choice([s for s in (2, 3, 4) if rows // 64 >= s])
         some = candidates if number % DEEP == 0 else candidates // 3
         yield ProductBase(name, rows, cols, mode, tokens, (1, share), isa, some)
+
+
+def product_loads(seed: int, isa: Isa, candidates: int) -> Iterator[Load]:
+    """The subjects of `products`, one after the other."""
+    for base in products(seed, isa, candidates):
+        yield from base.loads()
