@@ -78,7 +78,7 @@ def kernels(seed: int, isa: Isa, candidates: int) -> Iterator[Load]:
     """Attention and row kernels in turn, without end, of random sizes."""
     source = random.Random(seed)
     for number in count():
-        yield from _attention(source, isa, candidates if number % 3 == 0 else candidates // 2)
+        yield from _attention(source, isa, candidates if number % 4 == 0 else candidates // 6)
         for name in ("norm_quantize", "glu", "quantize", "norm"):
             yield from _rows(name, source, isa)
 

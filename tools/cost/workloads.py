@@ -23,14 +23,12 @@ from nybble.tools.explain import MATMUL
 from nybble.tools.mlir_file import FIRST, advance
 from nybble.tools.run_file import SCHEDULED
 
-FORMATS = (
-    *("q4_0", "q8_0", "w4g128", "w2g128", "tq2_0", "w3g128", "q4_k", "w1g128", "nf4", "mxfp4"),
-)
+FORMATS = ("q4_0", "q8_0", "w4g128", "w2g128", "tq2_0", "mxfp4")
 COLUMNS = (256, 384, 512, 576, 768, 1024, 1152, 1536, 2048, 2304, 3072, 4096)
 ROWS = (192, 256, 320, 512, 576, 768, 1024, 1536)
 TOKENS = (2, 4, 8, 16, 24, 32, 64, 96, 128)
 CAPACITY = 128
-DEEP = 3
+DEEP = 6
 MOST_WEIGHTS = 1 << 20
 MOST_PRODUCTS = 1 << 26
 """Rows times columns times tokens: a call takes a few milliseconds."""
@@ -101,7 +99,7 @@ class ProductBase:
 def products(seed: int, isa: Isa, candidates: int) -> Iterator[ProductBase]:
     """Products without end: formats in turn, sizes at random.
 
-    Every DEEP-th has so many candidates, to tell how well one is chosen; the others have a third:
+    Every DEEP-th has so many candidates, to tell how well one is chosen; the others have a sixth:
     a model learns more from further shapes than from further candidates.
     """
     source = random.Random(seed)
@@ -115,7 +113,7 @@ def products(seed: int, isa: Isa, candidates: int) -> Iterator[ProductBase]:
         tokens = tuple(sorted(source.sample(able, min(5, len(able)))))
         mode = source.choice(("i8", "i8-only"))
         share = source.choice([s for s in (2, 3, 4) if rows // 64 >= s])
-        some = candidates if number % DEEP == 0 else candidates // 3
+        some = candidates if number % DEEP == number // DEEP % DEEP else candidates // DEEP
         yield ProductBase(name, rows, cols, mode, tokens, (1, share), isa, some)
 
 
