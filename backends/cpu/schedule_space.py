@@ -97,6 +97,14 @@ class Choices(Protocol):
         """See Space."""
         ...
 
+    def values(self) -> dict[str, list[int]]:
+        """Name of a size -> its legal values."""
+        ...
+
+    def allows(self, chosen: Options) -> bool:
+        """Whether legal values of all sizes go together."""
+        ...
+
 
 @dataclass(frozen=True)
 class Bound(Generic[S]):
@@ -112,6 +120,16 @@ class Bound(Generic[S]):
     def candidates(self) -> Iterator[dict[str, int]]:
         """See Space."""
         return self.space.candidates(self.spec)
+
+    def values(self) -> dict[str, list[int]]:
+        """See Choices."""
+        return {size.name: size.legal(self.spec) for size in self.space.sizes}
+
+    def allows(self, chosen: Options) -> bool:
+        """See Choices."""
+        return chosen == self.space.default(self.spec) or (
+            self.space.conflict(self.spec, chosen) is None
+        )
 
 
 def divisors(total: int, most: int, step: int = 1, least: int = 1) -> list[int]:

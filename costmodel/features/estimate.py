@@ -82,3 +82,13 @@ def _bandwidth(columns: Columns, target: Target, zero: F64) -> F64:
     for level in reversed(target.memory[:-1]):
         speed = np.where(footprint <= level.size.value, level.core.value, speed)
     return speed
+
+
+def roofline(facts: Facts, call: Call, target: Target) -> float:
+    """Seconds by sizes alone: operations at the peak, or bytes at full bandwidth."""
+    sizes = {name: np.ones(1) for name in sizes_of([{}])}
+    columns = derived(facts, call, sizes)
+    rate = target.rate(_KIND.get(facts.family, "f32")).core.value
+    bandwidth = _bandwidth(columns, target, np.zeros(1))
+    times = columns["operations"] / rate, columns["stream_bytes"] / bandwidth
+    return float(max(times[0][0], times[1][0])) + 1e-7

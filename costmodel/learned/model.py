@@ -39,7 +39,8 @@ UNKNOWN_WIDTH = 2.0
 
 @dataclass(frozen=True)
 class Prediction:
-    """For each schedule: seconds and their interval, a rank (0 is best), and the terms they are of.
+    """For each schedule: seconds and their interval, a score of the ranking (greater is faster),
+    and the analytic terms.
 
     source: "learned" or "analytic". novelty: see `Novelty`; above 1 the source is analytic.
     """
@@ -47,7 +48,7 @@ class Prediction:
     seconds: F64
     low: F64
     high: F64
-    rank: F64
+    score: F64
     source: str
     novelty: float
     terms: Terms
@@ -81,14 +82,15 @@ class CostModel:
         base = parts.total()
         if novelty > 1.0:
             width = self.analytic_widths.get(facts.family, UNKNOWN_WIDTH)
-            seconds, rank = base, ranks(base)
+            seconds, score, source = base, -base, ANALYTIC
         else:
             width = self.widths.get(facts.family, UNKNOWN_WIDTH)
             seconds = base * np.exp(self.raw("residual", x))
-            rank = ranks(ranks(seconds) + ranks(-self.raw("order", x)) + 1e-6 * ranks(seconds))
-        source = ANALYTIC if novelty > 1.0 else LEARNED
+            score, source = self.raw("order", x), LEARNED
         spread = float(np.exp(width))
-        return Prediction(seconds, seconds / spread, seconds * spread, rank, source, novelty, parts)
+        return Prediction(
+            seconds, seconds / spread, seconds * spread, score, source, novelty, parts
+        )
 
     def raw(self, name: str, x: F64) -> F64:
         """What some trees say of rows of features."""
@@ -105,6 +107,15 @@ class CostModel:
         found = self.boosters["residual"].predict(x, pred_contrib=True, num_threads=1)
         shares = np.asarray(found, np.float64)[0, :-1]
         return sorted(zip(COLUMNS, map(float, shares), strict=True), key=lambda one: -abs(one[1]))
+
+
+def mean_rank(seconds: F64, score: F64) -> F64:
+    """What candidates are ordered by: the mean of their ranks by time and by score; least first.
+
+    Candidates of equal mean rank are ordered by time.
+    """
+    by_time = ranks(seconds)
+    return (by_time + ranks(-score)) / 2 + by_time * 1e-6
 
 
 def ranks(values: F64) -> F64:

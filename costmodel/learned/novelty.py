@@ -26,7 +26,8 @@ LEAST_SPREAD = 0.35
 
 def place(facts: Facts, call: Call) -> F64:
     """The point of a workload: its numbers, then its family."""
-    sizes = [np.log2(1.0 + facts.numbers.get(name, 0.0)) for name in SIZES]
+    numbers = {**facts.numbers, "rows": facts.numbers.get("rows", 0.0) / call.shares}
+    sizes = [np.log2(1.0 + numbers.get(name, 0.0)) for name in SIZES]
     plain = [facts.numbers.get(name, 0.0) for name in PLAIN]
     calls = [np.log2(1.0 + call.tokens), np.log2(1.0 + call.cached), float(call.tokens > 1)]
     family = [float(facts.family == name) for name in FAMILIES]
