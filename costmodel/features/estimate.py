@@ -23,6 +23,10 @@ REGISTERS = 14.0
 _KIND = {"int_dot": "i8", "lut": "lookup", "lut_dot": "lookup", "bitserial": "b1"}
 
 
+TERMS = ("multiply", "decode", "rescale", "sums", "loads", "loop", "memory")
+"""What a kernel spends time on."""
+
+
 @dataclass(frozen=True)
 class Terms:
     """Seconds of each thing that a kernel does, for every schedule."""
@@ -34,6 +38,10 @@ class Terms:
         memory = self.by_name["memory"]
         cores = sum((one for name, one in self.by_name.items() if name != "memory"), memory * 0.0)
         return np.maximum(memory, cores) + 1e-7
+
+    def matrix(self) -> F64:
+        """f64 [schedules, len(TERMS)]."""
+        return np.stack([self.by_name[name] for name in TERMS], axis=1)
 
     def bottleneck(self, number: int) -> str:
         """The largest term of a schedule."""

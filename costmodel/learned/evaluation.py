@@ -138,7 +138,7 @@ def learned_on(rows: Rows, folds: I64, x: F64) -> Predicted:
 
 def config_only(rows: Rows) -> F64:
     """Facts and sizes as they are: what a model has that knows nothing of loops."""
-    plain = [i for i, name in enumerate(COLUMNS) if name not in DERIVED]
+    plain = [i for i, name in enumerate(COLUMNS) if name not in DERIVED]  # no shares either
     return rows.x[:, plain]
 
 
@@ -157,11 +157,11 @@ def evaluate(
     """All figures of `nybble cost eval`. text_features: n-grams of tokens of every row, or None."""
     judge = Judge(rows)
     say("training on all folds but one, in turn")
-    residual, score = out_of_fold(rows, folds)
-    seconds = rows.base * np.exp(residual)
+    held = out_of_fold(rows, folds)
+    seconds, score = held.seconds, held.score
     order = np.concatenate([mean_rank(seconds[place], score[place]) for place in judge.places])
     report: dict[str, object] = dict(judge.figures(Predicted(order, seconds)))
-    report["coverage"] = coverage(rows, folds, residual)
+    report["coverage"] = coverage(rows, folds, seconds)
     say("what is out of distribution")
     report["ood_auroc"] = ood_auroc(rows, folds)
     say("baselines")
@@ -169,7 +169,8 @@ def evaluate(
     baselines: dict[str, Predicted] = {
         "random": shuffled(rows),
         "roofline": by_roofline(rows),
-        "analytic": Predicted(rows.base, rows.base),
+        "analytic": Predicted(rows.analytic, rows.analytic),
+        "calibrated": Predicted(held.base, held.base),
         "config_only": learned_on(rows, folds, config_only(rows)),
         "ceiling": Predicted(ceiling, ceiling),
     }
@@ -195,14 +196,14 @@ def by_family(rows: Rows, seconds: F64) -> dict[str, dict[str, float]]:
         found[family] = {
             "rows": float(own.sum()),
             "mape": float(100 * np.abs(seconds[own] / rows.seconds[own] - 1).mean()),
-            "analytic_mape": float(100 * np.abs(rows.base[own] / rows.seconds[own] - 1).mean()),
+            "analytic_mape": float(100 * np.abs(rows.analytic[own] / rows.seconds[own] - 1).mean()),
         }
     return found
 
 
-def coverage(rows: Rows, folds: I64, residual: F64) -> dict[str, float]:
+def coverage(rows: Rows, folds: I64, seconds: F64) -> dict[str, float]:
     """Family -> share of the rows whose time is in its interval, calibrated on the other folds."""
-    errors, named = rows.residual - residual, np.array(rows.families)
+    errors, named = np.log(rows.seconds / seconds), np.array(rows.families)
     row_folds = folds[rows.owner]
     inside = np.zeros(len(errors), np.bool_)
     for fold in sorted(set(folds.tolist())):

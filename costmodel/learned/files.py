@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from nybble.costmodel.data.measurement import SCHEMA
-from nybble.costmodel.features.table import COLUMNS
 from nybble.costmodel.learned.boosting import ModelFileError
-from nybble.costmodel.learned.model import CostModel
+from nybble.costmodel.learned.calibration import Calibration
+from nybble.costmodel.learned.model import INPUTS, CostModel
 from nybble.costmodel.learned.novelty import Novelty
 
 MAGIC = "nybble-cost-model"
@@ -34,7 +34,7 @@ SHIPPED = "cpu_x86_64_v3.model"
 
 def columns_digest() -> str:
     """Stands for the names of all features and their order."""
-    return sha256("\0".join(COLUMNS).encode()).hexdigest()[:16]
+    return sha256("\0".join(INPUTS).encode()).hexdigest()[:16]
 
 
 def to_text(model: CostModel) -> str:
@@ -45,6 +45,7 @@ def to_text(model: CostModel) -> str:
         "schema": SCHEMA,
         "columns": columns_digest(),
         "digest": sha256(body.encode()).hexdigest(),
+        "calibration": dict(model.calibration.factors),
         "widths": dict(model.widths),
         "analytic_widths": dict(model.analytic_widths),
         "novelty": {
@@ -84,6 +85,7 @@ def from_text(text: str, source: str) -> CostModel:
     novelty = header["novelty"]
     return CostModel(
         _sections(body),
+        Calibration({name: tuple(one) for name, one in header["calibration"].items()}),
         header["widths"],
         header["analytic_widths"],
         Novelty(
@@ -97,7 +99,10 @@ def from_text(text: str, source: str) -> CostModel:
 
 
 def _header(line: str, source: str) -> Mapping[str, Any]:
-    wanted = ("schema", "columns", "digest", "widths", "analytic_widths", "novelty", "card")
+    wanted = (
+        *("schema", "columns", "digest", "calibration", "widths", "analytic_widths", "novelty"),
+        "card",
+    )
     try:
         header = json.loads(line)
     except ValueError as fault:
