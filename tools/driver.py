@@ -25,6 +25,7 @@ VERBS: dict[str, str] = {
     "explain": "Say how each kernel is computed and why.",
     "formats": "List the number formats.",
     "doctor": "Check this machine and the installation.",
+    "tune": "Choose the sizes of loops for a model or a file.",
     "cost": "Measure schedules, and learn what they cost.",
     "cache": "List or clear what was compiled before.",
 }

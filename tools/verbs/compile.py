@@ -14,6 +14,7 @@ from nybble.tools.kernels_file import compile_file
 from nybble.tools.mlir_file import STAGE_NAMES, SUFFIX
 from nybble.tools.model_options import model_options
 from nybble.tools.models import ModelChoice, choose
+from nybble.tools.tuning import usable
 
 TARGETS = ("cpu",)
 _FOLDER = click.Path(path_type=Path)
@@ -32,6 +33,9 @@ _FOLDER = click.Path(path_type=Path)
 @click.option(
     "--compile-to", type=click.Choice(STAGE_NAMES), help="Stop at this stage and write its IR."
 )
+@click.option(
+    "--schedules", metavar="DB", help="Sizes of loops that nybble tune chose, for this machine."
+)
 @model_options
 @click.pass_obj
 def command(
@@ -42,6 +46,7 @@ def command(
     dump_stages: Path | None,
     compile_from: str | None,
     compile_to: str | None,
+    schedules: str | None,
     activations: str | None,
     kv: str | None,
     context: int | None,
@@ -51,7 +56,7 @@ def command(
 ) -> None:
     """Compile MODEL (alias, GGUF file, Hugging Face folder) or an MLIR file into a directory."""
     choice = choose(model, activations, kv, context, isa, threads, weights)
-    options = replace(choice.options, dump=dump_stages)
+    options = replace(choice.options, dump=dump_stages, schedules=usable(schedules))
     if Path(model).suffix == SUFFIX or model == STANDARD_STREAM:
         compile_file(model, output, options, compile_from, compile_to, session)
     elif compile_from or compile_to:
