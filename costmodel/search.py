@@ -21,7 +21,7 @@ from nybble.costmodel.learned.model import LEARNED, CostModel, Prediction, mean_
 from nybble.costmodel.targets.target import Target
 
 ENUMERATED = 5000
-MARGIN = 0.03
+MARGIN = 0.05
 POPULATION, GENERATIONS = 512, 6
 Schedule = dict[str, int]
 

@@ -21,8 +21,8 @@ F64 = npt.NDArray[np.float64]
 CONFIDENCE = 0.9
 FEWEST = 8
 """Groups that a model can be learned from at all."""
-RESIDUAL = Growth(trees=220, leaves=22, rate=0.09)
-ORDER = Growth(trees=160, leaves=20, rate=0.1)
+RESIDUAL = Growth(trees=200, leaves=22, rate=0.1)
+ORDER = Growth(trees=130, leaves=20, rate=0.11)
 CODE = Growth(trees=45, leaves=15, rate=0.2)
 
 
