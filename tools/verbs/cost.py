@@ -17,6 +17,7 @@ from nybble.costmodel.data.log import Log
 from nybble.costmodel.learned.files import write_model
 from nybble.frontend.compile_model import CompileOptions
 from nybble.tools.cost.collect import Collection, Plan, Status
+from nybble.tools.cost.devices import collect_on_devices
 from nybble.tools.cost.explaining import explain
 from nybble.tools.cost.kernel_workloads import kernels
 from nybble.tools.cost.learning import judge, learn, measured
@@ -69,13 +70,21 @@ def alternate(sources: Sequence[Iterator[Load]]) -> Iterator[Load]:
         yield from several
 
 
+def sources(families: str, seed: int, isa: Isa, candidates: int) -> Iterator[Load]:
+    """What to measure."""
+    return alternate([FAMILIES[name](seed, isa, candidates) for name in chosen(families)])
+
+
 @command.command(name="collect")
 @click.option("--budget", default="60s", show_default=True, metavar="TIME", help="60s, 5m, 1h.")
 @click.option("--out", "output", required=True, metavar="DB", help="The log to append to.")
 @click.option("--families", default=",".join(FAMILIES), show_default=True, help="What to measure.")
 @click.option("--candidates", type=click.IntRange(2), default=108, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-def collect(budget: str, output: str, families: str, candidates: int, seed: int) -> None:
+@click.option("--ray", "address", metavar="ADDRESS", help="Measure on a Ray cluster's devices.")
+def collect(
+    budget: str, output: str, families: str, candidates: int, seed: int, address: str | None
+) -> None:
     """Measure schedules of random workloads. It goes on where it was, whatever interrupted it."""
     plan = Plan(seconds_of(budget), seed=seed)
     isa = levels.detect(cpu_flags())
@@ -88,8 +97,12 @@ def collect(budget: str, output: str, families: str, candidates: int, seed: int)
         )
 
     with Log(Path(output)) as log, Measurer() as measurer:
+        if address is not None:
+            count = collect_on_devices(log, plan, address, sources(families, seed, isa, candidates))
+            click.echo(f"{count} measurements")
+            return
         collection = Collection(log, plan, say)
-        loads = alternate([FAMILIES[name](seed, isa, candidates) for name in chosen(families)])
+        loads = sources(families, seed, isa, candidates)
         try:
             collection.run(loads, measurer)
         finally:
