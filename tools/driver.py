@@ -23,6 +23,7 @@ VERBS: dict[str, str] = {
     "synthesize": "Write a model file of a known shape with random weights.",
     "verify": "Check generated kernels against the numpy references.",
     "explain": "Say how each kernel is computed and why.",
+    "report": "Write one HTML page about a compilation and its measurements.",
     "formats": "List the number formats.",
     "doctor": "Check this machine and the installation.",
     "tune": "Choose the sizes of loops for a model or a file.",

@@ -184,7 +184,7 @@ class ModelChoice:
         path = self.checkpoint.path
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         parts = [
-            [_facts(file) for file in files],
+            [file_facts(file) for file in files],
             asdict(self._fitting()),
             str(native()),
             versions(),
@@ -194,7 +194,7 @@ class ModelChoice:
         return sha256(json.dumps(parts, default=str).encode()).hexdigest()[:32]
 
 
-def _facts(file: Path) -> tuple[str, int, int]:
+def file_facts(file: Path) -> tuple[str, int, int]:
     """What changes when a file changes."""
     found = file.stat()
     return str(file.resolve()), found.st_size, found.st_mtime_ns
@@ -204,7 +204,7 @@ def source_digest() -> str:
     """A digest of the installed nybble's own files: an edited compiler compiles anew."""
     folders = [part.resolve() for part in Path(nybble.__file__).parent.iterdir() if part.is_dir()]
     files = sorted(file for folder in folders for file in folder.rglob("*.py"))
-    return sha256(repr([_facts(file) for file in files]).encode()).hexdigest()
+    return sha256(repr([file_facts(file) for file in files]).encode()).hexdigest()
 
 
 def check_weights(checkpoint: Checkpoint) -> None:

@@ -16,7 +16,8 @@ from nybble.dialects.lowbit.formats import Format
 
 WIDTH = 4
 """Columns that one look-up stands for."""
-_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "i8": 1, "i4": 1, "b1": 1, "lookup": 1}
+ELEMENT_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "i8": 1, "i4": 1, "b1": 1, "lookup": 1}
+"""Kind of operations -> bytes of a decoded weight."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class ProductSize:
     @property
     def decoded_bytes(self) -> int:
         """Bytes of a tile's weight when it is multiplied."""
-        return _BYTES[self.kind]
+        return ELEMENT_BYTES[self.kind]
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,7 @@ def product(size: ProductSize, tile: Tile, operands: Operands | None = None) -> 
     return Work(
         tally(_operations(size, 1 if tile.keeps else passes)),
         streams=(
-            _weight(size, tile, passes, named.weight),
-            _activation(size, tile, named.activation),
+            *_operands(size, tile, named),
             Stream("written", size.result_bytes, named.result, age=size.result_bytes),
         ),
     )
@@ -89,18 +89,29 @@ def _operations(size: ProductSize, decodings: int) -> dict[str, int]:
     return found
 
 
-def _weight(size: ProductSize, tile: Tile, passes: int, value: object) -> Stream:
+def _operands(size: ProductSize, tile: Tile, named: Operands) -> tuple[Stream, Stream]:
+    """The weight and the activation on their way.
+
+    With `keeps`, a block's decoded weights are read again for each tile of tokens, the whole
+    activation for each tile of rows. Without, tiles are ordered so that one operand goes round
+    while the other's strips stay: the smaller where it fits, else the one with less to read again.
+    """
     stored = stored_bytes(size.description, size.rows, size.cols)
-    activations = size.activation_bytes // size.tokens * min(tile.tokens, size.tokens)
-    if not tile.keeps:
-        return Stream("read", stored, value, stored, passes, stored + activations)
-    block = min(tile.rows, size.rows) * min(tile.cols, size.cols) * size.decoded_bytes
-    share = activations * min(tile.cols, size.cols) // size.cols
-    return Stream("read", stored, value, size.codes * size.decoded_bytes, passes, block + share)
-
-
-def _activation(size: ProductSize, tile: Tile, value: object) -> Stream:
-    whole = size.activation_bytes
-    passes = -(-size.rows // tile.rows)
-    block = min(tile.rows, size.rows) * min(tile.cols, size.cols) * size.decoded_bytes
-    return Stream("read", whole, value, whole, passes, whole + block, age=whole)
+    acts = size.activation_bytes
+    rows, tokens = min(tile.rows, size.rows), min(tile.tokens, size.tokens)
+    passes = -(-size.tokens // tile.tokens), -(-size.rows // tile.rows)
+    if tile.keeps:
+        cols = min(tile.cols, size.cols)
+        block = rows * cols * size.decoded_bytes
+        again = size.codes * size.decoded_bytes
+        between = block + acts // size.tokens * tokens * cols // size.cols, acts + block
+    else:
+        again = stored
+        strips = stored * rows // size.rows + acts * tokens // size.tokens
+        round_ = min(stored, acts) + strips
+        cheaper = stored * (passes[0] - 1) <= acts * (passes[1] - 1)
+        between = (round_, strips) if cheaper else (strips, round_)
+    return (
+        Stream("read", stored, named.weight, again, passes[0], between[0]),
+        Stream("read", acts, named.activation, acts, passes[1], between[1], age=acts),
+    )

@@ -4,6 +4,7 @@ See docs/howto/add-target.md for what is in such a file.
 """
 
 from collections.abc import Hashable
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from nybble.dialects.errors import UnknownNameError
 TARGETS = {
     "cpu-avx2": "cpu_avx2.yaml",
     "cpu-avx512": "cpu_avx512.yaml",
+    "cpu-neon": "cpu_neon.yaml",
     "a100": "a100.yaml",
     "h100": "h100.yaml",
     "u280": "u280.yaml",
@@ -34,14 +36,20 @@ TARGETS = {
 """Name of a target -> its file, beside this one."""
 SUFFIXES = (".yaml", ".yml")
 MOST_BYTES = 1 << 20
+_PARTS = ("memory", "rates", "arithmetic", "tile")
+
+
+@cache
+def shipped_target(name: str) -> Target:
+    """A target that comes with nybble."""
+    text = files("nybble.costmodel.targets").joinpath(TARGETS[name]).read_text()
+    return read_target(text, name)
 
 
 def find_target(name: str) -> Target:
     """The target of that name, or of a YAML file; UnknownNameError and TargetFileError."""
     if name in TARGETS:
-        return read_target(
-            files("nybble.costmodel.targets").joinpath(TARGETS[name]).read_text(), name
-        )
+        return shipped_target(name)
     if not name.endswith(SUFFIXES):
         raise UnknownNameError(
             f"unknown target '{name[:60]}'", accepted=f"{', '.join(TARGETS)}, or a .yaml file"
@@ -57,7 +65,7 @@ def find_target(name: str) -> Target:
 
 def target_for_level(level: str) -> Target:
     """The target that stands for an instruction-set level of the CPU; UnknownNameError."""
-    known = {one: name for name in TARGETS for one in find_target(name).levels}
+    known = {one: name for name in TARGETS for one in shipped_target(name).levels}
     if level not in known:
         raise UnknownNameError(
             f"no target describes a CPU of level '{level}'",
@@ -77,7 +85,7 @@ def read_target(text: str, source: str) -> Target:
     if not isinstance(loaded, dict):
         raise TargetFileError(f"{source} holds no mapping", accepted="'name: ...' and other keys")
     top = Node(source, "", loaded).only(
-        ("name", "title", "cores", "launch", "memory", "rates", "arithmetic", "tile"), ("levels",)
+        ("name", "title", "cores", "launch", "scratch", *_PARTS), ("levels",)
     )
     cores = top.fact("cores", "count")
     rates = {kind: _rate(top.node("rates"), kind, cores) for kind in top.node("rates").data}
@@ -86,6 +94,7 @@ def read_target(text: str, source: str) -> Target:
         title=top.text("title"),
         cores=cores,
         launch=top.fact("launch", "seconds"),
+        scratch=top.fact("scratch", "bytes"),
         memory=_memory(top, cores),
         rates=rates,
         arithmetic=_arithmetic(top.node("arithmetic"), tuple(rates)),

@@ -96,7 +96,8 @@ class Arithmetic:
 class Target:
     """A machine. memory: nearest to the cores first, the last one holding everything.
 
-    launch: seconds to start a kernel. tile: how products are cut unless somebody says otherwise.
+    launch: seconds to start a kernel. scratch: bytes that a core keeps between the operations of a
+    kernel. tile: how products are cut unless somebody says otherwise.
     levels: instruction-set levels of the CPU backend that the record stands for.
     """
 
@@ -104,6 +105,7 @@ class Target:
     title: str
     cores: Fact
     launch: Fact
+    scratch: Fact
     memory: tuple[Level, ...]
     rates: Mapping[str, Rate] = field(hash=False)
     arithmetic: Arithmetic

@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import pytest
 
+from nybble.backends.gpu.driver import NO_DRIVER, Device, GpuError
 from nybble.tools.driver import VERBS
 
 PRODUCT = """func.func @f(%x: tensor<?x64xf32>, %w: !lowbit.tensor<8x64, "q4_0">)
@@ -71,6 +73,23 @@ def test_doctor_says_what_to_do(run_nybble, monkeypatch):
     assert "-> set NYBBLE_CACHE to one that can" in run_nybble("doctor").out
 
 
+def test_doctor_names_the_command_for_a_missing_driver(run_nybble, monkeypatch):
+    def missing():
+        raise GpuError("there is no NVIDIA driver: no libcuda", accepted=NO_DRIVER)
+
+    monkeypatch.setattr("nybble.tools.verbs.doctor.installed", missing)
+    outcome = run_nybble("doctor")
+    assert "absent  GPU: there is no NVIDIA driver: no libcuda -> apt install nvidia" in outcome.out
+    assert outcome.code == 0  # the CPU is enough
+
+
+def test_doctor_describes_a_gpu(run_nybble, monkeypatch):
+    device = Device(0, "NVIDIA H100", (9, 0), 132, 232448, 50 << 20)
+    driver = SimpleNamespace(device=lambda: device, version=(13, 0))
+    monkeypatch.setattr("nybble.tools.verbs.doctor.installed", lambda: driver)
+    assert "ok      GPU: NVIDIA H100, sm_90, driver for CUDA 13.0" in run_nybble("doctor").out
+
+
 # ---- models
 
 
@@ -128,7 +147,8 @@ def test_cache_is_listed_and_cleared(run_nybble, cache_folder, artifact, tiny):
     assert listed.startswith(f"folder {cache_folder}\nkernels ")
     kernels = int(listed.split("kernels ")[1].split()[0])
     assert kernels > 0
-    assert run_nybble("cache", "clear").out == f"removed {kernels} kernels and 0 models\n"
+    removed = f"removed {kernels} kernels, 0 models and 0 imports\n"
+    assert run_nybble("cache", "clear").out == removed
     assert "kernels 0 entries" in run_nybble("cache", "list").out
 
 
