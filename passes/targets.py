@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeGuard, runtime_checkable
 
+from nybble.costmodel.search import Choices
+from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.loading import Registry
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats import Format
@@ -68,6 +70,10 @@ class Target(Protocol):
 
     def verdicts(self, product: Product) -> tuple[Verdict, ...]:
         """What each of the target's dataflows says; raises UnknownNameError for its level."""
+        ...
+
+    def choices(self, kernel: KernelOp, isa: str, threads: int) -> Choices | None:
+        """What a schedule may choose for a scheduled kernel; None for nothing."""
         ...
 
 

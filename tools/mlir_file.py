@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
+import click
 from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp
 
@@ -10,6 +11,7 @@ from nybble.dialects.errors import LimitError, NybbleError, SourceLocation
 from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
 from nybble.dialects.screening import decode
+from nybble.frontend.compile_model import SCHEDULED, CompileOptions
 from nybble.passes.options import Option, configure
 from nybble.passes.pipeline import build_pipeline, run_passes
 from nybble.passes.stages import STAGES, find_stage, stages_between
@@ -60,6 +62,9 @@ def advance(module: ModuleOp, start: str, stop: str, options: HasPassOptions) ->
     for stage in stages_between(start, stop) if start != stop else ():
         passes = configure(build_pipeline(stage.passes), options.pass_options())
         run_passes(context, module, passes)
+        if stage.name == SCHEDULED and isinstance(options, CompileOptions):
+            for fault in options.schedule(module).warnings:
+                click.echo(f"nybble: warning: {fault}", err=True)
         stage.form.check(module, stage.name)
 
 

@@ -83,6 +83,11 @@ def shown_progress() -> Generator[Progress]:
         yield lambda message: status.update(message)
 
 
+def say_warning(message: str) -> None:
+    """Print what was asked for and is not done, on the error stream."""
+    click.echo(f"nybble: warning: {message}", err=True)
+
+
 @dataclass(frozen=True)
 class ModelChoice:
     """A model and how to compile it.
@@ -157,7 +162,9 @@ class ModelChoice:
     def compiler(self, progress: Progress) -> ModelCompiler:
         """The compilation of the model, not yet begun."""
         importer = partial(import_in_child, weights=self.options.weights)
-        return ModelCompiler(self.checkpoint, self._fitting(), importer, kernel_cache(), progress)
+        return ModelCompiler(
+            self.checkpoint, self._fitting(), importer, kernel_cache(), progress, say_warning
+        )
 
     def _fitting(self) -> CompileOptions:
         return replace(self.options, context=self.context)

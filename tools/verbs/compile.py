@@ -17,6 +17,7 @@ from nybble.tools.mlir_file import STAGE_NAMES, SUFFIX
 from nybble.tools.model_options import model_options
 from nybble.tools.models import ModelChoice, choose
 from nybble.tools.target import ChosenTarget, target_option
+from nybble.tools.tuning import usable
 
 TARGETS = ("cpu",)
 """Those that models are compiled for."""
@@ -36,6 +37,9 @@ _FOLDER = click.Path(path_type=Path)
 @click.option(
     "--compile-to", type=click.Choice(STAGE_NAMES), help="Stop at this stage and write its IR."
 )
+@click.option(
+    "--schedules", metavar="DB", help="Sizes of loops that nybble tune chose, for this machine."
+)
 @model_options
 @click.pass_obj
 def command(
@@ -46,6 +50,7 @@ def command(
     dump_stages: Path | None,
     compile_from: str | None,
     compile_to: str | None,
+    schedules: str | None,
     activations: str | None,
     kv: str | None,
     context: int | None,
@@ -55,10 +60,11 @@ def command(
 ) -> None:
     """Compile MODEL (alias, GGUF file, Hugging Face folder) or an MLIR file into a directory."""
     choice = choose(model, activations, kv, context, isa, threads, weights)
-    options = replace(choice.options, dump=dump_stages)
+    options = replace(choice.options, dump=dump_stages, schedules=usable(schedules))
     is_file = Path(model).suffix == SUFFIX or model == STANDARD_STREAM
     if target.name not in TARGETS:
         given = {"--activations": activations, "--isa": isa, "--dump-stages": dump_stages}
+        given |= {"--schedules": schedules}
         check_gpu_options(model, target, is_file, given)
         compile_gpu_file(model, output, GpuOptions(target), compile_from, compile_to, session)
     elif is_file:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from xdsl.dialects.builtin import TensorType
 from xdsl.ir import SSAValue
 
+from nybble.backends.cpu.bindings.scheduled import Scheduled, scheduled_attention
 from nybble.backends.cpu.bindings.site import (
     Binding,
     BindingError,
@@ -118,7 +119,9 @@ def bind_attention(site: Site) -> Binding:
     )
     inputs = tuple(In(site.place(value)) for value in (op.query, op.keys, op.values))
     out = Out(site.result(op.result))
+    chosen, space = scheduled_attention(kernel, site.options)
+    made = Scheduled(chosen, space)
     if kernel.splits == 1:
-        return Binding(kernel, (*inputs, out, Scratch()))
-    merge = Binding(AttentionMerge(kernel.partial), (Partial(written=False), out))
-    return Binding(kernel, (*inputs, Partial(written=True), Scratch()), then=merge)
+        return Binding(made, (*inputs, out, Scratch()))
+    merge = Binding(AttentionMerge(chosen.partial), (Partial(written=False), out))
+    return Binding(made, (*inputs, Partial(written=True), Scratch()), then=merge)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu.kernels.attention_merge import PartialRows
-from nybble.backends.cpu.kernels.attention_tile import ACCUMULATORS, Tile, TileShape
+from nybble.backends.cpu.kernels.attention_tile import ACCUMULATORS, RegisterTile, Tile, TileShape
 from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Value, f32
 from nybble.backends.cpu.kernels.kv import KEY_BLOCK, PADDING, KvCache
 from nybble.backends.cpu.kernels.loops import padded_rows
@@ -25,7 +25,8 @@ class Attention:
     rows: the most rows of a call; 1 makes the decode kernel. scale: of the logits. threads: the
     most threads that will call it (each has its slice of `scratch`). splits: parts that a decode
     kernel cuts the keys of a head into; with more than 1 it writes `partial` for AttentionMerge
-    instead of `out`. accumulators: see TileShape. The result depends on `splits`, never on the
+    instead of `out`. accumulators, registers: see TileShape. row_block: positions of a tile, None
+    for as many as make 32 to 64 query rows. The result depends on `splits`, never on the
     number of threads.
     """
 
@@ -39,6 +40,8 @@ class Attention:
     splits: int = 1
     key_block: int = 64
     accumulators: int = ACCUMULATORS
+    row_block: int | None = None
+    registers: RegisterTile | None = None
 
     def __post_init__(self) -> None:
         if self.q_heads % self.cache.kv_heads:
@@ -61,17 +64,24 @@ class Attention:
 
     @property
     def shape(self) -> TileShape:
-        """The tile: about 32 to 64 query rows in prefill, the group's heads in decode."""
-        row_block = 1 if self.rows == 1 else max(4, 1 << int(math.log2(64 / self.group)))
+        """The tile: some query rows in prefill, the group's heads in decode."""
         staged = self.rows > 1 and self.cache.dtype != "f32"
         return TileShape(
             self.cache,
             self.group,
-            min(row_block, 32),
+            self.row_block or self.default_row_block,
             self.key_block,
             staged,
             self.accumulators,
+            self.registers,
         )
+
+    @property
+    def default_row_block(self) -> int:
+        """Positions that make about 32 to 64 query rows."""
+        if self.rows == 1:
+            return 1
+        return min(32, max(4, 1 << int(math.log2(64 / self.group))))
 
     @property
     def width(self) -> int:

@@ -355,8 +355,8 @@ COMMANDS = {
     ),
     "model explained for a GPU": (
         ["explain", "{tiny}", "--target", "cuda"],
-        EXIT_USAGE,
-        "with target cuda:sm_90a",
+        EXIT_INPUT,
+        "unknown target 'cuda'",
     ),
     "unknown stage": (
         ["compile", "{work}/good.mlir", "-o", "{work}/o", "--compile-to", "soup"],
