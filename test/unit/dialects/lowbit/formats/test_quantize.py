@@ -10,7 +10,7 @@ from nybble.dialects.lowbit.formats.fitting import value_range
 
 # Largest normalised mean squared error of a normal random matrix, measured and rounded up.
 NMSE = {
-    "q1_0": 0.4, "q4_0": 0.008, "q4_1": 0.0065, "q5_0": 0.002, "q5_1": 0.0016, "q8_0": 4e-5, "q2_k": 0.085,
+    "q4_0": 0.008, "q4_1": 0.0065, "q5_0": 0.002, "q5_1": 0.0016, "q8_0": 4e-5, "q2_k": 0.085,
     "q3_k": 0.024, "q4_k": 0.0065, "q5_k": 0.0016, "q6_k": 4e-4, "tq1_0": 0.68, "tq2_0": 0.68,
     "iq4_nl": 0.007, "iq4_xs": 0.0065, "mxfp4": 0.016, "nvfp4": 0.01, "mxfp6_e2m3": 0.0009,
     "mxfp6_e3m2": 0.003, "mxfp8_e4m3": 0.001, "mxfp8_e5m2": 0.003, "fp8_e4m3": 0.0009,
@@ -35,7 +35,7 @@ NMSE = {
     "i4:g=32:s=f16:fix=hadamard.256": 0.009, "i4:g=32:s=f16:fix=smooth": 0.008,
     "i3:g=32:s=f16:fix=outliers.csr.10.f16": 0.028,
     "u2:g=32:s=f16:z=min.f16:fix=outliers.coo.20.f16": 0.11,
-    "bitmod3[1.5,3.0]:g=16x2:s=u6*f16": 0.025, "spqr3": 0.018, "nvfp4_scaled": 0.01,
+    "bitmod3[1.5,3.0]:g=16x2:s=u6*f16": 0.025, "spqr3": 0.018, "nvfp4_scaled": 0.01, "q1_0": 0.4,
 }  # fmt: skip
 # Stored in the matrix itself: quantizing what was decoded changes nothing.
 STABLE = ("q4_0", "q8_0", "mxfp4", "nf4", "w4g128", "bip4:g=32:s=f16", "tq2_0", "a8g32")
