@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats.fitting import value_range
+from nybble.dialects.numpy_ref.quantize import quantize_rows
 
 # Largest normalised mean squared error of a normal random matrix, measured and rounded up.
 NMSE = {
@@ -167,6 +168,16 @@ def test_activations_are_symmetric_and_round_to_even() -> None:
     assert weight.scale[0, 0] == 1
     assert weight.zero_point == 128
     assert list(weight.require_codes()[0, :5]) == [255, 1, 130, 124, 128]
+
+
+def test_activations_round_as_kernels_do_at_a_tie() -> None:
+    values = np.zeros((1, 128), np.float32)
+    values[0, :2] = (2.9350724, 0.79732287)
+    expected = quantize_rows(values, 128)
+    weight = formats.get("a8g128").quantize(values)
+    # 127 / amax and its product with x are rounded; x / (amax / 127) is another number.
+    assert expected.q[0, 1] != np.rint(values[0, 1] / expected.s[0, 0])
+    np.testing.assert_array_equal(weight.dequantize(), expected.q * expected.s)
 
 
 def test_bitmod_picks_the_special_value_that_occurs() -> None:
