@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import pytest
 
+from nybble.backends.gpu.driver import NO_DRIVER, Device, GpuError
 from nybble.tools.driver import VERBS
 
 PRODUCT = """func.func @f(%x: tensor<?x64xf32>, %w: !lowbit.tensor<8x64, "q4_0">)
@@ -77,6 +79,23 @@ def test_doctor_names_the_package_of_a_program(run_nybble, monkeypatch):
     assert outcome.code == 0
     assert "absent  qemu-aarch64: not installed -> apt-get install qemu-user\n" in outcome.out
     assert "-> apt-get install binutils-aarch64-linux-gnu\n" in outcome.out
+
+
+def test_doctor_names_the_command_for_a_missing_driver(run_nybble, monkeypatch):
+    def missing():
+        raise GpuError("there is no NVIDIA driver: no libcuda", accepted=NO_DRIVER)
+
+    monkeypatch.setattr("nybble.tools.verbs.doctor.installed", missing)
+    outcome = run_nybble("doctor")
+    assert "absent  GPU: there is no NVIDIA driver: no libcuda -> apt install nvidia" in outcome.out
+    assert outcome.code == 0  # the CPU is enough
+
+
+def test_doctor_describes_a_gpu(run_nybble, monkeypatch):
+    device = Device(0, "NVIDIA H100", (9, 0), 132, 232448, 50 << 20)
+    driver = SimpleNamespace(device=lambda: device, version=(13, 0))
+    monkeypatch.setattr("nybble.tools.verbs.doctor.installed", lambda: driver)
+    assert "ok      GPU: NVIDIA H100, sm_90, driver for CUDA 13.0" in run_nybble("doctor").out
 
 
 # ---- models
