@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from shutil import which
 
 import click
 
@@ -25,6 +26,8 @@ EXTRAS = {
     "llama-cpp-python": "bench",
 }
 """Package -> the extra that brings it."""
+PROGRAMS = {"qemu-aarch64": "qemu-user", "aarch64-linux-gnu-ld": "binutils-aarch64-linux-gnu"}
+"""What the tests run code for AArch64 with -> Debian's package that brings it."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ def findings() -> Iterator[Finding]:
         yield Finding("AMX tiles", "granted" if granted else "refused by the kernel", remedy)
     yield from _gpu()
     yield from (_package(name, extra) for name, extra in EXTRAS.items())
+    yield from (_program(name, brought) for name, brought in PROGRAMS.items())
     yield from (_alias(name) for name in ALIASES)
     yield _cache()
 
@@ -95,6 +99,11 @@ def _package(name: str, extra: str) -> Finding:
         return Finding(name, version(name))
     except PackageNotFoundError:
         return Finding(name, "not installed", f"pip install 'nybble[{extra}]'")
+
+
+def _program(name: str, brought: str) -> Finding:
+    found = which(name)
+    return Finding(name, found or "not installed", "" if found else f"apt-get install {brought}")
 
 
 def _alias(name: str) -> Finding:

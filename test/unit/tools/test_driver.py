@@ -73,6 +73,14 @@ def test_doctor_says_what_to_do(run_nybble, monkeypatch):
     assert "-> set NYBBLE_CACHE to one that can" in run_nybble("doctor").out
 
 
+def test_doctor_names_the_package_of_a_program(run_nybble, monkeypatch):
+    monkeypatch.setattr("nybble.tools.verbs.doctor.which", lambda _: None)
+    outcome = run_nybble("doctor")
+    assert outcome.code == 0
+    assert "absent  qemu-aarch64: not installed -> apt-get install qemu-user\n" in outcome.out
+    assert "-> apt-get install binutils-aarch64-linux-gnu\n" in outcome.out
+
+
 def test_doctor_names_the_command_for_a_missing_driver(run_nybble, monkeypatch):
     def missing():
         raise GpuError("there is no NVIDIA driver: no libcuda", accepted=NO_DRIVER)
