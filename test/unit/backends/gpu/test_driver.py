@@ -109,7 +109,9 @@ def test_says_where_there_is_no_driver():
         def cuInit(self, flags):
             raise RuntimeError("Failed to dlopen libcuda.so.1")
 
-    with pytest.raises(gpu.GpuError, match=r"no NVIDIA driver: Failed .* \(accepted: apt install nvidia"):
+    with pytest.raises(
+        gpu.GpuError, match=r"no NVIDIA driver: Failed .* \(accepted: apt install nvidia"
+    ):
         gpu.start(Absent)
 
 
