@@ -14,6 +14,7 @@ _BITS = {"w1": 1, "b1_58": 2, "w2": 2, "w3": 3, "w4": 4, "q4_": 4, "mxfp4": 4, "
 FEW, MIDDLE, MANY = (1, 16), (4, 32, 64, 128), (256, 1024, 2048)
 
 _SUB = {"subtract": True}
+_SMALL = {"warps": 4, "stages": 3, "blocks_per_sm": 2}
 _SCALED = {"warps": 8, "subtract": True, "scale": True}
 TUNINGS: dict[int, dict[str, dict[str, Any]]] = {
     1: {
@@ -23,14 +24,29 @@ TUNINGS: dict[int, dict[str, dict[str, Any]]] = {
         "w16x8sub": {"warps": 16, "split": 8, **_SUB},
         "w8x4b2": {"warps": 8, "split": 4, "blocks_per_sm": 2},
         "w16x1": {"warps": 16},
+        "w4s3b2": _SMALL,
+        "w4s3b2x2": {**_SMALL, "split": 2},
+        "w4s3b2x4": {**_SMALL, "split": 4},
+        "w4s3b3": {**_SMALL, "blocks_per_sm": 3},
+        "w4s3b4x2": {**_SMALL, "blocks_per_sm": 4, "split": 2},
+        "w4s3b2e": {**_SMALL, "evict_first": True},
+        "w4s3b2sub": {**_SMALL, **_SUB},
     },
     16: {
         "w12x4": {"warps": 12, "split": 4, **_SUB},
         "w12x1": {"warps": 12, **_SUB},
         "w8x2s6": {"warps": 8, "split": 2, "stages": 6, **_SUB},
         "w8x4s6": {"warps": 8, "split": 4, "stages": 6, **_SUB},
+        "w4s3b2": {**_SMALL, **_SUB},
+        "w4s3b2x2": {**_SMALL, "split": 2, **_SUB},
+        "w4s3b2x4": {**_SMALL, "split": 4, **_SUB},
+        "w4s3b2keep": _SMALL,
     },
-    64: {"x2": {**_SCALED, "split": 2}, "s6": {**_SCALED, "stages": 6}},
+    64: {
+        "x2": {**_SCALED, "split": 2},
+        "s6": {**_SCALED, "stages": 6},
+        "b2": {**_SCALED, **_SMALL},
+    },
 }
 """Tokens -> fields of `Tuning`, to be timed beside the usual ones."""
 
