@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import log2
 
-from xdsl.dialects import llvm, scf
+from xdsl.dialects import llvm, scf, vector
 from xdsl.dialects.builtin import (
     ArrayAttr,
     DenseArrayBase,
@@ -198,6 +198,14 @@ class GpuBuilder(Expressions):
         """The lanes of a vector, one by one."""
         assert isinstance(vector.type, VectorType)
         return [self.extract(vector, i) for i in range(vector.type.get_shape()[0])]
+
+    def emit_from(self, scalars: Sequence[Value]) -> Value:
+        """The vector of some scalars."""
+        made = self.broadcast(scalars[0], len(scalars))
+        for lane, value in enumerate(scalars[1:], 1):
+            position = {"static_position": DenseArrayBase.from_list(i64, [lane])}
+            made = self.emit(vector.InsertOp, (value, made), made.type, position)
+        return made
 
     def and_or(self, word: Value, mask: int, bits: Operand) -> Value:
         """`word & mask | bits` of i32 in one instruction; bits: a number or i32."""

@@ -24,7 +24,7 @@ from nybble.backends.gpu.arch import find_arch
 from nybble.backends.gpu.codegen import compile_kernel
 from nybble.backends.gpu.image import KernelImage
 from nybble.backends.gpu.kernels.matmul.flat import FlatKernel
-from nybble.backends.gpu.kernels.matmul.spec import FlatSpec, Tuning
+from nybble.backends.gpu.kernels.matmul.spec import QUAD_BYTES, FlatSpec, Tuning
 from nybble.backends.gpu.packing.fields import MANTISSA, FloatType
 from nybble.backends.gpu.packing.kind import Line, Small, Table, WeightKind, weight_kind
 from nybble.backends.gpu.packing.pack import pack_stream
@@ -138,16 +138,19 @@ def product_spec(
     kind = weight_kind(description, cols)
     chosen = tuning or usual_tuning(kind, tokens, activations)
     layout = stream_layout(kind, rows, cols, activations, chosen.fragments)
-    fitting = fitted(layout, found.shared, chosen)
-    return FlatSpec(layout, kind, tokens, found, activations, output or activations, fitting)
+    output = output or activations
+    spec = FlatSpec(layout, kind, tokens, found, activations, output, chosen)
+    return replace(spec, tuning=fitted(spec))
 
 
 def usual_tuning(kind: WeightKind, tokens: int, dtype: FloatType) -> Tuning:
     """The tuning for so many tokens: few tokens leave registers for many warps."""
+    # warps that share rows leave fewer sums to other blocks, but read more activations
     if tokens <= 8:
-        return Tuning(warps=16)
+        return Tuning(warps=16, split=8 if tokens <= 2 else 4)
     if tokens <= 16:
-        return Tuning(warps=12 if usual_fragments(kind.bits) == 2 else 8, subtract=True)
+        warps = 12 if usual_fragments(kind.bits) == 2 else 8
+        return Tuning(warps=warps, split=2, subtract=True)
     # a product that is scaled at its end keeps exact weights, but takes twice the registers
     scale = kind.scale == dtype and (kind.zero != "minimum" or kind.meaning == Line(1, 0))
     return Tuning(warps=8, subtract=True, scale=scale)
@@ -186,11 +189,19 @@ def step_columns(kind: WeightKind, cols: int, most: int) -> int:
     raise ProductError(f"groups of {kind.group} columns", accepted="groups of 16, 32, 64, 128, ..")
 
 
-def fitted(layout: StreamLayout, shared: int, tuning: Tuning) -> Tuning:
+def fitted(spec: FlatSpec) -> Tuning:
     """The tuning with as many warps and stages as shared memory has room for."""
-    records = shared // tuning.blocks_per_sm // layout.record_bytes
-    warps = min(tuning.warps, max(1, records // FEWEST_STAGES))
-    return replace(tuning, warps=warps, stages=min(tuning.stages, records // warps))
+    tuning, layout = spec.tuning, spec.layout
+    split = tuning.split
+    while layout.steps % split or spec.quads % -(-spec.quads // split):
+        split //= 2
+    exchanged = spec.quads * QUAD_BYTES if split > 1 else 0
+    room = spec.arch.shared // tuning.blocks_per_sm
+    warps = tuning.warps
+    while warps > split and warps * (FEWEST_STAGES * layout.record_bytes + exchanged) > room:
+        warps -= split
+    stages = (room // warps - exchanged) // layout.record_bytes
+    return replace(tuning, warps=warps, split=split, stages=min(tuning.stages, stages))
 
 
 def _check_numbers(codes: Bytes, kind: WeightKind) -> None:

@@ -13,19 +13,24 @@ MORE_FORMATS = ("w1g128", "b1_58", "w3g128", "w8", "q4_0", "q4_1", "mxfp4", "nf4
 _BITS = {"w1": 1, "b1_58": 2, "w2": 2, "w3": 3, "w4": 4, "q4_": 4, "mxfp4": 4, "nf4": 4, "w8": 8}
 FEW, MIDDLE, MANY = (1, 16), (4, 32, 64, 128), (256, 1024, 2048)
 
+_SUB = {"subtract": True}
+_SCALED = {"warps": 8, "subtract": True, "scale": True}
 TUNINGS: dict[int, dict[str, dict[str, Any]]] = {
     1: {
-        "w16pre": {"warps": 16, "prefetch": True},
-        "w16s6": {"warps": 16, "stages": 6},
-        "w16keep": {"warps": 16, "evict_first": True},
-        "w8b2": {"warps": 8, "blocks_per_sm": 2},
-        "w8s8": {"warps": 8, "stages": 8},
+        "w16x4": {"warps": 16, "split": 4},
+        "w16x16": {"warps": 16, "split": 16},
+        "w16x8s6": {"warps": 16, "split": 8, "stages": 6},
+        "w16x8sub": {"warps": 16, "split": 8, **_SUB},
+        "w8x4b2": {"warps": 8, "split": 4, "blocks_per_sm": 2},
+        "w16x1": {"warps": 16},
     },
     16: {
-        "w12s5": {"warps": 12, "stages": 5},
-        "w12sub": {"warps": 12, "subtract": True},
-        "w8s6": {"warps": 8, "stages": 6},
+        "w12x4": {"warps": 12, "split": 4, **_SUB},
+        "w12x1": {"warps": 12, **_SUB},
+        "w8x2s6": {"warps": 8, "split": 2, "stages": 6, **_SUB},
+        "w8x4s6": {"warps": 8, "split": 4, "stages": 6, **_SUB},
     },
+    64: {"x2": {**_SCALED, "split": 2}, "s6": {**_SCALED, "stages": 6}},
 }
 """Tokens -> fields of `Tuning`, to be timed beside the usual ones."""
 
@@ -97,7 +102,7 @@ def every() -> list[Case]:
     cases = [product(one, m, quick=True, variants=TUNINGS[m]) for one in MAIN_FORMATS for m in FEW]
     cases += [decode(cache, 32768, quick=cache != "kv8") for cache in ("f16", "kv4", "kv2", "kv8")]
     cases += [product("b1_58", m, quick=m == 1) for m in FEW]
-    cases += [product(one, m) for one in MAIN_FORMATS for m in MIDDLE]
+    cases += [product(one, m, variants=TUNINGS.get(m)) for one in MAIN_FORMATS for m in MIDDLE]
     cases += [product("w4g128", 1, 28672, 8192), product("w2g128", 1, 28672, 8192)]
     cases += [prefill(4096, quick=True), prefill(16384)]
     cases += [decode("f16", 32768, block=64, density=part) for part in (0.5, 0.125)]

@@ -8,6 +8,7 @@ what several blocks have of one tile. More than 64 tokens are multiplied in seve
 """
 
 from dataclasses import dataclass
+from math import log2
 
 from xdsl.dialects.builtin import ModuleOp, f32, i32, i64
 
@@ -51,6 +52,7 @@ class FlatKernel:
         self.x, self.w, self.y, partials, counters = b.parameters
         self.lane = b.thread() & 31
         self.warp = b.thread().shr(5)
+        self.part = self.warp & (spec.tuning.split - 1)
         self.row = self.lane.shr(2)
         self.quad = self.lane & 3
         once = spec.tuning.evict_first and spec.passes == 1
@@ -64,7 +66,7 @@ class FlatKernel:
 
     def build(self) -> ModuleOp:
         """The module."""
-        b, spec, steps = self.b, self.spec, self.layout.steps
+        b, spec, steps = self.b, self.spec, self.spec.steps
         first, last = self.reduction.start(b.block_id()), self.reduction.start(b.block_id() + 1)
         cursor = self.prologue(first, last)
         zero, end = b.const(0, i32), self.job_of(last + (steps - 1))
@@ -76,7 +78,8 @@ class FlatKernel:
             with b.for_(lo, hi, 1, [*jobs.args, *sums]) as columns:
                 slot, *state = columns.args[:6]
                 kept = self.reduction.nested(columns.args[6:])
-                record = Record(self.multiplier, b.offset(self.ring, slot), tokens, columns.iv)
+                step = columns.iv * spec.tuning.split + self.part
+                record = Record(self.multiplier, b.offset(self.ring, slot), tokens, step)
                 if spec.tuning.prefetch:
                     record.load_activations()
                 b.arrive(spec.tuning.stages - 2)
@@ -84,7 +87,7 @@ class FlatKernel:
                 cursor = self.fetch(Cursor(*state))
                 record.add_to(kept)
                 columns.yield_(self.next_slot(slot, zero), *cursor.values(), *flattened(kept))
-            self.finish_rows(jobs.iv, self.reduction.nested(columns.results[6:]))
+            self.finish_rows(jobs.iv, self.reduction.exchanged(columns.results[6:]))
             jobs.yield_(*columns.results[:6])
         b.arrive(0)
         return b.finish(LANES * spec.tuning.warps, spec.tuning.blocks_per_sm)
@@ -93,7 +96,7 @@ class FlatKernel:
 
     def job_of(self, step: Value) -> Value:
         """The job that a step is of."""
-        return self.b.binary("udiv", step, self.b.const(self.layout.steps, i32))
+        return self.b.binary("udiv", step, self.b.const(self.spec.steps, i32))
 
     def pass_and_rows(self, job: Value) -> tuple[Value, Value]:
         """The pass and the block of rows of a job."""
@@ -105,7 +108,7 @@ class FlatKernel:
     def tile(self, job: Value) -> Value:
         """The tile of rows of this warp in a job."""
         _, rows = self.pass_and_rows(job)
-        return rows * self.spec.tuning.warps + self.warp
+        return rows * self.spec.block_tiles + self.warp.shr(int(log2(self.spec.tuning.split)))
 
     # -- the stream
 
@@ -113,14 +116,14 @@ class FlatKernel:
         """This lane's place in the record of this warp; of the last tile if there is none."""
         b, layout = self.b, self.layout
         tile = b.min(self.tile(job), layout.tiles - 1)
-        records = b.zext(tile * layout.steps + step, i64)
+        records = b.zext(tile * layout.steps + step * self.spec.tuning.split + self.part, i64)
         lane = b.zext(self.lane * LOAD, i64)
         return b.offset(self.w, records * layout.record_bytes + lane)
 
     def prologue(self, first: Value, last: Value) -> Cursor:
         """Ask for the first records."""
         job = self.job_of(first)
-        step = first - job * self.layout.steps
+        step = first - job * self.spec.steps
         cursor = Cursor(self.lane * LOAD, self.source(job, step), job, step, last - first)
         for _ in range(self.spec.tuning.stages - 1):
             cursor = self.fetch(cursor)
@@ -138,10 +141,10 @@ class FlatKernel:
                 with b.if_(self.lane < rest // LOAD):
                     b.copy_async(target, cursor.source, whole * LANES * LOAD, self.policy)
         b.commit()
-        at_end = (cursor.step + 1).eq(layout.steps)
+        at_end = (cursor.step + 1).eq(self.spec.steps)
         job = b.select(at_end, cursor.job + 1, cursor.job)
         step = b.select(at_end, b.const(0, i32), cursor.step + 1)
-        along = b.offset(cursor.source, layout.record_bytes)
+        along = b.offset(cursor.source, layout.record_bytes * self.spec.tuning.split)
         source = b.select(at_end, self.source(job, step), along)
         slot = self.next_slot(cursor.slot, self.lane * LOAD)
         return Cursor(slot, source, job, step, cursor.left - 1)
@@ -180,26 +183,34 @@ class FlatKernel:
         columns = b.zext(token, i64) * (layout.cols * 2)
         return b.offset(self.x, columns + b.zext(self.quad * run, i64))
 
-    def finish_rows(self, job: Value, sums: Sums) -> None:
+    def finish_rows(self, job: Value, sums: list[Value]) -> None:
         """Write the results of a job, or leave sums for the block of threads that will."""
-        number, rows = self.pass_and_rows(job)
-        tile = rows * self.spec.tuning.warps + self.warp
-        token = number * self.spec.pass_tokens
-        with self.b.if_(tile < self.layout.tiles):
+        b, spec = self.b, self.spec
+        number, _ = self.pass_and_rows(job)
+        tile, token = self.tile(job), number * spec.pass_tokens
+        exists = tile < self.layout.tiles
+        if spec.own_quads * spec.tuning.split > spec.quads:
+            exists = exists & (self.part * spec.own_quads < spec.quads)
+        with b.if_(exists):
             self.reduction.finish(job, sums, lambda whole: self.write(tile, token, whole))
 
-    def write(self, tile: Value, first: Value, sums: Sums) -> None:
+    def write(self, tile: Value, first: Value, sums: list[Value]) -> None:
         """Results of rows g and g + 8 of a fragment, tokens 2t and 2t + 1 of a tile of tokens."""
-        layout = self.layout
+        layout, spec = self.layout, self.spec
         inside_rows = layout.rows % layout.tile_rows == 0
-        for i, row_sums in enumerate(sums):
+        all_tokens = all(spec.is_full(n) for n in range(spec.token_tiles))
+        for index in range(spec.own_quads):
+            quad = self.part * spec.own_quads + index
+            tiles = self.b.const(spec.token_tiles, i32)
+            fragment, tile_of_tokens = (
+                self.b.binary(kind, quad, tiles) for kind in ("udiv", "urem")
+            )
             for e in range(4):
-                row = tile * layout.tile_rows + self.row + (16 * i + 8 * (e // 2))
-                for n, quad in enumerate(row_sums):
-                    token = first + self.quad * 2 + (TOKEN_TILE * n + e % 2)
-                    conditions = [] if inside_rows else [row < layout.rows]
-                    conditions += [] if self.spec.is_full(n) else [token < self.spec.tokens]
-                    self.reduction.write(self.y, token, row, quad[e], conditions)
+                row = tile * layout.tile_rows + self.row + fragment * 16 + 8 * (e // 2)
+                token = first + self.quad * 2 + tile_of_tokens * TOKEN_TILE + e % 2
+                conditions = [] if inside_rows else [row < layout.rows]
+                conditions += [] if all_tokens else [token < spec.tokens]
+                self.reduction.write(self.y, token, row, sums[4 * index + e], conditions)
 
 
 def flattened(sums: Sums) -> list[Value]:

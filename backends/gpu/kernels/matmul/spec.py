@@ -12,6 +12,8 @@ from nybble.backends.gpu.packing.stream import LANES, LOAD, StreamLayout
 FLOAT_BYTES = {"f16": 2, "bf16": 2, "f32": 4}
 TOKEN_TILE = 8
 """Tokens of one `mma`."""
+QUAD_BYTES = LANES * LOAD
+"""Of four sums of every lane."""
 MOST_TILES = 8
 """Tiles of tokens of a pass, at most."""
 MOST_SUMS = {False: 8, True: 24}
@@ -22,7 +24,8 @@ MOST_SUMS = {False: 8, True: 24}
 class Tuning:
     """What changes the speed of a product and never its result, within rounding.
 
-    warps: of a block; each has a tile of rows of its own. stages: records of each warp that are
+    warps: of a block. split: how many of them share a tile of rows, each with columns of its own;
+    less if the steps of a tile or its sums are no multiple. stages: records of each warp that are
     read or under way, at most. fragments: of 16 rows of a tile, 0 for those that weights are packed
     in unless told otherwise. blocks_per_sm: resident blocks. evict_first: whether weights that are
     read once leave the second-level cache early. subtract: whether codes lose their offset before
@@ -32,6 +35,7 @@ class Tuning:
     """
 
     warps: int = 16
+    split: int = 1
     stages: int = 4
     fragments: int = 0
     blocks_per_sm: int = 1
@@ -83,9 +87,19 @@ class FlatSpec:
         return self.layout.zero == "minimum" or (is_line and not self.tuning.subtract)
 
     @property
+    def block_tiles(self) -> int:
+        """Tiles of rows that the warps of a block multiply side by side."""
+        return self.tuning.warps // self.tuning.split
+
+    @property
     def row_blocks(self) -> int:
-        """Blocks of rows that the warps of a block multiply side by side."""
-        return -(-self.layout.tiles // self.tuning.warps)
+        """Blocks of so many tiles."""
+        return -(-self.layout.tiles // self.block_tiles)
+
+    @property
+    def steps(self) -> int:
+        """Steps of a block of threads along the columns: a record for each warp."""
+        return self.layout.steps // self.tuning.split
 
     @property
     def jobs(self) -> int:
@@ -95,7 +109,7 @@ class FlatSpec:
     @property
     def work(self) -> int:
         """Steps of all jobs; blocks of threads divide them evenly, in order."""
-        return self.jobs * self.layout.steps
+        return self.jobs * self.steps
 
     @property
     def blocks(self) -> int:
@@ -104,13 +118,33 @@ class FlatSpec:
 
     @property
     def shared(self) -> int:
-        """Bytes of shared memory of a block."""
+        """Bytes of shared memory of a block: the rings of all warps, then their sums."""
+        return self.ring_bytes + self.exchange_bytes
+
+    @property
+    def ring_bytes(self) -> int:
+        """Bytes of the records of all warps."""
         return self.tuning.warps * self.tuning.stages * self.layout.record_bytes
 
     @property
+    def exchange_bytes(self) -> int:
+        """Bytes of the sums that warps with the same rows give each other."""
+        return self.tuning.warps * self.quads * QUAD_BYTES if self.tuning.split > 1 else 0
+
+    @property
+    def quads(self) -> int:
+        """How many times four sums a lane has."""
+        return self.layout.placement.fragments * self.token_tiles
+
+    @property
+    def own_quads(self) -> int:
+        """How many of them it adds up, of all warps with the same rows."""
+        return -(-self.quads // self.tuning.split)
+
+    @property
     def partial_bytes(self) -> int:
-        """Bytes of the sums of one warp."""
-        return self.layout.placement.fragments * self.token_tiles * LANES * LOAD
+        """Bytes of the sums that one warp leaves for other blocks."""
+        return self.own_quads * QUAD_BYTES
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:

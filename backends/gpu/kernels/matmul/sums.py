@@ -9,10 +9,10 @@ from contextlib import nullcontext
 
 from xdsl.dialects.builtin import f32, i1, i32, i64
 
-from nybble.backends.building.values import Value
+from nybble.backends.building.values import Value, vec
 from nybble.backends.gpu.builder import ELEMENTS, GpuBuilder
-from nybble.backends.gpu.kernels.matmul.spec import FLOAT_BYTES, TOKEN_TILE, FlatSpec
-from nybble.backends.gpu.packing.stream import LANES, LOAD
+from nybble.backends.gpu.kernels.matmul.spec import FLOAT_BYTES, QUAD_BYTES, TOKEN_TILE, FlatSpec
+from nybble.backends.gpu.packing.stream import LOAD
 
 AT_ONCE = 16
 """Loads of sums that are under way at once, as many as registers have room for."""
@@ -44,11 +44,35 @@ class Reduction:
         b, spec = self.b, self.spec
         return b.binary("udiv", (step + 1) * spec.blocks - 1, b.const(spec.work, i32))
 
-    def finish(self, job: Value, sums: Sums, write: Callable[[Sums], None]) -> None:
+    def exchanged(self, sums: list[Value]) -> list[Value]:
+        """This warp's share of the sums of all warps with the same rows, added up in order."""
+        b, spec = self.b, self.spec
+        split, own = spec.tuning.split, spec.own_quads
+        if split == 1:
+            return sums
+        every = b.offset(b.shared(), spec.ring_bytes)
+        size = spec.quads * QUAD_BYTES
+        mine = b.offset(every, self.warp * size + self.lane * LOAD)
+        b.barrier()
+        for i in range(spec.quads):
+            quad = b.emit_from(sums[4 * i : 4 * i + 4])
+            b.store(quad, b.offset(mine, i * QUAD_BYTES))
+        b.barrier()
+        part = self.warp & (split - 1)
+        rows = (self.warp - part) * size + self.lane * LOAD
+        share = b.offset(every, rows + b.min(part * own, spec.quads - own) * QUAD_BYTES)
+        added = [b.const(0.0, f32)] * (4 * own)
+        for other in range(split):
+            for i in range(own):
+                quad = b.load(b.offset(share, other * size + i * QUAD_BYTES), vec(4, f32))
+                for e, value in enumerate(b.lanes_of(quad)):
+                    added[4 * i + e] = added[4 * i + e] + value
+        return added
+
+    def finish(self, job: Value, own: list[Value], write: Callable[[list[Value]], None]) -> None:
         """Write the sums of this warp's tile of a job, once all of its columns are in them."""
-        b, steps = self.b, self.spec.layout.steps
+        b, steps = self.b, self.spec.steps
         first, last = self.owner(job * steps), self.owner(job * steps + (steps - 1))
-        own = [value for row in sums for quad in row for value in quad]
         counter = b.offset(self.counters, (job * self.spec.tuning.warps + self.warp) * 4)
 
         def shared() -> list[Value]:
@@ -67,7 +91,7 @@ class Reduction:
         alone = b.const(1, i1)
         writes, *every = b.choose(first.eq(last), lambda: [alone, *own], shared)
         with b.if_(writes):
-            write(self.nested(every))
+            write(every)
 
     def nested(self, flat: Sequence[Value]) -> Sums:
         """Sums in a row, by fragment and token tile."""
@@ -96,7 +120,7 @@ class Reduction:
         first owner of a job can have begun before it.
         """
         b = self.b
-        began_before = self.start(owner) < job * self.spec.layout.steps
+        began_before = self.start(owner) < job * self.spec.steps
         return b.select(began_before, b.const(1, i32), b.const(0, i32))
 
     def has_tokens(self) -> Value | None:
@@ -114,7 +138,7 @@ class Reduction:
         needed = self.has_tokens()
         with nullcontext() if needed is None else b.if_(needed):
             for i in range(0, len(sums), 4):
-                at = i // 4 * LANES * LOAD
+                at = i // 4 * QUAD_BYTES
                 b.ptx(text.format(at), (), [place, *sums[i : i + 4]], effects=True)
 
     def collected(self, job: Value, first: Value, last: Value) -> list[Value]:
@@ -123,7 +147,7 @@ class Reduction:
         Those of several blocks are asked for at once: each takes as long as all.
         """
         b, spec = self.b, self.spec
-        quads = spec.layout.placement.fragments * spec.token_tiles
+        quads = spec.own_quads
         at_once = max(1, AT_ONCE // quads)
         nothing = b.const(0.0, f32)
         began = self.segment(job, first)
@@ -133,7 +157,7 @@ class Reduction:
                 owner = owners.iv + i
                 segment = b.select(owner.eq(first), began, b.const(0, i32))
                 place = self.place(b.min(owner, last), segment)
-                words = [b.load_words(place, q * LANES * LOAD, 4, "cg") for q in range(quads)]
+                words = [b.load_words(place, q * QUAD_BYTES, 4, "cg") for q in range(quads)]
                 values = [b.reinterpret(word, f32) for quad in words for word in quad]
                 found.append([b.select(owner <= last, one, nothing) for one in values])
             added = owners.args

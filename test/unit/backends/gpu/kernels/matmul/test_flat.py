@@ -66,6 +66,8 @@ def test_offsets_do_not_swamp_sums_of_activations_with_a_mean(run_product, name)
         Tuning(warps=8, fragments=1, prefetch=True),
         Tuning(warps=8, fragments=4, subtract=True),
         Tuning(warps=8, subtract=True, scale=True),
+        Tuning(warps=16, split=4),
+        Tuning(warps=6, split=2, subtract=True, scale=True),
     ],
 )
 def test_tuning_changes_no_result(run_product, tuning):
