@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from gpu_parts.products import ProductCase
 
 GROUP = 128
+HUMMING_CACHE = "/tmp/nybble-bench-humming"
+"""Where what `warm` compiled is found again."""
 TUNED = ("w4g128", "w2g128")
 """The formats with which all peers are compared."""
 
@@ -93,6 +95,7 @@ def torch_int4(case: "ProductCase") -> Contender:
 
 def humming_layer(dense: torch.Tensor, bits: int) -> Any:
     """A Humming layer of the weight, groups of 128, its kernels not yet compiled."""
+    os.environ.setdefault("HUMMING_CACHE_DIR", HUMMING_CACHE)
     from humming.layer import HummingLayer
 
     rows, cols = dense.shape
@@ -166,7 +169,6 @@ def warm(spec: dict[str, Any], tokens: list[int]) -> str:
     bits = bits_of(spec["format"])
     if bits is None or not find_spec("humming"):
         return "nothing to compile"
-    os.environ.setdefault("HUMMING_CACHE_DIR", "/tmp/nybble-bench-humming")
     layer = humming_layer(torch.randn(spec["rows"], spec["cols"], device="cuda"), bits)
     for count in sorted(set(tokens)):
         layer(torch.randn(count, spec["cols"], device="cuda", dtype=torch.float16))

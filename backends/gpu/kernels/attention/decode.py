@@ -37,7 +37,7 @@ from nybble.backends.gpu.kernels.attention.machine import (
 from nybble.backends.gpu.kernels.attention.merge import Merge, shared_bytes
 from nybble.backends.gpu.kernels.attention.ring import Lanes, key_rows, step_bytes, value_rows
 from nybble.backends.gpu.kernels.attention.scales import Scales, stage_bytes
-from nybble.backends.gpu.kernels.attention.spec import ROWS, TILE, DecodeSpec
+from nybble.backends.gpu.kernels.attention.spec import ROWS, TILE, AttentionError, DecodeSpec
 
 LOWEST = -1e30
 """The largest logit so far where there was none: finite, so that differences are numbers."""
@@ -106,9 +106,7 @@ class Decode:
         first, last = self._bounds()
         self.factor = b.const(spec.scale * log2(e), f32)
         self.keys, self.values = (self._head_rows(one, self.row) for one in ("k", "v"))
-        self.stages = spec.stages or 2
-        ring = spec.stages * step_bytes(spec)
-        each = ring + self.stages * stage_bytes(spec)
+        ring, each = spec.stages * step_bytes(spec), warp_bytes(spec)
         self.room = b.offset(b.shared(), self.warp * each)
         if spec.quantized:
             room = b.offset(self.room, ring)
@@ -532,5 +530,15 @@ def parameters(spec: DecodeSpec) -> tuple[Parameter, ...]:
 
 
 def decode_image(spec: DecodeSpec, arch: Arch) -> KernelImage:
-    """The kernel of a decode attention for `arch`; raises CodegenError."""
+    """The kernel of a decode attention for `arch`; raises AttentionError, CodegenError."""
+    if (needed := spec.warps * warp_bytes(spec)) > arch.shared:
+        raise AttentionError(
+            f"{spec.stages} stages of {spec.warps} warps take {needed} bytes of shared memory",
+            accepted=f"at most {arch.shared} on {arch.name}",
+        )
     return Decode(spec).build(arch)
+
+
+def warp_bytes(spec: DecodeSpec) -> int:
+    """Shared memory of a warp: its ring, and the scales of as many steps, at least two."""
+    return spec.stages * step_bytes(spec) + (spec.stages or 2) * stage_bytes(spec)

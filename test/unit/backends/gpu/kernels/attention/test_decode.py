@@ -111,6 +111,12 @@ def test_refuses(decode_spec, change, said):
         decode_spec(**change)
 
 
+def test_refuses_more_shared_memory_than_an_architecture_has(decode_spec, compiled):
+    spec = decode_spec(stages=4, warps=8)
+    with pytest.raises(AttentionError, match=r"8 warps take 262144 bytes .* at most 232448 on sm_"):
+        compiled(spec)
+
+
 def test_knows_the_size_of_a_cache():
     spec = DecodeSpec(2, 8, 4, 128, 32768, 0.1, cache="kv4")
     assert spec.cache_bytes == 2 * 8 * 32768 * 64
