@@ -60,15 +60,17 @@ from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.lut import LutPrecomputeOp
 from nybble.dialects.mpgemm.ops import ProductOp
 from nybble.passes.fusion_cuts import STANDALONE, Group, cut, rotates
+from nybble.passes.targets import TARGETS
 
 
 @dataclass(frozen=True)
 class FuseKernels(ModulePass):
     """Group operators into fused.kernel regions; see the module's text.
 
-    target: a name in `costmodel.targets`, or "cpu" for that of the level `isa`. chunk: tokens where
-    their number is dynamic. threads: cores that a kernel runs on, 0 for all of the target.
-    margin: percent that a cut must be faster to be made. reasons: whether to write down why.
+    target: a name in `costmodel.targets`, or one of `passes.targets` for that of the level `isa`.
+    chunk: tokens where their number is dynamic. threads: cores that a kernel runs on, 0 for all of
+    the target. margin: percent that a cut must be faster to be made. reasons: whether to write down
+    why.
     """
 
     name = "fuse-kernels"
@@ -80,7 +82,8 @@ class FuseKernels(ModulePass):
     reasons: bool = True
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        machine = target_for_level(self.isa) if self.target == "cpu" else find_target(self.target)
+        by_level = self.target in TARGETS
+        machine = target_for_level(self.isa) if by_level else find_target(self.target)
         model = AnalyticModel(machine, CostOptions(self.chunk, cores=self.threads or None))
         for function in [found for found in op.walk() if isinstance(found, func.FuncOp)]:
             if function.body.blocks:

@@ -30,6 +30,7 @@ from nybble.dialects.lowbit import ops as lowbit
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm import lut
 from nybble.dialects.mpgemm import ops as mpgemm
+from nybble.dialects.mpgemm.stream import StreamMatmulOp
 from nybble.dialects.mpgemm.tables import TableType
 from nybble.dialects.sparse_attn import ops as sparse_attn
 
@@ -139,6 +140,8 @@ def _way(op: mpgemm.ProductOp, target: Target) -> tuple[str, int]:
     assert isinstance(weight, LowBitTensorType)
     if isinstance(op, mpgemm.DequantMatmulOp):
         return ("bf16" if op.rounds else "f32"), 1
+    if isinstance(op, StreamMatmulOp):
+        return op.precision.data, 1
     if isinstance(op, lut.LookupProductOp):
         tables = op.activation.type
         assert isinstance(tables, TableType)
@@ -266,6 +269,7 @@ RULES: dict[type[Operation], Rule] = {
     mpgemm.DequantMatmulOp: _product,
     mpgemm.IntMatmulOp: _product,
     mpgemm.BitserialMatmulOp: _product,
+    StreamMatmulOp: _product,
     lut.LutMatmulOp: _product,
     lut.LutDotMatmulOp: _product,
     lut.LutPrecomputeOp: _tables,

@@ -68,7 +68,7 @@ def target_for_level(level: str) -> Target:
     known = {one: name for name in TARGETS for one in shipped_target(name).levels}
     if level not in known:
         raise UnknownNameError(
-            f"no target describes a CPU of level '{level}'",
+            f"no target describes a machine of level '{level}'",
             accepted=f"{', '.join(known)}, or a .yaml file",
         )
     return find_target(known[level])

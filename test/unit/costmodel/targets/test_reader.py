@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from nybble.backends.cpu.isa import LEVELS
+from nybble.backends.gpu.arch import ARCHS
 from nybble.costmodel.targets.reader import (
     TARGETS,
     find_target,
@@ -47,6 +48,7 @@ def test_every_level_of_the_cpu_has_a_target_that_knows_all_its_kinds():
     wanted = set(KINDS) - {"f16", "i4"}  # which no kernel of the CPU computes in
     for level in LEVELS:
         assert wanted <= set(target_for_level(level).rates)
+    assert {target_for_level(arch).name for arch in ARCHS} == {"a100", "h100"}
     with pytest.raises(UnknownNameError, match=r"level 'z80' \(accepted: x86-64-v3, "):
         target_for_level("z80")
 
@@ -113,7 +115,7 @@ def test_a_wrong_file_is_refused_by_its_key(old, new, message):
             TEXT.replace("    total: {value: 66.9 TFLOP/s, source: NVIDIA H100 whitepaper}\n", ""),
             "f32",
         ),
-        (TEXT + "levels: [1]\n", "levels: expected a list of texts"),
+        (TEXT.replace("[sm_90a, sm_120a]", "[1]"), "levels: expected a list of texts"),
     ],
 )
 def test_a_file_of_another_form_is_refused(text, message):
