@@ -248,6 +248,7 @@ def _rows(numbers: Mapping[str, float], call: Call, sizes: Columns) -> Columns:
 RULES: dict[str, Callable[[Mapping[str, float], Call, Columns], Columns]] = {
     "int_dot": _product,
     "dequantize": _product,
+    "bitserial": _product,
     "lut": _lut,
     "lut_dot": _lut,
     "attention": _attention,

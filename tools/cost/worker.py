@@ -234,8 +234,10 @@ def aligned(size: int, dtype: str) -> Array:
 
 
 def serve(pipe: "Connection[Any, Any]", current: "Synchronized[int]") -> None:
-    """The loop of the process: a Batch comes in, `None` for every sign of life, then a Found."""
+    """The loop of the process: `None` when it is ready; then a Batch comes in, and there go out
+    `None` for every sign of life and a Found."""
     sentinel = Sentinel()
+    pipe.send(None)
     while True:
         try:
             batch = pipe.recv()
