@@ -18,8 +18,8 @@ kernel in it. There is no schedule, no reason and no location, and names are num
 """
 
 from xdsl.dialects import func
-from xdsl.dialects.builtin import ModuleOp, StringAttr
-from xdsl.ir import Block, Operation, Region
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Block, BlockArgument, Operation, Region
 
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp
@@ -39,7 +39,7 @@ def canonical(kernel: KernelOp) -> str:
     return f"{module!s}\n"
 
 
-def _arguments(region: Region) -> list[object]:
+def _arguments(region: Region) -> list[BlockArgument]:
     return [argument for block in region.blocks for argument in block.args]
 
 
@@ -64,6 +64,3 @@ def kernel_in(module: Operation) -> KernelOp:
 def parse(text: str) -> KernelOp:
     """The kernel of a canonical text."""
     return kernel_in(parse_module(make_context(), text, "<workload>"))
-
-
-__all__ = ["NAME", "StringAttr", "alone", "canonical", "kernel_in", "parse"]

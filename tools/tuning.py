@@ -9,7 +9,6 @@ from xdsl.dialects.builtin import ModuleOp
 
 from nybble.backends.llvm.workers import close_idle
 from nybble.costmodel.canonical import canonical
-from nybble.costmodel.data.measurement import Workload
 from nybble.costmodel.data.schedules import Entry, Schedules, read_schedules
 from nybble.costmodel.learned.files import read_model, shipped
 from nybble.costmodel.learned.model import CostModel
@@ -125,6 +124,3 @@ def best_measured(
 def database(choices: Sequence[Choice]) -> Schedules:
     """The choices that change something, for this machine and compiler."""
     return Schedules(stand(), {one.key: one.entry for one in choices if one.changed})
-
-
-__all__ = ["Choice", "Workload", "chooser", "cost_model", "database", "tuned", "usable"]

@@ -6,7 +6,7 @@ for each group, the trips of the innermost loop. Units of a core take turns; mem
 them. The rates are those of the target.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,8 @@ from nybble.costmodel.features.facts import Facts
 from nybble.costmodel.features.table import F64, Call, Columns, derived, sizes_of
 from nybble.costmodel.targets.target import Target
 
-TRIP_CYCLES, RESCALE_OPERATIONS, LOAD_OPERATIONS = 2.0, 12.0, 8.0
+TRIP_CYCLES, RESCALE_OPERATIONS, LOAD_OPERATIONS = 2.0, 48.0, 8.0
+"""Of a trip of the innermost loop; for a group's 16 sums; for a broadcast activation (assumed)."""
 CLOCK = 3e9
 """Cycles a second that a trip of a loop is counted in (assumed)."""
 REGISTERS = 14.0
@@ -51,7 +52,7 @@ class Terms:
 def terms(
     facts: Facts,
     call: Call,
-    options: list[Mapping[str, int]] | list[dict[str, int]],
+    options: Sequence[Mapping[str, int]],
     target: Target,
 ) -> Terms:
     """The terms of some schedules of a kernel."""
@@ -71,16 +72,13 @@ def terms(
     found: dict[str, F64] = {
         "multiply": multiplies * (1.0 + 0.5 * spilled),
         "decode": column("decodes") / decode,
-        "rescale": column("rescales") * RESCALE_OPERATIONS * LANE_COUNT / f32,
+        "rescale": column("rescales") * RESCALE_OPERATIONS / f32,
         "sums": column("sum_bytes") / target.memory[0].core.value,
         "loads": column("activation_loads") * LOAD_OPERATIONS / f32 / 2,
         "loop": column("trips") * TRIP_CYCLES / CLOCK,
         "memory": column("stream_bytes") / _bandwidth(columns, target, zero),
     }
     return Terms(found)
-
-
-LANE_COUNT = 4.0
 
 
 def _bandwidth(columns: Columns, target: Target, zero: F64) -> F64:

@@ -7,6 +7,7 @@ equal.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import TensorType
@@ -21,7 +22,7 @@ from nybble.dialects.lowbit.formats.affine import affine
 from nybble.dialects.lowbit.ops import QuantizeOp
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.lut import LookupProductOp
-from nybble.dialects.mpgemm.ops import DequantMatmulOp, ProductOp, QuantizedProductOp
+from nybble.dialects.mpgemm.ops import ProductOp, QuantizedProductOp
 from nybble.dialects.mpgemm.tables import TableType
 from nybble.dialects.sparse_attn.ops import AttentionOp
 
@@ -111,7 +112,7 @@ def _product(kernel: KernelOp, ops: Sequence[Operation]) -> Facts:
     ).facts()
 
 
-def _activation(op: ProductOp) -> dict[str, int | bool]:
+def _activation(op: ProductOp) -> dict[str, Any]:
     """The fields of a ProductSketch that the activation decides."""
     type_ = op.operands[0].type
     if isinstance(op, LookupProductOp) and isinstance(type_, TableType):
@@ -232,14 +233,3 @@ def facts_of(kernel: KernelOp) -> Facts:
         f'no features of kernel "{kernel.kernel_name.data}"',
         accepted="products, attention, norms, quantization, gates, sums",
     )
-
-
-__all__ = [
-    "AttentionSketch",
-    "DequantMatmulOp",
-    "Facts",
-    "ProductSketch",
-    "RowSketch",
-    "UnknownKernelError",
-    "facts_of",
-]

@@ -166,9 +166,6 @@ def _gemv(numbers: Mapping[str, float], call: Call, sizes: Columns) -> Columns:
 def _lut(numbers: Mapping[str, float], call: Call, sizes: Columns) -> Columns:
     """Lookup tables: all of it for each token."""
     found = _product_base(numbers, call, len(sizes["prefetch"]))
-    found["weight_bytes"] = (
-        found["weights"] * (numbers["bits"] + numbers["bits_per_weight"] - numbers["bits"]) / 8
-    )
     planes = found["weights"] / 4 * numbers["bits"] * call.tokens
     written = sizes["chunks"] * sizes["groups"] * numbers["bits"]
     found |= {
@@ -251,6 +248,7 @@ def _rows(numbers: Mapping[str, float], call: Call, sizes: Columns) -> Columns:
 RULES: dict[str, Callable[[Mapping[str, float], Call, Columns], Columns]] = {
     "int_dot": _product,
     "dequantize": _product,
+    "bitserial": _product,
     "lut": _lut,
     "lut_dot": _lut,
     "attention": _attention,

@@ -113,6 +113,11 @@ def _rounded(numbers: str) -> str:
     return " ".join(f"{float(one):.6g}" for one in numbers.split())
 
 
+def said(booster: "Booster", x: F64) -> F64:
+    """What trees say of rows of features."""
+    return np.asarray(booster.predict(x, num_threads=1), np.float64)
+
+
 def grown(text: str) -> "Booster":
     """The model of a text; raises ModelFileError."""
     import lightgbm

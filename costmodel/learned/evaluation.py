@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from nybble.costmodel.features.estimate import roofline
 from nybble.costmodel.features.table import COLUMNS, DERIVED
-from nybble.costmodel.learned.boosting import regress
+from nybble.costmodel.learned.boosting import regress, said
 from nybble.costmodel.learned.model import mean_rank
 from nybble.costmodel.learned.training import (
     RESIDUAL,
@@ -132,7 +132,7 @@ def learned_on(rows: Rows, folds: I64, x: F64) -> Predicted:
     for fold in sorted(set(folds.tolist())):
         held = (folds == fold)[rows.owner]
         trees = regress(x[~held], np.log(rows.seconds[~held]), RESIDUAL, names)
-        found[held] = trees.predict(x[held], num_threads=1)
+        found[held] = said(trees, x[held])
     return Predicted(np.exp(found), np.exp(found))
 
 

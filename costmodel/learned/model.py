@@ -21,7 +21,7 @@ import numpy.typing as npt
 from nybble.costmodel.features.estimate import TERMS, Terms, terms
 from nybble.costmodel.features.facts import Facts
 from nybble.costmodel.features.table import COLUMNS, Call, table
-from nybble.costmodel.learned.boosting import grown
+from nybble.costmodel.learned.boosting import grown, said
 from nybble.costmodel.learned.calibration import Calibration, kind_of
 from nybble.costmodel.learned.novelty import Novelty
 from nybble.costmodel.targets.target import Target
@@ -107,7 +107,7 @@ class CostModel:
 
     def raw(self, name: str, x: F64) -> F64:
         """What some trees say of rows of features."""
-        return np.asarray(self.boosters[name].predict(x, num_threads=1), np.float64)
+        return said(self.boosters[name], x)
 
     def counts(
         self, facts: Facts, call: Call, options: Sequence[Schedule], target: Target

@@ -35,7 +35,7 @@ def folds_of(problems: Sequence[str]) -> npt.NDArray[np.int64]:
 
 
 def spread(problems: Sequence[str]) -> dict[str, int]:
-    """Folds for new problems: those of a kind (the first word) go round the folds in turn."""
+    """Folds for new problems: in the order of their names they go round the folds."""
     found: dict[str, int] = {}
     for number, problem in enumerate(sorted(set(problems))):
         found[problem] = number % FOLDS

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from nybble.costmodel.data.dataset import Group
 from nybble.costmodel.features.estimate import TERMS
-from nybble.costmodel.learned.boosting import Growth, count, grown, order, regress, slim
+from nybble.costmodel.learned.boosting import Growth, count, grown, order, regress, said, slim
 from nybble.costmodel.learned.calibration import Calibration, calibrate, kind_of
 from nybble.costmodel.learned.model import COUNTS, INPUTS, CostModel, inputs
 from nybble.costmodel.learned.novelty import Novelty, place
@@ -171,10 +171,10 @@ def out_of_fold(rows: Rows, folds: npt.NDArray[np.int64]) -> HeldOut:
             continue
         learned = fit(rows, ~held)
         picked = held[rows.owner]
-        residual = grown(learned.texts["residual"]).predict(rows.x[picked], num_threads=1)
+        residual = said(grown(learned.texts["residual"]), rows.x[picked])
         found.base[picked] = rows.calibrated(learned.calibration)[picked]
         found.seconds[picked] = found.base[picked] * np.exp(residual)
-        score = grown(learned.texts["order"]).predict(rows.x[picked], num_threads=1)
+        score = said(grown(learned.texts["order"]), rows.x[picked])
         found.score[picked] = score
     return found
 

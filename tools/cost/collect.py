@@ -11,16 +11,15 @@ from xdsl.dialects.func import FuncOp
 
 from nybble import __version__
 from nybble.backends.cpu.codegen import compile_module
-from nybble.backends.cpu.machine import cpu_flags, native
+from nybble.backends.cpu.machine import native
 from nybble.backends.cpu.object_code import inspect
 from nybble.backends.llvm.toolchain import CodegenError, versions
 from nybble.costmodel.data.log import Log
 from nybble.costmodel.data.measurement import Measurement, Stand, Workload, key_of
 from nybble.costmodel.features.table import Call
-from nybble.dialects.errors import NybbleError
 from nybble.tools.bench.machine import describe_host
 from nybble.tools.cost.measuring import Measurer
-from nybble.tools.cost.subject import Subject, _numpy
+from nybble.tools.cost.subject import Subject, numpy_name
 from nybble.tools.cost.worker import Batch, Turn
 from nybble.tools.cost.workloads import Load
 
@@ -198,7 +197,7 @@ class Built:
         ]
         batch = Batch(
             tuple(self.objects),
-            tuple(_numpy(spec.dtype) for spec in specs),
+            tuple(numpy_name(spec.dtype) for spec in specs),
             self.subject.inputs,
             tuple(outputs),
             tuple(turns),
@@ -206,6 +205,3 @@ class Built:
             plan.seed,
         )
         return batch, owners
-
-
-__all__ = ["Collection", "NybbleError", "Plan", "Status", "cpu_flags", "stand"]

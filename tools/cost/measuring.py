@@ -12,9 +12,12 @@ from multiprocessing.context import SpawnProcess
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any, Self
 
+from nybble.dialects.errors import InternalError
 from nybble.tools.cost.worker import Batch, Found, serve
 
 HANG_SECONDS = 20.0
+START_SECONDS = 120.0
+"""What the process may take to start, which on a busy machine is long."""
 
 
 class Measurer:
@@ -89,4 +92,8 @@ class Measurer:
             )
             self._process.start()
             theirs.close()
+            if not self._pipe.poll(START_SECONDS):
+                self.close()
+                raise InternalError("the process that measures does not start")
+            self._pipe.recv()
         return self._pipe

@@ -84,7 +84,7 @@ class Subject:
         """Memory for each buffer: what was given for its place, else zeros."""
         specs = self.bound(self.choices.settle({})).kernel.buffers
         return [
-            given[i] if i in given else np.zeros(size, _numpy(spec.dtype))
+            given[i] if i in given else np.zeros(size, numpy_name(spec.dtype))
             for i, (spec, size) in enumerate(zip(specs, sizes, strict=True))
         ]
 
@@ -113,7 +113,8 @@ def _weight(type_: Attribute, source: np.random.Generator) -> Array:
     return pack_storage(type_, whole)
 
 
-def _numpy(dtype: Attribute) -> str:
+def numpy_name(dtype: Attribute) -> str:
+    """The name that numpy has for the type of a buffer's elements; NybbleError without one."""
     match dtype:
         case Float32Type():
             return "float32"
@@ -127,7 +128,7 @@ def _numpy(dtype: Attribute) -> str:
 
 def _random(dtype: Attribute, size: int, source: np.random.Generator) -> Array:
     """Numbers that are harmless as anything: scales must be positive, codes may be any."""
-    name = _numpy(dtype)
+    name = numpy_name(dtype)
     if name.startswith("float"):
         return source.uniform(0.01, 0.02, size).astype(name)
     most = 127 if name == "int8" else 16

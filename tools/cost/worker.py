@@ -21,6 +21,7 @@ import numpy.typing as npt
 from nybble.backends.cpu.loader import Library, load
 
 Array = npt.NDArray[np.generic]
+F64 = npt.NDArray[np.float64]
 SAMPLE_SECONDS = 4e-4
 """What a sample takes at least: that many calls in a row."""
 SAMPLES = 3
@@ -109,7 +110,7 @@ class Runner:
             self._memory[place, size] = aligned(size, self.batch.types[place])
         return self._memory[place, size]
 
-    def check(self, number: int, wanted: dict[tuple[int, int, int], list[Array]]) -> str | None:
+    def check(self, number: int, wanted: dict[tuple[int, int, int], list[F64]]) -> str | None:
         """Run a turn once; what is wrong with what it gives, None if nothing."""
         turn = self.batch.turns[number]
         for place in self.batch.outputs:
@@ -120,7 +121,7 @@ class Runner:
         reference = wanted.setdefault((turn.tokens, turn.shares, turn.position), list(found))
         kinds = [np.dtype(self.batch.types[place]).kind for place in self.batch.outputs]
         for kind, one, other in zip(kinds, found, reference, strict=True):
-            power = float((other.astype(np.float64) ** 2).sum()) or 1.0
+            power = float((other**2).sum()) or 1.0
             error = float(((one - other) ** 2).sum()) / power
             if not error <= NMSE[kind]:
                 return f"wrong result: normalised mean square error {error:.3g}"
@@ -160,7 +161,7 @@ def measure(
     """All turns, `batch.rounds` times."""
     runner = Runner(batch, current)
     failures: dict[int, str] = {}
-    wanted: dict[tuple[int, int, int], list[Array]] = {}
+    wanted: dict[tuple[int, int, int], list[F64]] = {}
     for number in range(len(batch.turns)):
         current.value = number
         fault = runner.check(number, wanted)
@@ -202,7 +203,7 @@ class Sentinel:
         """Seconds of the work now."""
         start = time.thread_time()
         for _ in range(self.TIMES):
-            self.matrix @ self.matrix
+            np.matmul(self.matrix, self.matrix)
         return time.thread_time() - start
 
     def calm(self) -> bool:
@@ -233,8 +234,10 @@ def aligned(size: int, dtype: str) -> Array:
 
 
 def serve(pipe: "Connection[Any, Any]", current: "Synchronized[int]") -> None:
-    """The loop of the process: a Batch comes in, `None` for every sign of life, then a Found."""
+    """The loop of the process: `None` when it is ready; then a Batch comes in, and there go out
+    `None` for every sign of life and a Found."""
     sentinel = Sentinel()
+    pipe.send(None)
     while True:
         try:
             batch = pipe.recv()
