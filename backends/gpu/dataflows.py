@@ -10,6 +10,7 @@ from nybble.backends.gpu.arch import ARCHS, find_arch
 from nybble.backends.gpu.kernels.matmul.spec import FlatSpec
 from nybble.backends.gpu.products import product_spec
 from nybble.dialects.errors import NybbleError
+from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.mpgemm.stream import StreamMatmulOp
 from nybble.passes.targets import Product, Verdict
 
@@ -42,6 +43,10 @@ class CudaTarget:
             accepted = f" (accepted: {error.accepted})" if error.accepted else ""
             return (Verdict(name, layout, refusal=error.message + accepted),)
         return (Verdict(name, layout, cycles=cycles(spec)),)
+
+    def choices(self, kernel: KernelOp, isa: str, threads: int) -> None:
+        """See `Target`: schedules of GPU kernels have nothing to choose yet."""
+        return
 
 
 def spec_of(product: Product, arch: str) -> FlatSpec:
