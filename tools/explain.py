@@ -231,6 +231,8 @@ def gpu_answer(question: Question, options: GpuOptions) -> Answer:
         [f"{mode} [{question.n}, {question.cols}]", f"{question.spec} {list(shape)}"],
         [f"{mode} [{question.n}, {question.rows}]"],
         buffers_of(product),
+        fusion="",
+        estimate=NoTiming(f"targets such as {arch} are asked about as whole models"),
     )
     return Answer(True, [note], able, refusals)
 
