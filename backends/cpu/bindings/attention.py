@@ -111,7 +111,7 @@ def bind_attention(site: Site) -> Binding:
         rows=site.tokens,
         scale=op.scale.value.data,
         threads=site.threads,
-        window=op.span,
+        mask=op.mask.mask,
         softcap=None if op.softcap is None else op.softcap.value.data,
         splits=decode_splits(site, cache.kv_heads),
         accumulators=accumulators(site.isa),

@@ -16,6 +16,9 @@ from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Value
 from nybble.backends.cpu.kernels.kv import KEY_BLOCK, PADDING, KvCache
 from nybble.backends.cpu.kernels.loops import padded_rows
 from nybble.backends.cpu.kernels.mathlib import LOG2_E
+from nybble.dialects.sparse_attn.masks import Causal, Mask
+
+CAUSAL = Causal()
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Attention:
     rows: int
     scale: float
     threads: int
-    window: int | None = None
+    mask: Mask = CAUSAL
     softcap: float | None = None
     splits: int = 1
     key_block: int = 64
@@ -45,8 +48,8 @@ class Attention:
             raise ValueError(
                 f"{self.q_heads} query heads do not divide over {self.cache.kv_heads} KV heads"
             )
-        if self.window is not None and self.window < 1:
-            raise ValueError(f"window {self.window} is not at least 1")
+        if not self.mask.is_band:
+            raise ValueError(f"mask {self.mask} is not a band")
         if self.softcap is not None and not self.softcap > 0:
             raise ValueError(f"soft cap {self.softcap} is not positive")
         if self.splits < 1 or (self.splits > 1 and self.rows > 1):
@@ -128,9 +131,9 @@ class Attention:
         b, size = tile.b, self.shape.key_block
         end = position + rows
         begin = b.const(0)
-        if self.window is not None:
+        if self.mask.span is not None:
             hidden = position + 1
-            begin = b.select(hidden > self.window, hidden - self.window, 0) // size
+            begin = b.select(hidden > self.mask.span, hidden - self.mask.span, 0) // size
         lo, hi = begin, (end + (size - 1)) // size
         if self.splits > 1:
             count = hi - begin
@@ -142,10 +145,10 @@ class Attention:
             tile.stage(first_key, keys)
             tile.scores(first_key)
             edge = first_key + size > position + 1
-            if self.window is not None:
-                edge = edge | (first_key + self.window < end)
+            if self.mask.span is not None:
+                edge = edge | (first_key + self.mask.span < end)
             with b.if_(edge):
-                tile.mask(first_key, position, self.window)
+                tile.mask(first_key, position, self.mask.span)
             tile.block(first_key, keys)
 
     def _store(self, tile: Tile, first_row: Value, rows: Value, split: Value) -> None:
