@@ -27,7 +27,7 @@ def online(logits: F32, values: F32, block: int) -> F32:
         weights = _exp(some, new)
         alpha = _exp(largest[:, None], new)[:, 0]
         total = alpha * total + weights.sum(axis=1, dtype=np.float32)
-        acc = alpha[:, None] * acc + weights @ values[first : first + block]
+        acc = np.asarray(alpha[:, None] * acc + weights @ values[first : first + block], np.float32)
         largest = new
     return _quotient(acc, total)
 
@@ -35,7 +35,9 @@ def online(logits: F32, values: F32, block: int) -> F32:
 def two_pass(logits: F32, values: F32) -> F32:
     """logits [n, keys], values [keys, d]; f32 [n, d]."""
     weights = _exp(logits, logits.max(axis=1, initial=-np.inf))
-    return _quotient(weights @ values, weights.sum(axis=1, dtype=np.float32))
+    return _quotient(
+        np.asarray(weights @ values, np.float32), weights.sum(axis=1, dtype=np.float32)
+    )
 
 
 def unified(
@@ -46,7 +48,9 @@ def unified(
     again = ~(np.abs(largest - np.float32(centre)) <= UNIFIED_RANGE)
     kept = np.where(again[:, None], -np.inf, logits)
     weights = _exp(kept, np.full(len(logits), centre, np.float32))
-    result = _quotient(weights @ values, weights.sum(axis=1, dtype=np.float32))
+    result = _quotient(
+        np.asarray(weights @ values, np.float32), weights.sum(axis=1, dtype=np.float32)
+    )
     result[again] = online(logits[again], values, block)
     return result, again
 

@@ -19,12 +19,17 @@ from nybble.backends.cpu.bindings.site import (
 from nybble.backends.cpu.kernels.attention import Attention
 from nybble.backends.cpu.kernels.attention_merge import AttentionMerge
 from nybble.backends.cpu.kernels.attention_tile import accumulators
+from nybble.backends.cpu.kernels.attention_walk import KeyList
 from nybble.backends.cpu.kernels.kv import PADDING, KvCache
 from nybble.backends.cpu.kernels.rope import HeadNorm, RopeAppend
 from nybble.dialects.fused.ops import RmsNormOp, RopeOp
-from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
+from nybble.dialects.shapes import tensor_shape
+from nybble.dialects.sparse_attn.masks.blocks import selections_of
+from nybble.dialects.sparse_attn.ops import SOFTMAX, AppendKVOp, AttentionOp
 
 MOST_SPLITS = 8
+LARGEST_BLOCK = 64
+"""Keys of a block where no list wants smaller ones."""
 
 
 def bind_rope_append(site: Site) -> Binding:
@@ -101,10 +106,24 @@ def decode_splits(site: Site, kv_heads: int) -> int:
     return min(site.threads // math.gcd(kv_heads, site.threads), MOST_SPLITS)
 
 
+def key_lists(op: AttentionOp) -> tuple[KeyList, ...]:
+    """The lists of an attention's mask, as their types say."""
+    lists: list[KeyList] = []
+    for selection, entries in zip(selections_of(op.mask.mask), op.selected, strict=True):
+        _, rows, count = tensor_shape(entries)
+        lists.append(KeyList(selection, rows, count))
+    return tuple(lists)
+
+
+def key_block(lists: Sequence[KeyList]) -> int:
+    """Keys of a block: those of a whole number of blocks make an entry of any list."""
+    return math.gcd(LARGEST_BLOCK, *(one.selection.size for one in lists))
+
+
 def bind_attention(site: Site) -> Binding:
     """Attention over the cache; a second launch joins the parts of a decode kernel."""
     op = site.only(AttentionOp)
-    cache = kv_cache(op.keys)
+    cache, lists = kv_cache(op.keys), key_lists(op)
     kernel = Attention(
         cache=cache,
         q_heads=columns(op.query) // cache.head_dim,
@@ -114,11 +133,16 @@ def bind_attention(site: Site) -> Binding:
         mask=op.mask.mask,
         softcap=None if op.softcap is None else op.softcap.value.data,
         splits=decode_splits(site, cache.kv_heads),
+        key_block=key_block(lists),
         accumulators=accumulators(site.isa),
+        lists=lists,
+        softmax=SOFTMAX[0] if op.softmax is None else op.softmax.data,
     )
-    inputs = tuple(In(site.place(value)) for value in (op.query, op.keys, op.values))
+    inputs = (op.query, op.keys, op.values, *op.selected)
+    slots = tuple(In(site.place(value)) for value in inputs)
+    scratch = (Scratch(),) * (len(kernel.buffers) - len(slots) - 1)
     out = Out(site.result(op.result))
     if kernel.splits == 1:
-        return Binding(kernel, (*inputs, out, Scratch()))
+        return Binding(kernel, (*slots, out, *scratch))
     merge = Binding(AttentionMerge(kernel.partial), (Partial(written=False), out))
-    return Binding(kernel, (*inputs, Partial(written=True), Scratch()), then=merge)
+    return Binding(kernel, (*slots, Partial(written=True), *scratch), then=merge)
