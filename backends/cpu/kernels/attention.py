@@ -13,6 +13,7 @@ from functools import partial
 from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu.kernels.attention_merge import PartialRows
+from nybble.backends.cpu.kernels.attention_parts import PartsShape
 from nybble.backends.cpu.kernels.attention_tile import (
     ACCUMULATORS,
     NOTHING_SEEN,
@@ -38,8 +39,9 @@ class Attention:
     rows: the most rows of a call; 1 makes the decode kernel. scale: of the logits. threads: the
     most threads that will call it (each has its slice of `scratch`). splits: parts that a decode
     kernel cuts the keys of a head into; with more than 1 it writes `partial` for AttentionMerge
-    instead of `out`. accumulators: see TileShape. softmax: see `sparse_attn.ops.SOFTMAX`. The
-    result depends on `splits`, never on the number of threads.
+    instead of `out`. accumulators: see TileShape. softmax: see `sparse_attn.ops.SOFTMAX`.
+    parts: `max`, `sum`, `acc` (see PartsShape) instead of `out`. shared: all rows stand at `pos`.
+    The result depends on `splits`, never on the number of threads.
     """
 
     cache: KvCache
@@ -54,6 +56,8 @@ class Attention:
     accumulators: int = ACCUMULATORS
     lists: tuple[KeyList, ...] = ()
     softmax: str = "online"
+    parts: bool = False
+    shared: bool = False
 
     def __post_init__(self) -> None:
         if self.q_heads % self.cache.kv_heads:
@@ -62,7 +66,7 @@ class Attention:
             )
         if self.softcap is not None and not self.softcap > 0:
             raise ValueError(f"soft cap {self.softcap} is not positive")
-        if self.splits < 1 or (self.splits > 1 and self.rows > 1):
+        if self.splits < 1 or (self.splits > 1 and (self.rows > 1 or self.parts)):
             raise ValueError(f"{self.splits} splits of {self.rows} rows: only decode can split")
         if self.key_block % KEY_BLOCK or PADDING % self.key_block:
             raise ValueError(f"key block {self.key_block} is not 16, 32, 64 or 128")
@@ -108,14 +112,20 @@ class Attention:
         return PartialRows(self.q_heads, self.cache.head_dim, self.splits)
 
     @property
+    def part(self) -> PartsShape:
+        """The layout of max, sum and acc."""
+        return PartsShape(self.q_heads, self.cache.head_dim, self.rows)
+
+    @property
     def buffers(self) -> list[BufferSpec]:
         """q, k, v, lists, out (or partial), scratch, `walk` where the mask needs it."""
         size = padded_rows(self.rows) * self.width
-        out = BufferSpec("out", size, f32) if self.splits == 1 else self.partial.buffer
+        out = [BufferSpec("out", size, f32)] if self.splits == 1 else [self.partial.buffer]
+        out = self.part.buffers() if self.parts else out
         scratch = BufferSpec("scratch", self.threads * self.shape.scratch, f32)
         query, lists = BufferSpec("q", size, f32), len(self.lists)
         walk = self.walk.buffers(self.threads)
-        return [query, *self.cache.buffers, *walk[:lists], out, scratch, *walk[lists:]]
+        return [query, *self.cache.buffers, *walk[:lists], *out, scratch, *walk[lists:]]
 
     def build(self, name: str) -> FuncOp:
         """The kernel. Items (row block, key head, split) go round the threads in turn."""
@@ -131,7 +141,8 @@ class Attention:
             split = item.iv // heads % self.splits
             rows = b.min(n - first_row, b.const(block))
             self._load(tile, first_row, rows)
-            self._attend(tile, b.pos + first_row, rows, split)
+            position, apart = (b.pos, b.const(1)) if self.shared else (b.pos + first_row, rows)
+            self._attend(tile, position, apart, split)
             self._store(tile, first_row, rows, split)
         return b.finish()
 
@@ -184,15 +195,18 @@ class Attention:
             tile.stage(first_key, keys)
             tile.scores(first_key)
             with b.if_(walk.edge(block)):
-                tile.mask(first_key, walk.position, partial(walk.sees, block))
+                sees = partial(walk.sees, block)
+                tile.mask(first_key, walk.position, sees, shared=self.shared)
             step(first_key, keys)
 
     def _store(self, tile: Tile, first_row: Value, rows: Value, split: Value) -> None:
         b, block = tile.b, self.shape.row_block
         with b.for_(0, self.group) as member, b.for_(0, rows) as row:
             tile_row = member.iv * block + row.iv
-            if self.splits > 1:
-                head = tile.head * self.group + member.iv
+            head = tile.head * self.group + member.iv
+            if self.parts:
+                self.part.write(tile, tile_row, (first_row + row.iv) * self.q_heads + head)
+            elif self.splits > 1:
                 self.partial.write(tile, tile_row, head * self.splits + split)
             else:
                 self._finish(tile, tile_row, self._row_at(tile, first_row + row.iv, member.iv))

@@ -261,18 +261,24 @@ class Tile:
         return mathlib.tanh(self.b, logit) * self.softcap_log2
 
     def mask(
-        self, first_key: Value, first_position: Value, sees: Callable[[Value, Value], Value]
+        self,
+        first_key: Value,
+        first_position: Value,
+        sees: Callable[[Value, Value], Value],
+        *,
+        shared: bool = False,
     ) -> None:
         """Hide the keys that each row may not see; row r is at first_position + r % row_block.
 
+        shared: all rows are at first_position.
         sees: from vectors of the positions of a query and of keys (i32) to a vector of bits.
         """
         shape, b = self.shape, self.b
         lane = b.const(list(range(KEY_BLOCK)), vec(KEY_BLOCK, i32))
         first = b.broadcast(b.from_index(first_key, i32), KEY_BLOCK)
         with b.for_(0, shape.rows) as row:
-            position = b.from_index(first_position + row.iv % shape.row_block, i32)
-            query = b.broadcast(position, KEY_BLOCK)
+            position = first_position if shared else first_position + row.iv % shape.row_block
+            query = b.broadcast(b.from_index(position, i32), KEY_BLOCK)
             for offset in range(0, shape.key_block, KEY_BLOCK):
                 at = self.at("s", row.iv * shape.key_block + offset)
                 seen = sees(query, first + lane + offset)

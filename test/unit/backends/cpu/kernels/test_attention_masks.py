@@ -7,9 +7,11 @@ import pytest
 
 from nybble.backends.cpu.kernels.attention import Attention
 from nybble.backends.cpu.kernels.attention_merge import AttentionMerge
+from nybble.backends.cpu.kernels.attention_parts import PartsFinish, PartsMerge
 from nybble.backends.cpu.kernels.attention_walk import KeyList
 from nybble.backends.cpu.kernels.kv import KvCache
-from nybble.dialects.numpy_ref.attention import attention
+from nybble.dialects.numpy_ref.attention import attention, partial
+from nybble.dialects.numpy_ref.merge import finish, merge
 from nybble.dialects.sparse_attn.masks import block_form, dense, parse
 
 THREADS = 2
@@ -179,3 +181,37 @@ def test_a_fixed_maximum_that_is_far_off(run, rng):
     for sign in (1, -1):
         case.q[:] = sign * 1000
         check(run, case, bound=1e-3)  # logits near 3000 hold 2^-12
+
+
+def test_parts_are_joined_and_divided(run, rng):
+    """A prefix that texts share, their own keys, and rows that see nothing of the one or both."""
+    rows, mask = 20, parse("sink(30)&stride(64,2,1)+window(9)")
+    prefix = Attention(CACHE, 6, rows, 0.2, THREADS, mask, parts=True, shared=True)
+    own = replace(prefix, mask=parse("stride(16,2,1)"), shared=False, key_block=16)
+    cases = [Case(rng, prefix, rows, 90), Case(rng, own, rows, 0)]
+    found = [run(c.spec, n=rows, pos=c.pos, threads=2, **c.inputs()) for c in cases]
+    shape = prefix.part
+    sides = zip(("left_", "right_"), found, strict=True)
+    named = {side + part: f[part] for side, f in sides for part in ("max", "sum", "acc")}
+    joined = run(PartsMerge(shape), n=rows, threads=2, **named)
+    out = run(PartsFinish(shape), n=rows, sum=joined["sum"], acc=joined["acc"])["out"]
+
+    level = dense(mask, np.array([90]), np.arange(91), 2).repeat(rows, axis=1)
+    level = np.pad(level, ((0, 0), (0, 0), (0, rows - 1)))
+    wants = [
+        partial(cases[0].q, *clean(cases[0]), 90, scale=0.2, seen=level),
+        partial(cases[1].q, *clean(cases[1]), 0, scale=0.2, seen=own_seen(own, rows)),
+    ]
+    for got, want in zip(found, wants, strict=True):
+        np.testing.assert_allclose(got["max"][: rows * 6], want[0].reshape(-1), atol=1e-4)
+    assert np.isneginf(found[1]["max"][: 16 * 6]).all()
+    _, total, acc = merge(*wants)
+    np.testing.assert_allclose(out[: acc.size], finish(total, acc).reshape(-1), atol=BOUND * 10)
+
+
+def clean(case):
+    return np.nan_to_num(case.k), np.nan_to_num(case.v)
+
+
+def own_seen(spec, rows):
+    return dense(spec.mask, np.arange(rows), np.arange(rows), 2)
