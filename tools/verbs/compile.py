@@ -44,13 +44,14 @@ def command(
     compile_to: str | None,
     activations: str | None,
     kv: str | None,
+    attention: str,
     context: int | None,
     isa: str | None,
     threads: int | None,
     weights: WeightChoice,
 ) -> None:
     """Compile MODEL (alias, GGUF file, Hugging Face folder) or an MLIR file into a directory."""
-    choice = choose(model, activations, kv, context, isa, threads, weights)
+    choice = choose(model, activations, kv, context, isa, threads, weights, attention)
     options = replace(choice.options, dump=dump_stages)
     if Path(model).suffix == SUFFIX or model == STANDARD_STREAM:
         compile_file(model, output, options, compile_from, compile_to, session)

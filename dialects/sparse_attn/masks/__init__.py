@@ -12,6 +12,7 @@ from nybble.dialects.sparse_attn.masks.combine import ByHead, HeadSet, Intersect
 from nybble.dialects.sparse_attn.masks.errors import MaskError
 from nybble.dialects.sparse_attn.masks.grammar import parse
 from nybble.dialects.sparse_attn.masks.mask import Mask, Pair, Tile
+from nybble.dialects.sparse_attn.masks.policy import Policy, parse_policy
 from nybble.dialects.sparse_attn.masks.selected import POLICIES, Selected
 from nybble.dialects.sparse_attn.masks.static import Causal, Sink, Streaming, Stride, Window
 
@@ -26,6 +27,7 @@ __all__ = [
     "Mask",
     "MaskError",
     "Pair",
+    "Policy",
     "Selected",
     "Sink",
     "Streaming",
@@ -38,4 +40,5 @@ __all__ = [
     "density",
     "features",
     "parse",
+    "parse_policy",
 ]

@@ -53,8 +53,6 @@ NAMES = ", ".join([*ATOMS, "heads(..)"])
 
 def parse(text: str) -> Mask:
     """The mask that a text spells; raises MaskError."""
-    if len(text) > MAX_LENGTH:
-        raise MaskError(f"a mask of {len(text)} characters", accepted=f"{MAX_LENGTH} at most")
     reader = Reader(text)
     mask = reader.union(0)
     reader.expect("")
@@ -65,6 +63,8 @@ class Reader:
     """A text, token by token."""
 
     def __init__(self, text: str) -> None:
+        if len(text) > MAX_LENGTH:
+            raise MaskError(f"a mask of {len(text)} characters", accepted=f"{MAX_LENGTH} at most")
         self.text = text
         self.tokens = self._split(text)
         self.at = 0
