@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 
 from nybble.backends.cache import Cache
@@ -19,6 +20,7 @@ from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.machine import Machine, cpu_flags, for_level, native
 from nybble.backends.cpu.plan import Json
 from nybble.backends.cpu.runner import EXTERNALS, runner_module
+from nybble.costmodel.data.schedules import Entry
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.types import LowBitTensorType
@@ -39,13 +41,16 @@ from nybble.frontend.prepare import Preparer, check_rounded, recipes_of
 from nybble.frontend.rounding import quantizer_named
 from nybble.frontend.text import Tokenizer, tokenizer_of
 from nybble.frontend.weight_choice import AS_STORED, USE_INPUTS, WeightChoice
+from nybble.passes.apply_schedules import Applied, apply_schedules
 from nybble.passes.dataflow_rewrites import BIPOLAR_MODES
 from nybble.passes.fold_smoothing import FoldSmoothing
 from nybble.passes.insert_hadamard import InsertHadamard
 from nybble.passes.options import Option, configure
 from nybble.passes.pipeline import build_pipeline, run_passes
 from nybble.passes.stages import STAGES, stages_between
+from nybble.passes.targets import load_target
 
+SCHEDULED = "scheduled"
 Importer = Callable[[Checkpoint, int, str], ModelGraph]
 """From a checkpoint, the context in tokens and the cache's type to the model at stage `import`."""
 
@@ -80,9 +85,10 @@ class CompileOptions:
     rounded to 8 bits; "i16": of two; "f32": exact. kv: type of the cache, None for the mode's own.
     context: tokens that a text may have. chunk: tokens of a prefill
     step. threads: the most that will run it. isa: level of `backends.cpu.isa`, None for the host's.
-    weights: what becomes of a checkpoint's weights. attention: a policy, see `masks.policy`;
-    empty for the model's own. dataflow: the one that all products take, empty
-    for the cheapest of each. dump: a folder for the IR of each stage.
+    weights: what becomes of a checkpoint's weights. attention: a policy, see `masks.policy`; empty
+    for the model's own. dataflow: the one that all products take, empty for the cheapest of each.
+    dump: a folder for the IR of each stage. schedules: sizes that a search chose before, by the key
+    of a kernel.
     """
 
     activations: str = "i8"
@@ -95,6 +101,7 @@ class CompileOptions:
     weights: WeightChoice = AS_STORED
     attention: str = ""
     dump: Path | None = None
+    schedules: Mapping[str, Entry] = field(default_factory=dict[str, Entry])
 
     def pass_options(self) -> Mapping[str, Option]:
         """The options that passes know by these names."""
@@ -107,6 +114,13 @@ class CompileOptions:
             "isa": level.name,
             "dataflow": self.dataflow,
         }
+
+    def schedule(self, module: Operation) -> Applied:
+        """Write the sizes of `schedules` into a scheduled module; what was done."""
+        if not self.schedules:
+            return Applied()
+        isa = str(self.pass_options()["isa"])
+        return apply_schedules(module, self.schedules, load_target("cpu"), isa, self.threads)
 
     def machine(self) -> Machine:
         """What code is generated for: a level that was asked for, else all that the host has."""
@@ -122,7 +136,8 @@ class CompileOptions:
 class ModelCompiler:
     """A compilation of one checkpoint.
 
-    cache: kernels compiled before. progress: told in a few words what is being done.
+    cache: kernels compiled before. progress: told in a few words what is being done. warn: told
+    what was asked for and is not done.
     """
 
     checkpoint: Checkpoint
@@ -130,6 +145,7 @@ class ModelCompiler:
     importer: Importer
     cache: Cache | None = None
     progress: Callable[[str], None] = field(default=_nothing)
+    warn: Callable[[str], None] = field(default=_nothing)
 
     def write(self, directory: Path) -> None:
         """Compile, and write the artifact whole or not at all."""
@@ -173,6 +189,9 @@ class ModelCompiler:
             if stage.name == "operators":
                 run_passes(context, module, self._model_passes(graph))
                 add_ends(module, graph)
+            if stage.name == SCHEDULED:
+                for fault in self.options.schedule(module).warnings:
+                    self.warn(fault)
             stage.form.check(module, stage.name)
             self._dump(stage.name, module)
         return module

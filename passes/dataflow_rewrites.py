@@ -21,6 +21,7 @@ from nybble.dialects.mpgemm.ops import (
     MatmulOp,
     ProductOp,
 )
+from nybble.dialects.mpgemm.stream import StreamMatmulOp
 from nybble.dialects.mpgemm.tables import EXACT, ROUNDED, TableType
 from nybble.dialects.numpy_ref.quantize import activation_group
 
@@ -114,6 +115,14 @@ def to_lut_matmul(kind: type[LookupProductOp]) -> Rewrite:
     return rewrite
 
 
+def to_stream_matmul(matmul: MatmulOp, mode: str, shared: Shared) -> ProductOp:
+    """rewrite: `matmul(x, w) -> stream_matmul(x, w) precision mode`"""
+    product = StreamMatmulOp(matmul.activation, matmul.weight, matmul.bias, matmul.result.type)
+    product.precision = StringAttr(mode)
+    Rewriter.replace_op(matmul, product)
+    return product
+
+
 def table_group(group: int) -> int:
     """The largest of TABLE_GROUPS that divides a weight's group; `group` itself if none does."""
     return next((size for size in TABLE_GROUPS if group % size == 0), group)
@@ -125,4 +134,5 @@ REWRITES: dict[str, Rewrite] = {
     "bitserial": to_bitserial_matmul,
     "lut": to_lut_matmul(LutMatmulOp),
     "lut_dot": to_lut_matmul(LutDotMatmulOp),
+    "stream": to_stream_matmul,
 }

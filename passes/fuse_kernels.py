@@ -11,7 +11,7 @@ func.func @f(%x: tensor<?x64xf32>, %g: tensor<64xf32>) -> !lowbit.tensor<?x64, "
 }
 ```
 
-After:
+After with `fuse-kernels{reasons=false}`:
 
 ```mlir
 func.func @f(%x: tensor<?x64xf32>, %g: tensor<64xf32>) -> !lowbit.tensor<?x64, "a8g32"> {
@@ -27,91 +27,71 @@ func.func @f(%x: tensor<?x64xf32>, %g: tensor<64xf32>) -> !lowbit.tensor<?x64, "
 }
 ```
 
-The groups: a norm with the quantization of its result, and the lookup tables of a quantization that
-nothing else reads; products of one activation, with the gate
-or the residual sum that alone consumes them; rotary embeddings with the norms before and the cache
-appends after them. Every other operator is a launch of its own.
+What can be one launch: a norm with the quantization of its result, and the lookup tables of a
+quantization that nothing else reads; products of one activation, with the gate or the residual sum
+that alone consumes them; rotary embeddings with the norms before and the cache appends after them.
+Every other operator is a launch of its own.
 
-Does not handle: a choice by cost; groups that cross a function.
+Within such a group a cost model chooses: of all ways to cut it into consecutive kernels the
+fastest is found by dynamic programming, leaving out those for which a core has no room. The whole
+group is taken unless a cut is faster by more than `margin`: it saves launches, and models err.
+What was compared is written on the kernel.
+
+Does not handle: groups that cross a function; norms beside rotary embeddings by themselves.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects import arith, func
-from xdsl.dialects.builtin import ModuleOp, TensorType
+from xdsl.dialects.builtin import ModuleOp, StringAttr, TensorType
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
+from nybble.costmodel.analytic.work import CostOptions
+from nybble.costmodel.kernels import AnalyticModel, CostModel
+from nybble.costmodel.targets.reader import find_target, target_for_level
 from nybble.dialects.fused.kernel import KernelOp, YieldOp
-from nybble.dialects.fused.ops import (
-    EmbedOp,
-    GluOp,
-    HadamardOp,
-    LastRowOp,
-    NllOp,
-    RmsNormOp,
-    RopeOp,
-    SampleOp,
-)
+from nybble.dialects.fused.ops import GluOp, RmsNormOp
 from nybble.dialects.lowbit.ops import QuantizeOp
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.lut import LutPrecomputeOp
 from nybble.dialects.mpgemm.ops import ProductOp
-from nybble.dialects.sparse_attn.ops import (
-    AppendKVOp,
-    AttentionOp,
-    FinishOp,
-    MergeOp,
-    PartialOp,
-)
-
-STANDALONE: dict[type[Operation], str] = {
-    RmsNormOp: "norm",
-    QuantizeOp: "quantize",
-    AttentionOp: "attention",
-    PartialOp: "attention_part",
-    MergeOp: "attention_merge",
-    FinishOp: "attention_finish",
-    GluOp: "glu",
-    HadamardOp: "hadamard",
-    EmbedOp: "embed",
-    SampleOp: "sample",
-    LastRowOp: "last_row",
-    NllOp: "nll",
-    LutPrecomputeOp: "tables",
-}
-WITH_TABLES = {"quantize": "quantize_tables", "norm_quantize": "norm_quantize_tables"}
-"""Name of a group that quantizes -> that of the one that builds tables of the result."""
-
-
-@dataclass
-class Group:
-    """Operators that will be one kernel, in program order."""
-
-    name: str
-    ops: list[Operation] = field(default_factory=list[Operation])
+from nybble.passes.fusion_cuts import STANDALONE, Group, cut, rotates
 
 
 @dataclass(frozen=True)
 class FuseKernels(ModulePass):
-    """Group operators into fused.kernel regions; see the module's text."""
+    """Group operators into fused.kernel regions; see the module's text.
+
+    target: a name in `costmodel.targets`, or "cpu" for that of the level `isa`. chunk: tokens where
+    their number is dynamic. threads: cores that a kernel runs on, 0 for all of the target.
+    margin: percent that a cut must be faster to be made. reasons: whether to write down why.
+    """
 
     name = "fuse-kernels"
+    target: str = "cpu"
+    isa: str = "x86-64-v3"
+    chunk: int = 512
+    threads: int = 0
+    margin: int = 3
+    reasons: bool = True
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
+        machine = target_for_level(self.isa) if self.target == "cpu" else find_target(self.target)
+        model = AnalyticModel(machine, CostOptions(self.chunk, cores=self.threads or None))
         for function in [found for found in op.walk() if isinstance(found, func.FuncOp)]:
             if function.body.blocks:
-                fuse_block(function.body.block)
+                fuse_block(function.body.block, model, self.margin, reasons=self.reasons)
 
 
-def fuse_block(block: Block) -> None:
+def fuse_block(block: Block, model: CostModel, margin: int = 0, *, reasons: bool = True) -> None:
     """Replace the operators of a block by kernels, in an order that respects their uses."""
-    groups = find_groups(block)
+    groups = [part for group in find_groups(block) for part in cut(group, model, margin)]
     for group in in_dependence_order(groups):
-        outline(group, block)
+        outline(group, block, reasons=reasons)
 
 
 def find_groups(block: Block) -> list[Group]:
@@ -134,20 +114,19 @@ def _group_to_join(
     op: Operation, member: dict[Operation, Group], shared: dict[object, Group]
 ) -> Group | None:
     if isinstance(op, ProductOp):
-        return shared.setdefault(_kind_of_product(op), Group("product"))
-    if isinstance(op, RopeOp | AppendKVOp) or _feeds_only(op, RopeOp):
-        return shared.setdefault("rope", Group("rope_append"))
+        return _with_products(_kind_of_product(op), shared)
+    if rotates(op):
+        return shared.setdefault("rope", Group())
     producers = [_producer(value, member) for value in op.operands]
     if isinstance(op, QuantizeOp) and isinstance(op.input.owner, RmsNormOp):
-        return _renamed(producers[0], "norm_quantize") or Group("quantize")
+        return _if_all(RmsNormOp, producers[0]) or Group()
     if isinstance(op, LutPrecomputeOp) and op.activation.has_one_use():
-        return _with_tables(producers[0]) or Group("tables")
+        return _ending_in(QuantizeOp, producers[0]) or Group()
     if isinstance(op, GluOp) and _is_pair_of_products(op, producers):
-        return _renamed(producers[0], "product_glu")
+        return producers[0]
     if isinstance(op, arith.AddfOp):
         return _residual_group(op, producers) or _elementwise(op)
-    name = STANDALONE.get(type(op))
-    return None if name is None else Group(name)
+    return Group() if type(op) in STANDALONE else None
 
 
 def _kind_of_product(op: ProductOp) -> object:
@@ -159,31 +138,29 @@ def _kind_of_product(op: ProductOp) -> object:
 
 
 def _elementwise(op: arith.AddfOp) -> Group | None:
-    return Group("add") if isinstance(op.result.type, TensorType) else None
+    return Group() if isinstance(op.result.type, TensorType) else None
 
 
 def _producer(value: SSAValue, member: dict[Operation, Group]) -> Group | None:
     return member.get(value.owner) if isinstance(value.owner, Operation) else None
 
 
-def _renamed(group: Group | None, name: str) -> Group | None:
-    if group is not None:
-        group.name = name
+def _with_products(kind: object, shared: dict[object, Group]) -> Group:
+    """The group of products of a kind, or a new one where something was added to it."""
+    group = _if_all(ProductOp, shared.get(kind)) or Group()
+    shared[kind] = group
     return group
 
 
-def _with_tables(group: Group | None) -> Group | None:
-    """The group of a quantization, as one that builds lookup tables too."""
-    named = None if group is None else WITH_TABLES.get(group.name)
-    return None if named is None else _renamed(group, named)
+def _if_all(kind: type[Operation], group: Group | None) -> Group | None:
+    """The group, if it holds nothing but operators of a kind."""
+    alike = group is not None and all(isinstance(op, kind) for op in group.ops)
+    return group if alike else None
 
 
-def _feeds_only(op: Operation, consumer: type[Operation]) -> bool:
-    """Whether a norm's result is read by rotary embeddings alone."""
-    if not isinstance(op, RmsNormOp):
-        return False
-    uses = list(op.result.uses)
-    return bool(uses) and all(isinstance(use.operation, consumer) for use in uses)
+def _ending_in(kind: type[Operation], group: Group | None) -> Group | None:
+    """The group, if its last operator is of a kind."""
+    return group if group is not None and isinstance(group.ops[-1], kind) else None
 
 
 def _is_pair_of_products(op: GluOp, producers: Sequence[Group | None]) -> bool:
@@ -197,8 +174,8 @@ def _is_pair_of_products(op: GluOp, producers: Sequence[Group | None]) -> bool:
 def _residual_group(op: arith.AddfOp, producers: Sequence[Group | None]) -> Group | None:
     """The group of a single product whose result this sum alone reads."""
     for value, group in zip(op.operands, producers, strict=True):
-        if group is not None and group.name == "product" and group.ops == [value.owner]:
-            return _renamed(group, "product_add") if value.has_one_use() else None
+        if isinstance(value.owner, ProductOp) and group is not None and group.ops == [value.owner]:
+            return group if value.has_one_use() else None
     return None
 
 
@@ -225,7 +202,7 @@ def in_dependence_order(groups: Iterable[Group]) -> list[Group]:
     return [pending[index] for index in done]
 
 
-def outline(group: Group, block: Block) -> None:
+def outline(group: Group, block: Block, *, reasons: bool) -> None:
     """Move a group's operators into a kernel placed at the end of the block."""
     inside = set(group.ops)
     inputs = list(
@@ -241,6 +218,8 @@ def outline(group: Group, block: Block) -> None:
     ]
     body = Block(arg_types=[value.type for value in inputs])
     kernel = KernelOp(group.name, inputs, [value.type for value in outputs], Region(body))
+    if group.reason and reasons:
+        kernel.because = StringAttr(group.reason)
     terminator = block.last_op
     assert terminator is not None
     Rewriter.insert_op(kernel, InsertPoint.before(terminator))

@@ -21,6 +21,7 @@ PASSES: dict[str, str] = {
     "fuse-kernels": "nybble.passes.fuse_kernels:FuseKernels",
     "specialize-tokens": "nybble.passes.specialize_tokens:SpecializeTokens",
     "schedule-kernels": "nybble.passes.schedule_kernels:ScheduleKernels",
+    "tile-kernels": "nybble.passes.tile_kernels:TileKernels",
     "lower-kernels-to-cpu": "nybble.backends.cpu.lower_kernels_to_cpu:LowerKernelsToCpu",
 }
 

@@ -8,11 +8,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeGuard, runtime_checkable
 
+from nybble.costmodel.search import Choices
+from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.loading import Registry
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats import Format
 
-TARGETS: dict[str, str] = {"cpu": "nybble.backends.cpu.dataflows:CPU"}
+TARGETS: dict[str, str] = {
+    "cpu": "nybble.backends.cpu.dataflows:CPU",
+    "cuda": "nybble.backends.gpu.dataflows:CUDA",
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,10 @@ class Target(Protocol):
 
     def verdicts(self, product: Product) -> tuple[Verdict, ...]:
         """What each of the target's dataflows says; raises UnknownNameError for its level."""
+        ...
+
+    def choices(self, kernel: KernelOp, isa: str, threads: int) -> Choices | None:
+        """What a schedule may choose for a scheduled kernel; None for nothing."""
         ...
 
 

@@ -23,8 +23,11 @@ VERBS: dict[str, str] = {
     "synthesize": "Write a model file of a known shape with random weights.",
     "verify": "Check generated kernels against the numpy references.",
     "explain": "Say how each kernel is computed and why.",
+    "report": "Write one HTML page about a compilation and its measurements.",
     "formats": "List the number formats.",
     "doctor": "Check this machine and the installation.",
+    "tune": "Choose the sizes of loops for a model or a file.",
+    "cost": "Measure schedules, and learn what they cost.",
     "cache": "List or clear what was compiled before.",
 }
 """Verb -> what it does; `nybble.tools.verbs.<verb>:command`, imported when it is used."""

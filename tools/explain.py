@@ -9,6 +9,10 @@ from xdsl.dialects.builtin import ModuleOp
 from nybble.backends.cpu.bindings.table import bind
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.buffers import BufferSpec, byte_width
+from nybble.costmodel.analytic.model import end_of_context, estimated
+from nybble.costmodel.analytic.rules import NoRuleError
+from nybble.costmodel.analytic.work import CostOptions
+from nybble.costmodel.targets.reader import target_for_level
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp, YieldOp
 from nybble.dialects.lowbit import formats
@@ -16,6 +20,7 @@ from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
 from nybble.frontend.compile_model import CompileOptions
 from nybble.passes.targets import Product, cheapest, load_target, nearest
+from nybble.tools.gpu_file import GpuOptions, buffers_of
 from nybble.tools.mlir_file import FIRST, LAST, advance, functions_of
 from nybble.tools.run_file import SCHEDULED, variant_name
 
@@ -35,7 +40,8 @@ OPERATORS = {"mpgemm.matmul": MATMUL}
 class KernelNote:
     """One kernel: where it is, what it computes, on what, how and why.
 
-    tokens: the most rows of one call. buffers: name -> bytes, as the kernel takes them.
+    tokens: the most rows of one call. buffers: name -> bytes, as the kernel takes them. fusion: why
+    its operations are one kernel, empty where there was no choice. estimate: by the cost model.
     """
 
     function: str
@@ -47,15 +53,57 @@ class KernelNote:
     inputs: list[str]
     results: list[str]
     buffers: dict[str, int]
+    fusion: str
+    estimate: "Timing | NoTiming"
 
     def lines(self) -> Iterator[str]:
         """The printed form."""
         yield f"{self.function} {self.kernel}: {self.dataflow}, {self.tokens} token(s)"
         yield f"  because    {self.because}"
+        if self.fusion:
+            yield f"  fusion     {self.fusion}"
+        yield f"  estimate   {self.estimate}"
         yield f"  operations {', '.join(self.operations)}"
         yield f"  inputs     {', '.join(self.inputs)}"
         yield f"  results    {', '.join(self.results)}"
         yield f"  buffers    {', '.join(f'{n} {size} B' for n, size in self.buffers.items())}"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A predicted time of one call on a target. terms: what bounds it -> seconds by itself."""
+
+    machine: str
+    seconds: float
+    bound: str
+    limit: str
+    terms: dict[str, float]
+
+    def __str__(self) -> str:
+        slowest = sorted(self.terms.items(), key=lambda item: -item[1])
+        terms = ", ".join(f"{name} {seconds * 1e6:,.1f}" for name, seconds in slowest if seconds)
+        return f"{self.seconds * 1e6:,.1f} us on {self.machine}, {self.bound} bound ({terms})"
+
+
+@dataclass(frozen=True)
+class NoTiming:
+    """Why the cost model has no time for a kernel."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"none: {self.reason}"
+
+
+def timing(op: KernelOp, isa: Isa, threads: int, tokens: int) -> Timing | NoTiming:
+    """What the cost model says of one call of a kernel, at the end of its context."""
+    machine = target_for_level(isa.name)
+    try:
+        asked = CostOptions(tokens, cached=end_of_context(op, tokens), cores=threads)
+        found, _ = estimated(op, machine, asked)
+    except NoRuleError as error:  # operations that a compiled module brings in
+        return NoTiming(error.message)
+    return Timing(machine.name, found.seconds, found.bound, found.limit, dict(found.terms))
 
 
 def notes(module: ModuleOp, isa: Isa, threads: int) -> list[KernelNote]:
@@ -83,6 +131,8 @@ def note(function: func.FuncOp, op: KernelOp, isa: Isa, threads: int) -> KernelN
         [str(value.type) for value in op.inputs],
         [str(value.type) for value in op.outputs],
         {spec.name: _bytes(spec) for spec in bind(op, isa, threads).kernel.buffers},
+        op.because.data if op.because is not None else "",
+        timing(op, isa, threads, schedule.option("tokens") or 1),
     )
 
 
@@ -155,6 +205,42 @@ def answer(question: Question, options: CompileOptions, isa: Isa, target_name: s
         near = nearest(target, product, options.dataflow)
         return Answer(False, [], estimates, refusals, error.message, spelled(product, near))
     return Answer(True, kernels, estimates, refusals)
+
+
+def gpu_answer(question: Question, options: GpuOptions) -> Answer:
+    """How an operator is computed on a GPU, or why it cannot be, and the nearest that can."""
+    arch, mode = options.target.level, options.activations
+    shape = (question.rows, question.cols)
+    product = Product(formats.get(question.spec), *shape, question.n, mode, arch)
+    target = load_target(options.target.name)
+    verdicts = [v for v in target.verdicts(product) if options.dataflow in ("", v.dataflow)]
+    refusals = {v.dataflow: v.refusal for v in verdicts if v.refusal is not None}
+    able = {v.dataflow: v.cycles for v in cheapest(verdicts)}
+    if not able:
+        because = f"{product}: {'; '.join(refusals.values()) or 'no such dataflow'}"
+        near = spelled(product, nearest(target, product, options.dataflow))
+        return Answer(False, [], able, refusals, because, near)
+    dataflow = next(iter(able))
+    note = KernelNote(
+        "matmul",
+        "product",
+        dataflow,
+        "the only dataflow of this target",
+        question.n,
+        [f"mpgemm.{dataflow}_matmul"],
+        [f"{mode} [{question.n}, {question.cols}]", f"{question.spec} {list(shape)}"],
+        [f"{mode} [{question.n}, {question.rows}]"],
+        buffers_of(product),
+    )
+    return Answer(True, [note], able, refusals)
+
+
+def question_kernels(question: Question, options: CompileOptions) -> list[KernelOp]:
+    """The kernels that compute the question's operator, scheduled; NybbleError without a way."""
+    module = parse_module(make_context(), question.text(), "<question>")
+    advance(module, FIRST, SCHEDULED, options)
+    function = functions_of(module)[variant_name(module, "matmul", question.n)]
+    return [op for op in function.body.block.ops if isinstance(op, KernelOp)]
 
 
 def compiled(question: Question, options: CompileOptions, isa: Isa) -> list[KernelNote]:

@@ -33,18 +33,18 @@ def compile_file(
     """Write a directory with the IR of the last stage and, if that is `lowered`, object code."""
     first, last = start or FIRST, stop or LAST
     check_folder(output, DESCRIPTION)
-    stages = _stages(first, last)
+    stages = stages_of(first, last)
     module = read_module(path, first, session)
-    files = _dump(module, first) if options.dump else {}
+    files = dump(module, first) if options.dump else {}
     reached = first
     for stage in stages:
         advance(module, reached, stage.name, options)
         reached = stage.name
-        files |= _dump(module, reached) if options.dump else {}
+        files |= dump(module, reached) if options.dump else {}
     if options.dump:
         write_folder(options.dump, files, f"{first}.mlir")
     described = {"stage": last, "target": str(native()), "compiler": versions()}
-    artifact = _dump(module, last)
+    artifact = dump(module, last)
     if last == LAST:
         code = compile_kernels(module)
         described |= {"kernels": list(code)}
@@ -53,7 +53,8 @@ def compile_file(
     write_folder(output, artifact, DESCRIPTION)
 
 
-def _stages(first: str, last: str) -> tuple[Stage, ...]:
+def stages_of(first: str, last: str) -> tuple[Stage, ...]:
+    """The stages after `first` up to `last`; UsageError where it comes before."""
     try:
         return stages_between(first, last) if first != last else ()
     except StageOrderError as error:
@@ -76,7 +77,8 @@ def compile_kernels(module: ModuleOp) -> dict[str, bytes]:
         close_idle()
 
 
-def _dump(module: ModuleOp, stage: str) -> dict[str, bytes]:
+def dump(module: ModuleOp, stage: str) -> dict[str, bytes]:
+    """The IR of a stage as a file."""
     return {f"{stage}.mlir": f"{module!s}\n".encode()}
 
 

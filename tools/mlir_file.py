@@ -1,5 +1,9 @@
 """An MLIR file as the verbs of `nybble` take it: read, checked, and brought from stage to stage."""
 
+from collections.abc import Mapping
+from typing import Protocol
+
+import click
 from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp
 
@@ -7,8 +11,8 @@ from nybble.dialects.errors import LimitError, NybbleError, SourceLocation
 from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
 from nybble.dialects.screening import decode
-from nybble.frontend.compile_model import CompileOptions
-from nybble.passes.options import configure
+from nybble.frontend.compile_model import SCHEDULED, CompileOptions
+from nybble.passes.options import Option, configure
 from nybble.passes.pipeline import build_pipeline, run_passes
 from nybble.passes.stages import STAGES, find_stage, stages_between
 from nybble.tools.diagnostics import Session
@@ -21,6 +25,14 @@ STAGE_NAMES = tuple(stage.name for stage in STAGES)
 SUFFIX = ".mlir"
 _SECONDS_AT_LEAST = 1.2
 _BYTES_PER_SECOND = 20_000
+
+
+class HasPassOptions(Protocol):
+    """Options of a compilation, for whatever target."""
+
+    def pass_options(self) -> Mapping[str, Option]:
+        """The options that passes know by these names."""
+        ...
 
 
 def read_module(path: str, stage: str, session: Session) -> ModuleOp:
@@ -44,12 +56,15 @@ def read_module(path: str, stage: str, session: Session) -> ModuleOp:
     return module
 
 
-def advance(module: ModuleOp, start: str, stop: str, options: CompileOptions) -> None:
+def advance(module: ModuleOp, start: str, stop: str, options: HasPassOptions) -> None:
     """Take a module from stage `start` to stage `stop`, in place; the same stage does nothing."""
     context = make_context(allow_unregistered=True)
     for stage in stages_between(start, stop) if start != stop else ():
         passes = configure(build_pipeline(stage.passes), options.pass_options())
         run_passes(context, module, passes)
+        if stage.name == SCHEDULED and isinstance(options, CompileOptions):
+            for fault in options.schedule(module).warnings:
+                click.echo(f"nybble: warning: {fault}", err=True)
         stage.form.check(module, stage.name)
 
 

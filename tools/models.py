@@ -83,6 +83,11 @@ def shown_progress() -> Generator[Progress]:
         yield lambda message: status.update(message)
 
 
+def say_warning(message: str) -> None:
+    """Print what was asked for and is not done, on the error stream."""
+    click.echo(f"nybble: warning: {message}", err=True)
+
+
 @dataclass(frozen=True)
 class ModelChoice:
     """A model and how to compile it.
@@ -157,7 +162,9 @@ class ModelChoice:
     def compiler(self, progress: Progress) -> ModelCompiler:
         """The compilation of the model, not yet begun."""
         importer = partial(import_in_child, weights=self.options.weights)
-        return ModelCompiler(self.checkpoint, self._fitting(), importer, kernel_cache(), progress)
+        return ModelCompiler(
+            self.checkpoint, self._fitting(), importer, kernel_cache(), progress, say_warning
+        )
 
     def _fitting(self) -> CompileOptions:
         return replace(self.options, context=self.context)
@@ -177,7 +184,7 @@ class ModelChoice:
         path = self.checkpoint.path
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         parts = [
-            [_facts(file) for file in files],
+            [file_facts(file) for file in files],
             asdict(self._fitting()),
             str(native()),
             versions(),
@@ -187,7 +194,7 @@ class ModelChoice:
         return sha256(json.dumps(parts, default=str).encode()).hexdigest()[:32]
 
 
-def _facts(file: Path) -> tuple[str, int, int]:
+def file_facts(file: Path) -> tuple[str, int, int]:
     """What changes when a file changes."""
     found = file.stat()
     return str(file.resolve()), found.st_size, found.st_mtime_ns
@@ -197,7 +204,7 @@ def source_digest() -> str:
     """A digest of the installed nybble's own files: an edited compiler compiles anew."""
     folders = [part.resolve() for part in Path(nybble.__file__).parent.iterdir() if part.is_dir()]
     files = sorted(file for folder in folders for file in folder.rglob("*.py"))
-    return sha256(repr([_facts(file) for file in files]).encode()).hexdigest()
+    return sha256(repr([file_facts(file) for file in files]).encode()).hexdigest()
 
 
 def check_weights(checkpoint: Checkpoint) -> None:

@@ -53,7 +53,7 @@ class For:
         self._builder = builder
         self._operands = (*bounds, *inits)
         self._types = [v.type for v in inits]
-        self._body = Block(arg_types=[index, *self._types])
+        self._body = Block(arg_types=[bounds[0].type, *self._types])
         self._yielded: Sequence[Value] = ()
         self._outer = builder.block
         self.iv = Value(builder, self._body.args[0])
@@ -306,8 +306,13 @@ class Expressions(Emitter):
     # -- control
 
     def for_(self, lo: Operand, hi: Operand, step: Operand = 1, inits: Sequence[Value] = ()) -> For:
-        """A loop over `range(lo, hi, step)`; `step` must be positive."""
-        return For(self, (self.value(lo), self.value(hi), self.value(step)), inits)
+        """A loop over `range(lo, hi, step)`; `step` must be positive.
+
+        It counts in the type of its bounds that are values: an index, or a signed integer.
+        """
+        given = [bound.type for bound in (lo, hi, step) if isinstance(bound, Value)]
+        type_ = given[0] if given else index
+        return For(self, [self.value(bound, type_) for bound in (lo, hi, step)], inits)
 
     def if_(self, cond: Value) -> If:
         """A branch taken when the bit is set."""

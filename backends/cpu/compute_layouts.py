@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nybble.backends.cpu import lut_weights, plane_weights, weights
-from nybble.dialects.lowbit.formats import Format, Weight
+from nybble.dialects.lowbit.formats import Format, FormatError, Weight
 from nybble.dialects.lowbit.types import LowBitTensorType
 
 Bytes = npt.NDArray[np.uint8]
@@ -46,15 +46,24 @@ COMPUTE_LAYOUTS = {
 }
 
 
+def _layout(type_: LowBitTensorType) -> ComputeLayout:
+    if type_.layout.data not in COMPUTE_LAYOUTS:
+        raise FormatError(
+            f"a weight in layout '{type_.layout.data}' on a CPU",
+            accepted=", ".join(COMPUTE_LAYOUTS),
+        )
+    return COMPUTE_LAYOUTS[type_.layout.data]
+
+
 def packed_size(type_: LowBitTensorType) -> int:
     """Bytes of a weight in the layout of its type."""
     shape = (type_.rows, type_.cols)
-    return COMPUTE_LAYOUTS[type_.layout.data].size(type_.number_format, shape)
+    return _layout(type_).size(type_.number_format, shape)
 
 
 def pack_weight(type_: LowBitTensorType, weight: Weight) -> Bytes:
     """A weight in the layout of its type."""
-    return COMPUTE_LAYOUTS[type_.layout.data].pack(type_.number_format, weight)
+    return _layout(type_).pack(type_.number_format, weight)
 
 
 def pack_storage(type_: LowBitTensorType, raw: Bytes) -> Bytes:

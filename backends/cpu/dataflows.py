@@ -18,6 +18,8 @@ from nybble.backends.cpu.kernels.matmul import (
     flow_lut,
 )
 from nybble.backends.cpu.kernels.matmul.work import Work
+from nybble.backends.cpu.schedule_space import Choices
+from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.lowbit.formats import Format
 from nybble.dialects.mpgemm.lut import LutDotMatmulOp, LutMatmulOp
 from nybble.dialects.mpgemm.ops import BitserialMatmulOp, DequantMatmulOp, IntMatmulOp, ProductOp
@@ -142,6 +144,12 @@ class CpuTarget:
                 isa,
             )
         )
+
+    def choices(self, kernel: KernelOp, isa: str, threads: int) -> Choices | None:
+        """See `Target`."""
+        from nybble.backends.cpu.bindings.table import bind  # its rules build kernels
+
+        return bind(kernel, levels.get(isa) if isa else levels.BASELINE, threads).choices
 
 
 CPU = CpuTarget()

@@ -29,7 +29,11 @@ PIPELINE = (
     "convert-ub-to-llvm,"
     "reconcile-unrealized-casts)"
 )
-VECTOR_OPTIONS = {"x86_64": "enable-amx=1 enable-x86vector=1", "aarch64": "enable-arm-neon=1"}
+VECTOR_OPTIONS = {
+    "x86_64": "enable-amx=1 enable-x86vector=1",
+    "aarch64": "enable-arm-neon=1",
+    "nvptx64": "",
+}
 LENGTH = struct.Struct("<Q")
 LOCATION = re.compile(r'loc\("(?P<file>[^"]*)":(?P<line>\d+):(?P<column>\d+)')
 
@@ -55,6 +59,7 @@ def to_llvm_ir(text: str, architecture: str) -> str:
         pipeline = PassManager.parse(PIPELINE % VECTOR_OPTIONS[architecture])
         _diagnosed(lambda: pipeline.run(module.operation))
         _only_llvm(module)
+        _no_casts(module)
         return llvm.translate_module_to_llvmir(  # pyright: ignore[reportAttributeAccessIssue]
             module.operation
         )
@@ -98,6 +103,25 @@ def _only_llvm(module: Any) -> None:
         if not operation.operation.name.startswith("llvm."):
             name = operation.operation.name
             raise LoweringError(f"'{name}' was not lowered", place(str(operation.location)))
+
+
+def _no_casts(module: Any) -> None:
+    """Raises LoweringError for a cast between types that no pass could undo: translation of one
+    ends the process without a word.
+    """
+    from mlir.ir import WalkResult
+
+    found: list[Any] = []
+
+    def visit(operation: Any) -> Any:
+        if operation.name == "builtin.unrealized_conversion_cast":
+            found.append(operation)
+            return WalkResult.INTERRUPT
+        return WalkResult.ADVANCE
+
+    module.operation.walk(visit)
+    if found:
+        raise LoweringError(f"'{found[0]}' was not lowered", place(str(found[0].location)))
 
 
 def read_message(stream: IO[bytes]) -> dict[str, Any] | None:

@@ -49,12 +49,17 @@ def _program(name: str) -> str:
 
 
 def run(name: str, arguments: list[str], data: bytes) -> bytes:
+    """What the LLVM program `name` makes of `data`, as bytes; see `output_of`."""
+    return output_of(name, [*arguments, "-o", "-"], data)
+
+
+def output_of(name: str, arguments: list[str], data: bytes) -> bytes:
     """What the LLVM program `name` writes to its standard output when `data` is its input.
 
     A crash of the program (LLVM ends the process on an instruction it cannot select) is a
     CodegenError with its own last words, and never the end of this process.
     """
-    command = [_program(name), *arguments, "-o", "-", "-"]
+    command = [_program(name), *arguments, "-"]
     done = subprocess.run(command, input=data, capture_output=True, check=False)
     if done.returncode != 0:
         raise CodegenError(f"{name} failed: {last_words(done.stderr, done.returncode)}")

@@ -41,19 +41,20 @@ class KernelOp(IRDLOperation):
     """Operators that run as one launch, with the schedule a lowering follows.
 
     The region names all it reads as block arguments, so that a kernel can be outlined, cached
-    and measured by itself.
+    and measured by itself. because: why these operators are one kernel, for people.
     """
 
     name = "fused.kernel"
     inputs = var_operand_def()
     outputs = var_result_def()
     kernel_name = prop_def(StringAttr)
+    because = opt_prop_def(StringAttr)
     schedule = opt_prop_def(KernelSchedule)
     body = region_def("single_block")
     traits = traits_def(Pure(), IsolatedFromAbove(), SingleBlockImplicitTerminator(YieldOp))
     assembly_format = (
         "$kernel_name `(` $inputs `)` `:` functional-type($inputs, $outputs) "
-        "(`schedule` qualified($schedule)^)? $body attr-dict-with-keyword"
+        "(`because` $because^)? (`schedule` qualified($schedule)^)? $body attr-dict-with-keyword"
     )
 
     def __init__(

@@ -12,7 +12,7 @@ from xdsl.utils.exceptions import VerifyException
 from nybble.dialects.lowbit import formats
 
 STORAGE = "storage"
-LAYOUTS = (STORAGE, "tile64", "lut1", "lut4", "planes64")
+LAYOUTS = (STORAGE, "tile64", "lut1", "lut4", "planes64", "stream")
 
 
 def _checked_format(spec: str) -> formats.Format:
@@ -28,6 +28,37 @@ def canonical(spec: str) -> str:
         return formats.get(spec).spec
     except formats.FormatError:
         return spec
+
+
+def parse_matrix(parser: AttrParser, defaults: Sequence[str | None]) -> Sequence[Attribute]:
+    """`<` rows `x` cols `,` format (`,` text)* `>`: the shape, the canonical format, the texts.
+
+    defaults: of each text, which may be left out from the last on; None where it may not.
+    """
+    with parser.in_angle_brackets():
+        dims = parser.parse_dimension_list()
+        parser.parse_punctuation(",")
+        texts = [canonical(parser.parse_str_literal())]
+        for default in defaults:
+            if default is None:
+                parser.parse_punctuation(",")
+            if default is None or parser.parse_optional_punctuation(","):
+                texts.append(parser.parse_str_literal())
+            else:
+                texts.append(default)
+    return (ArrayAttr([IntAttr(dim) for dim in dims]), *map(StringAttr, texts))
+
+
+def print_matrix(
+    printer: Printer, shape: ArrayAttr[IntAttr], texts: Sequence[StringAttr], default: str
+) -> None:
+    """The inverse of `parse_matrix`; the last text is left out where it is the default."""
+    shown = texts[:-1] if texts[-1].data == default else texts
+    with printer.in_angle_brackets():
+        printer.print_dimension_list([dim.data for dim in shape.data])
+        for text in shown:
+            printer.print_string(", ")
+            printer.print_string_literal(text.data)
 
 
 @irdl_attr_definition
@@ -78,25 +109,11 @@ class LowBitTensorType(ParametrizedAttribute, TypeAttribute):
     @classmethod
     def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
         """`<` rows `x` cols `,` format (`,` layout)? `>`"""
-        with parser.in_angle_brackets():
-            dims = parser.parse_dimension_list()
-            parser.parse_punctuation(",")
-            spec = parser.parse_str_literal()
-            layout = STORAGE
-            if parser.parse_optional_punctuation(","):
-                layout = parser.parse_str_literal()
-        shape = ArrayAttr([IntAttr(dim) for dim in dims])
-        return (shape, StringAttr(canonical(spec)), StringAttr(layout))
+        return parse_matrix(parser, (STORAGE,))
 
     def print_parameters(self, printer: Printer) -> None:
         """See `parse_parameters`."""
-        with printer.in_angle_brackets():
-            printer.print_dimension_list([dim.data for dim in self.shape.data])
-            printer.print_string(", ")
-            printer.print_string_literal(self.format.data)
-            if self.layout.data != STORAGE:
-                printer.print_string(", ")
-                printer.print_string_literal(self.layout.data)
+        print_matrix(printer, self.shape, (self.format, self.layout), STORAGE)
 
     def verify(self) -> None:
         if len(self.shape.data) != 2:

@@ -4,6 +4,7 @@ from xdsl.ir import Dialect
 
 from nybble.dialects.mpgemm.lut import LutDotMatmulOp, LutMatmulOp, LutPrecomputeOp
 from nybble.dialects.mpgemm.ops import BitserialMatmulOp, DequantMatmulOp, IntMatmulOp, MatmulOp
+from nybble.dialects.mpgemm.stream import StreamMatmulOp
 from nybble.dialects.mpgemm.tables import TableType
 
 MPGemm = Dialect(
@@ -16,6 +17,7 @@ MPGemm = Dialect(
         LutPrecomputeOp,
         LutMatmulOp,
         LutDotMatmulOp,
+        StreamMatmulOp,
     ],
     [TableType],
 )

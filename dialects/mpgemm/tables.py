@@ -11,7 +11,7 @@ from xdsl.utils.exceptions import VerifyException
 
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats.element import Uniform
-from nybble.dialects.lowbit.types import canonical
+from nybble.dialects.lowbit.types import canonical, parse_matrix, print_matrix
 from nybble.dialects.numpy_ref.lookup import WIDTH
 
 EXACT, ROUNDED = "i16", "i8"
@@ -78,26 +78,11 @@ class TableType(ParametrizedAttribute, TypeAttribute):
     @classmethod
     def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
         """`<` tokens `x` cols `,` format `,` entries (`,` form)? `>`"""
-        with parser.in_angle_brackets():
-            dims = parser.parse_dimension_list()
-            parser.parse_punctuation(",")
-            spec = parser.parse_str_literal()
-            parser.parse_punctuation(",")
-            entries = parser.parse_str_literal()
-            form = FULL
-            if parser.parse_optional_punctuation(","):
-                form = parser.parse_str_literal()
-        shape = ArrayAttr([IntAttr(dim) for dim in dims])
-        return (shape, StringAttr(canonical(spec)), StringAttr(entries), StringAttr(form))
+        return parse_matrix(parser, (None, FULL))
 
     def print_parameters(self, printer: Printer) -> None:
         """See `parse_parameters`."""
-        with printer.in_angle_brackets():
-            printer.print_dimension_list([dim.data for dim in self.shape.data])
-            for part in (self.format, self.entries, self.form):
-                if part != StringAttr(FULL):
-                    printer.print_string(", ")
-                    printer.print_string_literal(part.data)
+        print_matrix(printer, self.shape, (self.format, self.entries, self.form), FULL)
 
     def verify(self) -> None:
         if len(self.shape.data) != 2:

@@ -43,6 +43,14 @@ class KernelSchedule(ParametrizedAttribute):
         value = self.options.data.get(name)
         return value.value.data if isinstance(value, IntegerAttr) else None
 
+    def sizes(self) -> dict[str, int]:
+        """Every option."""
+        return {
+            name: value.value.data
+            for name, value in self.options.data.items()
+            if isinstance(value, IntegerAttr)
+        }
+
     def verify(self) -> None:
         if self.dataflow.data not in DATAFLOWS:
             raise VerifyException(

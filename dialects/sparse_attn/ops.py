@@ -159,6 +159,11 @@ class AttentionOp(IRDLOperation):
                 f'unknown softmax "{self.softmax.data}"; accepted: {", ".join(SOFTMAX)}'
             )
 
+    @property
+    def span(self) -> int | None:
+        """How many recent keys a query sees at most."""
+        return self.mask.mask.span
+
     def reference(
         self, query: Array, keys: KvArray, values: KvArray, position: int, *lists: Ints
     ) -> tuple[Array]:

@@ -186,7 +186,7 @@ _KERNEL_PARAMETERS: list[click.Parameter] = [
 ]
 _MODEL_PARAMETERS: list[click.Parameter] = [
     click.Argument(["model"]),
-    _value("--peer-types", "same", "TYPE,..", "File types the peers run; others are made of it."),
+    _value("--peer-types", "auto", "TYPE,..", "File types the peers run: same, auto, q4_0, .."),
     _count("--prompt-tokens", 512, "Tokens of the prompt."),
     _count("--decode-tokens", 64, "Tokens decoded in a turn."),
     _value("--depths", "0,512", "N,..", "Positions that decoding starts from."),

@@ -34,7 +34,7 @@ from nybble.tools.bench.options import ModelOptions
 from nybble.tools.bench.ours_model import OurModel
 from nybble.tools.bench.peers.api import REGISTRY, Note, Peer, TunableModel
 from nybble.tools.bench.peers.llama_bench import Job, run_external
-from nybble.tools.bench.peers.requantize import requantized
+from nybble.tools.bench.peers.requantize import requantized, types_of
 from nybble.tools.bench.report import Column, Report, Row
 
 COLUMNS = (
@@ -121,13 +121,13 @@ class _Measurement:
             return {}
         folder = self.options.folder
         found: dict[str, Path] = {}
-        for name in self.options.peer_types:
+        for name in types_of(self.options.peer_types, checkpoint.tensors):
             self.progress(f"{checkpoint.path.name} as {name}")
             try:
                 found[name] = requantized(checkpoint.path, name, folder)
-            except BenchError:
-                raise
             except NybbleError as reason:
+                if isinstance(reason, BenchError) and name in self.options.peer_types:
+                    raise
                 self._note(f"type {name}: {reason}")
         return found
 

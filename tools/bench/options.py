@@ -6,7 +6,7 @@ from pathlib import Path
 from nybble.frontend.weight_choice import AS_STORED, WeightChoice
 from nybble.tools.bench.errors import BenchError
 from nybble.tools.bench.peers.llama_bench import External
-from nybble.tools.bench.peers.requantize import SAME
+from nybble.tools.bench.peers.requantize import AUTO
 from nybble.tools.bench.rounds import Schedule
 from nybble.tools.bench.text import WINDOW
 
@@ -53,7 +53,8 @@ class KernelOptions:
 class ModelOptions:
     """What is measured of one model.
 
-    model: path or alias. peer_types: file types the peers run, "same" being the file itself.
+    model: path or alias. peer_types: file types the peers run, "same" being the file itself,
+    "auto" that and the peers' fastest type of at least as many bits.
     depths: positions that decoding starts from. activations: of ours, "i8" or "f32".
     folder: where requantized models are kept. perplexity: whether it is measured. weights: what
     becomes of ours.
@@ -62,7 +63,7 @@ class ModelOptions:
     model: str
     folder: Path
     peers: tuple[str, ...] = ()
-    peer_types: tuple[str, ...] = (SAME,)
+    peer_types: tuple[str, ...] = (AUTO,)
     threads: tuple[int, ...] = (1,)
     prompt_tokens: int = 512
     decode_tokens: int = 64

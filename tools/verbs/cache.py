@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 from filelock import FileLock, Timeout
 
+from nybble.tools.graph_cache import clear_graphs, graph_entries
 from nybble.tools.models import cache_root, kernel_cache, models_folder
 
 
@@ -44,6 +45,8 @@ def list_entries() -> None:
     click.echo(f"models {len(models)} entries, {sum(map(folder_bytes, models)) / 1e6:.1f} MB")
     for folder in models:
         click.echo(f"  {folder.name} {folder_bytes(folder) / 1e6:.1f} MB")
+    graphs = graph_entries()
+    click.echo(f"imports {len(graphs)} entries, {sum(map(folder_bytes, graphs)) / 1e6:.1f} MB")
 
 
 @command.command(name="clear")
@@ -51,4 +54,5 @@ def clear() -> None:
     """Remove everything that was compiled before; a model that is just being made stays."""
     removed = kernel_cache().clear()
     models = sum(remove_model(folder) for folder in model_entries())
-    click.echo(f"removed {removed} kernels and {models} models")
+    imports = clear_graphs()
+    click.echo(f"removed {removed} kernels, {models} models and {imports} imports")

@@ -2,15 +2,18 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from shutil import which
 
 import click
 
 from nybble.backends.cpu import isa as levels
 from nybble.backends.cpu.host import request_amx
 from nybble.backends.cpu.machine import cpu_flags, native
+from nybble.backends.gpu import nvrtc, ptxas
+from nybble.backends.gpu.driver import installed
 from nybble.backends.llvm.toolchain import versions
 from nybble.dialects.errors import NybbleError
 from nybble.frontend.checkpoint.aliases import ALIASES, packaged_file
@@ -23,6 +26,8 @@ EXTRAS = {
     "llama-cpp-python": "bench",
 }
 """Package -> the extra that brings it."""
+PROGRAMS = {"qemu-aarch64": "qemu-user", "aarch64-linux-gnu-ld": "binutils-aarch64-linux-gnu"}
+"""What the tests run code for AArch64 with -> Debian's package that brings it."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,9 @@ def findings() -> Iterator[Finding]:
         granted = request_amx()
         remedy = "" if granted else "pass --isa avx512-vnni"
         yield Finding("AMX tiles", "granted" if granted else "refused by the kernel", remedy)
+    yield from _gpu()
     yield from (_package(name, extra) for name, extra in EXTRAS.items())
+    yield from (_program(name, brought) for name, brought in PROGRAMS.items())
     yield from (_alias(name) for name in ALIASES)
     yield _cache()
 
@@ -66,11 +73,37 @@ def _toolchain() -> Finding:
         return Finding("compiler", error.message, error.accepted or "reinstall nybble", needed=True)
 
 
+def _gpu() -> Iterator[Finding]:
+    """The GPU with its driver, or what is missing; the tools that make and show its code."""
+    try:
+        driver = installed()
+        device = driver.device()
+        cuda = "{}.{}".format(*driver.version)
+        yield Finding("GPU", f"{device.name}, {device.arch}, driver for CUDA {cuda}")
+    except NybbleError as error:
+        yield Finding("GPU", error.message, error.accepted or "look at nvidia-smi")
+    for name in ("ptxas", "nvdisasm"):
+        yield _found(name, lambda name=name: str(ptxas.tool(name)))
+    yield _found("NVRTC", lambda: "{}.{}".format(*nvrtc.version()))
+
+
+def _found(subject: str, find: Callable[[], str]) -> Finding:
+    try:
+        return Finding(subject, find())
+    except NybbleError as error:
+        return Finding(subject, error.message, error.accepted or "reinstall it")
+
+
 def _package(name: str, extra: str) -> Finding:
     try:
         return Finding(name, version(name))
     except PackageNotFoundError:
         return Finding(name, "not installed", f"pip install 'nybble[{extra}]'")
+
+
+def _program(name: str, brought: str) -> Finding:
+    found = which(name)
+    return Finding(name, found or "not installed", "" if found else f"apt-get install {brought}")
 
 
 def _alias(name: str) -> Finding:

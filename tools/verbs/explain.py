@@ -2,24 +2,26 @@
 
 import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from nybble.backends.cpu import isa as levels
-from nybble.dialects.errors import NybbleError
+from nybble.costmodel.targets.reader import TARGETS
 from nybble.dialects.lowbit import formats
 from nybble.frontend.compile_model import CompileOptions
 from nybble.frontend.weight_choice import WeightChoice
+from nybble.tools.ask_model import CPU, Ask, ModelAnswer, ask_model, check_target
 from nybble.tools.diagnostics import Session, UsageError
-from nybble.tools.explain import OPERATORS, KernelNote, Question, answer, notes
+from nybble.tools.explain import OPERATORS, Answer, Question, answer, gpu_answer, notes
 from nybble.tools.files import STANDARD_STREAM, write_output
+from nybble.tools.gpu_file import GpuOptions
 from nybble.tools.mlir_file import FIRST, STAGE_NAMES, SUFFIX, advance, read_module
 from nybble.tools.model_options import json_option, model_options
 from nybble.tools.models import ModelChoice, choose, shown_progress
 from nybble.tools.run_file import SCHEDULED
-from nybble.tools.verbs.compile import TARGETS
+from nybble.tools.target import ACCEPTED, ChosenTarget, read_target
 
 MAX_SIDE = 1 << 24
 _SHAPE = re.compile(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})")
@@ -28,13 +30,33 @@ _SHAPE = re.compile(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})")
 @click.command(name="explain")
 @click.argument("model", required=False)
 @click.option("--op", type=click.Choice(list(OPERATORS)), help="Ask about one operator instead.")
-@click.option("--format", "spec", default="q4_0", show_default=True, help="Of its weight.")
+@click.option(
+    "--format",
+    "spec",
+    default="q4_0",
+    show_default=True,
+    help="Of its weight, or of all matrices of a MODEL that is a shape.",
+)
 @click.option("--shape", default="4096x4096", show_default=True, help="ROWSxCOLS of its weight.")
 @click.option(
     "--n", type=click.IntRange(1, 1 << 16), default=1, show_default=True, help="Its token rows."
 )
 @click.option("--dataflow", default="", help="That products must take; default: the cheapest.")
-@click.option("--target", type=click.Choice(TARGETS), default="cpu", show_default=True)
+@click.option(
+    "--target",
+    default=CPU,
+    show_default=True,
+    help=f"Of a model: {CPU}, {', '.join(TARGETS)}, or a YAML file that describes a machine; "
+    f"with --op: {ACCEPTED}.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 1 << 16),
+    default=1,
+    show_default=True,
+    help="Texts at once, each of --context tokens.",
+)
+@click.option("--prompt", type=click.IntRange(1), help="Tokens of a prompt; default: the context.")
 @click.option(
     "--from-stage",
     type=click.Choice(STAGE_NAMES[: STAGE_NAMES.index(SCHEDULED) + 1]),
@@ -54,6 +76,8 @@ def command(
     n: int,
     dataflow: str,
     target: str,
+    batch: int,
+    prompt: int | None,
     from_stage: str,
     json_file: str | None,
     activations: str | None,
@@ -64,8 +88,9 @@ def command(
     threads: int | None,
     weights: WeightChoice,
 ) -> None:
-    """Print for each kernel of MODEL (alias, GGUF file, Hugging Face folder or MLIR file) what it
-    computes, how and why; or with --op, whether and how one operator can be compiled."""
+    """Print for each kernel of MODEL (alias, GGUF file, Hugging Face folder, shape or MLIR file)
+    what it computes, how and why, and how long prompts and answers take on a target; or with --op,
+    whether and how one operator can be compiled."""
     if (model is None) == (op is None):
         raise UsageError("explain needs either MODEL or --op", accepted="see --help")
     choice = choose(model or "", activations, kv, context, None, threads, weights, attention)
@@ -73,39 +98,60 @@ def command(
     options = replace(choice.options, threads=threads or 1, dataflow=dataflow, isa=isa)
     choice = replace(choice, options=options)
     level = levels.get(str(options.pass_options()["isa"]))
+    reported = level.name
     if op is not None:
-        rows, cols = parse_shape(shape)
-        fitting = replace(options, context=max(n, 2), chunk=n)
-        found = answer(Question(op, checked_format(spec), rows, cols, n), fitting, level, target)
-        report, lines = found.report(), list(found.lines())
+        question = Question(op, checked_format(spec), *parse_shape(shape), n)
+        chosen = code_target(target, activations or isa)
+        reported = chosen.level or reported
+        found = ask_operator(question, options, chosen)
+    elif Path(model or "").suffix == SUFFIX or model == STANDARD_STREAM:
+        require_cpu(target, "an MLIR file")
+        found = ask_file(choice, from_stage, session)
     else:
-        kernels = explain_model(choice, options, from_stage, session)
-        report = {"kernels": [asdict(one) for one in kernels]}
-        lines = [line for one in kernels for line in one.lines()]
-    report = {"target": target, "isa": level.name, **report}
+        check_target(target)
+        with shown_progress() as progress:
+            found = ask_model(choice, Ask(target, batch, prompt, checked_format(spec)), progress)
+    report = found.report() | {"target": target, "isa": reported}
     if json_file is not None:
         write_output(json_file, (json.dumps(report) + "\n").encode())
     else:
-        click.echo("\n".join(lines))
+        click.echo("\n".join(found.lines()))
 
 
-def explain_model(
-    choice: ModelChoice, options: CompileOptions, from_stage: str, session: Session
-) -> list[KernelNote]:
-    """The notes of a model or an MLIR file."""
+def code_target(text: str, for_cpu: str | None) -> ChosenTarget:
+    """The target of generated code that a text names; UsageError. for_cpu: an option of the CPU."""
+    found = read_target(text)
+    if found is None:
+        raise UsageError(f"'{text[:40]}' is no target that --op can ask about", accepted=ACCEPTED)
+    if found.name != CPU and for_cpu:
+        raise UsageError(f"--activations or --isa with target {found}", accepted=f"--target {CPU}")
+    return found
+
+
+def ask_operator(question: Question, options: CompileOptions, target: ChosenTarget) -> Answer:
+    """The answer for one operator."""
+    if target.name != CPU:
+        return gpu_answer(question, GpuOptions(target, dataflow=options.dataflow))
     level = levels.get(str(options.pass_options()["isa"]))
-    if Path(choice.model).suffix == SUFFIX or choice.model == STANDARD_STREAM:
-        module = read_module(choice.model, from_stage, session)
-        advance(module, from_stage, SCHEDULED, options)
-        return notes(module, level, options.threads)
-    if choice.is_artifact:
-        raise NybbleError(
-            f"{choice.model} is compiled and holds no IR", accepted="the model that it was made of"
+    fitting = replace(options, context=max(question.n, 2), chunk=question.n)
+    return answer(question, fitting, level, CPU)
+
+
+def ask_file(choice: ModelChoice, from_stage: str, session: Session) -> ModelAnswer:
+    """The answer for an MLIR file."""
+    options = choice.options
+    module = read_module(choice.model, from_stage, session)
+    advance(module, from_stage, SCHEDULED, options)
+    level = levels.get(str(options.pass_options()["isa"]))
+    return ModelAnswer(notes(module, level, options.threads))
+
+
+def require_cpu(target: str, what: str) -> None:
+    """Raise UsageError for a target that only whole models can be asked about."""
+    if target != CPU:
+        raise UsageError(
+            f"--target {target} is for whole models, and this is {what}", accepted=f"--target {CPU}"
         )
-    choice.say_notes()
-    with shown_progress() as progress:
-        compiler = choice.compiler(progress)
-        return notes(compiler.lower(compiler.graph(), SCHEDULED), level, options.threads)
 
 
 def checked_format(spec: str) -> str:

@@ -1,11 +1,14 @@
-"""nybble run: the functions of an MLIR file, or a compiled model, on given or random inputs."""
+"""nybble run: a compiled model, a function of an MLIR file or a PTX kernel, on given inputs."""
 
 import json
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from nybble.backends.cpu.artifact import MANIFEST
+from nybble.backends.gpu.sim.simulate import Launch
 from nybble.dialects.errors import NybbleError
 from nybble.tools.diagnostics import Session, UsageError
 from nybble.tools.files import STANDARD_STREAM, write_output
@@ -14,6 +17,8 @@ from nybble.tools.model_options import activations_option, isa_option, json_opti
 from nybble.tools.models import check_isa
 from nybble.tools.run_file import FileRun, run_file
 from nybble.tools.run_model import run_model
+from nybble.tools.simulate_ptx import SUFFIX as PTX_SUFFIX
+from nybble.tools.simulate_ptx import PtxRun, run_ptx
 
 EXIT_DISAGREES = 1
 
@@ -33,6 +38,13 @@ EXIT_DISAGREES = 1
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random inputs."
 )
+@click.option("--sim", is_flag=True, help="Run a kernel of a .ptx file in the simulator.")
+@click.option("--args", "arguments", help="Of a kernel, separated by spaces: f32:64x64 i8:64=1 64.")
+@click.option("--grid", help="Blocks of a kernel, such as 4 or 4x2.  [default: 1]")
+@click.option("--block", help="Threads of a block, such as 128 or 32x4.  [default: 1]")
+@click.option("--shared", type=click.IntRange(0), help="Bytes of dynamic shared memory.")
+@click.option("--report", is_flag=True, help="Show what a kernel did and what that costs.")
+@click.option("--save", help="Folder for the buffers of a kernel, as .npy files.")
 @activations_option
 @isa_option
 @threads_option
@@ -46,34 +58,74 @@ def command(
     position: int,
     ids: str | None,
     seed: int,
+    sim: bool,
+    arguments: str | None,
+    grid: str | None,
+    block: str | None,
+    shared: int | None,
+    report: bool,
+    save: str | None,
     activations: str | None,
     isa: str | None,
     threads: int | None,
     json_file: str | None,
 ) -> int:
-    """Run WHAT: a directory of `nybble compile`, or a .mlir file at the operators stage (- is
-    standard input), whose results are compared with the reference. Exits with 1 if they differ."""
+    """Run WHAT: a directory of `nybble compile`; a .mlir file at the operators stage (- is
+    standard input), whose results are compared with the reference; or, with --sim, a kernel of a
+    .ptx file in the simulator. Exits with 1 if results differ, or a kernel has findings."""
+    kernel = {"args": arguments, "grid": grid, "block": block, "shared": shared, "save": save}
+    host = {"ids": ids, "isa": isa, "activations": activations}
+    if sim or Path(what).suffix == PTX_SUFFIX:
+        _refuse({**host, "threads": threads}, "a PTX kernel")
+        return _simulate(session, what, sim, PtxRun(
+            function, tuple(shlex.split(arguments or "")),
+            Launch(extent(grid), extent(block), shared or 0), seed, save,
+        ), json_file, details=report)  # fmt: skip
+    _refuse({**kernel, "report": report or None}, "what runs without --sim")
     if (Path(what) / MANIFEST).is_file():
         given = {"function": function, "isa": isa, "activations": activations}
         _refuse(given, "a compiled model")
-        report = run_model(Path(what), ids, tokens, seed, threads)
+        result = run_model(Path(what), ids, tokens, seed, threads)
     elif Path(what).suffix == SUFFIX or what == STANDARD_STREAM:
         _refuse({"ids": ids}, "an MLIR file")
         check_isa(isa)
         mode = activations or "i8"
         run = FileRun(function, tokens, position, seed, threads or 1, isa, mode)
-        report = run_file(what, run, session)
+        result = run_file(what, run, session)
     else:
         raise NybbleError(f"cannot run {what}", accepted="a compiled directory or a .mlir file")
     if json_file is not None:
-        write_output(json_file, (json.dumps(report) + "\n").encode())
+        write_output(json_file, (json.dumps(result) + "\n").encode())
     else:
-        for name, value in report.items():
+        for name, value in result.items():
             click.echo(f"{name}: {value}")
-    return 0 if report.get("agrees", True) else EXIT_DISAGREES
+    return 0 if result.get("agrees", True) else EXIT_DISAGREES
 
 
-def _refuse(options: dict[str, str | None], what: str) -> None:
+def _simulate(
+    session: Session, what: str, sim: bool, run: PtxRun, json_file: str | None, *, details: bool
+) -> int:
+    """Run a kernel, say what came of it, and give the exit code."""
+    if not sim:
+        raise UsageError(f"{what} runs in the simulator", accepted="--sim")
+    result = run_ptx(what, run, session)
+    if json_file is not None:
+        write_output(json_file, (json.dumps(result.as_json()) + "\n").encode())
+    else:
+        click.echo(result.text(details=details))
+    return EXIT_DISAGREES if result.report.findings else 0
+
+
+def extent(text: str | None) -> tuple[int, int, int]:
+    """The extent that "4", "4x2" or "4x2x1" spells; raises UsageError."""
+    sides = (text or "1").split("x")
+    if len(sides) > 3 or not all(side.isdigit() for side in sides):
+        raise UsageError(f"'{text}' is no extent", accepted="such as 4, 4x2 or 4x2x1")
+    x, y, z = [*map(int, sides), 1, 1][:3]
+    return x, y, z
+
+
+def _refuse(options: Mapping[str, object], what: str) -> None:
     """Raise UsageError for an option that says nothing about what is run."""
     for name, value in options.items():
         if value is not None:

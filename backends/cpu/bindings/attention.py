@@ -7,6 +7,7 @@ from dataclasses import replace
 from xdsl.dialects.builtin import TensorType
 from xdsl.ir import SSAValue
 
+from nybble.backends.cpu.bindings.scheduled import Scheduled, scheduled_attention
 from nybble.backends.cpu.bindings.site import (
     Binding,
     BindingError,
@@ -163,10 +164,12 @@ def bind_attention(site: Site) -> Binding:
     slots = attention_inputs(site, op)
     scratch = (Scratch(),) * (len(kernel.buffers) - len(slots) - 1)
     out = Out(site.result(op.result))
+    chosen, space = scheduled_attention(kernel, site.options)
+    made = Scheduled(chosen, space)
     if kernel.splits == 1:
-        return Binding(kernel, (*slots, out, *scratch))
-    merge = Binding(AttentionMerge(kernel.partial), (Partial(written=False), out))
-    return Binding(kernel, (*slots, Partial(written=True), *scratch), then=merge)
+        return Binding(made, (*slots, out, *scratch))
+    merge = Binding(AttentionMerge(chosen.partial), (Partial(written=False), out))
+    return Binding(made, (*slots, Partial(written=True), *scratch), then=merge)
 
 
 def bind_partial(site: Site) -> Binding:

@@ -1,7 +1,7 @@
 """Bindings of matrix products and what is fused around them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 from xdsl.dialects import arith
@@ -14,13 +14,15 @@ from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.builder import BufferSpec
 from nybble.backends.cpu.kernels.matmul.bitserial import BitserialSpec
 from nybble.backends.cpu.kernels.matmul.bitserial_lower import bitserial_buffers, lower_bitserial
-from nybble.backends.cpu.kernels.matmul.lower import lower_matmul, matmul_buffers
+from nybble.backends.cpu.kernels.matmul.lower import lower_matmul, matmul_buffers, space_of
 from nybble.backends.cpu.kernels.matmul.lut import lower_lut
 from nybble.backends.cpu.kernels.matmul.lut_spec import LutSpec
+from nybble.backends.cpu.kernels.matmul.space import LUT, lookup_tiles
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.lut_packing import Order
 from nybble.backends.cpu.lut_weights import lut_codes
 from nybble.backends.cpu.plane_weights import planes_of
+from nybble.backends.cpu.schedule_space import Bound, Choices, Options
 from nybble.backends.cpu.weights import added_of, digits_of, weight_kind
 from nybble.dialects.fused.ops import GluOp
 from nybble.dialects.lowbit.types import LowBitTensorType
@@ -38,15 +40,21 @@ class Matmul:
     """A matmul specification as a kernel."""
 
     spec: MatmulSpec
+    options: Options = field(default_factory=dict[str, int])
+
+    @property
+    def space(self) -> Choices:
+        """What a schedule may choose."""
+        return Bound(space_of(self.spec), self.spec)
 
     @property
     def buffers(self) -> list[BufferSpec]:
         """See `MatmulSpec`."""
-        return matmul_buffers(self.spec)
+        return matmul_buffers(self.spec, self.options)
 
     def build(self, name: str) -> FuncOp:
         """The kernel."""
-        return lower_matmul(self.spec, name)
+        return lower_matmul(self.spec, name, self.options)
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,12 @@ class LutMatmul:
     """A matmul by lookup tables as a kernel."""
 
     spec: LutSpec
+    options: Options = field(default_factory=dict[str, int])
+
+    @property
+    def space(self) -> Choices:
+        """What a schedule may choose."""
+        return Bound(LUT, self.spec)
 
     @property
     def buffers(self) -> list[BufferSpec]:
@@ -62,7 +76,7 @@ class LutMatmul:
 
     def build(self, name: str) -> FuncOp:
         """The kernel."""
-        return lower_lut(self.spec, name)
+        return lower_lut(self.spec, name, lookup_tiles(LUT.settle(self.spec, self.options)))
 
 
 @dataclass(frozen=True)
@@ -142,8 +156,8 @@ def product_kernel(
     if isinstance(products[0], BitserialMatmulOp):
         return BitserialMatmul(bitserial_spec(site, products))
     if isinstance(products[0], LookupProductOp):
-        return LutMatmul(lut_spec(site, products))
-    return Matmul(product_spec(site, products))
+        return LutMatmul(lut_spec(site, products), site.options)
+    return Matmul(product_spec(site, products), site.options)
 
 
 def check_alike(site: Site, products: Sequence[ProductOp]) -> None:

@@ -1,5 +1,6 @@
 """Bindings of kernels that work row by row: norms, quantization, gates, sums."""
 
+from nybble.backends.cpu.bindings.scheduled import NORMS, ROWS, scheduled
 from nybble.backends.cpu.bindings.site import Binding, In, Out, Site, columns, parts
 from nybble.backends.cpu.kernels.bit_rows import QuantizePlanes, RmsNormQuantizePlanes
 from nybble.backends.cpu.kernels.elementwise import Add, Glu
@@ -25,7 +26,7 @@ def bind_norm(site: Site) -> Binding:
         lanes=site.lanes,
     )
     return Binding(
-        kernel,
+        scheduled(kernel, NORMS, site.options),
         (In(site.place(norm.input)), In(site.place(norm.weight)), Out(site.result(norm.result))),
     )
 
@@ -37,15 +38,20 @@ def bind_norm_quantize(site: Site) -> Binding:
         raise site.error("must norm whole rows and yield their quantization alone")
     eps, offset = norm.eps.value.data, norm.unit_offset is not None
     planes = plane_rows(quantize.result.type, site.tokens, site.lanes)
+    form = quantize.result.type.number_format
     kernel = (
-        RmsNormQuantize(
-            width=columns(norm.input),
-            rows=site.tokens,
-            eps=eps,
-            group=quantize.result.type.number_format.group,
-            offset=offset,
-            lanes=site.lanes,
-            digits=digits_of(quantize.result.type.number_format),
+        scheduled(
+            RmsNormQuantize(
+                width=columns(norm.input),
+                rows=site.tokens,
+                eps=eps,
+                group=form.group,
+                offset=offset,
+                lanes=site.lanes,
+                digits=digits_of(form),
+            ),
+            NORMS,
+            site.options,
         )
         if planes is None
         else RmsNormQuantizePlanes(planes, eps, offset)
@@ -59,12 +65,16 @@ def bind_quantize(site: Site) -> Binding:
     quantize = site.only(QuantizeOp)
     planes = plane_rows(quantize.result.type, site.tokens, site.lanes)
     kernel = (
-        Quantize(
-            width=columns(quantize.input),
-            rows=site.tokens,
-            group=quantize.result.type.number_format.group,
-            lanes=site.lanes,
-            digits=digits_of(quantize.result.type.number_format),
+        scheduled(
+            Quantize(
+                width=columns(quantize.input),
+                rows=site.tokens,
+                group=quantize.result.type.number_format.group,
+                lanes=site.lanes,
+                digits=digits_of(quantize.result.type.number_format),
+            ),
+            ROWS,
+            site.options,
         )
         if planes is None
         else QuantizePlanes(planes)
@@ -78,7 +88,7 @@ def bind_glu(site: Site) -> Binding:
     glu = site.only(GluOp)
     kernel = Glu(columns(glu.gate), site.tokens, glu.activation.data, site.lanes)
     slots = (In(site.place(glu.gate)), In(site.place(glu.up)), Out(site.result(glu.result)))
-    return Binding(kernel, slots)
+    return Binding(scheduled(kernel, ROWS, site.options), slots)
 
 
 def bind_hadamard(site: Site) -> Binding:
@@ -94,4 +104,5 @@ def bind_add(site: Site) -> Binding:
     (add,) = list(site.op.body.block.ops)[:1]
     first, second = (site.place(value) for value in add.operands)
     kernel = Add(columns(add.results[0]), site.tokens, site.lanes)
-    return Binding(kernel, (In(first), In(second), Out(0)), in_place={0: first})
+    slots = (In(first), In(second), Out(0))
+    return Binding(scheduled(kernel, ROWS, site.options), slots, in_place={0: first})

@@ -15,11 +15,14 @@ from xdsl.ir import BlockArgument, Operation, SSAValue
 
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.builder import BufferSpec
+from nybble.backends.cpu.schedule_space import Choices, Options
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.locations import location_of
 from nybble.dialects.lowbit.types import LowBitTensorType
 
+TOKENS = "tokens"
+"""The option of a schedule that says how many tokens a launch handles."""
 OpT = TypeVar("OpT", bound=Operation)
 
 
@@ -88,6 +91,11 @@ class Binding:
         assert len(self.slots) == len(self.kernel.buffers)
 
     @property
+    def choices(self) -> Choices | None:
+        """What a schedule may choose for the kernel; None for nothing."""
+        return getattr(self.kernel, "space", None)
+
+    @property
     def launches(self) -> tuple["Binding", ...]:
         """This and what follows, in order."""
         return (self, *(() if self.then is None else self.then.launches))
@@ -110,10 +118,17 @@ class Site:
     def tokens(self) -> int:
         """The most tokens one launch handles."""
         schedule = self.op.schedule
-        tokens = None if schedule is None else schedule.option("tokens")
+        tokens = None if schedule is None else schedule.option(TOKENS)
         if tokens is None:
             raise self.error("has no schedule with a number of tokens")
         return tokens
+
+    @property
+    def options(self) -> Options:
+        """The sizes that the schedule chose for the kernel's lowering."""
+        schedule = self.op.schedule
+        chosen = {} if schedule is None else schedule.sizes()
+        return {name: value for name, value in chosen.items() if name != TOKENS}
 
     def only(self, kind: type[OpT]) -> OpT:
         """The one operation of `kind` in the region."""

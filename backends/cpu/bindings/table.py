@@ -63,6 +63,9 @@ def bind(op: KernelOp, isa: Isa, threads: int) -> Binding:
     if rule is None:
         raise site.error(f"is none of {', '.join(RULES)}")
     try:
-        return rule(site)
+        binding = rule(site)
+        if site.options and binding.choices is None:
+            raise site.error(f"has no sizes to schedule, and was given {', '.join(site.options)}")
+        return binding
     except (NybbleError, ValueError) as fault:
         raise site.rephrased(fault) from fault

@@ -17,6 +17,7 @@ from nybble.backends.cpu.kernels.attention_parts import PartsShape
 from nybble.backends.cpu.kernels.attention_tile import (
     ACCUMULATORS,
     NOTHING_SEEN,
+    RegisterTile,
     Tile,
     TileShape,
 )
@@ -39,9 +40,10 @@ class Attention:
     rows: the most rows of a call; 1 makes the decode kernel. scale: of the logits. threads: the
     most threads that will call it (each has its slice of `scratch`). splits: parts that a decode
     kernel cuts the keys of a head into; with more than 1 it writes `partial` for AttentionMerge
-    instead of `out`. accumulators: see TileShape. softmax: see `sparse_attn.ops.SOFTMAX`.
+    instead of `out`. accumulators, registers: see TileShape. softmax: see `sparse_attn` ops.
     parts: `max`, `sum`, `acc` (see PartsShape) instead of `out`. shared: all rows stand at `pos`.
-    The result depends on `splits`, never on the number of threads.
+    row_block: positions of a tile, None for as many as make 32 to 64 query rows. The result depends
+    on `splits`, never on the number of threads.
     """
 
     cache: KvCache
@@ -58,6 +60,8 @@ class Attention:
     softmax: str = "online"
     parts: bool = False
     shared: bool = False
+    row_block: int | None = None
+    registers: RegisterTile | None = None
 
     def __post_init__(self) -> None:
         if self.q_heads % self.cache.kv_heads:
@@ -89,17 +93,24 @@ class Attention:
 
     @property
     def shape(self) -> TileShape:
-        """The tile: about 32 to 64 query rows in prefill, the group's heads in decode."""
-        row_block = 1 if self.rows == 1 else max(4, 1 << int(math.log2(64 / self.group)))
+        """The tile: some query rows in prefill, the group's heads in decode."""
         staged = self.rows > 1 and self.cache.dtype != "f32"
         return TileShape(
             self.cache,
             self.group,
-            min(row_block, 32),
+            self.row_block or self.default_row_block,
             self.key_block,
             staged,
             self.accumulators,
+            self.registers,
         )
+
+    @property
+    def default_row_block(self) -> int:
+        """Positions that make about 32 to 64 query rows."""
+        if self.rows == 1:
+            return 1
+        return min(32, max(4, 1 << int(math.log2(64 / self.group))))
 
     @property
     def width(self) -> int:

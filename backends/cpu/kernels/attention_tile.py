@@ -46,10 +46,20 @@ def _largest_divisor(number: int, limit: int) -> int:
 
 
 @dataclass(frozen=True)
+class RegisterTile:
+    """rows, and vectors of 16 keys (of S) or components (of O), of which registers keep sums."""
+
+    rows: int
+    keys: int
+    values: int
+
+
+@dataclass(frozen=True)
 class TileShape:
     """The sizes of a tile and where its parts lie in a thread's scratch (in f32 elements).
 
     accumulators: sums of 16 lanes that the registers keep, at most; they change no result.
+    own: the register tiles where somebody chose them; None for what follows from `accumulators`.
     """
 
     cache: KvCache
@@ -58,6 +68,7 @@ class TileShape:
     key_block: int
     staged: bool
     accumulators: int = ACCUMULATORS
+    own: RegisterTile | None = None
 
     @property
     def rows(self) -> int:
@@ -67,18 +78,24 @@ class TileShape:
     @property
     def row_tile(self) -> int:
         """Rows of a register tile."""
+        if self.own is not None:
+            return self.own.rows
         limit = 8 if self.row_block == 1 else 4
         return _largest_divisor(self.rows, min(limit, self.accumulators))
 
     @property
     def key_vectors(self) -> int:
         """16-key vectors of a register tile of S."""
+        if self.own is not None:
+            return self.own.keys
         limit = self.accumulators // self.row_tile
         return _largest_divisor(self.key_block // KEY_BLOCK, min(limit, 8))
 
     @property
     def value_vectors(self) -> int:
         """16-component vectors of a register tile of O."""
+        if self.own is not None:
+            return self.own.values
         limit = self.accumulators // self.row_tile
         return _largest_divisor(self.cache.head_dim // KEY_BLOCK, min(limit, 8))
 

@@ -28,17 +28,29 @@ from nybble.backends.cpu.kernels.loops import (
 )
 from nybble.backends.cpu.kernels.quantize import QuantizedRows, RowsOutput
 
+CHAINS = 4
+"""Sums that squares are added to in turn, by default."""
+
 
 def inverse_rms(
-    b: KernelBuilder, x: Buffer, base: Value, width: int, eps: float, lanes: int
+    b: KernelBuilder,
+    x: Buffer,
+    span: tuple[Value, int],
+    eps: float,
+    lanes: int,
+    chains: int = CHAINS,
 ) -> Value:
-    """1 / sqrt(mean(x^2) + eps) of x[base : base + width], in every lane of a vector."""
+    """1 / sqrt(mean(x^2) + eps) of x[base : base + width], in every lane of a vector.
+
+    span: base and width. chains: sums that squares are added to in turn.
+    """
+    base, width = span
 
     def square(total: Value, offset: Value, mask: Value | None) -> Value:
         value = load(b, x, base + offset, lanes, mask)
         return b.fma(value, value, total)
 
-    partial = fold_vectors(b, width, lanes, 0.0, square)
+    partial = fold_vectors(b, width, lanes, 0.0, square, chains)
     total = b.reduce("add", tree(partial, lambda p, q: p + q))
     inverse = 1.0 / b.sqrt(b.fma(total, b.const(1.0 / width, f32), b.const(eps, f32)))
     return b.broadcast(inverse, lanes)
@@ -51,7 +63,10 @@ def apply_weight(x: Value, weight: Value, offset: bool) -> Value:
 
 @dataclass(frozen=True)
 class RmsNorm:
-    """x f32 [n, heads * width], w f32 [width] -> out f32 like x; every head on its own."""
+    """x f32 [n, heads * width], w f32 [width] -> out f32 like x; every head on its own.
+
+    chains: see `inverse_rms`.
+    """
 
     width: int
     rows: int
@@ -59,6 +74,7 @@ class RmsNorm:
     heads: int = 1
     offset: bool = False
     lanes: int = 16
+    chains: int = CHAINS
 
     @property
     def buffers(self) -> list[BufferSpec]:
@@ -84,7 +100,7 @@ class RmsNorm:
 
     def _row(self, b: KernelBuilder, base: Value, parts: tuple[Value, Value]) -> None:
         x, w, out = b.buffers
-        inverse = inverse_rms(b, x, base, self.width, self.eps, self.lanes)
+        inverse = inverse_rms(b, x, (base, self.width), self.eps, self.lanes, self.chains)
 
         def write(offset: Operand, mask: Value | None) -> None:
             value = load(b, x, base + offset, self.lanes, mask) * inverse
@@ -104,11 +120,12 @@ class RmsNorm:
 class NormQuantizer(ABC):
     """x f32 [n, width], w f32 [width] -> quantized rows: RMSNorm, then quantization, in one pass.
 
-    eps, offset: see RmsNorm.
+    eps, offset, chains: see RmsNorm.
     """
 
     eps: float
     offset: bool
+    chains: int = CHAINS
 
     @property
     @abstractmethod
@@ -133,7 +150,8 @@ class NormQuantizer(ABC):
 
         def row_part(row: Value, bounds: tuple[Value, Value]) -> None:
             base = row * output.width
-            inverse = inverse_rms(b, x, base, output.width, self.eps, output.lanes)
+            span = (base, output.width)
+            inverse = inverse_rms(b, x, span, self.eps, output.lanes, self.chains)
 
             def value_at(offset: Value, mask: Value | None = None) -> Value:
                 value = load(b, x, base + offset, output.lanes, mask) * inverse
@@ -155,6 +173,7 @@ class RmsNormQuantize(NormQuantizer):
     offset: bool = False
     lanes: int = 16
     digits: int = 1
+    chains: int = CHAINS
 
     @property
     def output(self) -> QuantizedRows:

@@ -123,7 +123,7 @@ class RopeAppend:
         norm, lanes = self.norm, self.lanes
         if norm is None:
             return lambda offset: source.vload(base + offset, lanes)
-        inverse = inverse_rms(b, source, base, self.cache.head_dim, norm.eps, lanes)
+        inverse = inverse_rms(b, source, (base, self.cache.head_dim), norm.eps, lanes)
 
         def normalised(offset: int) -> Value:
             value = source.vload(base + offset, lanes) * inverse

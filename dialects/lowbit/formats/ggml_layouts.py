@@ -71,6 +71,7 @@ _K_MINS = TreeFields(
 )  # fmt: skip
 
 LAYOUTS: dict[str, Layout] = {
+    "q1_0": Layout(128, (("d", 2), ("qs", 16)), BitField(128, (Plane("qs", 1, _EIGHT, 1),)), _D),
     "q4_0": Layout(32, (("d", 2), ("qs", 16)), _nibbles(32, 16), _D),
     "q4_1": Layout(32, (("d", 2), ("m", 2), ("qs", 16)), _nibbles(32, 16), _D, _M),
     "q5_0": Layout(32, (("d", 2), ("qh", 4), ("qs", 16)), _FIFTH_BIT, _D),

@@ -56,7 +56,16 @@ def _magnitude(groups: F32, top: int, zero_point: int) -> Rounded:
     return (rounded + np.float32(zero_point)).astype(np.uint8), scale, None
 
 
+def _signs(groups: F32) -> Rounded:
+    total = np.zeros(groups.shape[:2], np.float32)
+    for column in np.moveaxis(np.abs(groups), -1, 0):  # one after the other, as ggml adds
+        total += column
+    scale = total[..., None] / np.float32(groups.shape[-1])
+    return (groups >= 0).astype(np.uint8), scale, None
+
+
 ROUNDINGS: dict[str, Callable[[F32], Rounded]] = {
+    "q1_0": _signs,
     "q4_0": lambda groups: _extreme(groups, 8),
     "q5_0": lambda groups: _extreme(groups, 16),
     "q4_1": lambda groups: _span(groups, 15),

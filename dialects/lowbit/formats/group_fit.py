@@ -9,11 +9,13 @@ import numpy.typing as npt
 from nybble.dialects.lowbit.formats.arrays import F32, U8
 from nybble.dialects.lowbit.formats.assembly import scaled_zero
 from nybble.dialects.lowbit.formats.description import Description
+from nybble.dialects.lowbit.formats.element import Uniform
 from nybble.dialects.lowbit.formats.fitting import ideal_scale, value_range
 from nybble.dialects.lowbit.formats.ggml_rounding import ROUNDINGS
 from nybble.dialects.lowbit.formats.nearest import code_values, nearest_codes, ratio
 from nybble.dialects.lowbit.formats.rounding import Rounding
 from nybble.dialects.lowbit.formats.scale import (
+    FloatScale,
     IntegerZero,
     ScaledZero,
     StoredMin,
@@ -21,6 +23,10 @@ from nybble.dialects.lowbit.formats.scale import (
 )
 from nybble.dialects.lowbit.formats.trees import can_be_negative, store_tree, times_unit
 from nybble.dialects.lowbit.formats.weight import TreeParts, Weight
+from nybble.dialects.numpy_ref.quantize import quantize_rows
+
+_ACTIVATIONS = (Uniform(8, 128, narrow=True), FloatScale("f32"))
+"""Element and scale of `a8gG`."""
 
 _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 _TWO_LEVELS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
@@ -30,6 +36,8 @@ def quantize_groups(description: Description, groups: F32, rounding: Rounding) -
     """The weight [rows, count * size] of f32 groups [rows, count, size], as if along rows."""
     if description.spec in ROUNDINGS:
         return _round_like_ggml(description, groups)
+    if (description.element, description.scale) == _ACTIVATIONS:
+        return _round_activations(description, groups)
     if isinstance(description.zero, StoredMin):
         return _fit_minimum(description, description.zero, groups)
     if description.zero is not None:
@@ -66,6 +74,14 @@ def _round_like_ggml(description: Description, groups: F32) -> Weight:
         return weight
     zero, _ = store_tree(description.zero.tree, description.grouping, minimum[:, :, 0])
     return replace(weight, zero=zero)
+
+
+def _round_activations(description: Description, groups: F32) -> Weight:
+    """With the arithmetic of `numpy_ref.quantize`, that of kernels too: ties go the same way."""
+    rows, count, size = groups.shape
+    rounded = quantize_rows(groups.reshape(rows, count * size), size)
+    codes = rounded.q.view(np.uint8) ^ np.uint8(128)
+    return _weight(description, groups, codes, rounded.s)
 
 
 def _codes(

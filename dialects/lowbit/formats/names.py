@@ -13,6 +13,7 @@ NAMED: dict[str, str] = {
     "f16": "f16",
     "bf16": "bf16",
     "df11": "bf16.huffman",
+    "q1_0": "bip1:g=128:s=f16:store=q1_0",
     "q4_0": "i4:g=32:s=f16:store=q4_0",
     "q4_1": "u4:g=32:s=f16:z=min.f16:store=q4_1",
     "q5_0": "i5:g=32:s=f16:store=q5_0",

@@ -115,13 +115,14 @@ class Features:
     selections: int
 
 
-def density(mask: Mask, context: int, heads: int = 1) -> float:
+def density(mask: Mask, context: int, heads: int = 1, first: int = 0) -> float:
     """Pairs seen over those of a causal mask, mean of heads, in a text of `context` tokens.
 
+    first: the queries before it do not count.
     Exact up to SAMPLES tokens, else over as many queries, evenly spread. Lists are taken to be
     full, of entries that are evenly spread over the keys so far.
     """
-    queries = _samples(context)
+    queries = _samples(context - first) + first
     keys = np.arange(context)
     seen = sum(
         int(dense(mask, np.array([query]), keys, heads, _spread(mask, int(query), heads)).sum())

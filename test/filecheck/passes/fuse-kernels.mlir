@@ -47,6 +47,7 @@ func.func @gate_read_twice(%q: !lowbit.tensor<?x64, "a8g32">, %a: !lowbit.tensor
 
 // CHECK-LABEL: func.func @residual
 // CHECK: fused.kernel "product_add"(%q, %a, %h)
+// CHECK-SAME: because "analytic: product_add {{[0-9.]+}} us (vector); next product | add {{[0-9.]+}} us"
 // CHECK: arith.addf
 func.func @residual(%q: !lowbit.tensor<?x64, "a8g32">, %a: !lowbit.tensor<8x64, "q4_0">, %h: tensor<?x8xf32>) -> tensor<?x8xf32> {
   %0 = mpgemm.int_matmul %q, %a : !lowbit.tensor<?x64, "a8g32">, !lowbit.tensor<8x64, "q4_0"> -> tensor<?x8xf32>

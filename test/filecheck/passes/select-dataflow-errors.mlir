@@ -8,7 +8,7 @@
 // MODE: unknown activation mode 'i3'
 // MODE-NEXT: accepted: i8, i8-lut, i16, b1, b2, b3, b4, b5, b6, b7, b8, bf16, f32
 // TARGET: unknown target 'abacus'
-// TARGET-NEXT: accepted: cpu
+// TARGET-NEXT: accepted: cpu, cuda
 // LEVEL: unknown instruction-set level 'mmx'
 
 // UNKNOWN: error: unknown dataflow 'guess'

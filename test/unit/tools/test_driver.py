@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import pytest
 
+from nybble.backends.gpu.driver import NO_DRIVER, Device, GpuError
 from nybble.tools.driver import VERBS
 
 PRODUCT = """func.func @f(%x: tensor<?x64xf32>, %w: !lowbit.tensor<8x64, "q4_0">)
@@ -71,6 +73,31 @@ def test_doctor_says_what_to_do(run_nybble, monkeypatch):
     assert "-> set NYBBLE_CACHE to one that can" in run_nybble("doctor").out
 
 
+def test_doctor_names_the_package_of_a_program(run_nybble, monkeypatch):
+    monkeypatch.setattr("nybble.tools.verbs.doctor.which", lambda _: None)
+    outcome = run_nybble("doctor")
+    assert outcome.code == 0
+    assert "absent  qemu-aarch64: not installed -> apt-get install qemu-user\n" in outcome.out
+    assert "-> apt-get install binutils-aarch64-linux-gnu\n" in outcome.out
+
+
+def test_doctor_names_the_command_for_a_missing_driver(run_nybble, monkeypatch):
+    def missing():
+        raise GpuError("there is no NVIDIA driver: no libcuda", accepted=NO_DRIVER)
+
+    monkeypatch.setattr("nybble.tools.verbs.doctor.installed", missing)
+    outcome = run_nybble("doctor")
+    assert "absent  GPU: there is no NVIDIA driver: no libcuda -> apt install nvidia" in outcome.out
+    assert outcome.code == 0  # the CPU is enough
+
+
+def test_doctor_describes_a_gpu(run_nybble, monkeypatch):
+    device = Device(0, "NVIDIA H100", (9, 0), 132, 232448, 50 << 20)
+    driver = SimpleNamespace(device=lambda: device, version=(13, 0))
+    monkeypatch.setattr("nybble.tools.verbs.doctor.installed", lambda: driver)
+    assert "ok      GPU: NVIDIA H100, sm_90, driver for CUDA 13.0" in run_nybble("doctor").out
+
+
 # ---- models
 
 
@@ -128,7 +155,8 @@ def test_cache_is_listed_and_cleared(run_nybble, cache_folder, artifact, tiny):
     assert listed.startswith(f"folder {cache_folder}\nkernels ")
     kernels = int(listed.split("kernels ")[1].split()[0])
     assert kernels > 0
-    assert run_nybble("cache", "clear").out == f"removed {kernels} kernels and 0 models\n"
+    removed = f"removed {kernels} kernels, 0 models and 0 imports\n"
+    assert run_nybble("cache", "clear").out == removed
     assert "kernels 0 entries" in run_nybble("cache", "list").out
 
 
@@ -157,6 +185,45 @@ def test_compile_a_file_to_object_code(run_nybble, product, tmp_path):
         "fused", "lowered", "operators", "scheduled",
     ]  # fmt: skip
     assert run_nybble("compile", str(product), *options).code == 0, "our own folder is replaced"
+
+
+STREAMED = """
+func.func @f(%x: tensor<4x128xf32>, %w: !lowbit.tensor<16x128, "w4g64">) -> tensor<4x16xf32> {
+  %y = mpgemm.matmul %x, %w : tensor<4x128xf32>, !lowbit.tensor<16x128, "w4g64"> -> tensor<4x16xf32>
+  func.return %y : tensor<4x16xf32>
+}
+"""
+
+
+def test_compile_a_file_to_ptx(run_nybble, tmp_path):
+    source, folder = tmp_path / "f.mlir", tmp_path / "out"
+    source.write_text(STREAMED)
+    outcome = run_nybble("compile", str(source), "--target", "cuda:sm_80", "-o", str(folder))
+    assert outcome.code == 0, outcome.err
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (kernel,) = manifest["kernels"]
+    assert (manifest["target"], kernel["arch"]) == ("cuda:sm_80", "sm_80")
+    assert ".target sm_80" in (folder / kernel["file"]).read_text()
+    assert "stream_matmul" in (folder / "scheduled.mlir").read_text()
+
+
+def test_compile_for_a_gpu_stops_at_a_stage(run_nybble, tmp_path):
+    source, folder = tmp_path / "f.mlir", tmp_path / "out"
+    source.write_text(STREAMED)
+    options = ["--target", "cuda", "-o", str(folder), "--compile-to", "fused"]
+    assert run_nybble("compile", str(source), *options).code == 0
+    assert sorted(one.name for one in folder.iterdir()) == ["fused.mlir", "manifest.json"]
+
+
+def test_explain_an_operator_on_a_gpu(run_nybble):
+    asked = ["explain", "--op", "mpgemm.matmul", "--shape", "64x256", "--target", "cuda:sm_90a"]
+    outcome = run_nybble(*asked, "--format", "w4g128", "--json", "-")
+    found = json.loads(outcome.out)
+    assert (found["target"], found["isa"], found["supported"]) == ("cuda", "sm_90a", True)
+    assert found["kernels"][0]["buffers"]["x"] == 512
+    outcome = run_nybble(*asked, "--format", "bitmod4")
+    assert "not supported: 'bitmod4' [64, 256]" in outcome.out
+    assert "nearest that is: --format" in outcome.out
 
 
 def test_compile_stops_and_goes_on_at_a_stage(run_nybble, product, tmp_path):

@@ -1,14 +1,21 @@
 """Other types of a GGUF model, made by llama.cpp's own quantizer and kept in a cache folder."""
 
 import ctypes
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from math import prod
 from pathlib import Path
 from uuid import uuid4
 
+from nybble.dialects.lowbit import formats
+from nybble.frontend.checkpoint import TensorEntry
 from nybble.tools.bench.errors import BenchError
 from nybble.tools.bench.peers.libraries import library_version, llama
 
-SAME = "same"
+SAME, AUTO = "same", "auto"
+REARRANGED = {4: "q4_0", 8: "q8_0"}
+"""Bits of a code -> the type that llama.cpp multiplies fastest, rearranged, on any processor."""
 _PREFIX = "LLAMA_FTYPE_MOSTLY_"
 
 
@@ -18,9 +25,25 @@ def file_type(name: str) -> int:
     known = {key.removeprefix(_PREFIX).lower(): key for key in vars(api) if key.startswith(_PREFIX)}
     if name.lower() not in known:
         raise BenchError(
-            f"llama.cpp has no file type '{name}'", accepted=", ".join([SAME, *sorted(known)])
+            f"llama.cpp has no file type '{name}'", accepted=", ".join([AUTO, SAME, *sorted(known)])
         )
     return int(getattr(api, known[name.lower()]))
+
+
+def types_of(names: Sequence[str], tensors: Mapping[str, TensorEntry]) -> tuple[str, ...]:
+    """The names, AUTO replaced by SAME and the fastest type of at least as many bits a code.
+
+    tensors: of the model; the format that most of its weights have is what counts.
+    """
+    sizes: Counter[str] = Counter()
+    for tensor in tensors.values():
+        sizes[tensor.format] += prod(tensor.shape)
+    stored = sizes.most_common(1)[0][0] if sizes else ""
+    bits = formats.get(stored).element.bits if stored else 0
+    fastest = next((name for least, name in REARRANGED.items() if least >= bits), stored)
+    automatic = (SAME,) if fastest == stored else (SAME, fastest)
+    found = [one for name in names for one in (automatic if name == AUTO else (name,))]
+    return tuple(dict.fromkeys(found))
 
 
 def requantized(source: Path, name: str, folder: Path) -> Path:

@@ -7,7 +7,8 @@ writes the outputs. A slot is one tile of one part: a gated pair takes two.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from xdsl.dialects.func import FuncOp
@@ -31,6 +32,8 @@ class GemmTiles:
 
     columns: contracted columns of a block, at most. tiles: weight tiles unpacked at once.
     subtiles, tokens: what the innermost loop keeps in registers. unroll: its steps in a round.
+    ahead: blocks of columns between what is unpacked and what is prefetched; 0 for no prefetch.
+    tokens_outer: whether token rows are the outer of the loops over unpacked tiles and tokens.
     """
 
     columns: int
@@ -38,6 +41,8 @@ class GemmTiles:
     subtiles: int
     tokens: int
     unroll: int = 8
+    ahead: int = 1
+    tokens_outer: bool = False
 
 
 class Scratch:
@@ -95,6 +100,23 @@ class Sums:
     def at(self, token: Value, slot: Value, subtile: Value | int) -> Value:
         """Element where a sub-tile's 16 sums start."""
         return token * self.stride + slot * TILE + self.buffer.ref.emitter.value(subtile) * LANES
+
+
+@contextmanager
+def register_tiles(
+    b: KernelBuilder, tiles: GemmTiles, slots: Value
+) -> Generator[tuple[Value, Value, Value]]:
+    """Loops over all unpacked tiles and tokens: slot, first sub-tile and first token of each."""
+    with ExitStack() as loops:
+
+        def over(total: Value | int, step: int) -> Value:
+            return loops.enter_context(b.for_(0, total, step)).iv
+
+        if tiles.tokens_outer:
+            token = over(b.n, tiles.tokens)
+            yield over(slots, 1), over(SUBTILES, tiles.subtiles), token
+        else:
+            yield over(slots, 1), over(SUBTILES, tiles.subtiles), over(b.n, tiles.tokens)
 
 
 def column_block(spec: ProductSpec, most: int, step: int) -> int:

@@ -8,7 +8,14 @@ from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i8, i
 from nybble.backends.cpu.kernels.matmul.codes import Codes
 from nybble.backends.cpu.kernels.matmul.codes_dot import CodesDot, level_dot
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS, WORDS
-from nybble.backends.cpu.kernels.matmul.gemm import GemmTiles, Product, Scratch, Sums, column_block
+from nybble.backends.cpu.kernels.matmul.gemm import (
+    GemmTiles,
+    Product,
+    Scratch,
+    Sums,
+    column_block,
+    register_tiles,
+)
 from nybble.backends.cpu.kernels.matmul.intdot import BITS
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.kernels.matmul.weights import CodeReader, divisor, reader
@@ -83,7 +90,7 @@ class DotProduct(Product):
     def unpack(self, part: int, tile: Value, first: Value, slot: Value) -> None:
         """See Product."""
         b = self.b
-        weights = reader(b, self.spec, part, self.columns)
+        weights = reader(b, self.spec, part, self.tiles.ahead * self.columns)
         assert isinstance(weights, CodeReader)
         size = self.columns * TILE
         weights.unpack_u8(tile, first, self.columns, self.codes.part(slot * size, size))
@@ -97,13 +104,8 @@ class DotProduct(Product):
 
     def multiply(self, sums: Sums, first: Value, slots: Value) -> None:
         """See Product."""
-        b, tiles = self.b, self.tiles
-        with (
-            b.for_(0, slots) as slot,
-            b.for_(0, SUBTILES, tiles.subtiles) as subtile,
-            b.for_(0, b.n, tiles.tokens) as token,
-        ):
-            self._block(sums, first, (slot.iv, subtile.iv, token.iv))
+        with register_tiles(self.b, self.tiles, slots) as at:
+            self._block(sums, first, at)
 
     def _block(self, sums: Sums, first: Value, at: tuple[Value, Value, Value]) -> None:
         """Some tokens times some sub-tiles, over all columns of the block."""

@@ -6,10 +6,17 @@ from dataclasses import dataclass, field
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32
-from nybble.backends.cpu.kernels.matmul.gemm import GemmTiles, Product, Scratch, Sums, column_block
+from nybble.backends.cpu.kernels.matmul.gemm import (
+    GemmTiles,
+    Product,
+    Scratch,
+    Sums,
+    column_block,
+    register_tiles,
+)
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.kernels.matmul.weights import divisor, reader
-from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
+from nybble.backends.cpu.tile_layout import LANES, TILE
 
 
 def f32_tiles(isa: Isa) -> GemmTiles:
@@ -45,17 +52,13 @@ class F32Product(Product):
         """See Product."""
         size = self.columns * TILE
         out = self.decoded.part(slot * size, size)
-        reader(self.b, self.spec, part, self.columns).unpack_f32(tile, first, self.columns, out)
+        weights = reader(self.b, self.spec, part, self.tiles.ahead * self.columns)
+        weights.unpack_f32(tile, first, self.columns, out)
 
     def multiply(self, sums: Sums, first: Value, slots: Value) -> None:
         """See Product."""
-        b, tiles = self.b, self.tiles
-        with (
-            b.for_(0, slots) as slot,
-            b.for_(0, SUBTILES, tiles.subtiles) as subtile,
-            b.for_(0, b.n, tiles.tokens) as token,
-        ):
-            self._block(sums, first, (slot.iv, subtile.iv, token.iv))
+        with register_tiles(self.b, self.tiles, slots) as at:
+            self._block(sums, first, at)
 
     def _block(self, sums: Sums, first: Value, at: tuple[Value, Value, Value]) -> None:
         b = self.b

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from xdsl.dialects.func import FuncOp
 
-from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i32
 from nybble.backends.cpu.kernels.matmul.adding import Corrected, gemv_scratch
 from nybble.backends.cpu.kernels.matmul.codes_dot import (
@@ -22,35 +21,69 @@ from nybble.backends.cpu.kernels.matmul.codes_dot import (
 )
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS, WORDS
 from nybble.backends.cpu.kernels.matmul.epilogue import Epilogue
-from nybble.backends.cpu.kernels.matmul.intdot import BITS, Activation
+from nybble.backends.cpu.kernels.matmul.intdot import BITS, Activation, IntDot
 from nybble.backends.cpu.kernels.matmul.parts import for_each_tile
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.kernels.matmul.weights import Block, CodeReader, divisor
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, VECTOR, TileLayout
+
+VECTORS = 8
+"""Packed vectors per sub-tile in a round of the inner loop, by default."""
+SPARE = 6
+"""Registers, in vectors of 512 bits, that integer sums leave to operands and constants."""
+AHEAD = 8192
+"""Bytes from what is read to what is prefetched, by default."""
 
 
 @dataclass(frozen=True)
 class GemvTiles:
     """Sizes that do not change the result.
 
-    unroll: packed vectors per sub-tile in a round of the inner loop, at most, but whole steps.
-    ahead: bytes between what is read and what is prefetched; 0 for no prefetch.
-    spare: registers, in vectors of 512 bits, that integer sums leave to operands and constants.
+    steps: of the layout, in a round of the inner loop: a divisor of those in an activation group.
+    subtiles: how many of the four a loop keeps sums of. runs: of groups that share floats, in a
+    round of the outer loop. ahead: bytes between what is read and what is prefetched; 0 for none.
     """
 
-    unroll: int = 8
-    ahead: int = 8192
-    spare: int = 6
-
-    def subtiles(self, isa: Isa, vectors: int) -> int:
-        """How many sub-tiles a loop keeps, of `vectors` vectors of 512 bits each."""
-        room = isa.registers * isa.vector_bits // BITS - self.spare
-        return divisor(SUBTILES, room // vectors)
+    steps: int
+    subtiles: int
+    runs: int = 1
+    ahead: int = AHEAD
 
 
-def lower_gemv(spec: MatmulSpec, name: str, tiles: GemvTiles = GemvTiles()) -> FuncOp:
+def gemv_steps(spec: MatmulSpec) -> int:
+    """Steps of the layout in a group of activations."""
+    layout = spec.layouts[0]
+    assert isinstance(layout, TileLayout)
+    return spec.activation_group // layout.step
+
+
+def gemv_runs(spec: MatmulSpec) -> int:
+    """Runs of groups in a row."""
+    layout = spec.layouts[0]
+    assert isinstance(layout, TileLayout)
+    return layout.groups // layout.count
+
+
+def gemv_tiles(spec: MatmulSpec) -> GemvTiles:
+    """Eight packed vectors a round, and as many sub-tiles as registers hold sums of."""
+    layout = spec.layouts[0]
+    assert isinstance(layout, TileLayout)
+    room = spec.isa.registers * spec.isa.vector_bits // BITS - SPARE
+    steps = divisor(gemv_steps(spec), VECTORS * SUBTILES * VECTOR // layout.step_bytes)
+    return GemvTiles(steps, divisor(SUBTILES, room // _form(spec, layout).accumulators))
+
+
+def _form(spec: MatmulSpec, layout: TileLayout) -> IntDot:
+    """How the codes of a layout are multiplied."""
+    if in_place(spec, layout.widths):
+        return in_place_dot(spec, layout.width)
+    return level_dot(spec)
+
+
+def lower_gemv(spec: MatmulSpec, name: str, tiles: GemvTiles | None = None) -> FuncOp:
     """The kernel of an integer spec with one token."""
     b = KernelBuilder(name, spec.buffers(gemv_scratch(spec)))
+    tiles = tiles or gemv_tiles(spec)
     epilogue = Epilogue(b, spec)
     corrected = Corrected(b, spec) if spec.added else None
 
@@ -79,9 +112,7 @@ class _Tile:
         self.tiles = tiles
         self.reader = CodeReader(b, b.buffer(f"w{part}"), layout, spec, tiles.ahead)
         self.in_place = in_place(spec, layout.widths)
-        form = in_place_dot(spec, layout.width) if self.in_place else level_dot(spec)
-        self.dot = CodesDot(b, spec, form)
-        self.subtiles = tiles.subtiles(spec.isa, form.accumulators)
+        self.dot = CodesDot(b, spec, _form(spec, layout))
         q = b.buffer("q")
         self.q = [q.view(i32, digit * spec.plane, spec.cols // 4) for digit in range(spec.digits)]
 
@@ -89,12 +120,14 @@ class _Tile:
         """The four sub-tiles' products as f32 lanes."""
         b, layout = self.b, self.layout
         zeros = [b.const(0.0, FLOATS)] * SUBTILES
-        with b.for_(0, layout.groups, layout.count, inits=zeros) as loop:
-            if layout.tree is None:
-                block = self.reader.block(tile, loop.iv)
-                sums = self._group(block, loop.iv, (loop.args, loop.args))[0]
-            else:
-                sums = self._run(tile, loop.iv, loop.args)
+        with b.for_(0, layout.groups, layout.count * self.tiles.runs, inits=zeros) as loop:
+            sums: Sequence[Value] = loop.args
+            for run in range(self.tiles.runs):
+                first = loop.iv + run * layout.count if run else loop.iv
+                if layout.tree is None:
+                    sums = self._group(self.reader.block(tile, first), first, (sums, sums))[0]
+                else:
+                    sums = self._run(tile, first, sums)
             loop.yield_(*sums)
         return loop.results
 
@@ -177,8 +210,8 @@ class _Tile:
         if self.dot.factor:
             start = b.broadcast(b.buffer("z").load(group) * self.dot.factor, LANES)
         totals: list[Value] = []
-        for first in range(0, SUBTILES, self.subtiles):
-            subtiles = range(first, first + self.subtiles)
+        for first in range(0, SUBTILES, self.tiles.subtiles):
+            subtiles = range(first, first + self.tiles.subtiles)
             totals += self._subtiles((block, codes), group, subtiles, start)
         return [b.sitofp(total) for total in totals]
 
@@ -190,7 +223,7 @@ class _Tile:
         block, codes = places
         sums = self.dot.start(start) * len(subtiles)
         steps = self.group // layout.step
-        unroll = divisor(steps, self.tiles.unroll * SUBTILES * VECTOR // layout.step_bytes)
+        unroll = self.tiles.steps
         word = group * (self.group // 4)
         if unroll == steps:
             sums = self._steps((block, codes), word, subtiles, sums, steps)

@@ -6,7 +6,7 @@ its bias was added. So they agree bit for bit.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from xdsl.dialects.builtin import VectorType, i16
@@ -26,13 +26,22 @@ LINE = 64
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """registers: of rows that are looked up at once, chunks: in a round, ahead: see LutTiles."""
+
+    registers: int
+    chunks: int
+    ahead: int
+
+
+@dataclass(frozen=True)
 class Lookup(ABC):
-    """Looks a group up. w: the part's packed bytes; ahead: bytes to prefetch, 0 for none."""
+    """Looks a group up. w: the part's packed bytes."""
 
     b: KernelBuilder
     spec: LutSpec
     w: Buffer
-    ahead: int
+    sizes: Sizes
 
     @property
     def bits(self) -> int:
@@ -45,9 +54,24 @@ class Lookup(ABC):
 
     def weights(self, at: Value, offset: int, size: int) -> Value:
         """Packed bytes, and a prefetch of what comes later."""
-        if self.ahead and offset % LINE == 0:
-            self.w.prefetch(at + (offset + self.ahead))
+        if self.sizes.ahead and offset % LINE == 0:
+            self.w.prefetch(at + (offset + self.sizes.ahead))
         return self.w.vload(at + offset, size)
+
+    def chunks(
+        self,
+        places: tuple[Value, Value],
+        zeros: Sequence[Value],
+        add: Callable[[Value, Value, Sequence[Value]], list[Value]],
+    ) -> Sequence[Value]:
+        """Sums of a group's chunks. places: codes and tables; add: (codes, tables, sums) of one."""
+        total, per = self.spec.activation_group // CHUNK, self.sizes.chunks
+        with self.b.for_(0, total, per, inits=zeros) as loop:
+            sums: Sequence[Value] = loop.args
+            for i in range(per):
+                sums = add(*self.chunk(*places, loop.iv + i if i else loop.iv), sums)
+            loop.yield_(*sums)
+        return loop.results
 
     def chunk(self, codes: Value, tables: Value, index: Value) -> tuple[Value, Value]:
         """Where the codes and the tables of a chunk start."""
@@ -79,10 +103,7 @@ class PermuteLookup(Lookup):
         """See Lookup."""
         b, digits = self.b, self.spec.tables.entries.digits
         zeros = [b.const(0, WORDS)] * (SUBTILES * digits)
-        with b.for_(0, self.spec.activation_group // CHUNK, inits=zeros) as loop:
-            at, place = self.chunk(codes, tables, loop.iv)
-            loop.yield_(*self._chunk(at, place, loop.args))
-        sums = loop.results
+        sums = self.chunks((codes, tables), zeros, self._chunk)
         return [self.unbiased(sums[i * digits : (i + 1) * digits]) for i in range(SUBTILES)]
 
     def _chunk(self, codes: Value, tables: Value, sums: Sequence[Value]) -> list[Value]:
@@ -129,14 +150,10 @@ class ShuffleLookup(Lookup):
         return vec(self.step // 2, i16)
 
     def sums(self, codes: Value, tables: Value) -> list[Value]:
-        """See Lookup. Registers of rows are taken as many at once as their sums fit in half of all.
-
-        A loop for each: tables that stay in registers over more rows than that would be spilled.
-        """
-        registers = TILE // self.step
-        together = divisor(registers, max(1, self.spec.isa.registers // (4 * self.bits)))
+        """See Lookup. A loop for some registers of rows each: see `registers_together`."""
+        together = self.sizes.registers
         pairs: list[Sequence[Value]] = []
-        for first in range(0, registers, together):
+        for first in range(0, TILE // self.step, together):
             pairs += self._registers(codes, tables, range(first, first + together))
         return self._subtiles(pairs)
 
@@ -146,13 +163,13 @@ class ShuffleLookup(Lookup):
         # exact: [register][digit][even, odd], planes weighted; else [register][plane][all, odd]
         per = 2 * (self.spec.tables.entries.digits if exact else self.bits)
         zeros = [b.const(0, self.words)] * (len(rows) * per)
-        with b.for_(0, self.spec.activation_group // CHUNK, inits=zeros) as loop:
-            at, place = self.chunk(codes, tables, loop.iv)
-            add = self._add_exact if exact else self._add_rounded
-            loop.yield_(*add(at, place, rows, loop.args))
-        each: list[Sequence[Value]] = [
-            loop.results[i * per : (i + 1) * per] for i in range(len(rows))
-        ]
+        add = self._add_exact if exact else self._add_rounded
+
+        def chunk(at: Value, place: Value, sums: Sequence[Value]) -> list[Value]:
+            return add(at, place, rows, sums)
+
+        results = self.chunks((codes, tables), zeros, chunk)
+        each: list[Sequence[Value]] = [results[i * per : (i + 1) * per] for i in range(len(rows))]
         return each if exact else [self._split(one) for one in each]
 
     def _found(
@@ -254,7 +271,22 @@ def _in_sixteens(b: KernelBuilder, values: Sequence[Value]) -> list[Value]:
     return [b.shuffle(x, y, range(2 * size)) for x, y in pairs]
 
 
-def lookup(b: KernelBuilder, spec: LutSpec, part: int, ahead: int) -> Lookup:
+def row_registers(spec: LutSpec) -> int:
+    """Registers of rows, which are bytes, in a tile."""
+    return TILE * 8 // spec.isa.vector_bits
+
+
+def registers_together(spec: LutSpec) -> int:
+    """Registers of rows that are taken at once: as many as their sums fit in half of all.
+
+    Tables that stay in registers over more rows than that would be spilled.
+    """
+    if spec.order == "lut4":
+        return 1
+    return divisor(row_registers(spec), max(1, spec.isa.registers // (4 * spec.weight.bits)))
+
+
+def lookup(b: KernelBuilder, spec: LutSpec, part: int, sizes: Sizes) -> Lookup:
     """The form that a part's weight is packed for."""
     kind = PermuteLookup if spec.order == "lut4" else ShuffleLookup
-    return kind(b, spec, b.buffer(f"w{part}"), ahead)
+    return kind(b, spec, b.buffer(f"w{part}"), sizes)

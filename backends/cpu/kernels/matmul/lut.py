@@ -14,22 +14,41 @@ from xdsl.dialects.func import FuncOp
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS
 from nybble.backends.cpu.kernels.matmul.epilogue import Epilogue
-from nybble.backends.cpu.kernels.matmul.lookup import lookup
+from nybble.backends.cpu.kernels.matmul.lookup import Sizes, lookup, registers_together
 from nybble.backends.cpu.kernels.matmul.lut_spec import LutSpec
 from nybble.backends.cpu.kernels.matmul.parts import for_each_tile
 from nybble.backends.cpu.kernels.matmul.weight_reader import floats
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
 
-AHEAD = 4096
+
+@dataclass(frozen=True)
+class LutTiles:
+    """Sizes that do not change the result.
+
+    registers: of rows that a loop keeps sums of (see `ShuffleLookup`). chunks: in a round of the
+    loop over a group's tables. groups: in a round of the outer loop, where tables have the groups
+    of the weight. ahead: bytes from what is read to what is prefetched, 0 for none.
+    """
+
+    registers: int
+    chunks: int = 1
+    groups: int = 1
+    ahead: int = 4096
 
 
-def lower_lut(spec: LutSpec, name: str, ahead: int = AHEAD) -> FuncOp:
-    """The kernel of a spec. ahead: bytes from what is read to what is prefetched, 0 for none."""
+def lut_tiles(spec: LutSpec) -> LutTiles:
+    """As many registers as their sums fit in half of all."""
+    return LutTiles(registers_together(spec))
+
+
+def lower_lut(spec: LutSpec, name: str, tiles: LutTiles | None = None) -> FuncOp:
+    """The kernel of a spec."""
+    tiles = tiles or lut_tiles(spec)
     b = KernelBuilder(name, spec.buffers())
     epilogue = Epilogue(b, spec)
 
     def one_token(parts: tuple[int, ...], tile: Value, token: Value | int) -> None:
-        sums = [LutTile(b, spec, part, ahead).sums(tile, b.value(token)) for part in parts]
+        sums = [LutTile(b, spec, part, tiles).sums(tile, b.value(token)) for part in parts]
         for r in range(SUBTILES):
             epilogue.finish(parts[0], token, tile * TILE + r * LANES, tuple(s[r] for s in sums))
 
@@ -67,20 +86,26 @@ class Line:
 class LutTile:
     """One part's tiles times one token's tables."""
 
-    def __init__(self, b: KernelBuilder, spec: LutSpec, part: int, ahead: int):
+    def __init__(self, b: KernelBuilder, spec: LutSpec, part: int, tiles: LutTiles):
         self.b = b
         self.spec = spec
         self.layout = spec.layouts[part]
         self.line = Line.of(spec)
-        self.lookup = lookup(b, spec, part, ahead)
+        self.groups = tiles.groups
+        sizes = Sizes(tiles.registers, tiles.chunks, tiles.ahead)
+        self.lookup = lookup(b, spec, part, sizes)
 
     def sums(self, tile: Value, token: Value) -> list[Value]:
         """The four sub-tiles' products with a token as f32 lanes."""
         b, layout = self.b, self.layout
         zeros = [b.const(0.0, FLOATS)] * SUBTILES
-        with b.for_(0, layout.groups, inits=zeros) as loop:
-            block = tile * layout.tile_bytes + loop.iv * layout.block_bytes
-            loop.yield_(*self._group(block, token, loop.iv, loop.args))
+        with b.for_(0, layout.groups, self.groups, inits=zeros) as loop:
+            sums: Sequence[Value] = loop.args
+            for i in range(self.groups):
+                group = loop.iv + i if i else loop.iv
+                block = tile * layout.tile_bytes + group * layout.block_bytes
+                sums = self._group(block, token, group, sums)
+            loop.yield_(*sums)
         return loop.results
 
     def _group(

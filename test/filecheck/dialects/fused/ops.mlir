@@ -49,8 +49,8 @@ func.func @sample(%l: tensor<100xf32>, %t: f32, %k: i32, %p: f32, %s: i64, %n: i
 
 // CHECK-LABEL: func.func @kernel
 func.func @kernel(%x: tensor<1x64xf32>, %w: tensor<64xf32>) -> tensor<1x64xf32> {
-  // CHECK: fused.kernel "norm"(%{{.*}}, %{{.*}}) : (tensor<1x64xf32>, tensor<64xf32>) -> tensor<1x64xf32> schedule #schedule.kernel<"cpu", "vector", {tokens = 1 : i64}, "why"> {
-  %r = fused.kernel "norm"(%x, %w) : (tensor<1x64xf32>, tensor<64xf32>) -> tensor<1x64xf32> schedule #schedule.kernel<"cpu", "vector", {tokens = 1 : i64}, "why"> {
+  // CHECK: fused.kernel "norm"(%{{.*}}, %{{.*}}) : (tensor<1x64xf32>, tensor<64xf32>) -> tensor<1x64xf32> because "fast" schedule #schedule.kernel<"cpu", "vector", {tokens = 1 : i64}, "why"> {
+  %r = fused.kernel "norm"(%x, %w) : (tensor<1x64xf32>, tensor<64xf32>) -> tensor<1x64xf32> because "fast" schedule #schedule.kernel<"cpu", "vector", {tokens = 1 : i64}, "why"> {
   ^bb0(%a: tensor<1x64xf32>, %b: tensor<64xf32>):
     %n = fused.rms_norm %a, %b eps 1.0e-05 : tensor<1x64xf32>, tensor<64xf32> -> tensor<1x64xf32>
     // CHECK: fused.yield %{{.*}} : tensor<1x64xf32>

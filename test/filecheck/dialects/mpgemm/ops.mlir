@@ -67,3 +67,10 @@ func.func @planes_by_row(%x: !lowbit.tensor<1x48, "ab1g48">, %w: !lowbit.tensor<
   %y = mpgemm.bitserial_matmul %x, %w : !lowbit.tensor<1x48, "ab1g48">, !lowbit.tensor<8x48, "bip1:g=row:s=f32"> -> tensor<1x8xf32>
   func.return %y : tensor<1x8xf32>
 }
+
+// CHECK-LABEL: func.func @streamed
+func.func @streamed(%x: tensor<4x64xf32>, %w: !lowbit.tensor<8x64, "w4g64", "stream">, %b: tensor<8xf32>) -> tensor<4x8xf32> {
+  // CHECK: mpgemm.stream_matmul %{{.*}}, %{{.*}} bias %{{.*}} : tensor<8xf32> precision "f16" : tensor<4x64xf32>, !lowbit.tensor<8x64, "w4g64", "stream"> -> tensor<4x8xf32>
+  %y = mpgemm.stream_matmul %x, %w bias %b : tensor<8xf32> precision "f16" : tensor<4x64xf32>, !lowbit.tensor<8x64, "w4g64", "stream"> -> tensor<4x8xf32>
+  func.return %y : tensor<4x8xf32>
+}

@@ -197,3 +197,11 @@ func.func @planes_of_other_groups(%x: !lowbit.tensor<2x128, "ab1g64">, %w: !lowb
   %y = mpgemm.bitserial_matmul %x, %w : !lowbit.tensor<2x128, "ab1g64">, !lowbit.tensor<8x128, "w2g128"> -> tensor<2x8xf32>
   func.return
 }
+
+// -----
+
+func.func @streamed_in_f32(%x: tensor<4x64xf32>, %w: !lowbit.tensor<8x64, "w4g64">) {
+  // expected-error @+1 {{unknown precision "f32"; accepted: f16, bf16}}
+  %y = mpgemm.stream_matmul %x, %w precision "f32" : tensor<4x64xf32>, !lowbit.tensor<8x64, "w4g64"> -> tensor<4x8xf32>
+  func.return
+}

@@ -4,8 +4,10 @@ import ctypes
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from nybble.frontend.checkpoint import TensorEntry
 from nybble.tools.bench.errors import BenchError
 from nybble.tools.bench.peers import requantize
 
@@ -75,3 +77,28 @@ def test_a_refusal_leaves_nothing_behind(quantizer, source, tmp_path):
     with pytest.raises(BenchError, match="cannot requantize"):
         requantize.requantized(source, "q4_0", tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def tensors(*stored):
+    """Parameters of (format, shape)."""
+    return {
+        str(place): TensorEntry(str(place), spec, shape, str(place), lambda: np.zeros(0, np.uint8))
+        for place, (spec, shape) in enumerate(stored)
+    }
+
+
+@pytest.mark.parametrize(
+    ("stored", "types"),
+    [
+        ("q4_1", ("same", "q4_0")),
+        ("q2_k", ("same", "q4_0")),
+        ("q6_k", ("same", "q8_0")),
+        ("q4_0", ("same",)),
+        ("f16", ("same",)),
+    ],
+)
+def test_automatic_types_have_as_many_bits_at_least(stored, types):
+    model = tensors((stored, (512, 256)), ("f32", (256,)), ("q8_0", (128, 256)))
+    assert requantize.types_of(("auto",), model) == types
+    assert requantize.types_of(("q4_k_m", "auto"), model) == ("q4_k_m", *types)
+    assert requantize.types_of(("same", "q4_0"), model) == ("same", "q4_0")

@@ -137,6 +137,28 @@ def test_judgement(kind, change, fault):
     assert bool(said) == bool(fault)
 
 
+def test_weights_beyond_f32_may_be_summed_below_it():
+    case = Case(0, Kernel("mxfp4", 2, 32, False, "int_dot", "i8", ""), 1, "infinite")
+    data = make(replace(case, data="normal"), 0)
+    scale = np.full_like(data.weights[0].scale, 2.0**127)
+    weight = replace(data.weights[0], scale=scale, codes=np.full((2, 32), 7, np.uint8))
+    data = replace(data, weights=(weight,), finite=False)
+    assert not judge(case, data, np.full((1, 2), np.inf), np.full((1, 2), 1e38)).fault
+    weight = replace(weight, scale=np.full_like(scale, np.inf))
+    data = replace(data, weights=(weight,))
+    assert judge(case, data, np.full((1, 2), np.inf), np.full((1, 2), 1e38)).fault
+
+
+def test_terms_that_cancel_are_measured_by_their_size():
+    case = Case(0, Kernel("nf4", 1, 64, False, "dequantize", "f32", ""), 1, "normal")
+    data = make(case, 0)
+    size = np.square(data.x.astype(np.float64)) @ np.square(data.weights[0].dequantize()).T
+    wanted = np.full((1, 1), 1e-6)
+    said = judge(case, data, wanted, wanted + 1e-7)
+    assert said.nmse == pytest.approx(1e-14 / size.item())
+    assert not said.fault
+
+
 def test_report(run_nybble):
     given = ["verify", "--formats", "q4_0,w2g64z", "--cases", "16", "--seed", "3", "--jobs", "1"]
     report = json.loads(run_nybble(*given, "--json", "-").out)

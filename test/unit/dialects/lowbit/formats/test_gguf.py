@@ -22,6 +22,7 @@ HALVES = {
     "TQ2_0": (64,), "IQ1_S": (0,), "IQ2_XXS": (0,), "IQ2_XS": (0,), "IQ2_S": (0,),
     "IQ3_XXS": (0,), "IQ3_S": (0,), "IQ4_NL": (0,), "IQ4_XS": (0,),
 }  # fmt: skip
+ONE_BIT_BLOCK, ONE_BIT_BYTES = 128, 18  # ggml's block_q1_0: the scale, then a bit for each weight
 SPECIAL_HALVES = (0x0000, 0x8000, 0x0001, 0x83FF, 0x7C00, 0xFC00, 0x7BFF, 0x7E00, 0x3C00)
 
 
@@ -127,3 +128,33 @@ def test_plain_floats_read_their_bytes(name: str) -> None:
     weight = form.unpack(values.view(np.uint8), 7)
     np.testing.assert_array_equal(weight.dequantize(), values.astype(np.float32))
     np.testing.assert_array_equal(form.pack(weight), values.view(np.uint8))
+
+
+def read_one_bit(raw: np.ndarray) -> np.ndarray:
+    """What ggml makes of blocks (dequantize_row_q1_0); `gguf` does not decode this type."""
+    blocks = raw.reshape(len(raw), -1, ONE_BIT_BYTES)
+    scale = blocks[:, :, :2].copy().view("<f2").astype(np.float32)
+    bits = np.unpackbits(blocks[:, :, 2:], axis=-1, bitorder="little")
+    return np.where(bits == 1, scale, -scale).reshape(len(raw), -1)
+
+
+def test_one_bit_blocks_are_those_of_ggml() -> None:
+    assert GGML_QUANT_SIZES[oracle_of("Q1_0")] == (ONE_BIT_BLOCK, ONE_BIT_BYTES)
+    form = formats.get("q1_0")
+    raw, cols = random_rows("Q1_0", 33, 4)
+    raw.reshape(33, 4, ONE_BIT_BYTES)[:, :, 1] &= 0xBF  # a scale that is finite
+    weight = form.unpack(raw, cols)
+    np.testing.assert_array_equal(weight.dequantize(), read_one_bit(raw))
+    np.testing.assert_array_equal(form.pack(weight), raw)
+
+
+def test_one_bit_rounding_is_that_of_ggml() -> None:
+    values = np.random.default_rng(3).standard_normal((4, 256)).astype(np.float32)
+    values[1, :128] = 0
+    values[2, 5] = -0.0
+    groups = values.reshape(4, 2, ONE_BIT_BLOCK)
+    scale = np.add.accumulate(np.abs(groups), axis=-1)[..., -1:] / np.float32(ONE_BIT_BLOCK)
+    scale = scale.astype(np.float16).astype(np.float32)
+    expected = np.where(groups >= 0, scale, -scale).reshape(values.shape)
+    form = formats.get("q1_0")
+    np.testing.assert_array_equal(form.quantize(values).dequantize(), expected)

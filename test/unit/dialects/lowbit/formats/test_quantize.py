@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats.fitting import value_range
+from nybble.dialects.numpy_ref.quantize import quantize_rows
 
 # Largest normalised mean squared error of a normal random matrix, measured and rounded up.
 NMSE = {
@@ -35,7 +36,7 @@ NMSE = {
     "i4:g=32:s=f16:fix=hadamard.256": 0.009, "i4:g=32:s=f16:fix=smooth": 0.008,
     "i3:g=32:s=f16:fix=outliers.csr.10.f16": 0.028,
     "u2:g=32:s=f16:z=min.f16:fix=outliers.coo.20.f16": 0.11,
-    "bitmod3[1.5,3.0]:g=16x2:s=u6*f16": 0.025, "spqr3": 0.018, "nvfp4_scaled": 0.01,
+    "bitmod3[1.5,3.0]:g=16x2:s=u6*f16": 0.025, "spqr3": 0.018, "nvfp4_scaled": 0.01, "q1_0": 0.4,
 }  # fmt: skip
 # Stored in the matrix itself: quantizing what was decoded changes nothing.
 STABLE = ("q4_0", "q8_0", "mxfp4", "nf4", "w4g128", "bip4:g=32:s=f16", "tq2_0", "a8g32")
@@ -167,6 +168,16 @@ def test_activations_are_symmetric_and_round_to_even() -> None:
     assert weight.scale[0, 0] == 1
     assert weight.zero_point == 128
     assert list(weight.require_codes()[0, :5]) == [255, 1, 130, 124, 128]
+
+
+def test_activations_round_as_kernels_do_at_a_tie() -> None:
+    values = np.zeros((1, 128), np.float32)
+    values[0, :2] = (2.9350724, 0.79732287)
+    expected = quantize_rows(values, 128)
+    weight = formats.get("a8g128").quantize(values)
+    # 127 / amax and its product with x are rounded; x / (amax / 127) is another number.
+    assert expected.q[0, 1] != np.rint(values[0, 1] / expected.s[0, 0])
+    np.testing.assert_array_equal(weight.dequantize(), expected.q * expected.s)
 
 
 def test_bitmod_picks_the_special_value_that_occurs() -> None:

@@ -1,0 +1,1 @@
+"""Products of low-bit weights and activations: a lowering per dataflow, for all formats."""

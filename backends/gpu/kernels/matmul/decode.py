@@ -1,0 +1,169 @@
+"""Codes in registers become fragments of floats: the A operand of `mma.m16n8k16`.
+
+One decoder per meaning of a code. What a decoder's floats have above T(c) along a row is its
+`surplus`, and what T(c) is in units of its floats its `factor`: both are made good on sums.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import assert_never
+
+import numpy as np
+
+from nybble.backends.building.values import Value
+from nybble.backends.gpu.builder import GpuBuilder
+from nybble.backends.gpu.packing.fields import (
+    EXPONENT_BIAS,
+    Floats,
+    FloatType,
+    Integers,
+    Take,
+)
+from nybble.backends.gpu.packing.kind import Line, Meaning, Small, Table
+from nybble.backends.gpu.packing.placement import Placement
+
+HALVES = 0x10001
+"""Repeats 16 bits in both halves of a word."""
+
+
+class Words:
+    """The words of one tile of 16 columns; a word moved by the same distance is moved once."""
+
+    def __init__(self, b: GpuBuilder, words: Sequence[Value]):
+        self.b = b
+        self.words = words
+        self._moved: dict[tuple[int, int], Value] = {}
+
+    def moved(self, word: int, shift: int) -> Value:
+        """A word moved right by `shift`, or to the left."""
+        key = (word, shift)
+        if key not in self._moved:
+            value = self.words[word]
+            made = value.shr(shift) if shift > 0 else value << -shift if shift else value
+            self._moved[key] = made
+        return self._moved[key]
+
+    def put_together(self, takes: Sequence[Take], bits: Value | int) -> Value:
+        """The bits of some takes, and those given."""
+        made = bits
+        for take in takes:
+            word = self.moved(take.word, take.shift)
+            mask = take.mask * HALVES
+            made = word & mask if made == 0 else self.b.and_or(word, mask, made)
+        assert isinstance(made, Value)
+        return made
+
+
+class Decoder(ABC):
+    """Makes floats of codes. factor: T(c) is `factor` times the float, `surplus` aside."""
+
+    factor: float = 1.0
+
+    def __init__(self, b: GpuBuilder, placement: Placement, dtype: FloatType):
+        self.b = b
+        self.placement = placement
+        self.dtype: FloatType = dtype
+
+    @abstractmethod
+    def fragment(self, words: Words, index: int) -> list[Value]:
+        """The four registers of a fragment: of row g, g + 8, g and g + 8."""
+
+    def surplus(self, fragment: int, upper: int) -> float:
+        """What the floats of a row have above T(c) / factor: row g, or g + 8 if `upper`."""
+        return 0.0
+
+
+class LineDecoder(Decoder):
+    """step * c + first."""
+
+    def __init__(self, b: GpuBuilder, placement: Placement, dtype: FloatType, line: Line):
+        super().__init__(b, placement, dtype)
+        self.integers = Integers(placement, dtype)
+        self.line = line
+        self.factor = float(line.step)
+
+    def fragment(self, words: Words, index: int) -> list[Value]:
+        """See Decoder."""
+        made: list[Value] = []
+        for register in range(4):
+            magic = self.integers.magic(index, register)
+            made.append(words.put_together(self.integers.takes(index, register), magic))
+        return made
+
+    def surplus(self, fragment: int, upper: int) -> float:
+        """See Decoder."""
+        return self.integers.offset(fragment, upper) - self.line.first / self.line.step
+
+
+class SmallDecoder(Decoder):
+    """A small float, in the fields of a larger one."""
+
+    def __init__(self, b: GpuBuilder, placement: Placement, dtype: FloatType, small: Small):
+        super().__init__(b, placement, dtype)
+        self.floats = Floats(placement, small.mantissa, dtype)
+        bias = EXPONENT_BIAS[dtype] - small.bias
+        self.times = 2.0**bias if dtype == "bf16" else 1.0
+        self.factor = 2.0**bias / self.times / small.unit
+
+    def fragment(self, words: Words, index: int) -> list[Value]:
+        """See Decoder: products of floats as small as bf16 can be would vanish."""
+        takes = [self.floats.takes(index, register) for register in range(4)]
+        made = [words.put_together(one, 0) for one in takes]
+        if self.times != 1.0:
+            made = [self.b.scale_halves(one, self.times, self.dtype) for one in made]
+        return made
+
+
+class TableDecoder(Decoder):
+    """One of 16 numbers: their bytes are looked up, eight at a time, by byte permutations."""
+
+    def __init__(self, b: GpuBuilder, placement: Placement, dtype: FloatType, table: Table):
+        super().__init__(b, placement, dtype)
+        bits = half_bits(table.values, dtype)
+        self.bytes = [[_four(bits[i : i + 4], shift) for i in range(0, 16, 4)] for shift in (0, 8)]
+
+    def fragment(self, words: Words, index: int) -> list[Value]:
+        """See Decoder: a word has the eight codes of a fragment, in order."""
+        made: list[Value] = []
+        for shift in (0, 16):
+            code = words.moved(index, shift)
+            low, high = (self._bytes(words, index, code, shift, half) for half in (0, 1))
+            made += [self.b.permute(low, high, 0x5140), self.b.permute(low, high, 0x7362)]
+        return made
+
+    def _bytes(self, words: Words, index: int, code: Value, shift: int, half: int) -> Value:
+        """The low or high bytes of four numbers."""
+        b = self.b
+        first, second, third, fourth = (b.word(word) for word in self.bytes[half])
+        within = code & 0x7777
+        small, large = b.permute(first, second, within), b.permute(third, fourth, within)
+        which = b.and_or(words.moved(index, shift + 1), 0x4444, 0x3210)
+        return b.permute(small, large, which)
+
+
+def decoder(b: GpuBuilder, placement: Placement, dtype: FloatType, meaning: Meaning) -> Decoder:
+    """The decoder of a meaning."""
+    match meaning:
+        case Line():
+            return LineDecoder(b, placement, dtype, meaning)
+        case Small():
+            return SmallDecoder(b, placement, dtype, meaning)
+        case Table():
+            return TableDecoder(b, placement, dtype, meaning)
+        case _:
+            assert_never(meaning)
+
+
+def half_bits(values: Sequence[float], dtype: FloatType) -> list[int]:
+    """The bits of numbers rounded to a 16-bit float, to nearest even."""
+    if dtype == "f16":
+        return [int(bits) for bits in np.array(values, np.float16).view(np.uint16)]
+    words = np.array(values, np.float32).view(np.uint32).astype(np.uint64)
+    return [int(word + 0x7FFF + (word >> 16 & 1)) >> 16 for word in words]
+
+
+def _four(halves: Sequence[int], shift: int) -> int:
+    return sum((half >> shift & 0xFF) << 8 * i for i, half in enumerate(halves))
+
+
+__all__ = ["Decoder", "Words", "decoder", "half_bits"]

@@ -1,0 +1,163 @@
+"""What a product's kernel is made for, and how its work is divided."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from nybble.backends.gpu.arch import Arch
+from nybble.backends.gpu.image import Access, Parameter
+from nybble.backends.gpu.packing.fields import FloatType
+from nybble.backends.gpu.packing.kind import Line, WeightKind
+from nybble.backends.gpu.packing.stream import LANES, LOAD, StreamLayout
+
+FLOAT_BYTES = {"f16": 2, "bf16": 2, "f32": 4}
+TOKEN_TILE = 8
+"""Tokens of one `mma`."""
+QUAD_BYTES = LANES * LOAD
+"""Of four sums of every lane."""
+MOST_TILES = 8
+"""Tiles of tokens of a pass, at most."""
+MOST_SUMS = {False: 8, True: 24}
+"""Fragments times tiles of tokens that registers have room for, by whether fragments are scaled."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What changes the speed of a product and never its result, within rounding.
+
+    warps: of a block. split: how many of them share a tile of rows, each with columns of its own;
+    less if the steps of a tile or its sums are no multiple. stages: records of each warp that are
+    read or under way, at most. fragments: of 16 rows of a tile, 0 for those that weights are packed
+    in unless told otherwise. blocks_per_sm: resident blocks. evict_first: whether weights that are
+    read once leave the second-level cache early. subtract: whether codes lose their offset before
+    they are multiplied, and not sums. prefetch: whether a record's activations are loaded before
+    its weights are waited for. scale: whether fragments are scaled, and not sums of groups; this
+    rounds weights to the activations' type.
+    """
+
+    warps: int = 16
+    split: int = 1
+    stages: int = 4
+    fragments: int = 0
+    blocks_per_sm: int = 1
+    evict_first: bool = False
+    subtract: bool = False
+    prefetch: bool = False
+    scale: bool = False
+
+
+@dataclass(frozen=True)
+class FlatSpec:
+    """y [tokens, rows] = x [tokens, cols] @ W.T, of few tokens."""
+
+    layout: StreamLayout
+    kind: WeightKind
+    tokens: int
+    arch: Arch
+    activations: FloatType
+    output: str
+    tuning: Tuning
+
+    @cached_property
+    def passes(self) -> int:
+        """How often all weights are read, each time for a part of the tokens."""
+        room = MOST_SUMS[self.tuning.scale] // self.layout.placement.fragments
+        return -(-self.tokens // (max(1, min(MOST_TILES, room)) * TOKEN_TILE))
+
+    @cached_property
+    def token_tiles(self) -> int:
+        """Tiles of 8 tokens of a pass."""
+        return -(-self.tokens // (self.passes * TOKEN_TILE))
+
+    @property
+    def pass_tokens(self) -> int:
+        """Tokens of a pass; the last may have some that are not."""
+        return self.token_tiles * TOKEN_TILE
+
+    def is_full(self, token_tile: int) -> bool:
+        """Whether all tokens of a tile exist, in every pass."""
+        last = (self.passes - 1) * self.pass_tokens + (token_tile + 1) * TOKEN_TILE
+        return last <= self.tokens
+
+    @property
+    def has_totals(self) -> bool:
+        """Whether sums of activations are needed."""
+        if self.tuning.scale:
+            return False
+        is_line = isinstance(self.kind.meaning, Line)
+        return self.layout.zero == "minimum" or (is_line and not self.tuning.subtract)
+
+    @property
+    def block_tiles(self) -> int:
+        """Tiles of rows that the warps of a block multiply side by side."""
+        return self.tuning.warps // self.tuning.split
+
+    @property
+    def row_blocks(self) -> int:
+        """Blocks of so many tiles."""
+        return -(-self.layout.tiles // self.block_tiles)
+
+    @property
+    def steps(self) -> int:
+        """Steps of a block of threads along the columns: a record for each warp."""
+        return self.layout.steps // self.tuning.split
+
+    @property
+    def jobs(self) -> int:
+        """Row blocks of all passes."""
+        return self.passes * self.row_blocks
+
+    @property
+    def work(self) -> int:
+        """Steps of all jobs; blocks of threads divide them evenly, in order."""
+        return self.jobs * self.steps
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of threads: as many as the board runs at once, if there is work for them."""
+        return min(self.arch.board.sms * self.tuning.blocks_per_sm, self.work)
+
+    @property
+    def shared(self) -> int:
+        """Bytes of shared memory of a block: the rings of all warps, then their sums."""
+        return self.ring_bytes + self.exchange_bytes
+
+    @property
+    def ring_bytes(self) -> int:
+        """Bytes of the records of all warps."""
+        return self.tuning.warps * self.tuning.stages * self.layout.record_bytes
+
+    @property
+    def exchange_bytes(self) -> int:
+        """Bytes of the sums that warps with the same rows give each other."""
+        return self.tuning.warps * self.quads * QUAD_BYTES if self.tuning.split > 1 else 0
+
+    @property
+    def quads(self) -> int:
+        """How many times four sums a lane has."""
+        return self.layout.placement.fragments * self.token_tiles
+
+    @property
+    def own_quads(self) -> int:
+        """How many of them it adds up, of all warps with the same rows."""
+        return -(-self.quads // self.tuning.split)
+
+    @property
+    def partial_bytes(self) -> int:
+        """Bytes of the sums that one warp leaves for other blocks."""
+        return self.own_quads * QUAD_BYTES
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """x, w, y, and what blocks leave each other: sums, and how many are there."""
+        layout, tuning = self.layout, self.tuning
+        x_bytes = self.tokens * layout.cols * FLOAT_BYTES[self.activations]
+        y_bytes = self.tokens * layout.rows * FLOAT_BYTES[self.output]
+        sums = 2 * self.blocks * tuning.warps * self.partial_bytes
+        counters = 4 * self.jobs * tuning.warps
+        return (
+            Parameter("x", self.activations, Access.READ, x_bytes),
+            Parameter("w", "u8", Access.READ, layout.bytes),
+            Parameter("y", self.output, Access.WRITE, y_bytes),
+            Parameter("sums", "f32", Access.WRITE, sums),
+            Parameter("counters", "i32", Access.UPDATE, counters),
+        )

@@ -1,0 +1,1 @@
+"""The layout of weights in GPU memory: one record that packs, decodes and orders fragments."""

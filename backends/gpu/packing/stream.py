@@ -1,0 +1,116 @@
+"""Weights as a stream of records, in the order in which warps read them.
+
+A warp multiplies a tile of `16 * fragments` rows; it walks along the columns in steps. All that it
+needs for a step is one record: the codes, 16 bytes for a lane at a time, then scales, then zeros.
+Records of a tile follow each other, then those of the next tile. So a warp reads one stretch of
+memory from its beginning to its end, whatever the format is.
+
+    [tile][step]{ [unit of 64 columns][load][lane][16 bytes], scales, zeros }
+
+The columns of a unit are permuted so that a lane's activations are 16 bytes in a row, too: column
+k of fragment tile j of lane (g, t), where the instruction has columns 2t, 2t+1, 2t+8, 2t+9, is
+`first_column(j, t)` + 0, 1, 2, 3. Scales are those of rows g and g + 8 of each fragment, by group:
+[g][group][fragment][2].
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from nybble.backends.gpu.packing.placement import Placement
+
+UNIT = 64
+LANES = 32
+LOAD = 16
+ZeroKind = Literal["", "points", "minimum"]
+"""What a group has beside its scale: none, z of `scale * (code - z)`, m of `scale * code + m`."""
+SCALE_BYTES = {"f16": 2, "bf16": 2, "f32": 4}
+
+
+@dataclass(frozen=True)
+class StreamLayout:
+    """The layout of a [rows, cols] weight.
+
+    group: columns that share a scale. step: columns of a record, a multiple or a divisor of it.
+    scale: type of scales and zeros. zero: see ZeroKind.
+    """
+
+    rows: int
+    cols: int
+    placement: Placement
+    group: int
+    step: int
+    scale: str = "f16"
+    zero: ZeroKind = ""
+
+    def __post_init__(self) -> None:
+        assert self.step % UNIT == 0
+        assert self.step % self.group == 0 or self.group % self.step == 0 or self.group == self.cols
+        assert self.group % self.run_columns == 0 or self.group == self.cols
+
+    @property
+    def tile_rows(self) -> int:
+        """Rows of a tile."""
+        return 16 * self.placement.fragments
+
+    @property
+    def tiles(self) -> int:
+        """Tiles; the last may have rows that are not."""
+        return -(-self.rows // self.tile_rows)
+
+    @property
+    def steps(self) -> int:
+        """Steps along the columns; the last may have columns that are not."""
+        return -(-self.cols // self.step)
+
+    @property
+    def units(self) -> int:
+        """Units of 64 columns in a step."""
+        return self.step // UNIT
+
+    @property
+    def loads(self) -> int:
+        """Loads of 16 bytes by every lane for a unit."""
+        return self.placement.words * 4 // 4
+
+    @property
+    def groups(self) -> int:
+        """Groups that have a scale in a record."""
+        return max(1, self.step // self.group)
+
+    @property
+    def run_columns(self) -> int:
+        """Columns that a number of whole tiles cover without a gap: no group may be smaller."""
+        return 32 if self.group % 32 == 0 or self.group >= self.step else 16
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes of the codes of a record."""
+        return self.units * self.loads * LANES * LOAD
+
+    @property
+    def scale_bytes(self) -> int:
+        """Bytes of the scales of a record, as many as those of its zeros."""
+        return 8 * self.lane_scale_bytes
+
+    @property
+    def lane_scale_bytes(self) -> int:
+        """Bytes of the scales that one lane needs for a record."""
+        return self.groups * self.placement.fragments * 2 * SCALE_BYTES[self.scale]
+
+    @cached_property
+    def record_bytes(self) -> int:
+        """Bytes of a record, a multiple of 16."""
+        kinds = 2 if self.zero else 1
+        return -(-(self.code_bytes + kinds * self.scale_bytes) // LOAD) * LOAD
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all records."""
+        return self.tiles * self.steps * self.record_bytes
+
+    def first_column(self, tile: int, quad: int) -> int:
+        """The first of the four columns, in a unit, that lane `quad` of four has in a tile."""
+        if self.run_columns == 16:
+            return 16 * tile + 4 * quad
+        return 32 * (tile // 2) + 8 * quad + 4 * (tile % 2)

@@ -1,0 +1,213 @@
+"""Matrix products on a GPU: one call gives the kernel, the packer and the reference.
+
+    product = compile_product("w4g128", rows=8192, cols=8192, tokens=1, arch="sm_90a")
+    packed = product.pack(weight)                 # u8 [n], what the kernel's `w` points to
+    image = product.image                         # PTX, grid, block, shared bytes, parameters
+
+The parameters of `image`, in order, are buffers:
+
+    x         [tokens, cols], row by row, of the activations' type; read
+    w         u8 [n], what `pack` gives; read
+    y         [tokens, rows], row by row, of `output`'s type; written
+    sums      scratch, contents do not matter before or after
+    counters  i32; zeros before the first launch, and every launch leaves zeros again
+
+Launches that share `sums` and `counters` must not overlap.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from nybble.backends.gpu.arch import find_arch
+from nybble.backends.gpu.codegen import compile_kernel
+from nybble.backends.gpu.image import KernelImage
+from nybble.backends.gpu.kernels.matmul.flat import FlatKernel
+from nybble.backends.gpu.kernels.matmul.spec import QUAD_BYTES, FlatSpec, Tuning
+from nybble.backends.gpu.packing.fields import MANTISSA, FloatType
+from nybble.backends.gpu.packing.kind import Line, Small, Table, WeightKind, weight_kind
+from nybble.backends.gpu.packing.pack import pack_stream
+from nybble.backends.gpu.packing.placement import Placement, fewest_fragments
+from nybble.backends.gpu.packing.stream import UNIT, StreamLayout
+from nybble.dialects.errors import NybbleError
+from nybble.dialects.lowbit import formats
+from nybble.dialects.lowbit.formats import Weight
+
+MOST_TOKENS = 16384
+FEWEST_STAGES = 3
+"""Of which one is read while the others are under way."""
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+
+class ProductError(NybbleError):
+    """A product that no kernel computes."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """A compiled product; see the module's text. spec: what the kernel was made for."""
+
+    format: str
+    spec: FlatSpec
+    image: KernelImage
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of packed weights, all of which a launch reads once."""
+        return self.spec.layout.bytes
+
+    def pack(self, weight: Weight) -> Bytes:
+        """u8 [weight_bytes]; raises PackingError or NybbleError for what does not fit."""
+        layout = self.spec.layout
+        if weight.spec != self.format or weight.shape != (layout.rows, layout.cols):
+            raise ProductError(
+                f"a weight of '{weight.spec}' {weight.shape} for a product of '{self.format}'",
+                accepted=f"'{self.format}' ({layout.rows}, {layout.cols})",
+            )
+        zero = weight.zero
+        if layout.zero == "points":
+            assert weight.zero_codes is not None
+            zero = weight.zero_codes.astype(np.float32)
+        codes, kind = weight.require_codes(), self.spec.kind
+        _check_numbers(codes, kind)
+        return pack_stream(layout, codes, weight.scale / np.float32(kind.unit), zero)
+
+    def reference(self, x: Floats, weight: Weight) -> Floats:
+        """f32 [tokens, rows] of x [tokens, cols], summed in f64, of any output type."""
+        exact = x.astype(np.float64) @ weight.dequantize().astype(np.float64).T
+        return exact.astype(np.float32)
+
+
+def compile_product(
+    format: str,
+    rows: int,
+    cols: int,
+    tokens: int,
+    arch: str = "sm_90a",
+    activations: FloatType = "f16",
+    output: str | None = None,
+    tuning: Tuning | None = None,
+) -> Product:
+    """The kernel of a product; raises NybbleError with the reason for what has none.
+
+    output: type of the results, that of the activations by default. tuning: `usual_tuning` by
+    default; stages are as many of it as shared memory has room for.
+    """
+    spec = product_spec(format, rows, cols, tokens, arch, activations, output, tuning)
+    return compile_spec(formats.get(format).spec, spec, f"matmul_{tokens}x{rows}x{cols}")
+
+
+def compile_spec(format: str, spec: FlatSpec, name: str) -> Product:
+    """The kernel of a spec of `product_spec`, under a name."""
+    layout = spec.layout
+    facts = {"format": format, "rows": layout.rows, "cols": layout.cols, "tokens": spec.tokens}
+    image = KernelImage(
+        name,
+        spec.arch.name,
+        compile_kernel(FlatKernel(spec, name).build(), spec.arch),
+        spec.parameters,
+        (spec.blocks, 1, 1),
+        (32 * spec.tuning.warps, 1, 1),
+        spec.shared,
+        zeroed=("counters",),
+        facts=facts,
+    )
+    return Product(format, spec, image)
+
+
+def product_spec(
+    format: str,
+    rows: int,
+    cols: int,
+    tokens: int,
+    arch: str = "sm_90a",
+    activations: FloatType = "f16",
+    output: str | None = None,
+    tuning: Tuning | None = None,
+) -> FlatSpec:
+    """What the kernel of a product would be made for; otherwise as `compile_product`."""
+    description, found = formats.get(format), find_arch(arch)
+    description.check_shape((rows, cols))
+    if not 1 <= tokens <= MOST_TOKENS or not rows or not cols:
+        raise ProductError(
+            f"a product of {tokens} tokens, {rows} rows and {cols} columns",
+            accepted=f"1 to {MOST_TOKENS} tokens, and at least one row and column",
+        )
+    kind = weight_kind(description, cols)
+    chosen = tuning or usual_tuning(kind, tokens, activations)
+    layout = stream_layout(kind, rows, cols, activations, chosen.fragments)
+    output = output or activations
+    spec = FlatSpec(layout, kind, tokens, found, activations, output, chosen)
+    return replace(spec, tuning=fitted(spec))
+
+
+def usual_tuning(kind: WeightKind, tokens: int, dtype: FloatType) -> Tuning:
+    """The tuning for so many tokens: few tokens leave registers for many warps."""
+    # warps that share rows leave fewer sums to other blocks, but read more activations
+    if tokens <= 8:
+        return Tuning(warps=16, split=8 if tokens <= 2 else 4)
+    if tokens <= 16:
+        warps = 12 if usual_fragments(kind.bits) == 2 else 8
+        return Tuning(warps=warps, split=2, subtract=True)
+    # a product that is scaled at its end keeps exact weights, but takes twice the registers
+    scale = kind.scale == dtype and (kind.zero != "minimum" or kind.meaning == Line(1, 0))
+    return Tuning(warps=8, subtract=True, scale=scale)
+
+
+def usual_fragments(bits: int) -> int:
+    """Fragments of a tile: two at least, which share activations and their sums."""
+    return max(2, fewest_fragments(bits))
+
+
+def stream_layout(
+    kind: WeightKind, rows: int, cols: int, dtype: FloatType, fragments: int = 0
+) -> StreamLayout:
+    """The layout for a kind of weights; raises ProductError where there is none."""
+    if isinstance(kind.meaning, Line) and kind.bits > MANTISSA[dtype]:
+        raise ProductError(
+            f"codes of {kind.bits} bits with activations {dtype}", accepted="activations f16"
+        )
+    if isinstance(kind.meaning, Small) and kind.meaning.mantissa > MANTISSA[dtype]:
+        raise ProductError(f"codes of {kind.meaning} with activations {dtype}")
+    if cols % UNIT:
+        raise ProductError(f"{cols} columns", accepted=f"a multiple of {UNIT} columns")
+    count = fragments or usual_fragments(kind.bits)
+    size = kind.bits * count
+    step = step_columns(kind, cols, 256 if size <= 4 else 128 if size <= 12 else UNIT)
+    placement = Placement(kind.bits, count, apart=not isinstance(kind.meaning, Table))
+    return StreamLayout(rows, cols, placement, kind.group, step, kind.scale, kind.zero)
+
+
+def step_columns(kind: WeightKind, cols: int, most: int) -> int:
+    """Columns of a record: the most that divide the columns and go with the group."""
+    for step in (most, 128, UNIT):
+        divides = step % kind.group == 0 or kind.group % step == 0 or kind.group == cols
+        if step <= most and cols % step == 0 and divides and kind.group % 16 == 0:
+            return step
+    raise ProductError(f"groups of {kind.group} columns", accepted="groups of 16, 32, 64, 128, ..")
+
+
+def fitted(spec: FlatSpec) -> Tuning:
+    """The tuning with as many warps and stages as shared memory has room for."""
+    tuning, layout = spec.tuning, spec.layout
+    split = tuning.split
+    while layout.steps % split or spec.quads % -(-spec.quads // split):
+        split //= 2
+    exchanged = spec.quads * QUAD_BYTES if split > 1 else 0
+    room = spec.arch.shared // tuning.blocks_per_sm
+    warps = tuning.warps
+    while warps > split and warps * (FEWEST_STAGES * layout.record_bytes + exchanged) > room:
+        warps -= split
+    stages = (room // warps - exchanged) // layout.record_bytes
+    return replace(tuning, warps=warps, split=split, stages=min(tuning.stages, stages))
+
+
+def _check_numbers(codes: Bytes, kind: WeightKind) -> None:
+    """Raise ProductError for a code that is no number but would be decoded as one."""
+    if not isinstance(kind.meaning, Small) or not kind.meaning.has_nan:
+        return
+    largest = 2 ** (kind.bits - 1) - 1
+    if (codes & largest == largest).any():
+        raise ProductError(f"a weight with the code {largest:#x}, which is NaN")

@@ -1,0 +1,71 @@
+"""Scheduled IR becomes kernels of a GPU: one image for each product."""
+
+from dataclasses import asdict
+from typing import Any
+
+from xdsl.dialects import func
+from xdsl.dialects.builtin import DYNAMIC_INDEX, ModuleOp
+from xdsl.ir import Operation
+
+from nybble.backends.gpu.dataflows import spec_of
+from nybble.backends.gpu.image import KernelImage
+from nybble.backends.gpu.products import compile_spec
+from nybble.dialects.errors import NybbleError
+from nybble.dialects.fused.kernel import KernelOp, YieldOp
+from nybble.dialects.locations import location_of
+from nybble.dialects.lowbit.types import LowBitTensorType
+from nybble.dialects.mpgemm.stream import StreamMatmulOp
+from nybble.passes.targets import Product
+
+ACCEPTED = "mpgemm.stream_matmul without a bias, of a number of tokens that is known"
+
+
+def compile_products(module: ModuleOp, arch: str) -> list[KernelImage]:
+    """The images of a module at the scheduled stage, in program order.
+
+    Raises NybbleError at an operation that has no kernel, before any code is generated.
+    """
+    wanted: list[tuple[str, Product, Operation]] = []
+    for function in [one for one in module.ops if isinstance(one, func.FuncOp)]:
+        kernels = [one for one in function.walk() if isinstance(one, KernelOp)]
+        inner = [op for one in kernels for op in one.body.block.ops if not isinstance(op, YieldOp)]
+        stem = "".join(c if c.isalnum() else "_" for c in function.sym_name.data)
+        for index, op in enumerate(inner):
+            wanted.append((f"k_{stem}_{index}", product_of(op, arch), op))
+    specs = [(name, product, _spec(product, arch, op)) for name, product, op in wanted]
+    return [compile_spec(one.description.spec, spec, name).image for name, one, spec in specs]
+
+
+def product_of(op: Operation, arch: str) -> Product:
+    """The product that an operation of a kernel is; raises NybbleError for any other."""
+    if not isinstance(op, StreamMatmulOp) or op.bias is not None:
+        what = f"'{op.name}' with a bias" if isinstance(op, StreamMatmulOp) else f"'{op.name}'"
+        raise NybbleError(
+            f"{what} has no kernel on a GPU", location=location_of(op), accepted=ACCEPTED
+        )
+    weight = op.weight.type
+    assert isinstance(weight, LowBitTensorType)
+    tokens, _ = op.activation_shape()
+    if tokens == DYNAMIC_INDEX:
+        raise NybbleError(
+            "a product of a number of tokens that is not known",
+            location=location_of(op),
+            accepted=ACCEPTED,
+        )
+    shape = (weight.rows, weight.cols)
+    return Product(weight.number_format, *shape, tokens, op.precision.data, arch)
+
+
+def _spec(product: Product, arch: str, op: Operation):
+    try:
+        return spec_of(product, arch)
+    except NybbleError as error:
+        error.location = error.location or location_of(op)
+        raise
+
+
+def described(image: KernelImage) -> dict[str, Any]:
+    """An image as a manifest has it: all but the PTX, which is a file of its own."""
+    fields = asdict(image)
+    del fields["ptx"]
+    return {"file": f"{image.name}.ptx", **fields}

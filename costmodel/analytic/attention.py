@@ -1,0 +1,99 @@
+"""The work of attention over a key-value cache and of the append that fills it."""
+
+from dataclasses import replace
+
+from xdsl.dialects.builtin import TensorType
+from xdsl.ir import Operation
+
+from nybble.costmodel.analytic.cost import tally
+from nybble.costmodel.analytic.traffic import Stream
+from nybble.costmodel.analytic.work import CostOptions, Work, element_bytes, elements, moved
+from nybble.costmodel.targets.target import Target
+from nybble.dialects.sparse_attn.masks import density
+from nybble.dialects.sparse_attn.ops import (
+    AppendKVOp,
+    AttentionOp,
+    FinishOp,
+    MergeOp,
+    PartialOp,
+)
+
+
+def seen(queries: int, cached: int, span: int | None) -> int:
+    """Pairs of a query and a key that it sees, of one text: query i sees `cached + i + 1` keys.
+
+    span: how many recent keys a query sees at most, None for all.
+    """
+    most = cached + queries
+    if span is None or span >= most:
+        return queries * cached + queries * (queries + 1) // 2
+    growing = max(0, min(queries, span - cached))
+    return growing * cached + growing * (growing + 1) // 2 + (queries - growing) * span
+
+
+def attention(op: AttentionOp | PartialOp, target: Target, options: CostOptions) -> Work:
+    """Scores and sums of values: 4 operations for a pair and component, an exponential for a pair.
+
+    The keys and values that any query sees are read once for every tile of query rows, where the
+    query heads of a group share a tile, as FlashAttention does (arXiv:2307.08691). Of a mask that
+    is no band, pairs and keys count by its density.
+    """
+    assert isinstance(op.keys.type, TensorType)
+    heads, _, dim = op.keys.type.get_shape()
+    query_rows = elements(op.query, options) // dim
+    tokens = query_rows * dim // _columns(op)
+    texts = min(options.sequences, tokens)
+    queries, group = tokens // texts, _columns(op) // (heads * dim)
+    mask, most = op.mask.mask, options.cached + queries
+    span = mask.span if mask.is_band else None
+    share = 1.0 if mask.is_band else density(mask, most, heads, options.cached)
+    pairs = round(seen(queries, options.cached, span) * texts * heads * group * share)
+    keys = round(min(most, queries - 1 + (span or most)) * share)
+    size = element_bytes(op.keys.type.element_type, target)
+    one_head = keys * dim * size
+    tile = options.tile or target.tile
+    passes = max(1, -(-queries * group // tile.tokens))
+    both = Stream("read", one_head, None, one_head, passes, 2 * one_head)
+    cache = both * (heads * texts)
+    return Work(
+        tally({target.arithmetic.attention: 4 * pairs * dim}),
+        pairs,
+        (
+            moved(op.query, "read", target, options),
+            replace(cache, value=op.keys),
+            replace(cache, value=op.values),
+            *(moved(result, "written", target, options) for result in op.results),
+        ),
+    )
+
+
+def merge(op: MergeOp, target: Target, options: CostOptions) -> Work:
+    """Two exponentials for a row of a head, three operations for a component."""
+    count = 3 * elements(op.acc, options) + 4 * elements(op.max, options)
+    streams = _all_moved(op, target, options)
+    return Work(tally({target.arithmetic.other: count}), 2 * elements(op.max, options), streams)
+
+
+def finish(op: FinishOp, target: Target, options: CostOptions) -> Work:
+    """A division for a row of a head, a product for a component."""
+    count = elements(op.acc, options) + elements(op.sum, options)
+    return Work(tally({target.arithmetic.other: count}), 0, _all_moved(op, target, options))
+
+
+def _all_moved(op: Operation, target: Target, options: CostOptions) -> tuple[Stream, ...]:
+    read = (moved(one, "read", target, options) for one in op.operands)
+    written = (moved(one, "written", target, options) for one in op.results)
+    return (*read, *written)
+
+
+def _columns(op: AttentionOp | PartialOp) -> int:
+    assert isinstance(op.query.type, TensorType)
+    return op.query.type.get_shape()[1]
+
+
+def append_kv(op: AppendKVOp, target: Target, options: CostOptions) -> Work:
+    """The new rows, in the type of the cache."""
+    assert isinstance(op.cache.type, TensorType)
+    size = element_bytes(op.cache.type.element_type, target)
+    written = Stream("written", elements(op.rows, options) * size)
+    return Work(streams=(moved(op.rows, "read", target, options), written))

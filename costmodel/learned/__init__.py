@@ -1,0 +1,1 @@
+"""The learned cost model: training, files, predictions with intervals, and how good they are."""

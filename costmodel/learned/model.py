@@ -1,0 +1,142 @@
+"""The learned cost model: analytic time times a learned factor, a ranking, intervals, and doubt.
+
+What a prediction is made of:
+
+- the analytic terms of a schedule (`features.estimate`) with rates fitted to the machine
+  (`calibration`), and the logarithm of the factor that they are off by, which trees have learned;
+- a score of LambdaMART, which knows nothing of times and orders candidates better; candidates are
+  ordered by the mean of their ranks under both (`mean_rank`);
+- a 90% interval by split conformal prediction (Lei et al., JASA 113(523), 2018), per family;
+- `source`: "learned", or "analytic" where the workload is far from all that was seen.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from nybble.costmodel.features.estimate import TERMS, Terms, terms
+from nybble.costmodel.features.facts import Facts
+from nybble.costmodel.features.table import COLUMNS, Call, table
+from nybble.costmodel.learned.boosting import grown
+from nybble.costmodel.learned.calibration import Calibration, kind_of
+from nybble.costmodel.learned.novelty import Novelty
+from nybble.costmodel.targets.target import Target
+
+if TYPE_CHECKING:
+    from lightgbm import Booster
+
+F64 = npt.NDArray[np.float64]
+Schedule = Mapping[str, int]
+LEARNED, ANALYTIC = "learned", "analytic"
+COUNTS = ("instructions", "reloads", "registers")
+"""What is predicted of the compiled code: see `backends.cpu.object_code`."""
+INPUTS = (*COLUMNS, *(f"share_{name}" for name in TERMS))
+"""What trees read."""
+UNKNOWN_WIDTH = 2.0
+"""Half the width of the analytic interval of a family without measurements, as a logarithm."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """For each schedule: seconds and their interval, a score of the ranking (greater is faster),
+    and the analytic terms.
+
+    source: "learned" or "analytic". novelty: see `Novelty`; above 1 the source is analytic.
+    """
+
+    seconds: F64
+    low: F64
+    high: F64
+    score: F64
+    source: str
+    novelty: float
+    terms: Terms
+
+
+def inputs(
+    facts: Facts, call: Call, options: Sequence[Schedule], target: Target
+) -> tuple[F64, Terms]:
+    """Rows of features, f64 [len(options), len(INPUTS)], and the analytic terms."""
+    parts = terms(facts, call, options, target)
+    matrix = parts.matrix()
+    shares = matrix / matrix.sum(axis=1, keepdims=True)
+    return np.hstack([table(facts, call, options), shares]), parts
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """texts: name -> trees: "residual", "order", and each of COUNTS. calibration: of the terms.
+    widths: family -> half the width of the interval of log(seconds), learned; analytic_widths: the
+    same without trees. card: where the model is from, for people.
+    """
+
+    texts: Mapping[str, str] = field(repr=False)
+    calibration: Calibration
+    widths: Mapping[str, float]
+    analytic_widths: Mapping[str, float]
+    novelty: Novelty = field(repr=False)
+    card: Mapping[str, object] = field(repr=False)
+
+    @cached_property
+    def boosters(self) -> "Mapping[str, Booster]":
+        """The trees, ready to predict."""
+        return {name: grown(text) for name, text in self.texts.items()}
+
+    def predict(
+        self, facts: Facts, call: Call, options: Sequence[Schedule], target: Target
+    ) -> Prediction:
+        """What some schedules of a kernel cost."""
+        x, parts = inputs(facts, call, options, target)
+        novelty = self.novelty.score(facts, call)
+        kind = kind_of(facts.family, call.tokens)
+        base = self.calibration.seconds(kind, parts.matrix(), parts.total())
+        if novelty > 1.0:
+            width = self.analytic_widths.get(facts.family, UNKNOWN_WIDTH)
+            seconds, score, source = base, -base, ANALYTIC
+        else:
+            width = self.widths.get(facts.family, UNKNOWN_WIDTH)
+            seconds = base * np.exp(self.raw("residual", x))
+            score, source = self.raw("order", x), LEARNED
+        spread = float(np.exp(width))
+        low, high = seconds / spread, seconds * spread
+        return Prediction(seconds, low, high, score, source, novelty, parts)
+
+    def raw(self, name: str, x: F64) -> F64:
+        """What some trees say of rows of features."""
+        return np.asarray(self.boosters[name].predict(x, num_threads=1), np.float64)
+
+    def counts(
+        self, facts: Facts, call: Call, options: Sequence[Schedule], target: Target
+    ) -> dict[str, F64]:
+        """Predicted counts of the compiled code."""
+        x, _ = inputs(facts, call, options, target)
+        return {name: np.expm1(self.raw(name, x)) for name in COUNTS if name in self.texts}
+
+    def factors(
+        self, facts: Facts, call: Call, schedule: Schedule, target: Target
+    ) -> list[tuple[str, float]]:
+        """Feature -> share of the learned factor's logarithm (SHAP), the largest first."""
+        x, _ = inputs(facts, call, [schedule], target)
+        found = self.boosters["residual"].predict(x, pred_contrib=True, num_threads=1)
+        shares = np.asarray(found, np.float64)[0, :-1]
+        return sorted(zip(INPUTS, map(float, shares), strict=True), key=lambda one: -abs(one[1]))
+
+
+def mean_rank(seconds: F64, score: F64) -> F64:
+    """What candidates are ordered by, the least first: their ranks by time, twice, and by score.
+
+    Candidates of equal mean rank are ordered by time.
+    """
+    by_time = ranks(seconds)
+    return (2 * by_time + ranks(-score)) / 3 + by_time * 1e-6
+
+
+def ranks(values: F64) -> F64:
+    """0 for the least, 1 for the next, ..; the earlier of equal ones first."""
+    found = np.empty(len(values))
+    found[np.argsort(values, kind="stable")] = np.arange(len(values))
+    return found

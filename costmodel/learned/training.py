@@ -1,0 +1,199 @@
+"""From measurements to a cost model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from nybble.costmodel.data.dataset import Group
+from nybble.costmodel.features.estimate import TERMS
+from nybble.costmodel.learned.boosting import Growth, count, grown, order, regress, slim
+from nybble.costmodel.learned.calibration import Calibration, calibrate, kind_of
+from nybble.costmodel.learned.model import COUNTS, INPUTS, CostModel, inputs
+from nybble.costmodel.learned.novelty import Novelty, place
+from nybble.costmodel.learned.split import folds_of
+from nybble.costmodel.targets.target import Target
+from nybble.dialects.errors import NybbleError
+
+F64 = npt.NDArray[np.float64]
+CONFIDENCE = 0.9
+FEWEST = 8
+"""Groups that a model can be learned from at all."""
+RESIDUAL = Growth(trees=200, leaves=22, rate=0.1)
+ORDER = Growth(trees=130, leaves=20, rate=0.11)
+CODE = Growth(trees=45, leaves=15, rate=0.2)
+
+
+class TrainingError(NybbleError):
+    """Measurements that no model can be learned from."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Groups as arrays, one after the other."""
+
+    groups: Sequence[Group]
+    target: Target
+
+    @cached_property
+    def x(self) -> F64:
+        """Features of every row."""
+        return np.concatenate([one[0] for one in self._parts])
+
+    @cached_property
+    def terms(self) -> F64:
+        """Analytic terms of every row."""
+        return np.concatenate([one[1] for one in self._parts])
+
+    @cached_property
+    def analytic(self) -> F64:
+        """Analytic seconds of every row, with the target's rates as they are written down."""
+        return np.concatenate([one[2] for one in self._parts])
+
+    @cached_property
+    def seconds(self) -> F64:
+        """Measured seconds."""
+        return np.concatenate([group.seconds for group in self.groups])
+
+    @cached_property
+    def owner(self) -> npt.NDArray[np.int64]:
+        """The group of every row."""
+        return np.repeat(np.arange(len(self.groups)), [len(group) for group in self.groups])
+
+    @cached_property
+    def families(self) -> list[str]:
+        """The family of every row."""
+        return [facts.family for group in self.groups for facts in group.facts]
+
+    @cached_property
+    def kinds(self) -> list[str]:
+        """What each row shares its calibration with."""
+        return [
+            kind_of(facts.family, group.call.tokens)
+            for group in self.groups
+            for facts in group.facts
+        ]
+
+    @cached_property
+    def _parts(self) -> list[tuple[F64, F64, F64]]:
+        return [features_of(group, self.target) for group in self.groups]
+
+    def calibrated(self, calibration: Calibration) -> F64:
+        """Seconds of every row by the terms alone."""
+        named, found = np.array(self.kinds), np.zeros(len(self.seconds))
+        for kind in dict.fromkeys(self.kinds):
+            own = named == kind
+            found[own] = calibration.seconds(kind, self.terms[own], self.analytic[own])
+        return found
+
+
+def features_of(group: Group, target: Target) -> tuple[F64, F64, F64]:
+    """Features, analytic terms and analytic seconds of a group's rows."""
+    x, parts = np.zeros((len(group), len(INPUTS))), np.zeros((len(group), len(TERMS)))
+    seconds = np.zeros(len(group))
+    own: dict[int, list[int]] = {}
+    for number, facts in enumerate(group.facts):
+        own.setdefault(id(facts), []).append(number)
+    for numbers in own.values():
+        options = [group.options[number] for number in numbers]
+        x[numbers], found = inputs(group.facts[numbers[0]], group.call, options, target)
+        parts[numbers], seconds[numbers] = found.matrix(), found.total()
+    return x, parts, seconds
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was learned from some groups. texts: trees; calibration: of the terms."""
+
+    texts: dict[str, str]
+    calibration: Calibration
+
+
+def fit(rows: Rows, chosen: npt.NDArray[np.bool_], *, counts: bool = False) -> Fit:
+    """Learn from some of the groups."""
+    picked = chosen[rows.owner]
+    x, seconds = rows.x[picked], rows.seconds[picked]
+    kinds = [kind for kind, wanted in zip(rows.kinds, picked, strict=True) if wanted]
+    calibration = calibrate(kinds, rows.terms[picked], seconds)
+    residual = np.log(seconds / rows.calibrated(calibration)[picked])
+    sizes = [len(group) for group, wanted in zip(rows.groups, chosen, strict=True) if wanted]
+    texts = {
+        "residual": slim(regress(x, residual, RESIDUAL, INPUTS)),
+        "order": slim(order(x, seconds, sizes, ORDER, INPUTS)),
+    }
+    if counts:
+        code = [code for group in rows.groups for code in group.code]
+        for name in COUNTS:
+            y = np.array([one.get(name, 0) for one in code], np.float64)
+            texts[name] = slim(count(x, y[picked], CODE, INPUTS))
+    return Fit(texts, calibration)
+
+
+def novelty_of(groups: Sequence[Group]) -> Novelty:
+    """What is near to some groups."""
+    places: list[F64] = []
+    problems: list[str] = []
+    for group in groups:
+        for facts in {id(one): one for one in group.facts}.values():
+            places.append(place(facts, group.call))
+            problems.append(group.problem)
+    return Novelty.of(places, problems)
+
+
+def half_widths(errors: F64, families: Sequence[str]) -> dict[str, float]:
+    """Family -> what CONFIDENCE of the errors of log(seconds) do not exceed (split conformal)."""
+    found: dict[str, float] = {}
+    named = np.array(families)
+    for family in dict.fromkeys(families):
+        own = np.abs(errors[named == family])
+        level = min(1.0, np.ceil((len(own) + 1) * CONFIDENCE) / len(own))
+        found[family] = float(np.quantile(own, level, method="higher"))
+    return found
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What models without a row's problem say of it. base: by the terms alone; score: of order."""
+
+    seconds: F64
+    base: F64
+    score: F64
+
+
+def out_of_fold(rows: Rows, folds: npt.NDArray[np.int64]) -> HeldOut:
+    """Predictions of every row by a model that has not seen its problem."""
+    found = HeldOut(*(np.array(rows.analytic) for _ in range(3)))
+    for fold in sorted(set(folds.tolist())):
+        held = folds == fold
+        if held.all():
+            continue
+        learned = fit(rows, ~held)
+        picked = held[rows.owner]
+        residual = grown(learned.texts["residual"]).predict(rows.x[picked], num_threads=1)
+        found.base[picked] = rows.calibrated(learned.calibration)[picked]
+        found.seconds[picked] = found.base[picked] * np.exp(residual)
+        score = grown(learned.texts["order"]).predict(rows.x[picked], num_threads=1)
+        found.score[picked] = score
+    return found
+
+
+def train(groups: Sequence[Group], target: Target, card: dict[str, object]) -> CostModel:
+    """A model of all groups; its intervals are calibrated on problems held out in turn."""
+    if len(groups) < FEWEST or len({group.problem for group in groups}) < 3:
+        raise TrainingError(
+            f"{len(groups)} workloads of {len({g.problem for g in groups})} problems",
+            accepted=f"at least {FEWEST} workloads of 3 problems: nybble cost collect",
+        )
+    rows = Rows(groups, target)
+    held = out_of_fold(rows, folds_of([group.problem for group in groups]))
+    learned = fit(rows, np.ones(len(groups), np.bool_), counts=True)
+    return CostModel(
+        learned.texts,
+        learned.calibration,
+        half_widths(np.log(rows.seconds / held.seconds), rows.families),
+        half_widths(np.log(rows.seconds / held.base), rows.families),
+        novelty_of(groups),
+        card,
+    )

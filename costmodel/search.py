@@ -1,0 +1,159 @@
+"""The schedule of a kernel that a cost model likes best, among all that are legal.
+
+Up to ENUMERATED candidates are all predicted; of more, an evolution over predictions finds good
+ones: a population of random candidates, of which the better half has children that differ in a
+size or mix two parents. The lowering's own choice and an incumbent are always candidates, and the
+incumbent stays unless another is predicted to be MARGIN faster: a model that is unsure changes
+nothing. Where the workload is far from all that the model has seen, nothing changes either.
+"""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+
+from nybble.costmodel.features.facts import Facts
+from nybble.costmodel.features.table import Call
+from nybble.costmodel.learned.model import LEARNED, CostModel, Prediction, mean_rank
+from nybble.costmodel.targets.target import Target
+
+ENUMERATED = 5000
+MARGIN = 0.05
+POPULATION, GENERATIONS = 512, 6
+Schedule = dict[str, int]
+
+
+class Choices(Protocol):
+    """What a kernel's lowering leaves to a schedule; see `backends.cpu.schedule_space`."""
+
+    def settle(self, asked: Mapping[str, int]) -> Schedule:
+        """Every size: as asked for, else the lowering's own; raises for an illegal one."""
+        ...
+
+    def candidates(self) -> Iterator[Schedule]:
+        """All legal choices."""
+        ...
+
+    def values(self) -> dict[str, list[int]]:
+        """Name of a size -> its legal values."""
+        ...
+
+    def allows(self, chosen: Mapping[str, int]) -> bool:
+        """Whether legal values of all sizes go together."""
+        ...
+
+
+@dataclass(frozen=True)
+class Question:
+    """A kernel that wants a schedule. incumbent: sizes that it has now, empty for the default."""
+
+    facts: Facts
+    call: Call
+    choices: Choices
+    incumbent: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Candidates, the best first, and which one is taken.
+
+    order: places in `candidates`. taken, incumbent: places of the choice and of what it replaces.
+    """
+
+    candidates: Sequence[Schedule]
+    prediction: Prediction
+    order: Sequence[int]
+    taken: int
+    incumbent: int
+
+    @property
+    def schedule(self) -> Schedule:
+        """The choice."""
+        return self.candidates[self.taken]
+
+    @property
+    def changed(self) -> bool:
+        """Whether the choice is another than the incumbent."""
+        return self.taken != self.incumbent
+
+    @property
+    def runner_up(self) -> int:
+        """The best candidate that was not taken; the choice itself where there is no other."""
+        return next((one for one in self.order if one != self.taken), self.taken)
+
+    def because(self) -> str:
+        """Why, in a sentence."""
+        found, before = self.prediction, self.incumbent
+        microseconds = found.seconds * 1e6
+        if found.source != LEARNED:
+            return (
+                f"kept: {found.novelty:.1f} times as far from what was measured as anything there"
+            )
+        told = f"{microseconds[self.taken]:.1f} us predicted"
+        if self.changed:
+            told += f", {microseconds[before]:.1f} us as it was"
+        return f"{told}, of {len(self.candidates)} candidates; {self._bottleneck()}"
+
+    def _bottleneck(self) -> str:
+        return f"mostly {self.prediction.terms.bottleneck(self.taken)}"
+
+
+def search(question: Question, model: CostModel, target: Target, seed: int = 0) -> Answer:
+    """The best schedule by the model alone: equal questions have equal answers."""
+    incumbent = question.choices.settle(question.incumbent)
+    default = question.choices.settle({})
+    found = [*islice(question.choices.candidates(), ENUMERATED + 1)]
+    if len(found) > ENUMERATED:
+        found = evolve(question, model, target, seed)
+    candidates = [incumbent, *(one for one in (default, *found) if one != incumbent)]
+    return rank(question, candidates, model, target)
+
+
+def rank(
+    question: Question, candidates: Sequence[Schedule], model: CostModel, target: Target
+) -> Answer:
+    """The candidates in order; the first is the incumbent."""
+    prediction = model.predict(question.facts, question.call, candidates, target)
+    order = np.argsort(mean_rank(prediction.seconds, prediction.score), kind="stable")
+    first = int(order[0])
+    better = prediction.seconds[first] < (1 - MARGIN) * prediction.seconds[0]
+    taken = first if better and prediction.source == LEARNED else 0
+    return Answer(candidates, prediction, [int(one) for one in order], taken, 0)
+
+
+def evolve(question: Question, model: CostModel, target: Target, seed: int) -> list[Schedule]:
+    """Good candidates of a space that is too large to enumerate."""
+    source = random.Random(seed)
+    choices, values = question.choices, question.choices.values()
+    population = [choices.settle({})]
+    while len(population) < POPULATION:
+        one = {name: source.choice(legal) for name, legal in values.items()}
+        if choices.allows(one):
+            population.append(one)
+    for _ in range(GENERATIONS):
+        prediction = model.predict(question.facts, question.call, population, target)
+        order = np.argsort(mean_rank(prediction.seconds, prediction.score), kind="stable")
+        parents = [population[place] for place in order[: POPULATION // 2]]
+        known = {tuple(one.items()) for one in parents}
+        children: list[Schedule] = []
+        for _ in range(8 * POPULATION):
+            child = _child(source.choice(parents), source.choice(parents), values, source)
+            if tuple(child.items()) not in known and choices.allows(child):
+                known.add(tuple(child.items()))
+                children.append(child)
+            if len(children) == POPULATION // 2:
+                break
+        population = parents + children
+    return population
+
+
+def _child(
+    mother: Schedule, father: Schedule, values: Mapping[str, list[int]], source: random.Random
+) -> Schedule:
+    """A mix of two candidates, with one size drawn anew."""
+    child = {name: source.choice((mother[name], father[name])) for name in values}
+    changed = source.choice([*values])
+    return {**child, changed: source.choice(values[changed])}

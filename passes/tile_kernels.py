@@ -1,0 +1,150 @@
+"""Pass `tile-kernels`: choose the sizes of each kernel's loops with the cost model, and say why.
+
+Before:
+
+```mlir
+func.func @f(%x: tensor<1x64xf32>, %g: tensor<64xf32>) -> tensor<1x64xf32> {
+  %r = fused.kernel "norm"(%x, %g) : (tensor<1x64xf32>, tensor<64xf32>) -> tensor<1x64xf32>
+      schedule #schedule.kernel<"cpu", "vector", {tokens = 1 : i64}, "no matrix product"> {
+  ^bb0(%0: tensor<1x64xf32>, %1: tensor<64xf32>):
+    %2 = fused.rms_norm %0, %1 eps 1.000000e-05 : tensor<1x64xf32>, tensor<64xf32> ->
+        tensor<1x64xf32>
+    fused.yield %2 : tensor<1x64xf32>
+  }
+  func.return %r : tensor<1x64xf32>
+}
+```
+
+After with `tile-kernels{reasons=false}`:
+
+```mlir
+func.func @f(%x: tensor<1x64xf32>, %g: tensor<64xf32>) -> tensor<1x64xf32> {
+  %r = fused.kernel "norm"(%x, %g) : (tensor<1x64xf32>, tensor<64xf32>) -> tensor<1x64xf32>
+      schedule #schedule.kernel<"cpu", "vector", {chains = 4 : i64, lanes = 8 : i64, tokens = 1 :
+      i64}, "no matrix product"> {
+  ^bb0(%0: tensor<1x64xf32>, %1: tensor<64xf32>):
+    %2 = fused.rms_norm %0, %1 eps 1.000000e-05 : tensor<1x64xf32>, tensor<64xf32> ->
+        tensor<1x64xf32>
+    fused.yield %2 : tensor<1x64xf32>
+  }
+  func.return %r : tensor<1x64xf32>
+}
+```
+
+A kernel keeps the sizes of its lowering where the model sees nothing that is clearly faster, or has
+measured nothing like it: see `costmodel.search`.
+
+Does not handle: a choice of dataflow (`select-dataflow`); kernels whose lowering has no sizes.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Operation
+from xdsl.passes import ModulePass
+
+from nybble.costmodel.features.facts import UnknownKernelError, facts_of
+from nybble.costmodel.features.table import Call
+from nybble.costmodel.learned.files import shipped
+from nybble.costmodel.learned.model import CostModel
+from nybble.costmodel.search import Answer, Question, search
+from nybble.costmodel.targets.reader import target_for_level
+from nybble.costmodel.targets.target import Target
+from nybble.dialects.errors import NybbleError
+from nybble.dialects.fused.kernel import KernelOp
+from nybble.dialects.schedule.attrs import KernelSchedule
+from nybble.passes.targets import Target as Backend
+from nybble.passes.targets import load_target
+
+TOKENS = "tokens"
+MOST_TOKENS = 128
+"""Tokens that a choice for many is made for: further ones repeat the same loops."""
+MOST_ROWS = 1024
+"""Rows of weights that a choice is made for: further tiles repeat the same loops."""
+CACHED = 512
+"""Keys that a choice for attention is made for."""
+
+
+@dataclass(frozen=True)
+class TileKernels(ModulePass):
+    """Write sizes into schedules; see the module's text.
+
+    target, isa: for which machine; without a level, the target's lowest. threads: that share a
+    kernel. reasons: whether to write down why.
+    """
+
+    name = "tile-kernels"
+    target: str = "cpu"
+    isa: str = "x86-64-v3"
+    threads: int = 2
+    reasons: bool = True
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        if self.threads < 1:
+            raise NybbleError(f"threads must be at least 1, got {self.threads}")
+        chooser = Chooser(
+            shipped(), target_for_level(self.isa), load_target(self.target), self.isa, self.threads
+        )
+        for kernel, answer in chooser.answers(op):
+            write(kernel, answer.schedule, answer.because() if self.reasons else "")
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """Asks a cost model about the kernels of a module."""
+
+    model: CostModel
+    target: Target
+    backend: Backend
+    isa: str
+    threads: int
+
+    def answers(self, module: Operation) -> Iterator[tuple[KernelOp, Answer]]:
+        """Each kernel that leaves something to choose, with what the model says."""
+        for kernel in [one for one in module.walk() if isinstance(one, KernelOp)]:
+            question = self.question(kernel)
+            if question is not None:
+                yield kernel, search(question, self.model, self.target)
+
+    def question(self, kernel: KernelOp) -> Question | None:
+        """What to ask about a kernel; None where there is nothing to choose, or it is unknown."""
+        schedule = kernel.schedule
+        choices = self.backend.choices(kernel, self.isa, self.threads)
+        if schedule is None or choices is None:
+            return None
+        sizes = schedule.sizes()
+        tokens = sizes.pop(TOKENS, 1)
+        try:
+            facts = facts_of(kernel)
+        except UnknownKernelError:
+            return None
+        return Question(
+            facts, call_of(facts.family, facts.numbers, tokens, self.threads), choices, sizes
+        )
+
+
+def call_of(family: str, numbers: Mapping[str, float], tokens: int, threads: int) -> Call:
+    """The call that a choice is made for."""
+    many = min(tokens, MOST_TOKENS)
+    if family == "attention":
+        return Call(many, 1, CACHED)
+    if "weight_group" not in numbers:
+        return Call(many)
+    rows = int(numbers["rows"])
+    return Call(many, max(min(threads, -(-rows // 64)), -(-rows // MOST_ROWS)))
+
+
+def write(kernel: KernelOp, options: Mapping[str, int], because: str) -> None:
+    """Put sizes into a kernel's schedule, and why beside the reason that is there."""
+    schedule = kernel.schedule
+    assert schedule is not None
+    sizes = {**schedule.sizes(), **options}
+    reasons = [one for one in (schedule.because.data, because) if one]
+    kernel.schedule = KernelSchedule.get(
+        schedule.target.data,
+        schedule.dataflow.data,
+        dict(sorted(sizes.items())),
+        "; ".join(reasons),
+    )

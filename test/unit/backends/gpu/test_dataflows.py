@@ -1,0 +1,44 @@
+"""What a GPU answers when passes ask which products it computes, and at what cost."""
+
+import pytest
+
+from nybble.backends.gpu.arch import ARCHS
+from nybble.dialects.errors import UnknownNameError
+from nybble.dialects.lowbit import formats
+from nybble.passes.targets import Product, load_target, nearest
+
+
+def verdict(spec="w4g128", rows=8192, cols=8192, tokens=1, mode="f16", isa="sm_90a"):
+    product = Product(formats.get(spec), rows, cols, tokens, mode, isa)
+    (found,) = load_target("cuda").verdicts(product)
+    return found
+
+
+def test_fewer_bits_cost_fewer_cycles_where_memory_is_waited_for():
+    costs = [verdict(f"w{bits}g128").cycles for bits in (1, 2, 4, 8)]
+    assert costs == sorted(costs)
+    assert verdict(tokens=64).cycles < 2 * verdict().cycles
+    assert verdict(tokens=1024).cycles > 8 * verdict().cycles
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_every_architecture_answers(arch):
+    assert verdict(isa=arch).refusal is None
+    assert verdict(isa=arch).layout == "stream"
+
+
+def test_refusals_are_those_of_the_kernel():
+    assert "it has no code per weight" in (verdict("iq2_xxs").refusal or "")
+    assert "activations f16" in (verdict("w8g128", mode="bf16").refusal or "")
+    assert verdict(mode="i8").refusal == "activations i8 (accepted: f16, bf16)"
+
+
+def test_an_unknown_level_is_named():
+    with pytest.raises(UnknownNameError, match="unknown GPU architecture 'sm_1'"):
+        verdict(isa="sm_1")
+
+
+def test_the_nearest_product_is_found():
+    near = nearest(load_target("cuda"), Product(formats.get("w4g32"), 64, 96, 1, "f16", "sm_90a"))
+    assert near is not None
+    assert near.cols % 64 == 0

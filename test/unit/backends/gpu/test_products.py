@@ -1,0 +1,124 @@
+"""What compiled products are made of, and what has none."""
+
+import re
+
+import numpy as np
+import pytest
+
+from nybble.backends.gpu.arch import ARCHS, find_arch
+from nybble.backends.gpu.driver import GpuError
+from nybble.backends.gpu.image import Access
+from nybble.backends.gpu.kernels.matmul.spec import Tuning
+from nybble.backends.gpu.products import ProductError, compile_product, product_spec
+from nybble.backends.gpu.ptxas import assemble, disassemble, opcodes, tool
+from nybble.dialects.errors import NybbleError, UnknownNameError
+from nybble.dialects.lowbit import formats
+
+SIDE = 4096
+HOT = [("w4g128", 1), ("w4g128", 16), ("w4g128", 64), ("w2g128", 1), ("w1g128", 1), ("mxfp4", 8)]
+
+
+def has(name: str) -> bool:
+    """Whether NVIDIA's program of that name is there."""
+    try:
+        tool(name)
+    except GpuError:
+        return False
+    return True
+
+
+def loop(ptx: str) -> list[str]:
+    """The instructions of the blocks that multiply: those of one record."""
+    blocks = [block for block in re.split(r"^\$L\w+:", ptx, flags=re.M) if "mma." in block]
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    return [one for one in lines if one and one[0] not in "./"]
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "most"),
+    [("w4g128", 1, 11.5), ("w4g128", 16, 8), ("w4g128", 64, 4), ("w2g128", 1, 11.5)],
+)
+def test_instructions_per_product(name: str, tokens: int, most: float):
+    body = loop(compile_product(name, SIDE, SIDE, tokens).image.ptx)
+    products = sum(one.startswith("mma.") for one in body)
+    assert len(body) / products < most
+    reads = [one for one in body if re.match(r"ld.(global|shared)", one)]
+    wide = [one for one in reads if ".v4" in one]
+    assert len(reads) - len(wide) <= 1, "16 bytes at once, but for scales"
+
+
+@pytest.mark.parametrize(("name", "tokens"), HOT)
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a", "sm_120a"])
+def test_ptxas_keeps_all_in_registers(name: str, tokens: int, arch: str):
+    if not has("ptxas"):
+        pytest.skip("no ptxas")
+    ptx = compile_product(name, SIDE, SIDE, tokens, arch).image.ptx
+    made = assemble(ptx, arch)
+    assert made.spills == 0
+    assert made.stack == 0
+    if arch == "sm_90a" and tokens == 1 and has("nvdisasm"):
+        found = opcodes(disassemble(made.cubin))
+        assert any(name.startswith("HMMA.16816.F32") for name in found)
+        assert any(name.startswith("LDGSTS.E.BYPASS.128") for name in found)
+        assert any(name.startswith("LDG.E.128") for name in found)
+
+
+def test_the_parameters_and_the_launch():
+    product = compile_product("w2g128", 64, 512, 3, activations="bf16", output="f32")
+    image = product.image
+    assert [(p.name, p.dtype, p.access) for p in image.parameters] == [
+        ("x", "bf16", Access.READ), ("w", "u8", Access.READ), ("y", "f32", Access.WRITE),
+        ("sums", "f32", Access.WRITE), ("counters", "i32", Access.UPDATE),
+    ]  # fmt: skip
+    assert image.parameter("w").bytes == product.weight_bytes
+    assert image.zeroed == ("counters",)
+    assert image.block == (512, 1, 1)
+    assert image.shared <= ARCHS["sm_90a"].shared
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_shared_memory_of_every_architecture_is_enough(arch: str):
+    for name in ("w4g128", "w3g128", "w7g128", "w8g128"):
+        for tokens in (1, 64):
+            spec = product_spec(name, SIDE, SIDE, tokens, arch)
+            assert spec.shared <= find_arch(arch).shared
+            assert spec.tuning.stages >= 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("w8g128", 64, 256, 1, "sm_90a", "bf16"), "codes of 8 bits with activations bf16"),
+        (("w4g8", 64, 256, 1), "groups of 8 columns"),
+        (("w4g96", 64, 192, 1), "groups of 96 columns"),
+        (("w4g32", 64, 96, 1), "96 columns"),
+        (("w4g128", 64, 256, 0), "a product of 0 tokens"),
+        (("f16", 64, 256, 1), "no code per weight"),
+    ],
+)
+def test_what_has_no_kernel_is_refused(arguments: tuple, message: str):
+    with pytest.raises(NybbleError, match=message):
+        product_spec(*arguments)
+
+
+def test_unknown_architectures_are_named():
+    with pytest.raises(UnknownNameError, match="unknown GPU architecture 'sm_70'"):
+        compile_product("w4g128", 64, 256, 1, "sm_70")
+
+
+def test_only_weights_that_fit_are_packed():
+    product = compile_product("w4g64", 16, 64, 1)
+    values = np.ones((16, 128), np.float32)
+    with pytest.raises(ProductError, match="a weight of 'w4g64'"):
+        product.pack(formats.get("w4g64").quantize(values))
+    small = compile_product("fp8_e4m3", 16, 64, 1)
+    weight = formats.get("fp8_e4m3").quantize(values[:, :64])
+    assert weight.codes is not None
+    weight.codes[0, 0] = 0x7F
+    with pytest.raises(ProductError, match="which is NaN"):
+        small.pack(weight)
+
+
+def test_tuning_is_kept_where_it_fits():
+    spec = product_spec("w4g128", 64, 512, 1, tuning=Tuning(warps=4, stages=3))
+    assert (spec.tuning.warps, spec.tuning.stages) == (4, 3)

@@ -1,0 +1,92 @@
+"""From IR to images: a kernel for each product, and what has none."""
+
+import numpy as np
+import pytest
+
+from nybble.backends.gpu.products import compile_product
+from nybble.backends.gpu.program import compile_products, described
+from nybble.backends.gpu.sim.simulate import simulate
+from nybble.dialects.errors import NybbleError
+from nybble.dialects.lowbit import formats
+from nybble.dialects.parsing import parse_module
+from nybble.dialects.registry import make_context
+from nybble.passes.options import configure
+from nybble.passes.pipeline import build_pipeline, run_passes
+from nybble.passes.stages import stages_between
+
+TWO = """
+func.func @two(%x: tensor<2x128xf32>, %a: !lowbit.tensor<16x128, "w4g64">,
+    %b: !lowbit.tensor<24x128, "w2g64">) -> (tensor<2x16xf32>, tensor<2x24xf32>) {
+  %0 = mpgemm.matmul %x, %a : tensor<2x128xf32>, !lowbit.tensor<16x128, "w4g64"> -> tensor<2x16xf32>
+  %1 = mpgemm.matmul %x, %b : tensor<2x128xf32>, !lowbit.tensor<24x128, "w2g64"> -> tensor<2x24xf32>
+  func.return %0, %1 : tensor<2x16xf32>, tensor<2x24xf32>
+}
+"""
+BIAS = """
+func.func @b(%x: tensor<2x64xf32>, %a: !lowbit.tensor<8x64, "w4g64">, %b: tensor<8xf32>)
+    -> tensor<2x8xf32> {
+  %0 = mpgemm.matmul %x, %a bias %b : tensor<8xf32> : tensor<2x64xf32>,
+      !lowbit.tensor<8x64, "w4g64"> -> tensor<2x8xf32>
+  func.return %0 : tensor<2x8xf32>
+}
+"""
+DYNAMIC = """
+func.func @d(%x: tensor<?x64xf32>, %a: !lowbit.tensor<8x64, "w4g64">) -> tensor<?x8xf32> {
+  %0 = mpgemm.matmul %x, %a : tensor<?x64xf32>, !lowbit.tensor<8x64, "w4g64"> -> tensor<?x8xf32>
+  func.return %0 : tensor<?x8xf32>
+}
+"""
+NORM = """
+func.func @n(%x: tensor<1x64xf32>, %g: tensor<64xf32>) -> tensor<1x64xf32> {
+  %0 = fused.rms_norm %x, %g eps 1.0e-05 : tensor<1x64xf32>, tensor<64xf32> -> tensor<1x64xf32>
+  func.return %0 : tensor<1x64xf32>
+}
+"""
+
+
+def scheduled(text: str):
+    module = parse_module(make_context(), text, "<test>")
+    options = {"target": "cuda", "isa": "sm_90a", "activations": "f16", "prefill": "f16"}
+    for stage in stages_between("operators", "scheduled"):
+        run_passes(make_context(), module, configure(build_pipeline(stage.passes), options))
+        stage.form.check(module, stage.name)
+    return module
+
+
+def test_every_product_is_a_kernel_that_computes_it():
+    images = compile_products(scheduled(TWO), "sm_90a")
+    assert [one.name for one in images] == ["k_two_0", "k_two_1"]
+    image = images[1]
+    product = compile_product("w2g64", 24, 128, 2)
+    rng = np.random.default_rng(0)
+    weight = formats.get("w2g64").quantize(rng.standard_normal((24, 128)).astype(np.float32))
+    x = rng.standard_normal((2, 128)).astype(np.float16)
+    y = np.zeros((2, 24), np.float16)
+    sums, counters = (
+        np.zeros(image.parameter(name).bytes, np.uint8) for name in ("sums", "counters")
+    )
+    simulate(image, [x, product.pack(weight), y, sums, counters])
+    exact = product.reference(x.astype(np.float32), weight)
+    np.testing.assert_allclose(y.astype(np.float32), exact, rtol=2e-3, atol=1e-2)
+
+
+def test_a_manifest_has_all_but_the_code():
+    (image, _) = compile_products(scheduled(TWO), "sm_90a")
+    row = described(image)
+    assert row["file"] == "k_two_0.ptx"
+    assert "ptx" not in row
+    assert [one["name"] for one in row["parameters"]] == ["x", "w", "y", "sums", "counters"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BIAS, "'mpgemm.stream_matmul' with a bias has no kernel on a GPU"),
+        (DYNAMIC, "a product of a number of tokens that is not known"),
+        (NORM, "'fused.rms_norm' has no kernel on a GPU"),
+    ],
+)
+def test_what_has_no_kernel_is_named_with_its_place(text: str, message: str):
+    with pytest.raises(NybbleError, match=message) as caught:
+        compile_products(scheduled(text), "sm_90a")
+    assert caught.value.location is not None

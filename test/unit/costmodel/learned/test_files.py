@@ -1,0 +1,85 @@
+"""Model files: what was written comes back, and whatever is wrong with one is said."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nybble.costmodel.features.facts import ProductSketch
+from nybble.costmodel.features.table import Call
+from nybble.costmodel.learned import files
+from nybble.costmodel.learned.boosting import ModelFileError
+from nybble.costmodel.learned.files import from_text, read_model, shipped, to_text, write_model
+from nybble.costmodel.targets.reader import find_target
+
+TARGET = find_target("cpu-avx2")
+KNOWN = ProductSketch("int_dot", "q8_0", (576,), 576, 2, 32).facts()
+STRANGE = ProductSketch("bitserial", "w1g128", (64,), 8192, 4, 128).facts()
+GEMV = [
+    {"steps": 4, "subtiles": 2, "runs": 1, "prefetch": 8192},
+    {"steps": 1, "subtiles": 1, "runs": 1, "prefetch": 0},
+]
+
+
+def test_the_shipped_model_is_small_and_has_a_card():
+    path = Path(files.__file__).with_name(files.SHIPPED)
+    assert path.stat().st_size <= 500 * 1024
+    assert set(shipped().card) >= {"target", "compiler", "data", "date", "measurements"}
+
+
+def test_a_prediction_is_learned_and_in_its_interval():
+    found = shipped().predict(KNOWN, Call(1), GEMV, TARGET)
+    assert found.source == "learned"
+    assert (found.low < found.seconds).all()
+    assert (found.seconds < found.high).all()
+    assert found.seconds[0] < found.seconds[1]
+
+
+def test_what_is_strange_is_analytic():
+    found = shipped().predict(STRANGE, Call(1), GEMV, TARGET)
+    assert found.source == "analytic"
+    assert found.novelty > 1
+
+
+def test_reasons_add_up_to_the_correction():
+    model = shipped()
+    factors = model.factors(KNOWN, Call(1), GEMV[0], TARGET)
+    assert abs(factors[0][1]) >= abs(factors[-1][1])
+    counts = model.counts(KNOWN, Call(1), GEMV, TARGET)
+    assert set(counts) == {"instructions", "reloads", "registers"}
+    assert (counts["instructions"] > 0).all()
+
+
+def test_a_file_comes_back(tmp_path: Path):
+    path = tmp_path / "m.model"
+    assert write_model(shipped(), path) == path.stat().st_size
+    again = read_model(path)
+    one = shipped().predict(KNOWN, Call(1), GEMV, TARGET).seconds
+    assert np.allclose(again.predict(KNOWN, Call(1), GEMV, TARGET).seconds, one)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: "hello\n" + text, "is no cost model"),
+        (lambda text: text.replace("model 1\n", "model 7\n", 1), "of version '7'"),
+        (lambda text: text.replace('"schema":1', '"schema":0', 1), "trained on other features"),
+        (lambda text: text[: len(text) // 2], "is damaged"),
+        (lambda text: text.replace("leaf_value=", "leaf_valve=", 1), "is damaged"),
+        (lambda text: text.replace('"card"', '"cart"', 1), "its header lacks card"),
+        (lambda text: text.partition("\n")[0] + "\n{oops\n", "its header is no JSON"),
+    ],
+)
+def test_a_bad_file(change, said: str):
+    with pytest.raises(ModelFileError, match=said):
+        from_text(change(to_text(shipped())), "m.model")
+
+
+def test_a_file_that_is_not_there_or_no_text(tmp_path: Path):
+    with pytest.raises(ModelFileError, match="cannot read"):
+        read_model(tmp_path / "none.model")
+    (tmp_path / "bytes.model").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ModelFileError, match="is no cost model"):
+        read_model(tmp_path / "bytes.model")
+    with pytest.raises(ModelFileError, match="cannot write"):
+        write_model(shipped(), tmp_path / "none" / "m.model")

@@ -1,0 +1,113 @@
+"""What `nybble cost train` and `nybble cost eval` do: measurements in, a model or figures out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from hashlib import sha256
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nybble.costmodel.data.dataset import Record, groups_of, read_parquet, record
+from nybble.costmodel.data.log import Log
+from nybble.costmodel.data.measurement import Stand
+from nybble.costmodel.features.tokens import ngrams, tokens
+from nybble.costmodel.learned.evaluation import Verdict, as_json, evaluate
+from nybble.costmodel.learned.model import CostModel
+from nybble.costmodel.learned.split import folds_of
+from nybble.costmodel.learned.training import Rows, train
+from nybble.costmodel.targets.reader import target_for_level
+from nybble.dialects.errors import NybbleError
+
+DATASET = "cpu_x86_64_v3.parquet"
+LEVEL = "x86-64-v3"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Records of one stand."""
+
+    records: list[Record]
+    stand: Stand
+
+    @property
+    def digest(self) -> str:
+        """Stands for all of them, whatever their order."""
+        lines = sorted(
+            f"{one.text}|{one.tokens}|{one.shares}|{one.cached}|{one.options}|{one.halves[0]:.4g}"
+            for one in self.records
+        )
+        return sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def measured(path: str | None) -> Measured:
+    """The measurements of a log or a Parquet file; those that come with nybble without a path."""
+    if path is None:
+        with as_file(files("nybble.costmodel.data").joinpath(DATASET)) as shipped:
+            return Measured(*read_parquet(shipped))
+    if path.endswith(".parquet"):
+        return Measured(*read_parquet(Path(path)))
+    with Log(Path(path), create=False) as log:
+        good = [one for one in log.measurements() if one.failure is None]
+    if not good:
+        raise NybbleError(f"{path} has no measurements", accepted="nybble cost collect --out DB")
+    stands = {one.stand for one in good}
+    if len(stands) > 1:
+        known = ", ".join(sorted(f"{one.target} with {one.compiler}" for one in stands))
+        raise NybbleError(f"{path} has measurements of {len(stands)} stands: {known}")
+    return Measured([record(one) for one in good], good[0].stand)
+
+
+def learn(data: Measured) -> CostModel:
+    """A model of some measurements, with a card."""
+    groups = groups_of(data.records)
+    card: dict[str, object] = {
+        "target": data.stand.target,
+        "compiler": data.stand.compiler,
+        "data": data.digest,
+        "date": date.today().isoformat(),
+        "measurements": len(data.records),
+        "workloads": len(groups),
+        "problems": len({group.problem for group in groups}),
+    }
+    return train(groups, target_for_level(LEVEL), card)
+
+
+def judge(data: Measured, *, texts: bool, say: Say) -> tuple[Rows, Verdict, dict[str, object]]:
+    """Figures on problems that were held out. texts: whether to train the baseline on tokens."""
+    rows = Rows(groups_of(data.records), target_for_level(LEVEL))
+    folds = folds_of([group.problem for group in rows.groups])
+    verdict = evaluate(rows, folds, text_features(data.records, rows) if texts else None, say)
+    report = {"split": "workload", "data": data.digest, **as_json(verdict.report)}
+    return rows, verdict, report
+
+
+def text_features(records: list[Record], rows: Rows) -> npt.NDArray[np.float64]:
+    """N-grams of the tokens of every row, in the order of `rows`."""
+    import json
+
+    found: dict[tuple[str, int, int, int, str], npt.NDArray[np.float64]] = {}
+    by_place: dict[tuple[str, tuple[int, int, int]], list[npt.NDArray[np.float64]]] = {}
+    problems = _problems(records)
+    for one in records:
+        call = (one.tokens, one.shares, one.cached)
+        key = (one.text, *call, one.options)
+        if key not in found:
+            calls = {"tokens": one.tokens, "shares": one.shares, "cached": one.cached}
+            found[key] = ngrams(tokens(one.text, json.loads(one.options), calls))
+        by_place.setdefault((problems[one.text], call), []).append(found[key])
+    ordered = [
+        by_place[group.problem, (group.call.tokens, group.call.shares, group.call.cached)]
+        for group in rows.groups
+    ]
+    return np.array([row for several in ordered for row in several])
+
+
+def _problems(records: list[Record]) -> dict[str, str]:
+    from nybble.costmodel.canonical import parse
+    from nybble.costmodel.features.facts import facts_of
+
+    return {text: facts_of(parse(text)).problem for text in {one.text for one in records}}

@@ -1,0 +1,102 @@
+"""Compiling an MLIR file of operators for a GPU: PTX and a manifest in a folder."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from xdsl.dialects.builtin import ModuleOp
+
+from nybble.backends.gpu.dataflows import spec_of
+from nybble.backends.gpu.driver import GpuError
+from nybble.backends.gpu.image import KernelImage
+from nybble.backends.gpu.program import compile_products, described
+from nybble.backends.gpu.ptxas import assemble
+from nybble.backends.llvm.toolchain import versions
+from nybble.backends.llvm.workers import close_idle
+from nybble.passes.options import Option
+from nybble.passes.targets import Product
+from nybble.tools.diagnostics import Session, UsageError
+from nybble.tools.folder import check_folder, write_folder
+from nybble.tools.kernels_file import dump, stages_of
+from nybble.tools.mlir_file import FIRST, advance, read_module
+from nybble.tools.target import ChosenTarget
+
+MANIFEST = "manifest.json"
+"""The file that tells a folder of ours: target, compiler, and each kernel with its launch."""
+SCHEDULED = "scheduled"
+"""The last stage of IR; the artifact comes next."""
+
+
+@dataclass(frozen=True)
+class GpuOptions:
+    """What a compilation for a GPU may choose. activations: "f16" or "bf16"."""
+
+    target: ChosenTarget
+    activations: str = "f16"
+    dataflow: str = ""
+
+    def pass_options(self) -> Mapping[str, Option]:
+        """The options that passes know by these names."""
+        return {
+            "target": self.target.name,
+            "isa": self.target.level,
+            "activations": self.activations,
+            "prefill": self.activations,
+            "dataflow": self.dataflow,
+        }
+
+
+def compile_gpu_file(
+    path: str,
+    output: Path,
+    options: GpuOptions,
+    start: str | None,
+    stop: str | None,
+    session: Session,
+) -> None:
+    """Write a directory with the IR of the last stage, and unless `stop` says where to end, PTX."""
+    first, last = start or FIRST, stop or SCHEDULED
+    if last not in (FIRST, "fused", SCHEDULED):
+        raise UsageError(
+            f"stage '{last}' of target {options.target}", accepted=f"up to {SCHEDULED}"
+        )
+    check_folder(output, MANIFEST)
+    reached = first
+    stages = stages_of(first, last)
+    module = read_module(path, first, session)
+    for stage in stages:
+        advance(module, reached, stage.name, options)
+        reached = stage.name
+    described_by = {"stage": last, "target": str(options.target), "compiler": versions()}
+    files = dump(module, last)
+    if stop is None:
+        images = compile_images(module, options.target.level)
+        files |= {f"{one.name}.ptx": one.ptx.encode() for one in images}
+        kernels = [{**described(one), "assembled": assembled(one)} for one in images]
+        described_by |= {"kernels": kernels}
+    files[MANIFEST] = (json.dumps(described_by, indent=1) + "\n").encode()
+    write_folder(output, files, MANIFEST)
+
+
+def compile_images(module: ModuleOp, arch: str) -> list[KernelImage]:
+    """The kernels of a module at the scheduled stage."""
+    try:
+        return compile_products(module, arch)
+    finally:
+        close_idle()
+
+
+def assembled(image: KernelImage) -> dict[str, int] | None:
+    """Registers and bytes, as `ptxas` says; None where there is none."""
+    try:
+        found = asdict(assemble(image.ptx, image.arch))
+    except GpuError:
+        return None
+    del found["cubin"]
+    return found
+
+
+def buffers_of(product: Product) -> dict[str, int]:
+    """Name -> bytes of the buffers of a product's kernel; NybbleError if it has none."""
+    return {one.name: one.bytes for one in spec_of(product, product.isa).parameters}

@@ -1,0 +1,130 @@
+"""`nybble tune`: a schedule for every kernel of a model or a file, as a database for `compile`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from xdsl.dialects.builtin import ModuleOp
+
+from nybble.backends.llvm.workers import close_idle
+from nybble.costmodel.canonical import canonical
+from nybble.costmodel.data.measurement import Workload
+from nybble.costmodel.data.schedules import Entry, Schedules, read_schedules
+from nybble.costmodel.learned.files import read_model, shipped
+from nybble.costmodel.learned.model import CostModel
+from nybble.costmodel.search import Answer
+from nybble.costmodel.targets.reader import target_for_level
+from nybble.dialects.fused.kernel import KernelOp
+from nybble.frontend.compile_model import CompileOptions
+from nybble.passes.apply_schedules import kernel_key
+from nybble.passes.targets import load_target
+from nybble.passes.tile_kernels import TOKENS, Chooser
+from nybble.tools.cost.collect import Built, Plan, stand
+from nybble.tools.cost.measuring import Measurer
+from nybble.tools.cost.subject import Subject
+
+
+def usable(path: str | None) -> dict[str, Entry]:
+    """The entries of a database; none and a warning where it was made for something else."""
+    if path is None:
+        return {}
+    found = read_schedules(Path(path))
+    fault = found.mismatch(stand())
+    if fault is not None:
+        click.echo(f"nybble: warning: {path} is not applied: {fault}", err=True)
+        return {}
+    return dict(found.entries)
+
+
+def cost_model(path: str | None) -> CostModel:
+    """A model of a file, or the one that comes with nybble."""
+    return shipped() if path is None else read_model(Path(path))
+
+
+def chooser(model: CostModel, options: CompileOptions) -> Chooser:
+    """What asks the model about kernels that are compiled with these options."""
+    isa = str(options.pass_options()["isa"])
+    return Chooser(model, target_for_level(isa), load_target("cpu"), isa, options.threads)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen for one kernel. gain: predicted or measured, of the time it had."""
+
+    key: str
+    entry: Entry
+    changed: bool
+    gain: float
+    measured: bool
+
+
+def tuned(module: ModuleOp, asked: Chooser, top: int) -> list[Choice]:
+    """A choice for every kernel of a scheduled module, each distinct kernel once.
+
+    top: candidates that are measured before one is taken; 0 to trust the model.
+    """
+    done: dict[str, Choice] = {}
+    with Measurer() as measurer:
+        for kernel, answer in asked.answers(module):
+            key = kernel_key(kernel)
+            if key in done:
+                continue
+            taken = answer.taken
+            if top and answer.prediction.source:
+                taken = best_measured(kernel, answer, asked, top, measurer)
+            done[key] = _choice(kernel, answer, key, taken, measured=top > 0)
+    close_idle()
+    return [*done.values()]
+
+
+def _choice(kernel: KernelOp, answer: Answer, key: str, taken: int, *, measured: bool) -> Choice:
+    schedule = kernel.schedule
+    assert schedule is not None
+    seconds = answer.prediction.seconds
+    because = answer.because() if not measured else "measured, the best of the model's favourites"
+    return Choice(
+        key,
+        Entry(kernel.kernel_name.data, schedule.dataflow.data, answer.candidates[taken], because),
+        taken != answer.incumbent,
+        float(1 - seconds[taken] / seconds[answer.incumbent]),
+        measured,
+    )
+
+
+def best_measured(
+    kernel: KernelOp, answer: Answer, asked: Chooser, top: int, measurer: Measurer
+) -> int:
+    """The fastest of the model's favourites and the incumbent, which all take turns."""
+    from nybble.backends.cpu import isa as levels
+
+    schedule, question = kernel.schedule, asked.question(kernel)
+    assert schedule is not None
+    assert question is not None
+    capacity = schedule.option(TOKENS) or 1
+    subject = Subject(canonical(kernel), capacity, levels.get(asked.isa))
+    places = [answer.incumbent, *(one for one in answer.order if one != answer.incumbent)][
+        : top + 1
+    ]
+    built = Built(subject)
+    for place in places:
+        built.add([dict(answer.candidates[place])])
+    batch, owners = built.batch((question.call,), Plan(0.0))
+    found = measurer.measure(batch)
+    seconds = {
+        tuple(built.options[index].items()): min(found.seconds[number])
+        for number, (index, _) in enumerate(owners)
+        if found.seconds.get(number)
+    }
+    able = [one for one in places if tuple(answer.candidates[one].items()) in seconds]
+    if not able:
+        return answer.incumbent
+    return min(able, key=lambda one: seconds[tuple(answer.candidates[one].items())])
+
+
+def database(choices: Sequence[Choice]) -> Schedules:
+    """The choices that change something, for this machine and compiler."""
+    return Schedules(stand(), {one.key: one.entry for one in choices if one.changed})
+
+
+__all__ = ["Choice", "Workload", "chooser", "cost_model", "database", "tuned", "usable"]
