@@ -25,6 +25,7 @@ from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.registry import make_context
+from nybble.frontend.attention_choice import restrictions, with_policy
 from nybble.frontend.calibration import Calibration
 from nybble.frontend.calibration_text import calibration_text
 from nybble.frontend.checkpoint import Checkpoint
@@ -84,9 +85,10 @@ class CompileOptions:
     rounded to 8 bits; "i16": of two; "f32": exact. kv: type of the cache, None for the mode's own.
     context: tokens that a text may have. chunk: tokens of a prefill
     step. threads: the most that will run it. isa: level of `backends.cpu.isa`, None for the host's.
-    weights: what becomes of a checkpoint's weights. dataflow: the one that all products take, empty
-    for the cheapest of each. dump: a folder for the IR of each stage. schedules: sizes that a
-    search chose before, by the key of a kernel.
+    weights: what becomes of a checkpoint's weights. attention: a policy, see `masks.policy`; empty
+    for the model's own. dataflow: the one that all products take, empty for the cheapest of each.
+    dump: a folder for the IR of each stage. schedules: sizes that a search chose before, by the key
+    of a kernel.
     """
 
     activations: str = "i8"
@@ -97,6 +99,7 @@ class CompileOptions:
     isa: str | None = None
     dataflow: str = ""
     weights: WeightChoice = AS_STORED
+    attention: str = ""
     dump: Path | None = None
     schedules: Mapping[str, Entry] = field(default_factory=dict[str, Entry])
 
@@ -171,7 +174,8 @@ class ModelCompiler:
         """The model at the import stage."""
         self.progress("importing the model")
         kv = self.options.kv or KV_OF_MODE.get(self.options.activations, "f32")
-        return self.importer(self.checkpoint, self.options.context, kv)
+        graph = self.importer(self.checkpoint, self.options.context, kv)
+        return with_policy(graph, self.options.attention)
 
     def lower(self, graph: ModelGraph, stop: str = STAGES[-1].name) -> ModuleOp:
         """The model at stage `stop`, the lowered one by default."""
@@ -183,7 +187,7 @@ class ModelCompiler:
             passes = configure(build_pipeline(stage.passes), self.options.pass_options())
             run_passes(context, module, passes)
             if stage.name == "operators":
-                run_passes(context, module, self._weight_passes(graph))
+                run_passes(context, module, self._model_passes(graph))
                 add_ends(module, graph)
             if stage.name == SCHEDULED:
                 for fault in self.options.schedule(module).warnings:
@@ -191,6 +195,10 @@ class ModelCompiler:
             stage.form.check(module, stage.name)
             self._dump(stage.name, module)
         return module
+
+    def _model_passes(self, graph: ModelGraph) -> list[ModulePass]:
+        """What choices make of the operators of this model."""
+        return [*restrictions(graph, self.options.attention), *self._weight_passes(graph)]
 
     def _weight_passes(self, graph: ModelGraph) -> list[ModulePass]:
         weights = self.options.weights
@@ -242,6 +250,7 @@ class ModelCompiler:
             "kv": graph.dimensions.kv_dtype,
             "isa": str(self.options.pass_options()["isa"]),
             "weights": self.options.weights.describe(),
+            "attention": self.options.attention,
             "parameters": sum(int(np.prod(t.shape)) for t in self.checkpoint.tensors.values()),
         }
 

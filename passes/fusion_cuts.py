@@ -20,12 +20,21 @@ from nybble.dialects.fused.ops import (
 from nybble.dialects.lowbit.ops import QuantizeOp
 from nybble.dialects.mpgemm.lut import LutPrecomputeOp
 from nybble.dialects.mpgemm.ops import ProductOp
-from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
+from nybble.dialects.sparse_attn.ops import (
+    AppendKVOp,
+    AttentionOp,
+    FinishOp,
+    MergeOp,
+    PartialOp,
+)
 
 STANDALONE: dict[type[Operation], str] = {
     RmsNormOp: "norm",
     QuantizeOp: "quantize",
     AttentionOp: "attention",
+    PartialOp: "attention_part",
+    MergeOp: "attention_merge",
+    FinishOp: "attention_finish",
     GluOp: "glu",
     HadamardOp: "hadamard",
     EmbedOp: "embed",

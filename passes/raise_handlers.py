@@ -8,7 +8,6 @@ from xdsl.dialects import arith
 from xdsl.dialects.builtin import (
     Float32Type,
     FloatAttr,
-    IntAttr,
     StringAttr,
     TensorType,
     UnitAttr,
@@ -18,7 +17,8 @@ from xdsl.ir import Attribute, Operation, SSAValue
 from nybble.dialects.fused.ops import EmbedOp, GluOp, RmsNormOp, RopeOp
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.ops import MatmulOp
-from nybble.dialects.sparse_attn.masks import CausalMask, WindowMask
+from nybble.dialects.sparse_attn.mask_attr import MaskAttr
+from nybble.dialects.sparse_attn.masks import Causal, Window
 from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
 from nybble.passes.raise_values import (
     Gate,
@@ -202,13 +202,12 @@ def _append_kv(raiser: Raiser, op: Operation) -> None:
 def _attention(raiser: Raiser, op: Operation) -> None:
     query = raiser.value(op, 0, Layout.SWAPPED)
     rest = [raiser.value(op, index, Layout.PLAIN) for index in (1, 2, 3)]
-    window = constant(op, 5)
-    mask = CausalMask() if window is None else WindowMask(IntAttr(integer(op, 5)))
-    properties: dict[str, Attribute] = {"mask": mask, "scale": f32(number(op, 4))}
+    mask = Causal() if constant(op, 5) is None else Window(integer(op, 5))
+    properties: dict[str, Attribute] = {"mask": MaskAttr.of(mask), "scale": f32(number(op, 4))}
     if constant(op, 6) is not None:
         properties["softcap"] = f32(number(op, 6))
     attention = AttentionOp(
-        operands=[query, *rest], result_types=[query.type], properties=properties
+        operands=[query, *rest, []], result_types=[query.type], properties=properties
     )
     raiser.emit(op, attention, Layout.HEADS)
 

@@ -8,12 +8,14 @@ import click
 
 from nybble.backends.cpu.isa import LEVELS
 from nybble.dialects.errors import NybbleError
+from nybble.dialects.sparse_attn.masks import parse_policy
 from nybble.frontend.weight_choice import QUANTIZERS, ROTATIONS, USE_INPUTS, WeightChoice
 from nybble.tools.diagnostics import UsageError
 from nybble.tools.files import display_name, read_text
 
 MODES = ("i8", "i8-only", "i8-lut", "i16", "b1", "b2", "b3", "b4", "f32")
 MAX_THREADS = 64
+POLICY_KEYS = {"default", "layers"}
 
 Result = TypeVar("Result")
 
@@ -49,6 +51,12 @@ _MODEL_OPTIONS = (
         type=click.IntRange(2),
         help="Tokens that prompt and answer may have together; default: 2048, or all the model "
         "can take if that is less.",
+    ),
+    click.option(
+        "--attention",
+        metavar="MASK",
+        help="Let tokens see less of the text: MASK, such as sink(4)+window(1024), for all layers, "
+        "layers(0-3:MASK;else:MASK), or a YAML file of these; default: what the model says.",
     ),
     isa_option,
     threads_option,
@@ -96,15 +104,48 @@ def model_options(function: Callable[..., Result]) -> Callable[..., Result]:
 
 
 def with_weights(function: Callable[..., Result]) -> Callable[..., Result]:
-    """The function with the options about weights as one argument, `weights`."""
+    """The function with the options about weights as one argument, `weights`.
+
+    An option `--attention` is handed on as the one spelling of its policy.
+    """
 
     @wraps(function)
     def collected(*arguments: Any, **options: Any) -> Result:
+        if "attention" in options:
+            options["attention"] = attention_policy(options["attention"])
         names = ("weights", "rotate", "smooth", "quantizer", "calibrate")
         given = {name: options.pop(name) for name in names}
         return function(*arguments, weights=_choice(**given), **options)
 
     return collected
+
+
+def attention_policy(given: str | None) -> str:
+    """The policy of `--attention` in its one spelling; empty without one. MaskError, UsageError."""
+    if given is None:
+        return ""
+    if not given.strip():
+        raise UsageError("--attention is empty", accepted="a mask, such as sink(4)+window(1024)")
+    is_file = given.endswith((".yaml", ".yml"))
+    return str(parse_policy(policy_text(given) if is_file else given))
+
+
+def policy_text(path: str) -> str:
+    """The policy of a YAML file: `default: MASK`, and `layers:` a mapping of sets to masks."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise NybbleError(f"{display_name(path)} is no YAML: {error}") from error
+    layers = found.get("layers", {}) if isinstance(found, dict) else None
+    if not isinstance(layers, dict) or not isinstance(found, dict) or set(found) - POLICY_KEYS:
+        raise NybbleError(
+            f"{display_name(path)} is no attention policy",
+            accepted="the keys 'default' (a mask) and 'layers' (sets of layers, each with a mask)",
+        )
+    cases = "".join(f"{named}:{mask};" for named, mask in layers.items())
+    return f"layers({cases}else:{found.get('default', 'causal')})"
 
 
 def _choice(

@@ -246,6 +246,7 @@ def choose(
     isa: str | None,
     threads: int | None = None,
     weights: WeightChoice = AS_STORED,
+    attention: str = "",
 ) -> ModelChoice:
     """The choice that options make; None leaves an option to nybble. NybbleError for a bad isa."""
     check_isa(isa)
@@ -255,6 +256,7 @@ def choose(
         "context": context,
         "isa": isa,
         "weights": weights.describe() or None,
+        "attention": attention or None,
     }
     options = CompileOptions(
         activations=activations or "i8",
@@ -263,6 +265,7 @@ def choose(
         threads=max(os.cpu_count() or 1, threads or 1, 2),
         isa=isa,
         weights=weights,
+        attention=attention,
     )
     asked = {name: value for name, value in given.items() if value is not None}
     return ModelChoice(model, options, asked)

@@ -26,7 +26,9 @@ from nybble.dialects.lowbit.formats import Format, Weight
 from nybble.dialects.lowbit.formats.grid_blocks import GRID_BLOCKS
 from nybble.dialects.lowbit.formats.table_element import Grid
 from nybble.dialects.lowbit.types import STORAGE, LowBitTensorType
-from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
+from nybble.dialects.shapes import tensor_shape
+from nybble.dialects.sparse_attn.masks.blocks import selections_of
+from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp, PartialOp
 
 Array = npt.NDArray[np.generic]
 Bytes = npt.NDArray[np.uint8]
@@ -124,12 +126,20 @@ def index_bound(argument: SSAValue) -> int:
             bounds.append(op.table.type.rows)
         elif isinstance(op, NllOp) and isinstance(op.logits.type, TensorType):
             bounds.append(op.logits.type.get_shape()[1])
+        elif isinstance(op, AttentionOp | PartialOp):
+            bounds.append(runs_of_list(op, argument))
     return bounds[-1]
+
+
+def runs_of_list(op: AttentionOp | PartialOp, argument: SSAValue) -> int:
+    """How many runs of keys a list of an attention may choose from."""
+    selection = selections_of(op.mask.mask)[list(op.selected).index(argument)]
+    return tensor_shape(op.keys)[1] // selection.size
 
 
 def key_caches(function: func.FuncOp) -> frozenset[int]:
     """The numbers of the arguments that attention reads keys from, at the operators stage."""
-    found = [op.keys for op in function.walk() if isinstance(op, AttentionOp)]
+    found = [op.keys for op in function.walk() if isinstance(op, AttentionOp | PartialOp)]
     found += [
         op.cache
         for op in function.walk()

@@ -28,7 +28,7 @@ func.func @layer_0(%hidden: {hidden}, %pos: index, %cos: {angles}, %sin: {angles
   %5 = fused.rope %2, %cos, %sin at %pos : {key}, {angles} -> {key}
   %6 = sparse_attn.append_kv %5 into %keys at %pos : {key} into {cache} -> {cache}
   %7 = sparse_attn.append_kv %3 into %values at %pos : {key} into {cache} -> {cache}
-  %8 = sparse_attn.attention %4, %6, %7 at %pos mask #sparse_attn.causal scale {scale}
+  %8 = sparse_attn.attention %4, %6, %7 at %pos mask <"causal"> scale {scale}
     : {query}, {cache}, {cache} -> {query}
   %9 = mpgemm.matmul %8, %self_attn_o_proj_weight : {query}, {o} -> {hidden}
   %10 = arith.addf %hidden, %9 : {hidden}

@@ -263,6 +263,10 @@ class Expressions(Emitter):
         """A mask whose first `count` (an index; more than `lanes` is all) bits are set."""
         return self.emit(vector.CreateMaskOp, (count,), vec(lanes, i1))
 
+    def bit(self, value: bool) -> Value:
+        """A constant bit."""
+        return self.const(int(value), i1)
+
     # -- machine
 
     def intrinsic(self, name: str, operands: Sequence[Value], result: Attribute) -> Value:

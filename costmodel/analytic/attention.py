@@ -3,12 +3,20 @@
 from dataclasses import replace
 
 from xdsl.dialects.builtin import TensorType
+from xdsl.ir import Operation
 
 from nybble.costmodel.analytic.cost import tally
 from nybble.costmodel.analytic.traffic import Stream
 from nybble.costmodel.analytic.work import CostOptions, Work, element_bytes, elements, moved
 from nybble.costmodel.targets.target import Target
-from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
+from nybble.dialects.sparse_attn.masks import density
+from nybble.dialects.sparse_attn.ops import (
+    AppendKVOp,
+    AttentionOp,
+    FinishOp,
+    MergeOp,
+    PartialOp,
+)
 
 
 def seen(queries: int, cached: int, span: int | None) -> int:
@@ -23,11 +31,12 @@ def seen(queries: int, cached: int, span: int | None) -> int:
     return growing * cached + growing * (growing + 1) // 2 + (queries - growing) * span
 
 
-def attention(op: AttentionOp, target: Target, options: CostOptions) -> Work:
+def attention(op: AttentionOp | PartialOp, target: Target, options: CostOptions) -> Work:
     """Scores and sums of values: 4 operations for a pair and component, an exponential for a pair.
 
     The keys and values that any query sees are read once for every tile of query rows, where the
-    query heads of a group share a tile, as FlashAttention does (arXiv:2307.08691).
+    query heads of a group share a tile, as FlashAttention does (arXiv:2307.08691). Of a mask that
+    is no band, pairs and keys count by its density.
     """
     assert isinstance(op.keys.type, TensorType)
     heads, _, dim = op.keys.type.get_shape()
@@ -35,8 +44,11 @@ def attention(op: AttentionOp, target: Target, options: CostOptions) -> Work:
     tokens = query_rows * dim // _columns(op)
     texts = min(options.sequences, tokens)
     queries, group = tokens // texts, _columns(op) // (heads * dim)
-    pairs = seen(queries, options.cached, op.span) * texts * heads * group
-    keys = min(options.cached + queries, queries - 1 + (op.span or options.cached + queries))
+    mask, most = op.mask.mask, options.cached + queries
+    span = mask.span if mask.is_band else None
+    share = 1.0 if mask.is_band else density(mask, most, heads, options.cached)
+    pairs = round(seen(queries, options.cached, span) * texts * heads * group * share)
+    keys = round(min(most, queries - 1 + (span or most)) * share)
     size = element_bytes(op.keys.type.element_type, target)
     one_head = keys * dim * size
     tile = options.tile or target.tile
@@ -50,12 +62,31 @@ def attention(op: AttentionOp, target: Target, options: CostOptions) -> Work:
             moved(op.query, "read", target, options),
             replace(cache, value=op.keys),
             replace(cache, value=op.values),
-            moved(op.result, "written", target, options),
+            *(moved(result, "written", target, options) for result in op.results),
         ),
     )
 
 
-def _columns(op: AttentionOp) -> int:
+def merge(op: MergeOp, target: Target, options: CostOptions) -> Work:
+    """Two exponentials for a row of a head, three operations for a component."""
+    count = 3 * elements(op.acc, options) + 4 * elements(op.max, options)
+    streams = _all_moved(op, target, options)
+    return Work(tally({target.arithmetic.other: count}), 2 * elements(op.max, options), streams)
+
+
+def finish(op: FinishOp, target: Target, options: CostOptions) -> Work:
+    """A division for a row of a head, a product for a component."""
+    count = elements(op.acc, options) + elements(op.sum, options)
+    return Work(tally({target.arithmetic.other: count}), 0, _all_moved(op, target, options))
+
+
+def _all_moved(op: Operation, target: Target, options: CostOptions) -> tuple[Stream, ...]:
+    read = (moved(one, "read", target, options) for one in op.operands)
+    written = (moved(one, "written", target, options) for one in op.results)
+    return (*read, *written)
+
+
+def _columns(op: AttentionOp | PartialOp) -> int:
     assert isinstance(op.query.type, TensorType)
     return op.query.type.get_shape()[1]
 

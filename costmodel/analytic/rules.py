@@ -8,7 +8,7 @@ from xdsl.dialects import arith
 from xdsl.dialects.builtin import TensorType
 from xdsl.ir import Operation, SSAValue
 
-from nybble.costmodel.analytic.attention import append_kv, attention
+from nybble.costmodel.analytic.attention import append_kv, attention, finish, merge
 from nybble.costmodel.analytic.cost import Cost, Tally, tally
 from nybble.costmodel.analytic.products import Operands, ProductSize, product
 from nybble.costmodel.analytic.work import (
@@ -286,6 +286,9 @@ RULES: dict[type[Operation], Rule] = {
     YieldOp: _nothing,
     sparse_attn.AppendKVOp: append_kv,
     sparse_attn.AttentionOp: attention,
+    sparse_attn.PartialOp: attention,
+    sparse_attn.MergeOp: merge,
+    sparse_attn.FinishOp: finish,
     lowbit.QuantizeOp: _quantize,
     lowbit.DequantizeOp: _dequantize,
     lowbit.PackOp: _pack,

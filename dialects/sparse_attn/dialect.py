@@ -2,7 +2,15 @@
 
 from xdsl.ir import Dialect
 
-from nybble.dialects.sparse_attn.masks import CausalMask, WindowMask
-from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
+from nybble.dialects.sparse_attn.mask_attr import MaskAttr
+from nybble.dialects.sparse_attn.ops import (
+    AppendKVOp,
+    AttentionOp,
+    FinishOp,
+    MergeOp,
+    PartialOp,
+)
 
-SparseAttn = Dialect("sparse_attn", [AppendKVOp, AttentionOp], [CausalMask, WindowMask])
+SparseAttn = Dialect(
+    "sparse_attn", [AppendKVOp, AttentionOp, FinishOp, MergeOp, PartialOp], [MaskAttr]
+)

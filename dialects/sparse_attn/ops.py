@@ -1,4 +1,7 @@
-"""Attention over a key-value cache and the append that fills it."""
+"""Attention over a key-value cache, whole or in parts, and the append that fills the cache."""
+
+from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -7,31 +10,46 @@ from xdsl.dialects.builtin import (
     Float32Type,
     FloatAttr,
     IndexType,
+    StringAttr,
     TensorType,
+    UnitAttr,
+    i32,
 )
+from xdsl.ir import SSAValue
 from xdsl.irdl import (
     BaseAttr,
     IRDLOperation,
+    VarConstraint,
     irdl_op_definition,
     operand_def,
     opt_prop_def,
     prop_def,
     result_def,
     traits_def,
+    var_operand_def,
 )
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
 from nybble.dialects.numpy_ref import attention as ref
+from nybble.dialects.numpy_ref import merge as joining
 from nybble.dialects.numpy_ref.arrays import KvArray
 from nybble.dialects.numpy_ref.rope import append_kv
 from nybble.dialects.shapes import check_equal, check_rank
-from nybble.dialects.sparse_attn.masks import CausalMask, WindowMask
+from nybble.dialects.sparse_attn.mask_attr import MaskAttr
+from nybble.dialects.sparse_attn.masks import MaskError, dense
+from nybble.dialects.sparse_attn.masks.blocks import selections_of
 
 Array = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int32]
 F32Tensor = TensorType.constr(Float32Type())
 CacheTensor = TensorType.constr(BaseAttr(Float32Type) | BaseAttr(Float16Type))
+ListTensor = TensorType.constr(i32)
 FloatProp = FloatAttr[Float32Type]
+SOFTMAX = ("online", "two_pass", "unified")
+"""Ways to a softmax, the first being the default. online: a running maximum, block by block;
+two_pass: the maximum first; unified: a fixed one, and again online where that overflows
+(FlashDecoding++, arXiv:2311.01282)."""
 
 
 @irdl_op_definition
@@ -64,13 +82,53 @@ class AppendKVOp(IRDLOperation):
         return (append_kv(cache, rows, position),)
 
 
+def check_attention(op: "AttentionOp | PartialOp") -> None:
+    """Raise unless queries, caches, mask and lists fit each other."""
+    heads, context, dim = check_rank("keys", op.keys, 3)
+    check_rank("values", op.values, 3)
+    _, features = check_rank("query", op.query, 2)
+    if op.keys.type != op.values.type:
+        raise VerifyException("keys and values must have the same type")
+    if features % (heads * dim):
+        raise VerifyException(
+            f"columns of the query must be a multiple of kv_heads * head_dim = {heads * dim},"
+            f" got {features}"
+        )
+    try:
+        op.mask.mask.check(context, heads)
+    except MaskError as error:
+        raise VerifyException(str(error)) from error
+    check_lists(op.mask, op.selected, heads)
+
+
+def check_lists(mask: MaskAttr, lists: Sequence[SSAValue], heads: int) -> None:
+    """Raise unless there is a list [heads, rows, entries] for each selection of a mask."""
+    selections = selections_of(mask.mask)
+    check_equal("number of lists", len(lists), len(selections), "selections of the mask")
+    for selection, entries in zip(selections, lists, strict=True):
+        of, _, count = check_rank("a list", entries, 3)
+        check_equal(f"heads of the list of {selection}", of, heads, "heads of the cache")
+        if selection.count is not None:
+            check_equal(f"entries of the list of {selection}", count, selection.count, "its count")
+
+
+def seen_by(
+    op: "AttentionOp | PartialOp", query: Array, keys: KvArray, position: int, lists: Sequence[Ints]
+) -> npt.NDArray[np.bool_]:
+    """What each row of an attention sees: bool [kv_heads, n, position + n]."""
+    rows = len(query)
+    places = position + np.arange(rows)
+    return dense(op.mask.mask, places, np.arange(position + rows), len(keys), lists)
+
+
 @irdl_op_definition
 class AttentionOp(IRDLOperation):
     """Softmax attention of query rows at `position`.. over the first keys of a cache.
 
     Query heads are grouped over the cache's heads (GQA): query head h reads cache head
     h * kv_heads / heads. Scores are `scale * q.k`, squashed to `softcap * tanh(s / softcap)`
-    where a soft cap is given, then masked.
+    where a soft cap is given, then masked; a row that sees no key is 0. `selected` has a list for
+    each selection of the mask, see `masks.selected`.
     """
 
     name = "sparse_attn.attention"
@@ -78,43 +136,184 @@ class AttentionOp(IRDLOperation):
     keys = operand_def(CacheTensor)
     values = operand_def(CacheTensor)
     position = operand_def(IndexType())
-    mask = prop_def(CausalMask | WindowMask)
+    selected = var_operand_def(ListTensor)
+    mask = prop_def(MaskAttr)
     scale = prop_def(FloatProp)
     softcap = opt_prop_def(FloatProp)
+    softmax = opt_prop_def(StringAttr)
     result = result_def(F32Tensor)
     traits = traits_def(Pure())
     assembly_format = (
-        "$query `,` $keys `,` $values `at` $position `mask` $mask `scale` $scale "
-        "(`softcap` $softcap^)? attr-dict `:` type($query) `,` type($keys) `,` type($values)"
-        " `->` type($result)"
+        "$query `,` $keys `,` $values `at` $position `mask` $mask "
+        "(`selected` $selected^ `:` type($selected))? `scale` $scale "
+        "(`softcap` $softcap^)? (`softmax` $softmax^)? attr-dict `:` "
+        "type($query) `,` type($keys) `,` type($values) `->` type($result)"
     )
 
     def verify_(self) -> None:
-        heads, _, dim = check_rank("keys", self.keys, 3)
-        check_rank("values", self.values, 3)
-        _, features = check_rank("query", self.query, 2)
-        if self.keys.type != self.values.type:
-            raise VerifyException("keys and values must have the same type")
+        check_attention(self)
         if self.result.type != self.query.type:
             raise VerifyException("the result must have the type of the query")
-        if features % (heads * dim):
+        if self.softmax is not None and self.softmax.data not in SOFTMAX:
             raise VerifyException(
-                f"columns of the query must be a multiple of kv_heads * head_dim = {heads * dim},"
-                f" got {features}"
+                f'unknown softmax "{self.softmax.data}"; accepted: {", ".join(SOFTMAX)}'
             )
 
     @property
     def span(self) -> int | None:
         """How many recent keys a query sees at most."""
-        return self.mask.span
+        return self.mask.mask.span
 
     def reference(
-        self, query: Array, keys: KvArray, values: KvArray, position: int
+        self, query: Array, keys: KvArray, values: KvArray, position: int, *lists: Ints
     ) -> tuple[Array]:
-        """query f32 [n, Hq*D]; keys, values [Hkv, C, D]; f32 [n, Hq*D]."""
+        """query f32 [n, Hq*D]; keys, values [Hkv, C, D]; lists i32; f32 [n, Hq*D]."""
         cap = None if self.softcap is None else self.softcap.value.data
-        scale, span = self.scale.value.data, self.span
-        attended = ref.attention(
-            query, keys, values, position, scale=scale, window=span, softcap=cap
-        )
+        seen = seen_by(self, query, keys, position, lists)
+        scale = self.scale.value.data
+        attended = ref.attention(query, keys, values, position, scale=scale, seen=seen, softcap=cap)
         return (attended,)
+
+
+@irdl_op_definition
+class PartialOp(IRDLOperation):
+    """An attention before its division: what `merge` joins over disjoint keys, `finish` divides.
+
+    `max` and `sum` [n, heads] are the largest score and the sum of exp(score - max), `acc` [n,
+    heads * head_dim] that of exp(score - max) times the values. With `shared` the rows are of
+    different texts that have these keys in common (Hydragen, arXiv:2402.05099): all of them stand
+    at `position`.
+    """
+
+    name = "sparse_attn.partial"
+    query = operand_def(F32Tensor)
+    keys = operand_def(CacheTensor)
+    values = operand_def(CacheTensor)
+    position = operand_def(IndexType())
+    selected = var_operand_def(ListTensor)
+    mask = prop_def(MaskAttr)
+    scale = prop_def(FloatProp)
+    softcap = opt_prop_def(FloatProp)
+    shared = opt_prop_def(UnitAttr)
+    max = result_def(F32Tensor)
+    sum = result_def(F32Tensor)
+    acc = result_def(F32Tensor)
+    traits = traits_def(Pure())
+    assembly_format = (
+        "(`shared` $shared^)? $query `,` $keys `,` $values `at` $position `mask` $mask "
+        "(`selected` $selected^ `:` type($selected))? `scale` $scale (`softcap` $softcap^)? "
+        "attr-dict `:` type($query) `,` type($keys) `,` type($values) `->` "
+        "type($max) `,` type($sum) `,` type($acc)"
+    )
+
+    def verify_(self) -> None:
+        check_attention(self)
+        check_part(self.max, self.sum, self.acc)
+        if self.acc.type != self.query.type:
+            raise VerifyException("acc must have the type of the query")
+
+    def reference(
+        self, query: Array, keys: KvArray, values: KvArray, position: int, *lists: Ints
+    ) -> tuple[Array, Array, Array]:
+        """As of AttentionOp; max, sum f32 [n, Hq]; acc f32 [n, Hq*D]."""
+        cap = None if self.softcap is None else self.softcap.value.data
+        scale = self.scale.value.data
+        if self.shared is None:
+            seen = seen_by(self, query, keys, position, lists)
+            part = ref.partial(query, keys, values, position, scale=scale, seen=seen, softcap=cap)
+        else:
+            part = self._shared(query, keys, values, position, scale, cap, lists)
+        largest, total, acc = (one.astype(np.float32) for one in part)
+        return largest, total, acc.reshape(query.shape)
+
+    def _shared(
+        self,
+        query: Array,
+        keys: KvArray,
+        values: KvArray,
+        position: int,
+        scale: float,
+        cap: float | None,
+        lists: Sequence[Ints],
+    ) -> joining.Part:
+        seen = seen_by(self, query[:1], keys, position, lists)
+        rows = [
+            ref.partial(row[None], keys, values, position, scale=scale, seen=seen, softcap=cap)
+            for row in query
+        ]
+        largest, total, acc = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+        return largest, total, acc
+
+
+def check_part(largest: SSAValue, total: SSAValue, acc: SSAValue) -> int:
+    """Raise unless max, sum and acc are of as many rows and heads; the columns of acc."""
+    rows, heads = check_rank("max", largest, 2)
+    if total.type != largest.type:
+        raise VerifyException("sum must have the type of max")
+    of, columns = check_rank("acc", acc, 2)
+    check_equal("rows of acc", of, rows, "rows of max")
+    if heads < 1 or columns % heads:
+        raise VerifyException(f"acc has {columns} columns for {heads} heads")
+    return columns
+
+
+@irdl_op_definition
+class MergeOp(IRDLOperation):
+    """The part of the union of two disjoint sets of keys, of their parts; see `partial`.
+
+    Associative and commutative up to rounding, so that parts may be joined as a tree.
+    """
+
+    name = "sparse_attn.merge"
+    ROW: ClassVar = VarConstraint("ROW", F32Tensor)
+    ACC: ClassVar = VarConstraint("ACC", F32Tensor)
+    left_max = operand_def(ROW)
+    left_sum = operand_def(ROW)
+    left_acc = operand_def(ACC)
+    right_max = operand_def(ROW)
+    right_sum = operand_def(ROW)
+    right_acc = operand_def(ACC)
+    max = result_def(ROW)
+    sum = result_def(ROW)
+    acc = result_def(ACC)
+    traits = traits_def(Pure())
+    assembly_format = (
+        "`(` $left_max `,` $left_sum `,` $left_acc `)` `,` "
+        "`(` $right_max `,` $right_sum `,` $right_acc `)` attr-dict `:` "
+        "type($max) `,` type($acc)"
+    )
+
+    def verify_(self) -> None:
+        check_part(self.max, self.sum, self.acc)
+
+    def reference(self, *parts: Array) -> tuple[Array, Array, Array]:
+        """Left and right max, sum [n, H] and acc [n, H*D], f32; joined in f64."""
+        left, right = (_part(*parts[first : first + 3]) for first in (0, 3))
+        largest, total, acc = (one.astype(np.float32) for one in joining.merge(left, right))
+        return largest, total, acc.reshape(parts[2].shape)
+
+
+@irdl_op_definition
+class FinishOp(IRDLOperation):
+    """The attention of a part: `acc / sum`, 0 where no key was seen."""
+
+    name = "sparse_attn.finish"
+    T: ClassVar = VarConstraint("T", F32Tensor)
+    sum = operand_def(F32Tensor)
+    acc = operand_def(T)
+    result = result_def(T)
+    traits = traits_def(Pure())
+    assembly_format = "$acc `by` $sum attr-dict `:` type($acc) `by` type($sum)"
+
+    def verify_(self) -> None:
+        check_part(self.sum, self.sum, self.acc)
+
+    def reference(self, total: Array, acc: Array) -> tuple[Array]:
+        """sum f32 [n, H]; acc f32 [n, H*D]."""
+        _, wide, parts = _part(total, total, acc)
+        return (joining.finish(wide, parts).astype(np.float32).reshape(acc.shape),)
+
+
+def _part(largest: Array, total: Array, acc: Array) -> joining.Part:
+    wide = acc.astype(np.float64).reshape(*total.shape, -1)
+    return largest.astype(np.float64), total.astype(np.float64), wide

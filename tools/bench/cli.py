@@ -1,4 +1,4 @@
-"""The command line of the benchmarks: `nybble bench kernels | model`."""
+"""The command line of the benchmarks: `nybble bench attention | kernels | model`."""
 
 import sys
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import click
 from rich.console import Console
 
+from nybble.dialects.sparse_attn.ops import SOFTMAX
 from nybble.frontend.weight_choice import WeightChoice
 from nybble.tools.bench.options import (
     CACHES,
@@ -120,6 +121,47 @@ def _model(
     _publish(report, COLUMNS, json_file)
 
 
+def _attention(
+    phases: str,
+    masks: tuple[str, ...],
+    softmax: str,
+    kv: str,
+    contexts: str,
+    heads: int,
+    kv_heads: int,
+    d: int,
+    threads: int,
+    peers: str,
+    rounds: int,
+    seed: int,
+    json_file: str | None,
+) -> None:
+    from nybble.tools.bench.attention import (
+        COLUMNS,
+        KV,
+        PHASES,
+        AttentionOptions,
+        bench_attention,
+    )
+
+    options = AttentionOptions(
+        parse_choices(phases, PHASES),
+        masks or ("causal",),
+        parse_choices(softmax, SOFTMAX),
+        parse_choices(kv, tuple(KV)),
+        parse_counts(contexts),
+        heads,
+        kv_heads,
+        d,
+        threads,
+        () if peers == NO_PEERS else parse_choices(peers, ("torch",)),
+        Schedule(rounds=rounds, seed=seed),
+    )
+    with shown_progress() as progress:
+        report = bench_attention(options, progress)
+    _publish(report, COLUMNS, json_file)
+
+
 def _peers(names: str) -> tuple[str, ...]:
     return () if names.strip() == NO_PEERS else parse_names(names)
 
@@ -181,8 +223,27 @@ model_command = click.Command(
 )
 for _option in WEIGHT_OPTIONS:
     _option(model_command)
+_ATTENTION_PARAMETERS: list[click.Parameter] = [
+    _value("--phases", "decode,prefill", "PHASE,..", "One token on a full cache, or all tokens."),
+    click.Option(["--mask", "masks"], multiple=True, help="A mask; may be repeated. [causal]"),
+    _value("--softmax", "online", "KIND,..", "online, two_pass, unified."),
+    _value("--kv", "f32", "TYPE,..", "Of the cache: f32, f16."),
+    _value("--contexts", "4096", "N,..", "Tokens."),
+    _count("--heads", 32, "Heads of queries."),
+    _count("--kv-heads", 8, "Heads of keys and values."),
+    _count("--d", 128, "Features of a head."),
+    _count("--threads", 1, "Threads."),
+    _value("--peers", "torch", "NAME", "torch, or none."),
+    *_shared(KERNEL_SCHEDULE.rounds)[2:],
+]
+attention_command = click.Command(
+    "attention",
+    params=_ATTENTION_PARAMETERS,
+    callback=_attention,
+    help="Measure attention under masks against torch.",
+)
 bench = click.Group(
     "bench",
-    commands=[kernels_command, model_command],
+    commands=[attention_command, kernels_command, model_command],
     help="Measure kernels or a model against other systems, in turn and in one process.",
 )

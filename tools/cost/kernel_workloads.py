@@ -68,7 +68,7 @@ def attention_text(rows: str, heads: int, kv_heads: int, dim: int) -> str:
     """Causal attention over a cache of f16."""
     q, cache = f"tensor<{rows}x{heads * dim}xf32>", f"tensor<{kv_heads}x{CONTEXT}x{dim}xf16>"
     line = (
-        f"%y = sparse_attn.attention %a, %b, %c at %d mask #sparse_attn.causal "
+        f'%y = sparse_attn.attention %a, %b, %c at %d mask <"causal"> '
         f"scale {dim**-0.5:.6e} : {q}, {cache}, {cache} -> {q}"
     )
     return kernel_text("attention", [q, cache, cache, "index"], q, [line, f"fused.yield %y : {q}"])

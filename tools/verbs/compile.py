@@ -53,13 +53,14 @@ def command(
     schedules: str | None,
     activations: str | None,
     kv: str | None,
+    attention: str,
     context: int | None,
     isa: str | None,
     threads: int | None,
     weights: WeightChoice,
 ) -> None:
     """Compile MODEL (alias, GGUF file, Hugging Face folder) or an MLIR file into a directory."""
-    choice = choose(model, activations, kv, context, isa, threads, weights)
+    choice = choose(model, activations, kv, context, isa, threads, weights, attention)
     options = replace(choice.options, dump=dump_stages, schedules=usable(schedules))
     is_file = Path(model).suffix == SUFFIX or model == STANDARD_STREAM
     if target.name not in TARGETS:

@@ -82,6 +82,7 @@ def command(
     json_file: str | None,
     activations: str | None,
     kv: str | None,
+    attention: str,
     context: int | None,
     isa: str | None,
     threads: int | None,
@@ -92,7 +93,7 @@ def command(
     whether and how one operator can be compiled."""
     if (model is None) == (op is None):
         raise UsageError("explain needs either MODEL or --op", accepted="see --help")
-    choice = choose(model or "", activations, kv, context, None, threads, weights)
+    choice = choose(model or "", activations, kv, context, None, threads, weights, attention)
     # nothing runs here, so that a level may be asked about that this machine lacks
     options = replace(choice.options, threads=threads or 1, dataflow=dataflow, isa=isa)
     choice = replace(choice, options=options)

@@ -128,6 +128,7 @@ def command(
     json_file: str | None,
     activations: str | None,
     kv: str | None,
+    attention: str,
     context: int | None,
     isa: str | None,
     threads: int | None,
@@ -136,7 +137,7 @@ def command(
     """Generate text from MODEL: an alias (smollm2), a GGUF file, a Hugging Face folder, or a
     directory of `nybble compile`."""
     sampling = Sampling(temperature, top_k, top_p, seed)
-    choice = choose(model, activations, kv, context, isa, threads, weights)
+    choice = choose(model, activations, kv, context, isa, threads, weights, attention)
     # Whatever is wrong with the prompt is said before the model is compiled.
     tokenizer = choice.tokenizer()
     ids = prompt_ids(tokenizer, prompt, raw)

@@ -12,6 +12,7 @@ from rich.progress import Progress as Bar
 from nybble.backends.cpu import isa as levels
 from nybble.backends.cpu.dataflows import DATAFLOWS
 from nybble.backends.cpu.machine import cpu_flags
+from nybble.backends.llvm.workers import close_idle
 from nybble.dialects.lowbit import formats
 from nybble.tools.diagnostics import UsageError
 from nybble.tools.explain import OPERATORS
@@ -19,10 +20,12 @@ from nybble.tools.files import write_output
 from nybble.tools.model_options import isa_option, json_option
 from nybble.tools.verbs.compile import TARGETS
 from nybble.tools.verbs.formats import EXAMPLES
+from nybble.tools.verify import attention
 from nybble.tools.verify.cases import Draw, all_specs
 from nybble.tools.verify.run import Outcome, Progress, run
 
 EXIT_FAILED = 1
+ATTENTION = "sparse_attn.attention"
 ALL = "all"
 LARGE_GROUPS = ("w4g512", "w2g1024z", "w4g4096m", "w3g4096")
 SHOWN = 20
@@ -32,7 +35,7 @@ SHOWN = 20
 @click.command(name="verify")
 @click.option("--target", type=click.Choice(TARGETS), default="cpu", show_default=True)
 @isa_option
-@click.option("--op", type=click.Choice(list(OPERATORS)), default="mpgemm.matmul")
+@click.option("--op", type=click.Choice([*OPERATORS, ATTENTION]), default="mpgemm.matmul")
 @click.option("--formats", "asked", default=ALL, show_default=True, help="Names, or all of them.")
 @click.option("--dataflow", type=click.Choice(list(DATAFLOWS)), help="Default: all that take it.")
 @click.option("--cases", type=click.IntRange(1), default=200, show_default=True, help="How many.")
@@ -55,6 +58,9 @@ def command(
     """Run random products (formats, shapes, tokens, dataflows, epilogues, data) on generated code
     and compare them with the numpy reference. A level that this machine lacks is emulated. Exits
     with 1 if a case fails."""
+    if op == ATTENTION:
+        numbers = range(cases) if case is None else range(case, case + 1)
+        return verify_attention(target, numbers, seed, json_file)
     level = levels.get(isa) if isa else levels.detect(cpu_flags())
     draw = Draw(seed, chosen_specs(asked), level, dataflow or "")
     numbers = range(cases) if case is None else range(case, case + 1)
@@ -67,6 +73,27 @@ def command(
     else:
         click.echo("\n".join(lines(found, asked)))
     return EXIT_FAILED if found["failed"] else 0
+
+
+def verify_attention(target: str, numbers: range, seed: int, json_file: str | None) -> int:
+    """Random attentions, in this process; the exit code."""
+    with shown_progress(len(numbers)) as progress:
+        outcomes = attention.run(seed, numbers, os.cpu_count() or 1, progress)
+    close_idle()
+    failures = [one.report() for one in outcomes if one.fault]
+    worst = max(outcomes, key=lambda one: one.error)
+    found = {
+        "target": target, "op": ATTENTION, "seed": seed, "cases": len(outcomes),
+        "failed": len(failures), "worst": worst.report(), "failures": failures[:SHOWN],
+    }  # fmt: skip
+    if json_file is not None:
+        write_output(json_file, (json.dumps(found) + "\n").encode())
+    else:
+        click.echo(f"cases: {len(outcomes)}\nfailed: {len(failures)}")
+        click.echo(f"worst: case {worst.number}, {worst.error:.2f} of what may be lost")
+        for one in failures[:SHOWN]:
+            click.echo(f"case {one['case']}: {one}")
+    return EXIT_FAILED if failures else 0
 
 
 def chosen_specs(asked: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from xdsl.dialects.builtin import TensorType
 from xdsl.ir import SSAValue
@@ -19,13 +20,26 @@ from nybble.backends.cpu.bindings.site import (
 )
 from nybble.backends.cpu.kernels.attention import Attention
 from nybble.backends.cpu.kernels.attention_merge import AttentionMerge
+from nybble.backends.cpu.kernels.attention_parts import PartsFinish, PartsMerge, PartsShape
 from nybble.backends.cpu.kernels.attention_tile import accumulators
-from nybble.backends.cpu.kernels.kv import PADDING, KvCache
+from nybble.backends.cpu.kernels.attention_walk import KeyList
+from nybble.backends.cpu.kernels.kv import KEY_BLOCK, PADDING, KvCache
 from nybble.backends.cpu.kernels.rope import HeadNorm, RopeAppend
 from nybble.dialects.fused.ops import RmsNormOp, RopeOp
-from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
+from nybble.dialects.shapes import tensor_shape
+from nybble.dialects.sparse_attn.masks.blocks import selections_of
+from nybble.dialects.sparse_attn.ops import (
+    SOFTMAX,
+    AppendKVOp,
+    AttentionOp,
+    FinishOp,
+    MergeOp,
+    PartialOp,
+)
 
 MOST_SPLITS = 8
+LARGEST_BLOCK = 64
+"""Keys of a block where no list wants smaller ones."""
 
 
 def bind_rope_append(site: Site) -> Binding:
@@ -102,26 +116,91 @@ def decode_splits(site: Site, kv_heads: int) -> int:
     return min(site.threads // math.gcd(kv_heads, site.threads), MOST_SPLITS)
 
 
-def bind_attention(site: Site) -> Binding:
-    """Attention over the cache; a second launch joins the parts of a decode kernel."""
-    op = site.only(AttentionOp)
-    cache = kv_cache(op.keys)
-    kernel = Attention(
+def key_lists(op: AttentionOp | PartialOp) -> tuple[KeyList, ...]:
+    """The lists of an attention's mask, as their types say."""
+    lists: list[KeyList] = []
+    for selection, entries in zip(selections_of(op.mask.mask), op.selected, strict=True):
+        _, rows, count = tensor_shape(entries)
+        lists.append(KeyList(selection, rows, count))
+    return tuple(lists)
+
+
+def key_block(lists: Sequence[KeyList]) -> int:
+    """Keys of a block: those of a whole number of blocks make an entry of any list."""
+    return math.gcd(LARGEST_BLOCK, *(one.selection.size for one in lists))
+
+
+def attention_kernel(site: Site, op: AttentionOp | PartialOp) -> Attention:
+    """The kernel of an attention before it is known where its results go."""
+    cache, lists = kv_cache(op.keys), key_lists(op)
+    return Attention(
         cache=cache,
         q_heads=columns(op.query) // cache.head_dim,
         rows=site.tokens,
         scale=op.scale.value.data,
         threads=site.threads,
-        window=op.span,
+        mask=op.mask.mask,
         softcap=None if op.softcap is None else op.softcap.value.data,
-        splits=decode_splits(site, cache.kv_heads),
+        key_block=key_block(lists),
         accumulators=accumulators(site.isa),
+        lists=lists,
     )
-    inputs = tuple(In(site.place(value)) for value in (op.query, op.keys, op.values))
+
+
+def attention_inputs(site: Site, op: AttentionOp | PartialOp) -> tuple[In, ...]:
+    """Query, keys, values and lists."""
+    return tuple(In(site.place(one)) for one in (op.query, op.keys, op.values, *op.selected))
+
+
+def bind_attention(site: Site) -> Binding:
+    """Attention over the cache; a second launch joins the parts of a decode kernel."""
+    op = site.only(AttentionOp)
+    kernel = attention_kernel(site, op)
+    kernel = replace(
+        kernel,
+        splits=decode_splits(site, kernel.cache.kv_heads),
+        softmax=SOFTMAX[0] if op.softmax is None else op.softmax.data,
+    )
+    slots = attention_inputs(site, op)
+    scratch = (Scratch(),) * (len(kernel.buffers) - len(slots) - 1)
     out = Out(site.result(op.result))
     chosen, space = scheduled_attention(kernel, site.options)
     made = Scheduled(chosen, space)
     if kernel.splits == 1:
-        return Binding(made, (*inputs, out, Scratch()))
+        return Binding(made, (*slots, out, *scratch))
     merge = Binding(AttentionMerge(chosen.partial), (Partial(written=False), out))
-    return Binding(made, (*inputs, Partial(written=True), Scratch()), then=merge)
+    return Binding(made, (*slots, Partial(written=True), *scratch), then=merge)
+
+
+def bind_partial(site: Site) -> Binding:
+    """The part of an attention over some of the keys."""
+    op = site.only(PartialOp)
+    kernel = replace(attention_kernel(site, op), parts=True, shared=op.shared is not None)
+    slots = attention_inputs(site, op)
+    outs = site.outputs(op.results)
+    scratch = (Scratch(),) * (len(kernel.buffers) - len(slots) - len(outs))
+    return Binding(kernel, (*slots, *outs, *scratch))
+
+
+def parts_shape(site: Site, total: SSAValue, acc: SSAValue) -> PartsShape:
+    """Heads and features of a part."""
+    heads = columns(total)
+    dim = columns(acc) // heads
+    if dim % KEY_BLOCK:
+        raise site.error(f"has heads of {dim} features, which is no multiple of {KEY_BLOCK}")
+    return PartsShape(heads, dim, site.tokens)
+
+
+def bind_merge(site: Site) -> Binding:
+    """The part of two sets of keys."""
+    op = site.only(MergeOp)
+    inputs = (In(site.place(one)) for one in op.operands)
+    shape = parts_shape(site, op.sum, op.acc)
+    return Binding(PartsMerge(shape), (*inputs, *site.outputs(op.results)))
+
+
+def bind_finish(site: Site) -> Binding:
+    """The attention of a part."""
+    op = site.only(FinishOp)
+    slots = (In(site.place(op.sum)), In(site.place(op.acc)), Out(site.result(op.result)))
+    return Binding(PartsFinish(parts_shape(site, op.sum, op.acc)), slots)

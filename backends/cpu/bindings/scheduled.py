@@ -73,6 +73,12 @@ def scheduled(kernel: RowKernel, space: Space[Any], options: Options) -> Schedul
     return Scheduled(replace(made, **chosen), Bound(space, kernel))
 
 
+def _key_blocks(spec: Attention) -> Sequence[int]:
+    """Blocks of which a whole number makes an entry of any list."""
+    sizes = divisors(PADDING, PADDING, KEY_BLOCK)
+    return [size for size in sizes if all(one.selection.size % size == 0 for one in spec.lists)]
+
+
 def _rows(spec: Attention) -> int:
     return spec.group * (spec.row_block or spec.default_row_block)
 
@@ -93,7 +99,7 @@ ATTENTION: Space[Attention] = Space(
         Size(
             "key_block",
             "keys of a block",
-            lambda _: divisors(PADDING, PADDING, KEY_BLOCK),
+            _key_blocks,
             lambda spec: spec.key_block,
         ),
         Size(

@@ -5,6 +5,7 @@ kernel whether it is an input or an output of the region, which part of its valu
 matrix is three buffers), or scratch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -153,6 +154,15 @@ class Site:
         if value not in last.operands:
             raise self.error("must yield the result of its last operation")
         return list(last.operands).index(value)
+
+    def outputs(self, values: Sequence[SSAValue]) -> tuple[Out | Scratch, ...]:
+        """Slots of results, of which those that nobody reads are no outputs of the region."""
+        last = self.op.body.block.last_op
+        assert last is not None
+        yielded = list(last.operands)
+        return tuple(
+            Out(yielded.index(value)) if value in yielded else Scratch() for value in values
+        )
 
     def error(self, fault: str) -> BindingError:
         """A located error that says what is wrong with the region."""

@@ -2,7 +2,13 @@
 
 from collections.abc import Callable
 
-from nybble.backends.cpu.bindings.attention import bind_attention, bind_rope_append
+from nybble.backends.cpu.bindings.attention import (
+    bind_attention,
+    bind_finish,
+    bind_merge,
+    bind_partial,
+    bind_rope_append,
+)
 from nybble.backends.cpu.bindings.ends import bind_embed, bind_last_row, bind_nll, bind_sample
 from nybble.backends.cpu.bindings.products import bind_product
 from nybble.backends.cpu.bindings.rowwise import (
@@ -36,6 +42,9 @@ RULES: dict[str, Callable[[Site], Binding]] = {
     "product_glu": bind_product,
     "rope_append": bind_rope_append,
     "attention": bind_attention,
+    "attention_part": bind_partial,
+    "attention_merge": bind_merge,
+    "attention_finish": bind_finish,
     "linalg": bind_linalg,
     "glu": bind_glu,
     "hadamard": bind_hadamard,

@@ -1,21 +1,36 @@
-"""Causal attention over the KV cache: prefill (many rows) and decode (one row).
+"""Attention over the KV cache under a mask: prefill (many rows) and decode (one row).
 
-GQA, an optional sliding window and an optional logit soft cap. Only blocks with a visible key are
-computed, and only blocks on the edge of the visible range are masked. A non-finite value in a block
-that a row visits spoils that row even where the key is hidden by the window.
+GQA and an optional logit soft cap. Only blocks with a visible key are computed, and only those of
+which a key is hidden are masked. A non-finite value in a block that a row visits spoils that row
+even where the key is hidden. A row that sees no key is 0.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu.kernels.attention_merge import PartialRows
-from nybble.backends.cpu.kernels.attention_tile import ACCUMULATORS, RegisterTile, Tile, TileShape
+from nybble.backends.cpu.kernels.attention_parts import PartsShape
+from nybble.backends.cpu.kernels.attention_tile import (
+    ACCUMULATORS,
+    NOTHING_SEEN,
+    RegisterTile,
+    Tile,
+    TileShape,
+)
+from nybble.backends.cpu.kernels.attention_walk import KeyList, Walk, WalkShape
 from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Value, f32
 from nybble.backends.cpu.kernels.kv import KEY_BLOCK, PADDING, KvCache
 from nybble.backends.cpu.kernels.loops import padded_rows
 from nybble.backends.cpu.kernels.mathlib import LOG2_E
+from nybble.dialects.sparse_attn.masks import Causal, Mask
+
+CAUSAL = Causal()
+CENTRE = 0.0
+"""The fixed number in the place of a maximum (FlashDecoding++), of logits in base 2."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +40,10 @@ class Attention:
     rows: the most rows of a call; 1 makes the decode kernel. scale: of the logits. threads: the
     most threads that will call it (each has its slice of `scratch`). splits: parts that a decode
     kernel cuts the keys of a head into; with more than 1 it writes `partial` for AttentionMerge
-    instead of `out`. accumulators, registers: see TileShape. row_block: positions of a tile, None
-    for as many as make 32 to 64 query rows. The result depends on `splits`, never on the
-    number of threads.
+    instead of `out`. accumulators, registers: see TileShape. softmax: see `sparse_attn` ops.
+    parts: `max`, `sum`, `acc` (see PartsShape) instead of `out`. shared: all rows stand at `pos`.
+    row_block: positions of a tile, None for as many as make 32 to 64 query rows. The result depends
+    on `splits`, never on the number of threads.
     """
 
     cache: KvCache
@@ -35,11 +51,15 @@ class Attention:
     rows: int
     scale: float
     threads: int
-    window: int | None = None
+    mask: Mask = CAUSAL
     softcap: float | None = None
     splits: int = 1
     key_block: int = 64
     accumulators: int = ACCUMULATORS
+    lists: tuple[KeyList, ...] = ()
+    softmax: str = "online"
+    parts: bool = False
+    shared: bool = False
     row_block: int | None = None
     registers: RegisterTile | None = None
 
@@ -48,14 +68,23 @@ class Attention:
             raise ValueError(
                 f"{self.q_heads} query heads do not divide over {self.cache.kv_heads} KV heads"
             )
-        if self.window is not None and self.window < 1:
-            raise ValueError(f"window {self.window} is not at least 1")
         if self.softcap is not None and not self.softcap > 0:
             raise ValueError(f"soft cap {self.softcap} is not positive")
-        if self.splits < 1 or (self.splits > 1 and self.rows > 1):
+        if self.splits < 1 or (self.splits > 1 and (self.rows > 1 or self.parts)):
             raise ValueError(f"{self.splits} splits of {self.rows} rows: only decode can split")
         if self.key_block % KEY_BLOCK or PADDING % self.key_block:
             raise ValueError(f"key block {self.key_block} is not 16, 32, 64 or 128")
+        for one in self.walk.lists:
+            if one.rows > 1 and one.selection.size < self.shape.row_block:
+                raise ValueError(
+                    f"{one.selection} has a list for each run of {one.selection.size} queries,"
+                    f" fewer than the {self.shape.row_block} of a tile"
+                )
+
+    @property
+    def walk(self) -> WalkShape:
+        """The mask over blocks of keys."""
+        return WalkShape(self.mask, self.cache, self.key_block, self.lists)
 
     @property
     def group(self) -> int:
@@ -94,12 +123,20 @@ class Attention:
         return PartialRows(self.q_heads, self.cache.head_dim, self.splits)
 
     @property
+    def part(self) -> PartsShape:
+        """The layout of max, sum and acc."""
+        return PartsShape(self.q_heads, self.cache.head_dim, self.rows)
+
+    @property
     def buffers(self) -> list[BufferSpec]:
-        """q, k, v, out (or partial), scratch."""
+        """q, k, v, lists, out (or partial), scratch, `walk` where the mask needs it."""
         size = padded_rows(self.rows) * self.width
-        out = BufferSpec("out", size, f32) if self.splits == 1 else self.partial.buffer
+        out = [BufferSpec("out", size, f32)] if self.splits == 1 else [self.partial.buffer]
+        out = self.part.buffers() if self.parts else out
         scratch = BufferSpec("scratch", self.threads * self.shape.scratch, f32)
-        return [BufferSpec("q", size, f32), *self.cache.buffers, out, scratch]
+        query, lists = BufferSpec("q", size, f32), len(self.lists)
+        walk = self.walk.buffers(self.threads)
+        return [query, *self.cache.buffers, *walk[:lists], *out, scratch, *walk[lists:]]
 
     def build(self, name: str) -> FuncOp:
         """The kernel. Items (row block, key head, split) go round the threads in turn."""
@@ -115,7 +152,8 @@ class Attention:
             split = item.iv // heads % self.splits
             rows = b.min(n - first_row, b.const(block))
             self._load(tile, first_row, rows)
-            self._attend(tile, b.pos + first_row, rows, split)
+            position, apart = (b.pos, b.const(1)) if self.shared else (b.pos + first_row, rows)
+            self._attend(tile, position, apart, split)
             self._store(tile, first_row, rows, split)
         return b.finish()
 
@@ -127,7 +165,7 @@ class Attention:
         """Q of the tile, scaled; a tile that is not full repeats its last row."""
         b = tile.b
         scale = self.scale * LOG2_E if self.softcap is None else self.scale / self.softcap
-        tile.clear()
+        tile.clear(*([CENTRE] if self.softmax == "unified" else []))
         block = self.shape.row_block
         with b.for_(0, self.group) as member, b.for_(0, block) as row:
             source = first_row + b.min(row.iv, rows - 1)
@@ -135,40 +173,59 @@ class Attention:
             tile.load_query(member.iv * block + row.iv, b.buffer("q"), at, scale)
 
     def _attend(self, tile: Tile, position: Value, rows: Value, split: Value) -> None:
-        b, size = tile.b, self.shape.key_block
-        end = position + rows
-        begin = b.const(0)
-        if self.window is not None:
-            hidden = position + 1
-            begin = b.select(hidden > self.window, hidden - self.window, 0) // size
-        lo, hi = begin, (end + (size - 1)) // size
+        b = tile.b
+        walk = Walk(b, self.walk)
+        lo, hi = walk.plan(tile.head, position, rows)
         if self.splits > 1:
-            count = hi - begin
+            begin, count = lo, hi - lo
             lo = begin + split * count // self.splits
             hi = begin + (split + 1) * count // self.splits
-        with b.for_(lo, hi) as loop:
-            first_key = loop.iv * size
-            keys = b.min(end - first_key, b.const(size))
+        each = partial(self._each_block, tile, walk, (lo, hi))
+        if self.softmax == "two_pass":
+            each(tile.peaks)
+        each(tile.online if self.softmax == "online" else tile.around)
+        if self.softmax == "unified":
+            with b.if_(tile.out_of_range()):
+                tile.clear()
+                each(tile.online)
+
+    def _each_block(
+        self,
+        tile: Tile,
+        walk: Walk,
+        bounds: tuple[Value, Value],
+        step: Callable[[Value, Value], None],
+    ) -> None:
+        """Compute the logits of each block of a walk, then do a step with them."""
+        b, size = tile.b, self.shape.key_block
+        with b.for_(*bounds) as loop:
+            block = walk.block(loop.iv)
+            first_key = block * size
+            keys = b.min(walk.end - first_key, b.const(size))
+            tile.ahead = walk.ahead(loop.iv, bounds[1])
             tile.stage(first_key, keys)
             tile.scores(first_key)
-            edge = first_key + size > position + 1
-            if self.window is not None:
-                edge = edge | (first_key + self.window < end)
-            with b.if_(edge):
-                tile.mask(first_key, position, self.window)
-            tile.block(first_key, keys)
+            with b.if_(walk.edge(block)):
+                sees = partial(walk.sees, block)
+                tile.mask(first_key, walk.position, sees, shared=self.shared)
+            step(first_key, keys)
 
     def _store(self, tile: Tile, first_row: Value, rows: Value, split: Value) -> None:
         b, block = tile.b, self.shape.row_block
         with b.for_(0, self.group) as member, b.for_(0, rows) as row:
             tile_row = member.iv * block + row.iv
-            if self.splits > 1:
-                head = tile.head * self.group + member.iv
+            head = tile.head * self.group + member.iv
+            if self.parts:
+                self.part.write(tile, tile_row, (first_row + row.iv) * self.q_heads + head)
+            elif self.splits > 1:
                 self.partial.write(tile, tile_row, head * self.splits + split)
             else:
                 self._finish(tile, tile_row, self._row_at(tile, first_row + row.iv, member.iv))
 
     def _finish(self, tile: Tile, tile_row: Value, at: Value) -> None:
-        inverse = tile.b.broadcast(1.0 / tile.total(tile_row), KEY_BLOCK)
+        inverse = 1.0 / tile.total(tile_row)
+        if not self.mask.is_band:
+            inverse = tile.b.select(tile.peak(tile_row) > NOTHING_SEEN, inverse, 0.0)
+        inverse = tile.b.broadcast(inverse, KEY_BLOCK)
         for offset in range(0, self.cache.head_dim, KEY_BLOCK):
             tile.b.buffer("out").vstore(tile.output(tile_row, offset) * inverse, at + offset)

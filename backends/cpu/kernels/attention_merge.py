@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu.kernels import mathlib
-from nybble.backends.cpu.kernels.attention_tile import Tile
+from nybble.backends.cpu.kernels.attention_tile import NOTHING_SEEN, Tile
 from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Value, f32
 from nybble.backends.cpu.kernels.kv import KEY_BLOCK
 from nybble.backends.cpu.kernels.loops import tree
@@ -36,11 +36,11 @@ class PartialRows:
 
     def write(self, tile: Tile, tile_row: Value, part: Value) -> None:
         """Store a row of a finished tile as part `part` (head * splits + split)."""
-        b, base = tile.b, part * self.stride
+        partial, base = tile.b.buffer("partial"), part * self.stride
         for offset in range(0, self.head_dim, KEY_BLOCK):
-            b.buffer("partial").vstore(tile.output(tile_row, offset), base + offset)
-        b.buffer("partial").store(tile.peak(tile_row), base + self.head_dim)
-        b.buffer("partial").store(tile.total(tile_row), base + (self.head_dim + 1))
+            partial.vstore(tile.output(tile_row, offset), base + offset)
+        partial.store(tile.peak(tile_row), base + self.head_dim)
+        partial.store(tile.total(tile_row), base + (self.head_dim + 1))
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class AttentionMerge:
             weights = [mathlib.exp2_nonpositive(b, m - peak) for m in peaks]
             sums = [partial.load(base + (width + 1)) for base in bases]
             total = tree([w * s for w, s in zip(weights, sums, strict=True)], lambda x, y: x + y)
-            shares = [b.broadcast(w / total, KEY_BLOCK) for w in weights]
+            weights = [b.select(peak > NOTHING_SEEN, w / total, 0.0) for w in weights]
+            shares = [b.broadcast(w, KEY_BLOCK) for w in weights]
             for offset in range(0, width, KEY_BLOCK):
                 parts = [
                     partial.vload(base + offset, KEY_BLOCK) * share

@@ -9,6 +9,7 @@ key head, head by head. Per block of keys:
     O[M, d]      = alpha O + S V    register tiles of rows x 16-component vectors, broadcast p
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from nybble.backends.cpu.isa import Isa
@@ -19,6 +20,12 @@ from nybble.backends.cpu.kernels.loops import largest_lane, tree
 
 MASKED = -3.0e38
 """The logit of a hidden key: finite, so that the difference of two of them is 0 and not NaN."""
+
+NOTHING_SEEN = MASKED / 2
+"""A largest logit that is no higher than this is that of a row that saw no key."""
+
+SMALLEST_SUM, LARGEST_SUM = 2.0**-60, 2.0**100
+"""A sum of exponentials around a fixed number that is outside of these may have lost some."""
 
 ACCUMULATORS = 24
 """Sums of 16 lanes that 32 registers of 512 bits keep beside operands."""
@@ -120,7 +127,10 @@ class TileShape:
 
 
 class Tile:
-    """Emits the steps of one tile; `head` (a key head) is set for the item at hand."""
+    """Emits the steps of one tile; `head` (a key head) is set for the item at hand.
+
+    ahead: blocks from the one at hand to that which is read next.
+    """
 
     def __init__(self, b: KernelBuilder, shape: TileShape, softcap_log2: float | None):
         self.b = b
@@ -130,6 +140,7 @@ class Tile:
         self.k, self.v = b.buffer("k"), b.buffer("v")
         self._base = b.tid * shape.scratch
         self.head = b.const(0)
+        self.ahead: Operand = 1
 
     def at(self, part: str, index: Operand) -> Value:
         """Index into the scratch of element `index` of a part."""
@@ -137,11 +148,11 @@ class Tile:
 
     # -- start and end
 
-    def clear(self) -> None:
-        """O = 0, l = 0, m = MASKED."""
+    def clear(self, peak: float = MASKED) -> None:
+        """O = 0, l = 0, m = peak."""
         zero, shape = self.b.const(0.0, _VECTOR), self.shape
         with self.b.for_(0, shape.rows) as row:
-            self.scratch.store(self.b.const(MASKED, f32), self.at("m", row.iv))
+            self.scratch.store(self.b.const(peak, f32), self.at("m", row.iv))
             self.scratch.vstore(zero, self.at("l", row.iv * KEY_BLOCK))
             for offset in range(0, shape.cache.head_dim, KEY_BLOCK):
                 self.scratch.vstore(zero, self.at("o", row.iv * shape.cache.head_dim + offset))
@@ -169,10 +180,35 @@ class Tile:
 
     # -- one block of keys
 
-    def block(self, first_key: Value, keys: Value) -> None:
-        """S V of a block: after `scores` (and `mask`); `keys` is how many of its keys exist."""
+    def online(self, first_key: Value, keys: Value) -> None:
+        """Add a block under a running maximum: after `scores` (and `mask`).
+
+        keys: how many keys of the block exist.
+        """
         self._softmax()
-        self._accumulate(first_key, keys)
+        self._accumulate(first_key, keys, corrected=True)
+
+    def peaks(self, first_key: Value, keys: Value) -> None:
+        """Only let the maximum of each row rise to that of a block."""
+        with self.b.for_(0, self.shape.rows) as row:
+            logits = self._logits(row.iv)
+            old = self.scratch.load(self.at("m", row.iv))
+            new = self.b.max(old, largest_lane(self.b, tree(logits, self.b.max)))
+            self.scratch.store(new, self.at("m", row.iv))
+
+    def around(self, first_key: Value, keys: Value) -> None:
+        """Add a block around what `m` is, see `online`; logits may be above it by 127."""
+        self._exponentials()
+        self._accumulate(first_key, keys, corrected=False)
+
+    def out_of_range(self) -> Value:
+        """Whether the sum of a row is too large or too small to be exact: a bit."""
+        b = self.b
+        with b.for_(0, self.shape.rows, inits=[b.const(0)]) as row:
+            total = self.total(row.iv)
+            fine = (total > SMALLEST_SUM) & (total < LARGEST_SUM)
+            row.yield_(row.args[0] + b.select(fine, b.const(0), 1))
+        return row.results[0] > 0
 
     def stage(self, first_key: Value, keys: Value) -> None:
         """Convert a block's keys and values to f32 in the scratch, if the tile does so."""
@@ -225,11 +261,12 @@ class Tile:
     def _prefetch(self, source: Buffer, places: list[Value]) -> None:
         """In decode, ask for what the next block of keys will read where this one reads `places`.
 
-        A block is read from end to end, and the next one follows it in memory.
+        A block is read from end to end; the next one is `ahead` blocks further on in memory.
         """
         if self.shape.row_block == 1:
+            step = self.ahead * (self.shape.key_block * self.shape.cache.head_dim)
             for place in places:
-                source.prefetch(place + self.shape.key_block * self.shape.cache.head_dim)
+                source.prefetch(place + step)
 
     def _fma_row(self, scalar: Value, vectors: list[Value], sums: list[Value]) -> list[Value]:
         spread = self.b.broadcast(scalar, KEY_BLOCK)
@@ -240,27 +277,55 @@ class Tile:
             return logit
         return mathlib.tanh(self.b, logit) * self.softcap_log2
 
-    def mask(self, first_key: Value, first_position: Value, window: int | None) -> None:
-        """Hide the keys that each row may not see; row r is at first_position + r % row_block."""
+    def mask(
+        self,
+        first_key: Value,
+        first_position: Value,
+        sees: Callable[[Value, Value], Value],
+        *,
+        shared: bool = False,
+    ) -> None:
+        """Hide the keys that each row may not see; row r is at first_position + r % row_block.
+
+        shared: all rows are at first_position.
+        sees: from vectors of the positions of a query and of keys (i32) to a vector of bits.
+        """
         shape, b = self.shape, self.b
         lane = b.const(list(range(KEY_BLOCK)), vec(KEY_BLOCK, i32))
+        first = b.broadcast(b.from_index(first_key, i32), KEY_BLOCK)
         with b.for_(0, shape.rows) as row:
-            position = b.from_index(first_position + row.iv % shape.row_block - first_key, i32)
-            last = b.broadcast(position, KEY_BLOCK)
+            position = first_position if shared else first_position + row.iv % shape.row_block
+            query = b.broadcast(b.from_index(position, i32), KEY_BLOCK)
             for offset in range(0, shape.key_block, KEY_BLOCK):
                 at = self.at("s", row.iv * shape.key_block + offset)
-                key = lane + offset
-                logit = b.select(key <= last, self.scratch.vload(at, KEY_BLOCK), MASKED)
-                if window is not None:
-                    logit = b.select(key > last - window, logit, MASKED)
-                self.scratch.vstore(logit, at)
+                seen = sees(query, first + lane + offset)
+                self.scratch.vstore(b.select(seen, self.scratch.vload(at, KEY_BLOCK), MASKED), at)
+
+    def _logits(self, row: Value) -> list[Value]:
+        base = self.at("s", row * self.shape.key_block)
+        offsets = range(0, self.shape.key_block, KEY_BLOCK)
+        return [self.scratch.vload(base + offset, KEY_BLOCK) for offset in offsets]
+
+    def _keep(self, row: Value, weights: list[Value]) -> None:
+        """Put exponentials in the place of their logits."""
+        base = self.at("s", row * self.shape.key_block)
+        for index, weight in enumerate(weights):
+            self.scratch.vstore(weight, base + index * KEY_BLOCK)
+
+    def _exponentials(self) -> None:
+        b = self.b
+        with b.for_(0, self.shape.rows) as row:
+            peak = b.broadcast(self.scratch.load(self.at("m", row.iv)), KEY_BLOCK)
+            weights = [mathlib.exp2(b, logit - peak) for logit in self._logits(row.iv)]
+            at_sum = self.at("l", row.iv * KEY_BLOCK)
+            added = tree(weights, lambda x, y: x + y)
+            self.scratch.vstore(self.scratch.vload(at_sum, KEY_BLOCK) + added, at_sum)
+            self._keep(row.iv, weights)
 
     def _softmax(self) -> None:
-        shape, b = self.shape, self.b
-        offsets = range(0, shape.key_block, KEY_BLOCK)
-        with b.for_(0, shape.rows) as row:
-            base = self.at("s", row.iv * shape.key_block)
-            logits = [self.scratch.vload(base + offset, KEY_BLOCK) for offset in offsets]
+        b = self.b
+        with b.for_(0, self.shape.rows) as row:
+            logits = self._logits(row.iv)
             old = self.scratch.load(self.at("m", row.iv))
             new = b.max(old, largest_lane(b, tree(logits, b.max)))
             peak = b.broadcast(new, KEY_BLOCK)
@@ -271,28 +336,39 @@ class Tile:
             self.scratch.vstore(b.fma(self.scratch.vload(at_sum, KEY_BLOCK), alpha, added), at_sum)
             self.scratch.store(new, self.at("m", row.iv))
             self.scratch.store(b.extract(alpha, 0), self.at("alpha", row.iv))
-            for offset, weight in zip(offsets, weights, strict=True):
-                self.scratch.vstore(weight, base + offset)
+            self._keep(row.iv, weights)
 
-    def _accumulate(self, first_key: Value, keys: Value) -> None:
+    def _accumulate(self, first_key: Value, keys: Value, *, corrected: bool) -> None:
         shape = self.shape
         with self.b.for_(0, shape.rows, shape.row_tile) as rows:
             for vector in range(0, shape.cache.head_dim // KEY_BLOCK, shape.value_vectors):
-                self._output_tile(rows.iv, vector * KEY_BLOCK, first_key, keys)
+                sums = self._begin(rows.iv, vector * KEY_BLOCK, corrected=corrected)
+                self._output_tile(rows.iv, vector * KEY_BLOCK, first_key, keys, sums)
 
-    def _output_tile(self, row: Value, offset: int, first_key: Value, keys: Value) -> None:
-        shape, b = self.shape, self.b
-        width, vectors = shape.cache.head_dim, shape.value_vectors
-        places = [
-            self.at("o", (row + r) * width + offset + i * KEY_BLOCK)
+    def _places(self, row: Value, offset: int) -> list[Value]:
+        """Where the vectors of a register tile of O lie, row by row."""
+        shape = self.shape
+        return [
+            self.at("o", (row + r) * shape.cache.head_dim + offset + i * KEY_BLOCK)
             for r in range(shape.row_tile)
-            for i in range(vectors)
+            for i in range(shape.value_vectors)
         ]
-        sums: list[Value] = []
-        for r in range(shape.row_tile):
-            alpha = b.broadcast(self.scratch.load(self.at("alpha", row + r)), KEY_BLOCK)
-            mine = places[r * vectors : (r + 1) * vectors]
-            sums += [self.scratch.vload(place, KEY_BLOCK) * alpha for place in mine]
+
+    def _begin(self, row: Value, offset: int, *, corrected: bool) -> list[Value]:
+        """The vectors of O, each times the alpha of its row if they are corrected by it."""
+        b, vectors = self.b, self.shape.value_vectors
+        sums = [self.scratch.vload(place, KEY_BLOCK) for place in self._places(row, offset)]
+        if not corrected:
+            return sums
+        rows = range(self.shape.row_tile)
+        alphas = [self.scratch.load(self.at("alpha", row + r)) for r in rows]
+        wide = [b.broadcast(alpha, KEY_BLOCK) for alpha in alphas]
+        return [one * wide[i // vectors] for i, one in enumerate(sums)]
+
+    def _output_tile(
+        self, row: Value, offset: int, first_key: Value, keys: Value, sums: list[Value]
+    ) -> None:
+        b = self.b
         whole = keys // 4 * 4
         for lo, hi, unroll in ((b.const(0), whole, 4), (whole, keys, 1)):
             with b.for_(lo, hi, unroll, inits=sums) as loop:
@@ -301,7 +377,7 @@ class Tile:
                     sums = self._add_value(sums, row, offset, first_key, key)
                 loop.yield_(*sums)
             sums = loop.results
-        for place, total in zip(places, sums, strict=True):
+        for place, total in zip(self._places(row, offset), sums, strict=True):
             self.scratch.vstore(total, place)
 
     def _add_value(

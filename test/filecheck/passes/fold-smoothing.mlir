@@ -39,7 +39,7 @@ func.func @gate(%x: tensor<?x64xf32>, %wg: !lowbit.tensor<32x64, "q4_0"> {nybble
 func.func @values(%x: tensor<?x64xf32>, %q: tensor<?x64xf32>, %k: tensor<2x128x16xf32>, %v: tensor<2x128x16xf32>, %p: index, %wv: !lowbit.tensor<32x64, "w4g32"> {nybble.weight = "v.weight"}, %wo: !lowbit.tensor<64x64, "w4g32"> {nybble.weight = "o.weight"}) -> tensor<?x64xf32> {
   %r = mpgemm.matmul %x, %wv : tensor<?x64xf32>, !lowbit.tensor<32x64, "w4g32"> -> tensor<?x32xf32>
   %c = sparse_attn.append_kv %r into %v at %p : tensor<?x32xf32> into tensor<2x128x16xf32> -> tensor<2x128x16xf32>
-  %a = sparse_attn.attention %q, %k, %c at %p mask #sparse_attn.causal scale 0.25 : tensor<?x64xf32>, tensor<2x128x16xf32>, tensor<2x128x16xf32> -> tensor<?x64xf32>
+  %a = sparse_attn.attention %q, %k, %c at %p mask <"causal"> scale 0.25 : tensor<?x64xf32>, tensor<2x128x16xf32>, tensor<2x128x16xf32> -> tensor<?x64xf32>
   %o = mpgemm.matmul %a, %wo : tensor<?x64xf32>, !lowbit.tensor<64x64, "w4g32"> -> tensor<?x64xf32>
   func.return %o : tensor<?x64xf32>
 }

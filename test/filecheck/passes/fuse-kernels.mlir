@@ -70,7 +70,7 @@ func.func @rope(%q: tensor<?x64xf32>, %k: tensor<?x32xf32>, %v: tensor<?x32xf32>
   %kr = fused.rope %k, %t, %t at %p : tensor<?x32xf32>, tensor<128x8xf32> -> tensor<?x32xf32>
   %kc2 = sparse_attn.append_kv %kr into %kc at %p : tensor<?x32xf32> into tensor<2x128x16xf16> -> tensor<2x128x16xf16>
   %vc2 = sparse_attn.append_kv %v into %vc at %p : tensor<?x32xf32> into tensor<2x128x16xf16> -> tensor<2x128x16xf16>
-  %a = sparse_attn.attention %qr, %kc2, %vc2 at %p mask #sparse_attn.causal scale 0.25 : tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16> -> tensor<?x64xf32>
+  %a = sparse_attn.attention %qr, %kc2, %vc2 at %p mask <"causal"> scale 0.25 : tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16> -> tensor<?x64xf32>
   func.return %a : tensor<?x64xf32>
 }
 

@@ -19,7 +19,7 @@ func.func @embed(%ids: tensor<?xi32>, %t: !lowbit.tensor<100x48, "u8:g=16:s=f16"
 func.func @values(%h: tensor<?x64xf32>, %x: tensor<?x64xf32>, %q: tensor<?x64xf32>, %k: tensor<2x128x16xf32>, %v: tensor<2x128x16xf32>, %p: index, %wv: !lowbit.tensor<32x64, "w4g32"> {nybble.weight = "v.weight"}, %b: tensor<32xf32> {nybble.weight = "v.bias"}, %wo: !lowbit.tensor<64x64, "w4g32"> {nybble.weight = "o.weight"}) -> (tensor<?x64xf32>, tensor<2x128x16xf32>) {
   %r = mpgemm.matmul %x, %wv bias %b : tensor<32xf32> : tensor<?x64xf32>, !lowbit.tensor<32x64, "w4g32"> -> tensor<?x32xf32>
   %c = sparse_attn.append_kv %r into %v at %p : tensor<?x32xf32> into tensor<2x128x16xf32> -> tensor<2x128x16xf32>
-  %a = sparse_attn.attention %q, %k, %c at %p mask #sparse_attn.causal scale 0.25 : tensor<?x64xf32>, tensor<2x128x16xf32>, tensor<2x128x16xf32> -> tensor<?x64xf32>
+  %a = sparse_attn.attention %q, %k, %c at %p mask <"causal"> scale 0.25 : tensor<?x64xf32>, tensor<2x128x16xf32>, tensor<2x128x16xf32> -> tensor<?x64xf32>
   %o = mpgemm.matmul %a, %wo : tensor<?x64xf32>, !lowbit.tensor<64x64, "w4g32"> -> tensor<?x64xf32>
   %s = arith.addf %h, %o : tensor<?x64xf32>
   func.return %s, %c : tensor<?x64xf32>, tensor<2x128x16xf32>

@@ -45,7 +45,7 @@ func.func @attention(%x: !torch.vtensor<[1,?,32],f32>, %pos: !torch.vtensor<[],s
   %r = "torch.operator"(%q, %cos, %sin, %pos) <{name = "torch.nybble.rope"}> : (!torch.vtensor<[1,4,?,8],f32>, !torch.vtensor<[16,4],f32>, !torch.vtensor<[16,4],f32>, !torch.vtensor<[],si64>) -> !torch.vtensor<[1,4,?,8],f32>
   // CHECK-NEXT: %[[K:.*]] = sparse_attn.append_kv %[[R]] into %[[KEYS]] at %[[POS]] : tensor<?x32xf32> into tensor<4x16x8xf16> -> tensor<4x16x8xf16>
   %k = "torch.operator"(%keys, %r, %pos) <{name = "torch.nybble.append_kv"}> : (!torch.vtensor<[4,16,8],f16>, !torch.vtensor<[1,4,?,8],f32>, !torch.vtensor<[],si64>) -> !torch.vtensor<[4,16,8],f16>
-  // CHECK-NEXT: %[[A:.*]] = sparse_attn.attention %[[R]], %[[K]], %[[K]] at %[[POS]] mask #sparse_attn.causal scale 5.000000e-01 : tensor<?x32xf32>, tensor<4x16x8xf16>, tensor<4x16x8xf16> -> tensor<?x32xf32>
+  // CHECK-NEXT: %[[A:.*]] = sparse_attn.attention %[[R]], %[[K]], %[[K]] at %[[POS]] mask <"causal"> scale 5.000000e-01 : tensor<?x32xf32>, tensor<4x16x8xf16>, tensor<4x16x8xf16> -> tensor<?x32xf32>
   %a = "torch.operator"(%r, %k, %k, %pos, %eps, %none, %none) <{name = "torch.nybble.attention"}> : (!torch.vtensor<[1,4,?,8],f32>, !torch.vtensor<[4,16,8],f16>, !torch.vtensor<[4,16,8],f16>, !torch.vtensor<[],si64>, !torch.float, !torch.none, !torch.none) -> !torch.vtensor<[1,?,4,8],f32>
   %join = "torch.prim.ListConstruct"(%i1, %s, %im1) : (!torch.int, !torch.int, !torch.int) -> !torch.list<int>
   %rows = "torch.aten.reshape"(%a, %join) : (!torch.vtensor<[1,?,4,8],f32>, !torch.list<int>) -> !torch.vtensor<[1,?,32],f32>
@@ -63,7 +63,7 @@ func.func @window_and_softcap(%x: !torch.vtensor<[1,?,32],f32>, %pos: !torch.vte
   %split = "torch.prim.ListConstruct"(%i1, %i2) : (!torch.int, !torch.int) -> !torch.list<int>
   %heads = "torch.aten.view"(%x, %split) : (!torch.vtensor<[1,?,32],f32>, !torch.list<int>) -> !torch.vtensor<[1,?,4,8],f32>
   %q = "torch.aten.transpose.int"(%heads, %i1, %i2) : (!torch.vtensor<[1,?,4,8],f32>, !torch.int, !torch.int) -> !torch.vtensor<[1,4,?,8],f32>
-  // CHECK: sparse_attn.attention {{.*}} mask #sparse_attn.window<4> scale 5.000000e-01 softcap 5.000000e+01 :
+  // CHECK: sparse_attn.attention {{.*}} mask <"window(4)"> scale 5.000000e-01 softcap 5.000000e+01 :
   %a = "torch.operator"(%q, %keys, %keys, %pos, %scale, %window, %cap) <{name = "torch.nybble.attention"}> : (!torch.vtensor<[1,4,?,8],f32>, !torch.vtensor<[2,16,8],f32>, !torch.vtensor<[2,16,8],f32>, !torch.vtensor<[],si64>, !torch.float, !torch.int, !torch.int) -> !torch.vtensor<[1,?,4,8],f32>
   func.return %a : !torch.vtensor<[1,?,4,8],f32>
 }

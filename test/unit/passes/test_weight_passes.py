@@ -49,7 +49,7 @@ func.func @model(%ids: tensor<?xi32>, %pos: index, %cos: tensor<8x8xf32>, %sin: 
       : tensor<?x32xf32> into tensor<2x8x16xf32> -> tensor<2x8x16xf32>
   %cv = sparse_attn.append_kv %v into %values at %pos
       : tensor<?x32xf32> into tensor<2x8x16xf32> -> tensor<2x8x16xf32>
-  %a = sparse_attn.attention %rq, %ck, %cv at %pos mask #sparse_attn.causal scale 0.25
+  %a = sparse_attn.attention %rq, %ck, %cv at %pos mask <"causal"> scale 0.25
       : tensor<?x64xf32>, tensor<2x8x16xf32>, tensor<2x8x16xf32> -> tensor<?x64xf32>
   %o = mpgemm.matmul %a, %wo bias %bo : tensor<48xf32>
       : tensor<?x64xf32>, W<48x64> -> tensor<?x48xf32>

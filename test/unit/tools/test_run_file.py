@@ -21,7 +21,7 @@ func.func @attend(%x: tensor<?x64xf32>, %pos: index, %cos: tensor<128x8xf32>,
       -> tensor<2x128x16xf16>
   %v2 = sparse_attn.append_kv %v into %vc at %pos : tensor<?x32xf32> into tensor<2x128x16xf16>
       -> tensor<2x128x16xf16>
-  %a = sparse_attn.attention %qr, %k2, %v2 at %pos mask #sparse_attn.causal scale 0.25 :
+  %a = sparse_attn.attention %qr, %k2, %v2 at %pos mask <"causal"> scale 0.25 :
       tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16> -> tensor<?x64xf32>
   func.return %a, %k2, %v2 : tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16>
 }

@@ -3,15 +3,15 @@
 
 // CHECK-LABEL: func.func @causal
 func.func @causal(%q: tensor<?x64xf32>, %k: tensor<2x128x16xf16>, %v: tensor<2x128x16xf16>, %p: index) -> tensor<?x64xf32> {
-  // CHECK: sparse_attn.attention %{{.*}}, %{{.*}}, %{{.*}} at %{{.*}} mask #sparse_attn.causal scale 2.500000e-01 :
-  %r = sparse_attn.attention %q, %k, %v at %p mask #sparse_attn.causal scale 0.25 : tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16> -> tensor<?x64xf32>
+  // CHECK: sparse_attn.attention %{{.*}}, %{{.*}}, %{{.*}} at %{{.*}} mask <"causal"> scale 2.500000e-01 :
+  %r = sparse_attn.attention %q, %k, %v at %p mask <"causal"> scale 0.25 : tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16> -> tensor<?x64xf32>
   func.return %r : tensor<?x64xf32>
 }
 
 // CHECK-LABEL: func.func @window
 func.func @window(%q: tensor<1x64xf32>, %k: tensor<2x128x16xf32>, %v: tensor<2x128x16xf32>, %p: index) -> tensor<1x64xf32> {
-  // CHECK: mask #sparse_attn.window<32> scale 2.500000e-01 softcap 5.000000e+01 :
-  %r = sparse_attn.attention %q, %k, %v at %p mask #sparse_attn.window<32> scale 0.25 softcap 50.0 : tensor<1x64xf32>, tensor<2x128x16xf32>, tensor<2x128x16xf32> -> tensor<1x64xf32>
+  // CHECK: mask <"window(32)"> scale 2.500000e-01 softcap 5.000000e+01 :
+  %r = sparse_attn.attention %q, %k, %v at %p mask <"window(32)"> scale 0.25 softcap 50.0 : tensor<1x64xf32>, tensor<2x128x16xf32>, tensor<2x128x16xf32> -> tensor<1x64xf32>
   func.return %r : tensor<1x64xf32>
 }
 
@@ -20,4 +20,31 @@ func.func @append(%rows: tensor<?x32xf32>, %c: tensor<2x128x16xf16>, %p: index) 
   // CHECK: sparse_attn.append_kv %{{.*}} into %{{.*}} at %{{.*}} : tensor<?x32xf32> into tensor<2x128x16xf16> -> tensor<2x128x16xf16>
   %r = sparse_attn.append_kv %rows into %c at %p : tensor<?x32xf32> into tensor<2x128x16xf16> -> tensor<2x128x16xf16>
   func.return %r : tensor<2x128x16xf16>
+}
+
+// CHECK-LABEL: func.func @text_of_a_mask
+// CHECK: mask <"heads(0:streaming(4,64);else:sink(4)+window(16)&causal)"> scale
+func.func @text_of_a_mask(%q: tensor<?x64xf32>, %k: tensor<2x128x16xf32>, %p: index) -> tensor<?x64xf32> {
+  %r = sparse_attn.attention %q, %k, %k at %p mask <"heads(0: streaming(4, 64); else: sink(4) + window(16) & causal)"> scale 0.25 : tensor<?x64xf32>, tensor<2x128x16xf32>, tensor<2x128x16xf32> -> tensor<?x64xf32>
+  func.return %r : tensor<?x64xf32>
+}
+
+// CHECK-LABEL: func.func @selected
+func.func @selected(%q: tensor<1x64xf32>, %k: tensor<2x128x16xf32>, %l: tensor<2x1x3xi32>, %p: index) -> tensor<1x64xf32> {
+  // CHECK: mask <"pages(16,3)+window(16)"> selected %{{.*}} : tensor<2x1x3xi32> scale 2.500000e-01 softmax "unified" :
+  %r = sparse_attn.attention %q, %k, %k at %p mask <"pages(16,3)+window(16)"> selected %l : tensor<2x1x3xi32> scale 0.25 softmax "unified" : tensor<1x64xf32>, tensor<2x128x16xf32>, tensor<2x128x16xf32> -> tensor<1x64xf32>
+  func.return %r : tensor<1x64xf32>
+}
+
+// CHECK-LABEL: func.func @parts
+func.func @parts(%q: tensor<?x64xf32>, %k: tensor<2x128x16xf32>, %p: index, %at: index) -> tensor<?x64xf32> {
+  // CHECK: %[[M:.*]], %[[S:.*]], %[[A:.*]] = sparse_attn.partial shared %{{.*}}, %{{.*}}, %{{.*}} at %{{.*}} mask <"causal"> scale 2.500000e-01 : tensor<?x64xf32>, tensor<2x128x16xf32>, tensor<2x128x16xf32> -> tensor<?x4xf32>, tensor<?x4xf32>, tensor<?x64xf32>
+  %m, %s, %a = sparse_attn.partial shared %q, %k, %k at %at mask <"causal"> scale 0.25 : tensor<?x64xf32>, tensor<2x128x16xf32>, tensor<2x128x16xf32> -> tensor<?x4xf32>, tensor<?x4xf32>, tensor<?x64xf32>
+  // CHECK: sparse_attn.partial %
+  %m2, %s2, %a2 = sparse_attn.partial %q, %k, %k at %p mask <"causal"> scale 0.25 : tensor<?x64xf32>, tensor<2x128x16xf32>, tensor<2x128x16xf32> -> tensor<?x4xf32>, tensor<?x4xf32>, tensor<?x64xf32>
+  // CHECK: %{{.*}}, %[[T:.*]], %[[U:.*]] = sparse_attn.merge(%[[M]], %[[S]], %[[A]]), (%{{.*}}, %{{.*}}, %{{.*}}) : tensor<?x4xf32>, tensor<?x64xf32>
+  %m3, %s3, %a3 = sparse_attn.merge (%m, %s, %a), (%m2, %s2, %a2) : tensor<?x4xf32>, tensor<?x64xf32>
+  // CHECK: sparse_attn.finish %[[U]] by %[[T]] : tensor<?x64xf32> by tensor<?x4xf32>
+  %r = sparse_attn.finish %a3 by %s3 : tensor<?x64xf32> by tensor<?x4xf32>
+  func.return %r : tensor<?x64xf32>
 }

@@ -34,7 +34,7 @@ func.func @append_result(%rows: tensor<?x32xf32>, %c: tensor<2x128x16xf16>, %p: 
 
 func.func @query_columns(%q: tensor<?x63xf32>, %k: tensor<2x128x16xf16>, %p: index) {
   // expected-error @+1 {{columns of the query must be a multiple of kv_heads * head_dim = 32, got 63}}
-  %r = sparse_attn.attention %q, %k, %k at %p mask #sparse_attn.causal scale 0.25 : tensor<?x63xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16> -> tensor<?x63xf32>
+  %r = sparse_attn.attention %q, %k, %k at %p mask <"causal"> scale 0.25 : tensor<?x63xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16> -> tensor<?x63xf32>
   func.return
 }
 
@@ -42,7 +42,7 @@ func.func @query_columns(%q: tensor<?x63xf32>, %k: tensor<2x128x16xf16>, %p: ind
 
 func.func @caches(%q: tensor<?x64xf32>, %k: tensor<2x128x16xf16>, %v: tensor<2x128x16xf32>, %p: index) {
   // expected-error @+1 {{keys and values must have the same type}}
-  %r = sparse_attn.attention %q, %k, %v at %p mask #sparse_attn.causal scale 0.25 : tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf32> -> tensor<?x64xf32>
+  %r = sparse_attn.attention %q, %k, %v at %p mask <"causal"> scale 0.25 : tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf32> -> tensor<?x64xf32>
   func.return
 }
 
@@ -50,7 +50,7 @@ func.func @caches(%q: tensor<?x64xf32>, %k: tensor<2x128x16xf16>, %v: tensor<2x1
 
 func.func @result(%q: tensor<?x64xf32>, %k: tensor<2x128x16xf16>, %p: index) {
   // expected-error @+1 {{the result must have the type of the query}}
-  %r = sparse_attn.attention %q, %k, %k at %p mask #sparse_attn.causal scale 0.25 : tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16> -> tensor<?x32xf32>
+  %r = sparse_attn.attention %q, %k, %k at %p mask <"causal"> scale 0.25 : tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16> -> tensor<?x32xf32>
   func.return
 }
 
@@ -58,11 +58,91 @@ func.func @result(%q: tensor<?x64xf32>, %k: tensor<2x128x16xf16>, %p: index) {
 
 func.func @query_rank(%q: tensor<64xf32>, %k: tensor<2x128x16xf16>, %p: index) {
   // expected-error @+1 {{query must have 2 dimensions, got 1}}
-  %r = sparse_attn.attention %q, %k, %k at %p mask #sparse_attn.causal scale 0.25 : tensor<64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16> -> tensor<64xf32>
+  %r = sparse_attn.attention %q, %k, %k at %p mask <"causal"> scale 0.25 : tensor<64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16> -> tensor<64xf32>
   func.return
 }
 
 // -----
 
-// expected-error @+1 {{a window holds at least 1 key, got 0}}
-func.func private @window() attributes {mask = #sparse_attn.window<0>}
+// expected-error @+1 {{window(0) has a size of 0 (accepted: 1 or more)}}
+func.func private @window() attributes {mask = #sparse_attn.mask<"window(0)">}
+
+// -----
+
+func.func @budget(%q: tensor<?x64xf32>, %k: tensor<2x128x16xf16>, %l: tensor<2x1x9xi32>, %p: index) {
+  // expected-error @+1 {{pages(16,9) keeps 144 keys of a context of 128 (accepted: 128 keys at most)}}
+  %r = sparse_attn.attention %q, %k, %k at %p mask <"pages(16,9)"> selected %l : tensor<2x1x9xi32> scale 0.25 : tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16> -> tensor<?x64xf32>
+  func.return
+}
+
+// -----
+
+func.func @no_list(%q: tensor<?x64xf32>, %k: tensor<2x128x16xf16>, %p: index) {
+  // expected-error @+1 {{number of lists must be 1 (selections of the mask), got 0}}
+  %r = sparse_attn.attention %q, %k, %k at %p mask <"pages(16,2)"> scale 0.25 : tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16> -> tensor<?x64xf32>
+  func.return
+}
+
+// -----
+
+func.func @list_rank(%q: tensor<?x64xf32>, %k: tensor<2x128x16xf16>, %l: tensor<2x2xi32>, %p: index) {
+  // expected-error @+1 {{a list must have 3 dimensions, got 2}}
+  %r = sparse_attn.attention %q, %k, %k at %p mask <"pages(16,2)"> selected %l : tensor<2x2xi32> scale 0.25 : tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16> -> tensor<?x64xf32>
+  func.return
+}
+
+// -----
+
+func.func @list_heads(%q: tensor<?x64xf32>, %k: tensor<2x128x16xf16>, %l: tensor<4x1x2xi32>, %p: index) {
+  // expected-error @+1 {{heads of the list of pages(16,2) must be 2 (heads of the cache), got 4}}
+  %r = sparse_attn.attention %q, %k, %k at %p mask <"pages(16,2)"> selected %l : tensor<4x1x2xi32> scale 0.25 : tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16> -> tensor<?x64xf32>
+  func.return
+}
+
+// -----
+
+func.func @list_count(%q: tensor<?x64xf32>, %k: tensor<2x128x16xf16>, %l: tensor<2x1x3xi32>, %p: index) {
+  // expected-error @+1 {{entries of the list of pages(16,2) must be 2 (its count), got 3}}
+  %r = sparse_attn.attention %q, %k, %k at %p mask <"pages(16,2)"> selected %l : tensor<2x1x3xi32> scale 0.25 : tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16> -> tensor<?x64xf32>
+  func.return
+}
+
+// -----
+
+func.func @softmax(%q: tensor<?x64xf32>, %k: tensor<2x128x16xf16>, %p: index) {
+  // expected-error @+1 {{unknown softmax "fast"; accepted: online, two_pass, unified}}
+  %r = sparse_attn.attention %q, %k, %k at %p mask <"causal"> scale 0.25 softmax "fast" : tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16> -> tensor<?x64xf32>
+  func.return
+}
+
+// -----
+
+func.func @part_sum(%q: tensor<?x64xf32>, %k: tensor<2x128x16xf16>, %p: index) {
+  // expected-error @+1 {{sum must have the type of max}}
+  %m, %s, %a = sparse_attn.partial %q, %k, %k at %p mask <"causal"> scale 0.25 : tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16> -> tensor<?x4xf32>, tensor<?x3xf32>, tensor<?x64xf32>
+  func.return
+}
+
+// -----
+
+func.func @part_acc(%q: tensor<?x64xf32>, %k: tensor<2x128x16xf16>, %p: index) {
+  // expected-error @+1 {{acc must have the type of the query}}
+  %m, %s, %a = sparse_attn.partial %q, %k, %k at %p mask <"causal"> scale 0.25 : tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16> -> tensor<?x4xf32>, tensor<?x4xf32>, tensor<?x32xf32>
+  func.return
+}
+
+// -----
+
+func.func @part_heads(%s: tensor<1x3xf32>, %a: tensor<1x64xf32>) {
+  // expected-error @+1 {{acc has 64 columns for 3 heads}}
+  %r = sparse_attn.finish %a by %s : tensor<1x64xf32> by tensor<1x3xf32>
+  func.return
+}
+
+// -----
+
+func.func @part_rows(%s: tensor<2x4xf32>, %a: tensor<1x64xf32>) {
+  // expected-error @+1 {{rows of acc must be 2 (rows of max), got 1}}
+  %r = sparse_attn.finish %a by %s : tensor<1x64xf32> by tensor<2x4xf32>
+  func.return
+}

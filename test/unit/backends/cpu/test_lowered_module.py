@@ -46,7 +46,7 @@ func.func @layer(%h: tensor<?x64xf32>, %pos: index, %cos: tensor<128x16xf32>,
     : tensor<?x32xf32> into tensor<1x128x32xKV> -> tensor<1x128x32xKV>
   %vn = sparse_attn.append_kv %v into %vc at %pos
     : tensor<?x32xf32> into tensor<1x128x32xKV> -> tensor<1x128x32xKV>
-  %a = sparse_attn.attention %qr, %kn, %vn at %pos mask #sparse_attn.window<9> scale 0.2
+  %a = sparse_attn.attention %qr, %kn, %vn at %pos mask <"window(9)"> scale 0.2
     : tensor<?x64xf32>, tensor<1x128x32xKV>, tensor<1x128x32xKV> -> tensor<?x64xf32>
   %o = mpgemm.matmul %a, %wo : tensor<?x64xf32>, !lowbit.tensor<64x64, "FMT"> -> tensor<?x64xf32>
   %h1 = arith.addf %h, %o : tensor<?x64xf32>

@@ -13,6 +13,7 @@ from nybble.dialects.lowbit import formats
 from nybble.dialects.numpy_ref import attention as ref
 from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import DIALECTS, REGISTRY, make_context
+from nybble.dialects.sparse_attn.masks import dense
 
 AVX2, H100 = find_target("cpu-avx2"), find_target("h100")
 
@@ -101,16 +102,25 @@ def attention(tokens, mask):
 @pytest.mark.parametrize("span", [None, 1, 7, 300])
 @pytest.mark.parametrize(("queries", "cached"), [(1, 0), (1, 40), (9, 0), (9, 5), (20, 100)])
 def test_attention_counts_the_pairs_that_the_mask_lets_through(span, queries, cached):
-    mask = "#sparse_attn.causal" if span is None else f"#sparse_attn.window<{span}>"
+    mask = '<"causal">' if span is None else f'<"window({span})">'
     op = attention(queries, mask)
-    pairs = int(op.mask.dense(np.arange(queries) + cached, np.arange(queries + cached)).sum())
+    seen = dense(op.mask.mask, np.arange(queries) + cached, np.arange(queries + cached))[0]
+    pairs = int(seen.sum())
     options = CostOptions(tokens=2 * queries, sequences=2, cached=cached)
     cost = cost_of(op, AVX2, options)
     assert cost.special == 2 * 9 * pairs
     assert cost.operations["f32"] == 2 * 9 * pairs * 4 * 64
-    seen = op.mask.dense(np.arange(queries) + cached, np.arange(queries + cached)).any(0).sum()
-    assert cost.read["dram"] == 2 * 2 * 3 * seen * 64 * 2
+    assert cost.read["dram"] == 2 * 2 * 3 * seen.any(0).sum() * 64 * 2
     assert ref.attention  # the reference that `dense` masks
+
+
+@pytest.mark.parametrize("mask", ["sink(64)+window(64)", "heads(0:window(32);else:causal)"])
+def test_attention_under_a_mask_costs_its_density(mask):
+    op = attention(64, f'<"{mask}">')
+    cost = cost_of(op, AVX2, CostOptions(tokens=64, sequences=1, cached=128))
+    queries, keys = np.arange(64) + 128, np.arange(192)
+    pairs = dense(op.mask.mask, queries, keys, 3).sum()
+    assert cost.special == pytest.approx(3 * pairs, rel=1e-3)
 
 
 def test_a_kernel_keeps_what_only_it_uses():

@@ -11,6 +11,7 @@ from nybble.backends.cpu.kernels.attention_merge import AttentionMerge
 from nybble.backends.cpu.kernels.attention_tile import ACCUMULATORS, accumulators
 from nybble.backends.cpu.kernels.kv import KvCache
 from nybble.dialects.numpy_ref.attention import attention
+from nybble.dialects.sparse_attn.masks import Causal, Window, dense, parse
 
 THREADS = 4
 BOUND = 1e-5
@@ -33,14 +34,14 @@ class Case:
         return run(self.spec, n=self.n, pos=self.pos, threads=threads, q=self.q, k=k, v=v)
 
     def want(self):
-        spec = self.spec
+        spec, end = self.spec, self.pos + self.n
         return attention(
             self.q,
             self.k,
             self.v,
             self.pos,
             scale=spec.scale,
-            window=spec.window,
+            seen=dense(spec.mask, np.arange(self.pos, end), np.arange(end), spec.cache.kv_heads),
             softcap=spec.softcap,
         )
 
@@ -79,13 +80,14 @@ def test_every_number_of_rows(run, rng, relative_error):
 @pytest.mark.parametrize("softcap", [None, 5.0])
 def test_options(run, rng, relative_error, rows, dtype, window, softcap):
     cache = KvCache(2, 32, 200, dtype)
-    spec = Attention(cache, 6, rows, 0.3, THREADS, window, softcap)
+    mask = Causal() if window is None else Window(window)
+    spec = Attention(cache, 6, rows, 0.3, THREADS, mask, softcap)
     for n, pos in ((1, 0), (1, 199), (rows, 64), (rows, 130)):
         Case(rng, spec, n, pos).check(run, relative_error)
 
 
 def test_window_skips_blocks_that_nobody_sees(run, rng):
-    spec = Attention(KvCache(1, 32, 256), 1, 16, 0.3, THREADS, window=20)
+    spec = Attention(KvCache(1, 32, 256), 1, 16, 0.3, THREADS, Window(20))
     case = Case(rng, spec, 16, 200)
     case.k[:, :128] = np.nan
     case.v[:, :128] = np.nan
@@ -100,10 +102,10 @@ def test_result_does_not_depend_on_threads(run, rng, rows):
         np.testing.assert_array_equal(out, outs[0])
 
 
-@pytest.mark.parametrize("window", [None, 100])
+@pytest.mark.parametrize("mask", ["causal", "window(100)"])
 @pytest.mark.parametrize("splits", [2, 5])
-def test_splits_and_merge(run, rng, relative_error, splits, window):
-    spec = Attention(KvCache(3, 64, 512), 9, 1, 0.125, THREADS, window, splits=splits)
+def test_splits_and_merge(run, rng, relative_error, splits, mask):
+    spec = Attention(KvCache(3, 64, 512), 9, 1, 0.125, THREADS, parse(mask), splits=splits)
     merge = AttentionMerge(spec.partial)
     for pos in (0, 63, 64, 200, 511):
         case = Case(rng, spec, 1, pos)
@@ -137,7 +139,6 @@ def test_a_nan_query_spoils_its_row_alone(run, rng):
     ("heads", "options", "fault"),
     [
         (5, {}, "5 query heads do not divide over 2 KV heads"),
-        (4, {"window": 0}, "window 0 is not at least 1"),
         (4, {"softcap": 0.0}, "soft cap 0.0 is not positive"),
         (4, {"splits": 2}, "2 splits of 8 rows: only decode can split"),
         (4, {"key_block": 48}, "key block 48"),

@@ -22,9 +22,10 @@ from nybble.backends.cpu.machine import AARCH64, X86_64, Machine, cpu_flags
 from nybble.dialects.numpy_ref.attention import attention
 from nybble.dialects.numpy_ref.quantize import quantize_rows
 from nybble.dialects.numpy_ref.sample import SamplingOptions, sample
+from nybble.dialects.sparse_attn.masks import Window
 
 CACHE = KvCache(1, 32, 128, "f16")
-DECODE = Attention(CACHE, 2, 1, 0.2, 1, window=64, softcap=20.0, splits=2)
+DECODE = Attention(CACHE, 2, 1, 0.2, 1, Window(64), softcap=20.0, splits=2)
 PREFILL = Attention(CACHE, 2, 20, 0.2, 1)
 SPECS = {
     "norm": RmsNorm(40, 4, 1e-5),

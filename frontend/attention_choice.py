@@ -1,0 +1,74 @@
+"""What becomes of the attention of a model's layers: a policy, laid over its graph."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from io import StringIO
+
+from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.dialects.func import FuncOp
+from xdsl.printer import Printer
+from xdsl.traits import SymbolTable
+
+from nybble.dialects.sparse_attn.masks import Causal, parse_policy
+from nybble.frontend.graph import ModelGraph
+from nybble.passes.restrict_attention import RestrictAttention, check_static
+
+SEPARATOR = "_mask_"
+
+
+def with_policy(graph: ModelGraph, text: str) -> ModelGraph:
+    """The graph with a function for each distinct layer and mask of a policy; empty: as it is.
+
+    Raises MaskError for a policy that does not fit the model.
+    """
+    if not text:
+        return graph
+    policy, sizes = parse_policy(text), graph.dimensions
+    policy.check(sizes.layers, sizes.context, sizes.kv_heads)
+    masks = [policy.mask(layer) for layer in range(sizes.layers)]
+    for mask in masks:
+        check_static(mask)
+    texts = list(dict.fromkeys(str(mask) for mask in masks))
+    if len(texts) == 1:
+        return graph
+    names = [
+        f"{function}{SEPARATOR}{texts.index(str(mask))}"
+        for function, mask in zip(graph.layers, masks, strict=True)
+    ]
+    origin = dict(zip(names, graph.layers, strict=True))
+    module = graph.module()
+    copy_functions(module, origin)
+    kept = {name: one for name, one in graph.functions.items() if name not in graph.layers}
+    functions = {**kept, **{name: graph.functions[source] for name, source in origin.items()}}
+    text = StringIO()
+    Printer(stream=text, print_generic_format=True).print_op(module)
+    return replace(graph, text=text.getvalue(), functions=functions, layers=tuple(names))
+
+
+def restrictions(graph: ModelGraph, text: str) -> list[RestrictAttention]:
+    """The passes that set the masks of a policy in a graph that `with_policy` made."""
+    if not text:
+        return []
+    policy = parse_policy(text)
+    masks = {name: policy.mask(layer) for layer, name in enumerate(graph.layers)}
+    return [
+        RestrictAttention(name, str(mask))
+        for name, mask in masks.items()
+        if not isinstance(mask, Causal)
+    ]
+
+
+def copy_functions(module: ModuleOp, origin: Mapping[str, str]) -> None:
+    """Replace functions by copies: name of a copy -> that of its original."""
+    originals: dict[str, FuncOp] = {}
+    for source in origin.values():
+        found = SymbolTable.lookup_symbol(module, source)
+        assert isinstance(found, FuncOp)
+        originals[source] = found
+    for name, source in origin.items():
+        copy = originals[source].clone()
+        copy.sym_name = StringAttr(name)
+        module.body.block.add_op(copy)
+    for function in originals.values():
+        function.detach()
+        function.erase()

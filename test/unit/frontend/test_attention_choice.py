@@ -1,0 +1,60 @@
+"""A policy laid over a model's graph: functions are copied for layers that get masks apart."""
+
+import numpy as np
+import pytest
+
+from nybble.dialects.sparse_attn.masks import MaskError
+from nybble.frontend.attention_choice import restrictions, with_policy
+from nybble.frontend.graph import Argument, Dimensions, ModelGraph, Role
+
+TEXT = """
+func.func @embed(%a: i32) { func.return }
+func.func @layer_0(%a: i32) { func.return }
+func.func @layer_1(%a: i32) { func.return }
+"""
+ONE = (Argument("a", Role.INPUT),)
+
+
+@pytest.fixture
+def graph():
+    sizes = Dimensions(4, 8, 2, 2, 4, 16, 128, "f32")
+    functions = {"embed": ONE, "layer_0": ONE, "layer_1": ONE}
+    layers = ("layer_0", "layer_0", "layer_1", "layer_0")
+    return ModelGraph("llama", sizes, TEXT, functions, "embed", layers, "head", {"t": np.zeros(1)})
+
+
+def names(graph):
+    return [op.sym_name.data for op in graph.module().ops]
+
+
+def test_one_mask_keeps_the_functions(graph):
+    assert with_policy(graph, "") is graph
+    assert restrictions(graph, "") == []
+    assert with_policy(graph, "window(4)") is graph
+    passes = restrictions(graph, "window(4)")
+    assert [(one.function, one.mask) for one in passes] == [
+        ("layer_0", "window(4)"), ("layer_1", "window(4)"),
+    ]  # fmt: skip
+
+
+def test_masks_apart_make_functions_apart(graph):
+    policy = "layers(0,2:causal;else:sink(4))"
+    made = with_policy(graph, policy)
+    assert made.layers == ("layer_0_mask_0", "layer_0_mask_1", "layer_1_mask_0", "layer_0_mask_1")
+    assert names(made) == ["embed", "layer_0_mask_0", "layer_0_mask_1", "layer_1_mask_0"]
+    assert set(made.functions) == set(names(made))
+    passes = restrictions(made, policy)
+    assert [(one.function, one.mask) for one in passes] == [("layer_0_mask_1", "sink(4)")]
+
+
+@pytest.mark.parametrize(
+    ("policy", "fault"),
+    [
+        ("layers(4:causal;else:sink(4))", "names layer 4"),
+        ("pages(64,1)", r"pages\(64,1\) is chosen anew .*accepted: masks of positions alone"),
+        ("sink(129)", "in a context of 128"),
+    ],
+)
+def test_policies_that_a_model_cannot_have(graph, policy, fault):
+    with pytest.raises(MaskError, match=fault):
+        with_policy(graph, policy)

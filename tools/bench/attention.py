@@ -1,0 +1,178 @@
+"""`nybble bench attention`: attention under masks beside torch's, with the machine's roofs.
+
+A decode step is one token at the end of a full cache, a prefill all tokens from an empty one. The
+roof of a decode is the memory that the keys and values it sees are read from, that of a prefill the
+multiplications of the pairs that are seen.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from nybble.backends.cpu.kernels.kv import PADDING
+from nybble.dialects.sparse_attn.masks import Mask, dense, density, parse
+from nybble.passes.restrict_attention import static_mask
+from nybble.tools.bench.attention_runners import Inputs, OurAttention, TorchAttention
+from nybble.tools.bench.errors import BenchError, UnavailableError
+from nybble.tools.bench.machine import Host, describe_host
+from nybble.tools.bench.probes.probes import Probe, peak_probes, rates, read_probes
+from nybble.tools.bench.probes.team import Team
+from nybble.tools.bench.report import Column, Report, Row
+from nybble.tools.bench.rounds import Contestant, Schedule, interleave
+
+DECODE, PREFILL = "decode", "prefill"
+PHASES = (DECODE, PREFILL)
+KV = {"f32": 4, "f16": 2}
+OURS, TORCH = "ours", "torch"
+COLUMNS = (
+    Column("phase", "phase"),
+    Column("mask", "mask"),
+    Column("softmax", "softmax"),
+    Column("kv", "kv"),
+    Column("heads", "heads"),
+    Column("kv heads", "kv_heads"),
+    Column("d", "d"),
+    Column("context", "context"),
+    Column("density", "density", "{:.3f}"),
+    Column("ours us", "ours_us", "{:.1f}"),
+    Column("torch us", "torch_us", "{:.1f}"),
+    Column("speedup", "speedup", "{:.2f}"),
+    Column("roof", "roof"),
+    Column("of roof", "roof_fraction", "{:.0%}"),
+    Column("nmse", "nmse", "{:.1e}"),
+)
+
+
+@dataclass(frozen=True)
+class AttentionCase:
+    """One attention to measure."""
+
+    phase: str
+    mask: str
+    softmax: str
+    kv: str
+    context: int
+    heads: int
+    kv_heads: int
+    d: int
+
+    @property
+    def rows(self) -> int:
+        """Tokens of a call."""
+        return 1 if self.phase == DECODE else self.context
+
+    def density(self, mask: Mask) -> float:
+        """Pairs that this call sees, over those that a causal mask has."""
+        if self.phase == PREFILL:
+            return density(mask, self.context, self.kv_heads)
+        last = np.array([self.context - 1])
+        return float(dense(mask, last, np.arange(self.context), self.kv_heads).mean())
+
+    def pairs(self) -> float:
+        """Query rows of a head times the keys that a causal mask lets them see."""
+        return self.context if self.phase == DECODE else self.context * (self.context + 1) / 2
+
+
+@dataclass(frozen=True)
+class AttentionOptions:
+    """All combinations are measured. peers: "torch" or none."""
+
+    phases: tuple[str, ...]
+    masks: tuple[str, ...]
+    softmax: tuple[str, ...]
+    kv: tuple[str, ...]
+    contexts: tuple[int, ...]
+    heads: int
+    kv_heads: int
+    d: int
+    threads: int
+    peers: tuple[str, ...]
+    schedule: Schedule
+
+    def __post_init__(self) -> None:
+        if self.heads % self.kv_heads:
+            raise BenchError(
+                f"{self.heads} heads over {self.kv_heads} of keys", accepted="a multiple of them"
+            )
+        for context in self.contexts:
+            if context % PADDING:
+                raise BenchError(f"a context of {context}", accepted=f"a multiple of {PADDING}")
+            for text in self.masks:
+                static_mask(text).check(context, self.kv_heads)
+
+    def cases(self) -> Iterator[AttentionCase]:
+        """All combinations."""
+        sizes = (self.heads, self.kv_heads, self.d)
+        for one in product(self.phases, self.masks, self.softmax, self.kv, self.contexts):
+            yield AttentionCase(*one, *sizes)
+
+
+def bench_attention(
+    options: AttentionOptions, progress: Callable[[str], None] = lambda _: None
+) -> Report:
+    """Measure every combination; what cannot be measured is noted."""
+    host = describe_host()
+    notes: dict[str, None] = {}
+    rows: list[Row] = []
+    for case in options.cases():
+        progress(f"{case.phase} {case.mask} {case.kv} {case.context}")
+        rows.append(measured(case, options, host, lambda note: notes.setdefault(note)))
+    facts = {
+        "threads": options.threads,
+        "rounds": options.schedule.rounds,
+        "unit": "us, minimum of the rounds; *_median is their median",
+    }
+    return Report("attention", host, rows, list(notes), facts)
+
+
+def measured(
+    case: AttentionCase, options: AttentionOptions, host: Host, note: Callable[[str], object]
+) -> Row:
+    """The row of one case."""
+    mask = parse(case.mask)
+    share = case.density(mask)
+    cache_bytes = 2 * case.kv_heads * case.context * case.d * KV[case.kv]
+    inputs = Inputs.random(case.rows, case.context, (case.heads, case.kv_heads, case.d), case.kv)
+    with ExitStack() as held:
+        team = Team(options.threads)
+        held.callback(team.close)
+        level = host.level(cache_bytes, options.threads)
+        probes: Sequence[Probe] = [*read_probes(team, level, cache_bytes), *peak_probes(team)]
+        ours = OurAttention(inputs, case.mask, case.softmax, options.threads)
+        held.callback(ours.close)
+        runs: dict[str, Contestant] = {OURS: ours.seconds}
+        peer = None
+        if TORCH in options.peers:
+            try:
+                peer = TorchAttention(inputs, mask, options.threads)
+                runs[TORCH] = peer.seconds
+            except UnavailableError as reason:
+                note(f"torch: {reason}")
+        runs |= {f"probe {i}": probe.run for i, probe in enumerate(probes)}
+        timings = interleave(runs, options.schedule)
+        found = ours.result()
+        against = None if peer is None else nmse(found, peer.result())
+    each = rates(probes, [timings[f"probe {i}"].best for i in range(len(probes))])
+    flops = 4 * case.heads * case.d * case.pairs() * share
+    limits = {level: cache_bytes * share / each[level], "f32": flops / each["f32"]}
+    name = max(limits, key=limits.__getitem__)
+    best, theirs = timings[OURS], timings.get(TORCH)
+    return {
+        "phase": case.phase, "mask": case.mask, "softmax": case.softmax, "kv": case.kv,
+        "heads": case.heads, "kv_heads": case.kv_heads, "d": case.d, "context": case.context,
+        "density": share, "ours_us": best.best * 1e6, "ours_us_median": best.median * 1e6,
+        "peers": {} if theirs is None else {TORCH: theirs.best * 1e6},
+        "torch_us": None if theirs is None else theirs.best * 1e6,
+        "speedup": None if theirs is None else theirs.best / best.best,
+        "roof": name, "roof_us": limits[name] * 1e6, "roof_fraction": limits[name] / best.best,
+        "nmse": against, "rates": each,
+    }  # fmt: skip
+
+
+def nmse(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Normalised mean square error of one result against another."""
+    difference = found.astype(np.float64) - wanted
+    return float(np.square(difference).sum() / np.square(wanted.astype(np.float64)).sum())

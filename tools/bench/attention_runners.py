@@ -1,0 +1,126 @@
+"""Who takes part in `nybble bench attention`: our kernel as a compilation makes it, and torch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nybble.dialects.parsing import parse_module
+from nybble.dialects.registry import make_context
+from nybble.dialects.sparse_attn.masks import Causal, Mask, dense
+from nybble.tools.bench.own_thread import OwnThread
+from nybble.tools.bench.peers.optional import package
+from nybble.tools.bench.rounds import timed
+from nybble.tools.mlir_file import FIRST, advance
+from nybble.tools.run_file import SCHEDULED, FileRun, compile_function
+
+F32 = npt.NDArray[np.float32]
+TEXT = """
+func.func @f(%q: tensor<{rows}x{width}xf32>, %k: tensor<{cache}x{kv}>, %v: tensor<{cache}x{kv}>,
+             %p: index) -> tensor<{rows}x{width}xf32> {{
+  %r = sparse_attn.attention %q, %k, %v at %p mask <"{mask}"> scale {scale:.9e}
+    softmax "{softmax}" : tensor<{rows}x{width}xf32>, tensor<{cache}x{kv}>, tensor<{cache}x{kv}>
+    -> tensor<{rows}x{width}xf32>
+  func.return %r : tensor<{rows}x{width}xf32>
+}}
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """q f32 [rows, heads * d], the last rows of k, v [kv_heads, context, d]."""
+
+    q: F32
+    k: npt.NDArray[np.float32] | npt.NDArray[np.float16]
+    v: npt.NDArray[np.float32] | npt.NDArray[np.float16]
+    kv: str
+
+    @staticmethod
+    def random(rows: int, context: int, sizes: tuple[int, int, int], kv: str) -> "Inputs":
+        """Normally distributed numbers. sizes: heads, heads of keys, d."""
+        heads, kv_heads, d = sizes
+        random = np.random.default_rng(0)
+        q = random.standard_normal((rows, heads * d), np.float32)
+        k, v = random.standard_normal((2, kv_heads, context, d), np.float32)
+        element = np.float32 if kv == "f32" else np.float16
+        return Inputs(q, k.astype(element), v.astype(element), kv)
+
+    @property
+    def position(self) -> int:
+        """Of the first row."""
+        return self.k.shape[1] - len(self.q)
+
+
+class OurAttention:
+    """Compiled and ready to run."""
+
+    def __init__(self, inputs: Inputs, mask: str, softmax: str, threads: int) -> None:
+        cache = "x".join(map(str, inputs.k.shape))
+        rows, width = inputs.q.shape
+        text = TEXT.format(
+            rows=rows, width=width, cache=cache, kv=inputs.kv, mask=mask, softmax=softmax,
+            scale=inputs.k.shape[2] ** -0.5,
+        )  # fmt: skip
+        module = parse_module(make_context(), text, "<attention>")
+        run = FileRun("f", rows, inputs.position, 0, threads, None, "f32")
+        advance(module, FIRST, SCHEDULED, run.options())
+        values = [inputs.q, inputs.k, inputs.v, inputs.position]
+        self._compiled = compile_function(module, "f", values, frozenset({1}), run)
+        self._compiled.run()
+
+    def seconds(self) -> float:
+        """Run once; the time of the kernel alone."""
+        executor, one = self._compiled.executor, self._compiled
+        return timed(lambda: executor.run(("main",), one.rows, one.position))
+
+    def result(self) -> npt.NDArray[np.float64]:
+        """f64 [rows, heads * d]."""
+        return self._compiled.results()[0]
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._compiled.executor.close()
+
+
+class TorchAttention:
+    """torch's scaled_dot_product_attention, on bf16 where ours is on f16, its fast half type."""
+
+    def __init__(self, inputs: Inputs, mask: Mask, threads: int) -> None:
+        self._torch: Any = package("torch", "torch", "pip install 'nybble[torch]'")
+        self._thread = OwnThread("torch")
+        self._shape = inputs.q.shape
+        self._thread.run(self._set_up, inputs, mask, threads)
+        self.seconds()
+
+    def _set_up(self, inputs: Inputs, mask: Mask, threads: int) -> None:
+        torch = self._torch
+        torch.set_num_threads(threads)
+        kind = torch.float32 if inputs.kv == "f32" else torch.bfloat16
+        heads, _, d = inputs.k.shape
+        q = torch.from_numpy(inputs.q).reshape(len(inputs.q), -1, d).transpose(0, 1)[None]
+        self._q = q.to(kind).contiguous()
+        self._k, self._v = (torch.from_numpy(one)[None].to(kind) for one in (inputs.k, inputs.v))
+        causal = isinstance(mask, Causal)
+        self._options: dict[str, Any] = {"enable_gqa": True}
+        if causal:
+            self._options["is_causal"] = len(inputs.q) > 1
+        else:
+            rows = inputs.position + np.arange(len(inputs.q))
+            seen = dense(mask, rows, np.arange(inputs.k.shape[1]), heads)
+            group = self._q.shape[1] // heads
+            self._options["attn_mask"] = torch.from_numpy(seen.repeat(group, axis=0))[None]
+
+    def _attend(self) -> Any:
+        with self._torch.no_grad():
+            attend = self._torch.nn.functional.scaled_dot_product_attention
+            return attend(self._q, self._k, self._v, **self._options)
+
+    def seconds(self) -> float:
+        """Run once."""
+        return self._thread.run(lambda: timed(self._attend))
+
+    def result(self) -> F32:
+        """f32 [rows, heads * d]."""
+        found = self._thread.run(self._attend)[0].transpose(0, 1).float()
+        return np.asarray(found.numpy(), np.float32).reshape(self._shape)

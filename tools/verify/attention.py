@@ -1,0 +1,207 @@
+"""Random attentions against the f64 reference: masks, caches, kinds of softmax, positions, data.
+
+Everything follows from the seed and the number of the case. CASES_A_KERNEL cases in a row share a
+kernel and differ in position, rows and data; among the data are logits that overflow a fixed
+maximum, and rows and whole calls that see no key.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nybble.dialects.interpreter import Interpreter
+from nybble.dialects.parsing import parse_module
+from nybble.dialects.registry import make_context
+from nybble.dialects.sparse_attn.masks import parse
+from nybble.dialects.sparse_attn.masks.blocks import selections_of
+from nybble.dialects.sparse_attn.ops import SOFTMAX
+from nybble.tools.mlir_file import FIRST, advance
+from nybble.tools.random_values import Value, stored_keys
+from nybble.tools.run_file import SCHEDULED, Compiled, FileRun, compile_function, variant_name
+
+CASES_A_KERNEL = 30
+CONTEXT = 256
+SCALES = (0.0, 1.0, 1.0, 30.0, 1000.0)
+"""Of queries: logits of all sizes, up to those that a fixed maximum cannot hold."""
+BOUND = 3e-6
+"""Error allowed, relative to the largest value, for logits that are about 1; it grows with them."""
+ATOMS = (
+    "causal", "window(1)", "window(50)", "sink(4)", "streaming(10,70)", "stride(16,3,1)",
+    "stride(64,2)", "pages(64,2)", "blocks(16)", "windowkv(32,3,20)",
+)  # fmt: skip
+TEXT = """
+func.func @f(%q: tensor<{rows}x{width}xf32>, %k: tensor<{cache}>, %v: tensor<{cache}>{lists},
+             %p: index) -> tensor<{rows}x{width}xf32> {{
+  %r = sparse_attn.attention %q, %k, %v at %p mask <"{mask}"> {selected} scale 2.5e-01
+    softmax "{softmax}" : tensor<{rows}x{width}xf32>, tensor<{cache}>, tensor<{cache}>
+    -> tensor<{rows}x{width}xf32>
+  func.return %r : tensor<{rows}x{width}xf32>
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What is compiled."""
+
+    mask: str
+    kv: str
+    softmax: str
+    heads: int
+    kv_heads: int
+    d: int
+    rows: int
+
+    def text(self) -> str:
+        """A function around it."""
+        lists = [
+            f"tensor<{self.kv_heads}x1x{one.count or 2}xi32>"
+            for one in selections_of(parse(self.mask))
+        ]
+        names = [f"%l{index}" for index in range(len(lists))]
+        pairs = [f", {name}: {type_}" for name, type_ in zip(names, lists, strict=True)]
+        return TEXT.format(
+            rows=self.rows if self.rows == 1 else "?",
+            width=self.heads * self.d,
+            cache=f"{self.kv_heads}x{CONTEXT}x{self.d}x{self.kv}",
+            lists="".join(pairs),
+            mask=self.mask,
+            selected=f"selected {', '.join(names)} : {', '.join(lists)}" if lists else "",
+            softmax=self.softmax,
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """error: the largest, over what is allowed; fault: what is wrong, empty if nothing is."""
+
+    number: int
+    attention: Attention
+    position: int
+    error: float
+    fault: str
+
+    def report(self) -> dict[str, object]:
+        """The case in the words of the command's report."""
+        facts = vars(self.attention)
+        return {
+            "case": self.number, **facts, "position": self.position, "error": self.error,
+            "fault": self.fault,
+        }  # fmt: skip
+
+
+def drawn(seed: int, group: int) -> Attention:
+    """The attention of a group of cases."""
+    random = np.random.default_rng([seed, group])
+    atoms = [str(one) for one in random.choice(ATOMS, 3)]
+    first, second, third = atoms
+    mask = str(
+        random.choice(
+            [first, f"{first}+{second}", f"{first}&({second}+{third})",
+             f"heads(0:{first};else:{second}+{third})"]
+        )
+    )  # fmt: skip
+    kv_heads = int(random.choice([1, 2, 3]))
+    return Attention(
+        mask=str(parse(mask)),
+        kv=str(random.choice(["f32", "f16"])),
+        softmax=str(random.choice(SOFTMAX)),
+        heads=kv_heads * int(random.choice([1, 2, 3])),
+        kv_heads=kv_heads,
+        d=int(random.choice([16, 32, 80])),
+        rows=int(random.choice([1, 1, 7, 40])),
+    )
+
+
+def run(
+    seed: int, numbers: range, threads: int, progress: Callable[[int], None] = lambda _: None
+) -> list[Outcome]:
+    """The outcome of each case, in order."""
+    found: list[Outcome] = []
+    groups = dict.fromkeys(number // CASES_A_KERNEL for number in numbers)
+    for group in groups:
+        mine = [one for one in numbers if one // CASES_A_KERNEL == group]
+        for outcome in run_group(seed, drawn(seed, group), mine, threads):
+            found.append(outcome)
+            progress(len(found))
+    return found
+
+
+def run_group(
+    seed: int, attention: Attention, numbers: list[int], threads: int
+) -> Iterator[Outcome]:
+    """Compile an attention and run cases on it."""
+    module = parse_module(make_context(), attention.text(), "<verify>")
+    inputs = [draw_case(seed, number, attention) for number in numbers]
+    run = FileRun("f", attention.rows, CONTEXT - attention.rows, 0, threads, None, "f32")
+    reference = Interpreter(module.clone())
+    advance(module, FIRST, SCHEDULED, run.options())
+    name = variant_name(module, "f", attention.rows)
+    compiled = compile_function(module, name, inputs[0], frozenset({1}), run)
+    with closing(compiled.executor):
+        for number, values in zip(numbers, inputs, strict=True):
+            (wanted,) = reference.call("f", *values)
+            found = run_case(compiled, values)
+            yield judged(number, attention, values, wanted.astype(np.float64), found)
+
+
+def draw_case(seed: int, number: int, attention: Attention) -> list[Value]:
+    """Query, keys, values, lists and position."""
+    random = np.random.default_rng([seed, number, 1])
+    position = int(random.integers(0, CONTEXT - attention.rows + 1))
+    if random.random() < 0.2:
+        position = int(random.choice([0, CONTEXT - attention.rows]))
+    shape = (attention.kv_heads, CONTEXT, attention.d)
+    element = np.float32 if attention.kv == "f32" else np.float16
+    q = random.standard_normal((attention.rows, attention.heads * attention.d), np.float32)
+    k, v = random.standard_normal((2, *shape), np.float32)
+    scale = np.float32(random.choice(SCALES))
+    lists = [
+        random.integers(-1, CONTEXT // one.size, (attention.kv_heads, 1, one.count or 2)).astype(
+            np.int32
+        )
+        for one in selections_of(parse(attention.mask))
+    ]
+    return [q * scale, k.astype(element), v.astype(element), *lists, position]
+
+
+def position_of(values: list[Value]) -> int:
+    """The last of a case's values."""
+    position = values[-1]
+    assert isinstance(position, int)
+    return position
+
+
+def run_case(compiled: Compiled, values: list[Value]) -> npt.NDArray[np.float64]:
+    """What the machine code gives."""
+    compiled.position = position_of(values)
+    arrays = [np.asarray(one) for one in values[:-1]]
+    for names, array in zip(compiled.layout.inputs, arrays, strict=False):
+        kept = stored_keys(array) if names[0] in compiled.layout.keys else array
+        compiled.inputs[names[0]] = kept
+    compiled.run()
+    return compiled.results()[0]
+
+
+def judged(
+    number: int,
+    attention: Attention,
+    values: list[Value],
+    wanted: npt.NDArray[np.float64],
+    found: npt.NDArray[np.float64],
+) -> Outcome:
+    """Hold a result against the reference: logits of size s are known to s * 2^-24 or so."""
+    q = np.abs(np.asarray(values[0], np.float64)).max(initial=0.0)
+    logits = max(1.0, 0.25 * q * attention.d)
+    allowed = BOUND * logits * max(1.0, float(np.abs(np.asarray(values[2])).max()))
+    error = float(np.abs(found - wanted).max()) / allowed
+    fault = ""
+    if not np.isfinite(found).all():
+        error, fault = np.inf, "a result is not finite"
+    elif error > 1:
+        worst = np.unravel_index(np.argmax(np.abs(found - wanted)), found.shape)
+        fault = f"result{[int(i) for i in worst]} is {found[worst]:.9g}, not {wanted[worst]:.9g}"
+    return Outcome(number, attention, position_of(values), error, fault)
