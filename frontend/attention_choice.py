@@ -40,9 +40,9 @@ def with_policy(graph: ModelGraph, text: str) -> ModelGraph:
     copy_functions(module, origin)
     kept = {name: one for name, one in graph.functions.items() if name not in graph.layers}
     functions = {**kept, **{name: graph.functions[source] for name, source in origin.items()}}
-    text = StringIO()
-    Printer(stream=text, print_generic_format=True).print_op(module)
-    return replace(graph, text=text.getvalue(), functions=functions, layers=tuple(names))
+    stream = StringIO()
+    Printer(stream=stream, print_generic_format=True).print_op(module)
+    return replace(graph, text=stream.getvalue(), functions=functions, layers=tuple(names))
 
 
 def restrictions(graph: ModelGraph, text: str) -> list[RestrictAttention]:

@@ -100,7 +100,7 @@ def decode(cache: str, context: int, *, quick: bool = False, **spec: Any) -> Cas
         shape = {"splits": some, "warps": warps, "blocks": blocks, "stages": stages}
         variants[f"s{some}w{warps}b{blocks}" + f"r{stages}" * (stages > 0)] = shape
     if "block" not in spec:
-        *_, usual = variants.values()
+        usual = next(iter(variants.values()))
         variants["unified"] = usual | {"softmax": "unified", "anchor": 4.0}
     return Case(f"decode/{cache}/{context}/{name}".rstrip("/"), "decode", full, quick, variants)
 
