@@ -147,17 +147,16 @@ def usual_tuning(kind: WeightKind, tokens: int, dtype: FloatType) -> Tuning:
     """The tuning for so many tokens, the fastest of those measured on an H100.
 
     Few warps with little under way each are best: what a block waits for at its start, and its last
-    sums, are short. Warps that share rows leave fewer sums to other blocks, which pays where the
-    stream of weights is wide.
+    sums, are short.
     """
-    small = Tuning(warps=4, stages=3, blocks_per_sm=2, split=2 if kind.bits >= 4 else 1)
+    small = Tuning(warps=4, stages=3, blocks_per_sm=2)
     if tokens <= 8:
         return replace(small, evict_first=True)
     if tokens <= 16:
         return replace(small, subtract=True)
     # a product that is scaled at its end keeps exact weights, but takes twice the registers
     scale = kind.scale == dtype and (kind.zero != "minimum" or kind.meaning == Line(1, 0))
-    return replace(small, split=1, subtract=True, scale=scale)
+    return replace(small, subtract=True, scale=scale)
 
 
 def usual_fragments(bits: int) -> int:

@@ -72,7 +72,7 @@ def test_the_parameters_and_the_launch():
     ]  # fmt: skip
     assert image.parameter("w").bytes == product.weight_bytes
     assert image.zeroed == ("counters",)
-    assert image.block == (512, 1, 1)
+    assert image.block == (128, 1, 1)
     assert image.shared <= ARCHS["sm_90a"].shared
 
 

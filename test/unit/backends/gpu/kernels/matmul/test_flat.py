@@ -27,7 +27,7 @@ def test_shapes(run_product, name, rows, cols, tokens):
     assert ran.worst < 1
     assert not ran.counters.any(), "every launch leaves zeros"
     assert ran.report.bank_conflicts == 0
-    assert ran.report.sector_efficiency > 0.94
+    assert ran.report.sector_efficiency > 0.93
 
 
 @pytest.mark.parametrize("name", FORMATS)
