@@ -131,7 +131,7 @@ def _decode(folder: Path, case: dict[str, Any], change: dict[str, Any], arch: st
 
     fields = {name: one for name, one in case["spec"].items() if name != "density"}
     spec = DecodeSpec(**fields | change)
-    shape = f"{spec.softmax}_s{spec.splits}w{spec.warps}b{spec.blocks}r{spec.stages}"
+    shape = f"{spec.softmax}_s{spec.splits}w{spec.warps}b{spec.blocks}"
     key = f"{case['id']}_{shape}".replace("/", "_")
     return _write(folder, key, decode_image(spec, find_arch(arch)))
 

@@ -81,8 +81,8 @@ def product(
     return Case(name, "product", spec, quick, variants or {})
 
 
-SHAPES = ((32, 4, 2, 0), (16, 8, 1, 0), (32, 4, 2, 3), (16, 8, 1, 3))
-"""Splits for 8 heads, warps, blocks of a multiprocessor, stages: which is best, is measured."""
+SHAPES = ((32, 4, 2), (16, 8, 1))
+"""Splits for 8 heads, warps, blocks of a multiprocessor: which is best, is measured."""
 
 
 def decode(cache: str, context: int, *, quick: bool = False, **spec: Any) -> Case:
@@ -95,10 +95,9 @@ def decode(cache: str, context: int, *, quick: bool = False, **spec: Any) -> Cas
     full |= {"key_group": 32} if cache == "kv8" else {}
     name = "/".join(f"{key}{value}" for key, value in spec.items() if key != "scale")
     variants: dict[str, dict[str, Any]] = {}
-    for splits, warps, blocks, stages in SHAPES:
+    for splits, warps, blocks in SHAPES:
         some = max(1, splits * 8 // (full["sequences"] * full["kv_heads"]))
-        shape = {"splits": some, "warps": warps, "blocks": blocks, "stages": stages}
-        variants[f"s{some}w{warps}b{blocks}" + f"r{stages}" * (stages > 0)] = shape
+        variants[f"s{some}w{warps}b{blocks}"] = {"splits": some, "warps": warps, "blocks": blocks}
     if "block" not in spec:
         usual = next(iter(variants.values()))
         variants["unified"] = usual | {"softmax": "unified", "anchor": 4.0}

@@ -35,15 +35,16 @@ from nybble.backends.gpu.kernels.attention.machine import (
     total_of_four,
 )
 from nybble.backends.gpu.kernels.attention.merge import Merge, shared_bytes
-from nybble.backends.gpu.kernels.attention.ring import Lanes, key_rows, step_bytes, value_rows
 from nybble.backends.gpu.kernels.attention.scales import Scales, stage_bytes
-from nybble.backends.gpu.kernels.attention.spec import ROWS, TILE, AttentionError, DecodeSpec
+from nybble.backends.gpu.kernels.attention.spec import ROWS, TILE, DecodeSpec
 
 LOWEST = -1e30
 """The largest logit so far where there was none: finite, so that differences are numbers."""
 MOST_ABOVE, MOST_BELOW = 15.0, 13.0
 """How far, in powers of 2, the largest logit may be from the anchor: weights must be normal f16."""
 _REGISTERS_OF_O = 4
+_VALUE_ROWS = (0, 1, 8, 9)
+"""Which keys of 16 a lane has the values of, beside its own 2 t."""
 
 
 @dataclass
@@ -88,8 +89,6 @@ class Decode:
         self.at = dict(zip((one.name for one in self.parameters), b.parameters, strict=True))
         self.key_part = RowPart(spec.head_dim, spec.bits, 4)
         self.value_part = RowPart(spec.head_dim, spec.bits, 8)
-        self.key_lanes = Lanes(spec, self.key_part, key_rows(spec))
-        self.value_lanes = Lanes(spec, self.value_part, value_rows(spec))
         self.row = spec.head_dim * spec.bits // 8
         thread = b.thread()
         self.warp, lane = thread // 32, thread % 32
@@ -106,10 +105,9 @@ class Decode:
         first, last = self._bounds()
         self.factor = b.const(spec.scale * log2(e), f32)
         self.keys, self.values = (self._head_rows(one, self.row) for one in ("k", "v"))
-        ring, each = spec.stages * step_bytes(spec), warp_bytes(spec)
-        self.room = b.offset(b.shared(), self.warp * each)
+        each = warp_bytes(spec)
         if spec.quantized:
-            room = b.offset(self.room, ring)
+            room = b.offset(b.shared(), self.warp * each)
             self.scales = Scales(b, spec, self.at, self.head, room)
         self.query = self._query()
         state = self._attend(first + self.warp, last)
@@ -149,8 +147,6 @@ class Decode:
         return self._loop(b.select(wrong, first, last), last, kept, self._follow)
 
     def _loop(self, first: Value, last: Value, start: State, weigh: Weigh) -> State:
-        if self.spec.stages:
-            return self._loop_by_ring(first, last, start, weigh)
         b, spec = self.b, self.spec
         begin = self._place(b.min(first, self.last_step))
         keys, values = self.load_keys(begin), self.load_values(begin)
@@ -179,51 +175,6 @@ class Decode:
     def _copy_scales(self, step: Value, stage: Value) -> None:
         self.scales.copy(step, stage)
         self.b.commit()
-
-    def _loop_by_ring(self, first: Value, last: Value, start: State, weigh: Weigh) -> State:
-        b, spec, ahead = self.b, self.spec, self.spec.stages - 1
-        carried = start.flat()
-        b.sync_warp()  # an earlier loop has read where these go
-        for i in range(ahead):
-            self._ask(first + i * spec.warps, b.const(i, i32))
-        inits = [*carried, b.const(0, i32), b.const(ahead, i32)]
-        with b.for_(first, last, spec.warps, inits) as loop:
-            state = start.like(loop.args[: len(carried)])
-            self.stage, free = loop.args[len(carried) :]
-            b.arrive(ahead - 1)
-            if spec.quantized:
-                b.sync_warp()
-            self._ask(loop.iv + ahead * spec.warps, free)
-            lane = b.offset(self.room, self.stage * step_bytes(spec))
-            found = self.logits(self.key_lanes.read(b, self._lane(lane, self.key_lanes, 0)))
-            seen = self._seen(found, self._place(loop.iv))
-            state, weights = weigh(state, seen)
-            at = self._lane(lane, self.value_lanes, self.key_lanes.bytes)
-            self._add_values(state, weights, self.value_lanes.read(b, at))
-            loop.yield_(*state.flat(), self._after(self.stage), self._after(free))
-        b.arrive(0)
-        return start.like(loop.results[: len(carried)])
-
-    def _after(self, stage: Value) -> Value:
-        """The next stage of the ring."""
-        return self.b.select((stage + 1).eq(self.spec.stages), self.b.const(0, i32), stage + 1)
-
-    def _lane(self, stage: Value, kind: Lanes, at: int) -> Value:
-        """This lane's first place of a kind in a stage."""
-        return self.b.offset(stage, self.b.thread() % 32 * kind.size + at)
-
-    def _ask(self, step: Value, stage: Value) -> None:
-        """Bring a step (the last one, if there are no more) into a stage of the ring."""
-        b, spec = self.b, self.spec
-        place = self._place(b.min(step, self.last_step))
-        target = b.offset(self.room, stage * step_bytes(spec))
-        into = self._lane(target, self.key_lanes, 0)
-        self.key_lanes.copy(b, into, self._key_start(place))
-        into = self._lane(target, self.value_lanes, self.key_lanes.bytes)
-        self.value_lanes.copy(b, into, self._value_start(place))
-        if spec.quantized:
-            self.scales.copy(place, stage)
-        b.commit()
 
     def _hand_in(self, state: State) -> None:
         """This warp's partial result into shared memory."""
@@ -530,15 +481,20 @@ def parameters(spec: DecodeSpec) -> tuple[Parameter, ...]:
 
 
 def decode_image(spec: DecodeSpec, arch: Arch) -> KernelImage:
-    """The kernel of a decode attention for `arch`; raises AttentionError, CodegenError."""
-    if (needed := spec.warps * warp_bytes(spec)) > arch.shared:
-        raise AttentionError(
-            f"{spec.stages} stages of {spec.warps} warps take {needed} bytes of shared memory",
-            accepted=f"at most {arch.shared} on {arch.name}",
-        )
+    """The kernel of a decode attention for `arch`; raises CodegenError."""
     return Decode(spec).build(arch)
 
 
 def warp_bytes(spec: DecodeSpec) -> int:
-    """Shared memory of a warp: its ring, and the scales of as many steps, at least two."""
-    return spec.stages * step_bytes(spec) + (spec.stages or 2) * stage_bytes(spec)
+    """Shared memory of a warp: the scales of two steps."""
+    return 2 * stage_bytes(spec)
+
+
+def key_rows(spec: DecodeSpec) -> list[int]:
+    """Keys of a step whose parts a lane reads, beside its own g."""
+    return [*range(0, spec.step, 8)]
+
+
+def value_rows(spec: DecodeSpec) -> list[int]:
+    """Keys of a step of whose values a lane reads parts, beside its own 2 t."""
+    return [tile + row for tile in range(0, spec.step, 16) for row in _VALUE_ROWS]

@@ -36,8 +36,6 @@ class DecodeSpec:
     arXiv:2311.01282).
     block: where it is not 0, each head of the cache sees only blocks of so many tokens that a list
     names, and of them only tokens within the length.
-    stages: steps that are under way to shared memory or used there; 0: the next one comes into
-    registers, which takes less of the machine and waits more.
     splits: blocks that share the keys of one head. warps: of a block. blocks: of a multiprocessor.
     """
 
@@ -55,7 +53,6 @@ class DecodeSpec:
     splits: int = 1
     warps: int = 4
     blocks: int = 2
-    stages: int = 0
 
     def __post_init__(self) -> None:
         if self.head_dim not in HEAD_DIMS:
@@ -79,8 +76,6 @@ class DecodeSpec:
         if self.block % self.step or (self.block and self.context % self.block):
             accepted = f"a multiple of {self.step} that divides {self.context}"
             raise AttentionError(f"blocks of {self.block} tokens", accepted=accepted)
-        if self.stages == 1 or self.stages < 0:
-            raise AttentionError(f"{self.stages} stages", accepted="0, or 2 or more")
         if not self.scale > 0:
             raise AttentionError(f"a scale of {self.scale}", accepted="a positive one")
 

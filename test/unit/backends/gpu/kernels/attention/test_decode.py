@@ -23,8 +23,8 @@ F16, BF16 = 1e-6, 3e-5
         ((100, 128), {"cache": "kv8", "group": 5, "key_group": 32}, F16),
         ((100, 256), {"cache": "kv4", "context": 256, "splits": 2}, F16),
         ((63, 128), {"cache": "kv2", "group": 8}, F16),
-        ((256, 7), {"stages": 3, "context": 256}, F16),
-        ((256, 70), {"stages": 4, "context": 256, "cache": "kv2", "softmax": "unified"}, F16),
+        ((256, 7), {"context": 256}, F16),
+        ((256, 70), {"context": 256, "cache": "kv2", "softmax": "unified"}, F16),
         ((500, 256), {"block": 64, "context": 512, "kv_heads": 2, "splits": 2}, F16),
         ((250, 256), {"block": 128, "context": 256, "cache": "kv4", "sequences": 2}, F16),
     ],
@@ -100,7 +100,6 @@ def test_assembles_without_spills(decode_spec, compiled, arch, cache):
         ({"key_group": 48}, r"a group of 48 keys"),
         ({"context": 100}, r"a cache of 100 tokens \(accepted: a multiple of 16\)"),
         ({"cache": "kv4", "context": 96}, r"a cache of 96 tokens \(accepted: a multiple of 64\)"),
-        ({"stages": 1}, r"1 stages \(accepted: 0, or 2 or more\)"),
         ({"scale": 0.0}, r"a scale of 0\.0"),
         ({"block": 24}, r"blocks of 24 tokens \(accepted: a multiple of 16 that divides 128"),
         ({"block": 48}, r"blocks of 48 tokens"),
@@ -109,12 +108,6 @@ def test_assembles_without_spills(decode_spec, compiled, arch, cache):
 def test_refuses(decode_spec, change, said):
     with pytest.raises(AttentionError, match=said):
         decode_spec(**change)
-
-
-def test_refuses_more_shared_memory_than_an_architecture_has(decode_spec, compiled):
-    spec = decode_spec(stages=4, warps=8)
-    with pytest.raises(AttentionError, match=r"8 warps take 262144 bytes .* at most 232448 on sm_"):
-        compiled(spec)
 
 
 def test_knows_the_size_of_a_cache():
