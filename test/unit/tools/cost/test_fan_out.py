@@ -59,6 +59,7 @@ def test_a_device_that_dies_costs_nothing(tmp_path: Path):
         capture_output=True,
         text=True,
         env=patient,
+        timeout=400,
     )
     found = json.loads(ran.stdout.splitlines()[-1])
     assert found["count"] == 3
