@@ -102,7 +102,7 @@ def command(
     if op is not None:
         question = Question(op, checked_format(spec), *parse_shape(shape), n)
         chosen = code_target(target, activations or isa)
-        reported = chosen.level or reported
+        target, reported = chosen.name, chosen.level or reported
         found = ask_operator(question, options, chosen)
     elif Path(model or "").suffix == SUFFIX or model == STANDARD_STREAM:
         require_cpu(target, "an MLIR file")

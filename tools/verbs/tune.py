@@ -42,6 +42,7 @@ def command(
     top: int,
     activations: str | None,
     kv: str | None,
+    attention: str,
     context: int | None,
     isa: str | None,
     threads: int | None,
@@ -50,7 +51,7 @@ def command(
     """Choose schedules for the kernels of MODEL or FILE.mlir and write them to a database, which
     `nybble compile --schedules` reads."""
     learned = cost_model(trained)
-    choice = choose(model, activations, kv, context, isa, threads, weights)
+    choice = choose(model, activations, kv, context, isa, threads, weights, attention)
     start = time.monotonic()
     if Path(model).suffix == SUFFIX or model == STANDARD_STREAM:
         module = read_module(model, FIRST, session)
