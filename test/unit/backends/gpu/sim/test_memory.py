@@ -316,6 +316,8 @@ def test_what_is_only_read_is_left_alone(ptx):
     given, out = np.arange(32, dtype=np.uint32), np.zeros(32, np.uint32)
     given.flags.writeable = False
     simulate(image(ptx, COPY, Access.READ, Access.WRITE), [given, out])
+    np.testing.assert_array_equal(out, given)
+    np.testing.assert_array_equal(given, np.arange(32))
 
 
 # -- counts

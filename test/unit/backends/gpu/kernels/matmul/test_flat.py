@@ -27,7 +27,8 @@ def test_shapes(run_product, name, rows, cols, tokens):
     assert ran.worst < 1
     assert not ran.counters.any(), "every launch leaves zeros"
     assert ran.report.bank_conflicts == 0
-    assert ran.report.sector_efficiency > 0.93
+    # results of 2 bytes weigh more beside a weight of 1 KB that is read once
+    assert ran.report.sector_efficiency > (0.94 if rows * cols > 2048 else 0.93)
 
 
 @pytest.mark.parametrize("name", FORMATS)
