@@ -44,11 +44,12 @@ $(VENV)/run.stamp: pyproject.toml requirements.lock | $(BIN)/python
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml requirements.lock $(VENV)/run.stamp
-	$(PIP) --editable '.[torch,cost,gpu,ray,test]'
+	$(PIP) --editable '.[torch,cost,gpu,fpga,spgemm,ray,test]'
+	$(PIP) --no-deps hls4ml
 	touch $@
 
 $(VENV)/bench.stamp: pyproject.toml requirements.lock $(VENV)/run.stamp
-	$(PIP) --editable '.[torch,bench]'
+	$(PIP) --editable '.[torch,spgemm,bench]'
 	touch $@
 
 # ---- what people run
