@@ -218,6 +218,9 @@ class _Lowering:
         matrix, base = self.plan.matrices[op.weight]
         space = "layer" if self.plan.in_layer(op.weight) else "shared"
         result = Place(self._take(matrix.slice), matrix.slice // BLOCK)
+        size = result.blocks * self.tokens
+        whole = [Access("values", result.at, result.at + size)]
+        ends = (matrix.tiles[0], matrix.tiles[-1])
         for tile in matrix.tiles:
             lines = tile.bytes // LINE
             at = self.ring.take(lines)
@@ -227,6 +230,7 @@ class _Lowering:
                 result.at + tile.row // BLOCK * self.tokens,
                 (tile.rows, tile.columns),
                 (at, lines),
+                whole if tile in ends else [],  # one unit writes it all, in order
                 bits=matrix.bits,
                 keep=matrix.keep,
                 first=int(tile.column == 0),
@@ -271,7 +275,7 @@ class _Lowering:
             area = work[head % 2]
             self._product(
                 query.at + head * blocks * self.tokens, area.scores.at,
-                (context, sizes.head), keys, **_DENSE, source=SOURCES.index("keys"),
+                (context, sizes.head), keys, [area.access], **_DENSE, source=SOURCES.index("keys"),
             )  # fmt: skip
             self._misc("softmax", area.scores, area.codes, right=self.first, coded=True)
             late()
@@ -289,7 +293,8 @@ class _Lowering:
             self.cached = self._load_cache(False, head // times, context)
         rows = self.plan.sizes.head
         self._product(
-            area.codes.at, place, (rows, context), self.cached, **_DENSE,
+            area.codes.at, place, (rows, context), self.cached,
+            [Access("values", place, place + rows // BLOCK * self.tokens)], **_DENSE,
             source=SOURCES.index("values"),
         )  # fmt: skip
 
@@ -420,19 +425,18 @@ class _Lowering:
 
     def _product(
         self, codes: int, output: int, shape: tuple[int, int], weights: tuple[int, int],
-        **values: int,
+        writes: Sequence[Access], **values: int,
     ) -> None:  # fmt: skip
         rows, columns = shape[0] // BLOCK, shape[1] // BLOCK
         at, lines = weights
         params = [Access("params", 0, 1)] if values.get("source") else []
-        done = [Access("values", output, output + rows * self.tokens)] if values["last"] else []
         self.emitter.emit(
             self.product,
             {**values, "weights": at, "activations": codes, "output": output,
              "columns": columns, "rows": rows, "tokens": self._log_tokens},
             reads=[Access("weights", at, at + lines), *params,
                    Access("activations", codes, codes + columns * self.tokens)],
-            writes=done,
+            writes=writes,
         )  # fmt: skip
 
     def _misc(
@@ -461,6 +465,8 @@ class _Scores:
     def __init__(self, lowering: _Lowering, context: int):
         self.scores = Place(lowering._take(context), context // BLOCK)
         self.codes = lowering._codes_for(context // BLOCK)
+        size = self.scores.blocks * lowering.tokens
+        self.access = Access("values", self.scores.at, self.scores.at + size)
 
 
 def _nothing() -> None:

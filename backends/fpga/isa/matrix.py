@@ -1,7 +1,7 @@
 """How a weight lies in memory: a slice of its rows for each region, cut into tiles."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from nybble.backends.fpga.isa.instructions import BLOCK, LINE
@@ -83,6 +83,15 @@ class Matrix:
         codes = rows * kept * self.bits // 8
         return up(codes, LINE), up(places, LINE), up(rows * groups * SCALE_BYTES, LINE)
 
+    def with_tall_tiles(self) -> "Matrix":
+        """The same with as many rows in a tile as fit, in multiples of an instruction's."""
+        times = 1
+        while (times + 1) * self.tile_rows < self.slice + self.tile_rows and (
+            sum(self.parts((times + 1) * self.tile_rows, self.columns)) <= self.most_bytes
+        ):
+            times += 1
+        return replace(self, tile_rows=times * self.tile_rows)
+
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
         """The tiles of a region's slice, row by row, at addresses from 0 on."""
@@ -100,6 +109,7 @@ class Matrix:
                 address += found.bytes
 
     def _columns_of_tile(self) -> int:
+        """Columns of a tile: all of them, or equal pieces that fit."""
         rows, grain = min(self.tile_rows, self.slice), self.group or BLOCK
         pieces = 1
         while True:
@@ -126,7 +136,7 @@ def matrix_of(name: str, form: Format, rows: int, columns: int, machine: Machine
     return Matrix(
         name, rows, columns, form.element.bits, keep, group,
         up(-(-rows // machine.regions), BLOCK), form, machine.vector_start, machine.weights // 2,
-    )  # fmt: skip
+    ).with_tall_tiles()
 
 
 def _keep_and_group(form: Format, name: str) -> tuple[int, int]:

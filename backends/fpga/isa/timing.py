@@ -89,17 +89,11 @@ class _Clock:
         self.starts: list[tuple[float, int]] = []
 
     def run(self, program: Sequence[Instruction]) -> Timing:
-        for index, (_, one) in enumerate(unrolled(program)):
-            if one.unit == "sys":
-                self._drain()
-                self.now = max(self.now, *(unit.free for unit in self.units.values()))
-                self.now += 1 / self.machine.clock
-                self._note(self.now, index)
-                continue
-            unit = self.units[one.unit]
-            while len(unit.queue) >= self.machine.queue:
-                self._advance()
-            unit.queue.append((index, one))
+        if self.trace:
+            for index, (_, one) in enumerate(unrolled(program)):
+                self._hand_out(index, one)
+        else:
+            self._run_loops(program)
         self._drain()
         left = [f"{a} to {b}" for (a, b), queue in self.tokens.items() if queue]
         if left:
@@ -110,6 +104,41 @@ class _Clock:
         busy = {name: unit.busy for name, unit in self.units.items() if unit.busy}
         started = tuple(index for _, index in sorted(self.starts))
         return Timing(seconds, busy, **self.counts, started=started)
+
+    def _run_loops(self, program: Sequence[Instruction]) -> None:
+        """Carry out a loop once and count it `value` times: it starts and ends with idle units."""
+        times, before = 1, self._state()
+        for index, one in enumerate(program):
+            self._hand_out(index, one)
+            if one.unit == "sys" and one.named("action") == "loop":
+                times, before = one["value"], self._state()
+            elif one.unit == "sys" and one.named("action") == "end":
+                self._repeat(times - 1, before)
+
+    def _state(self) -> tuple[float, dict[str, int], dict[str, float]]:
+        busy = {name: unit.busy for name, unit in self.units.items()}
+        return self.now, dict(self.counts), busy
+
+    def _repeat(self, times: int, before: tuple[float, dict[str, int], dict[str, float]]) -> None:
+        now, counts, busy = before
+        self.now += times * (self.now - now)
+        for name, old in counts.items():
+            self.counts[name] += times * (self.counts[name] - old)
+        for name, old in busy.items():
+            self.units[name].busy += times * (self.units[name].busy - old)
+
+    def _hand_out(self, index: int, one: Instruction) -> None:
+        """Put an instruction into its queue; carry out others until there is room."""
+        if one.unit == "sys":
+            self._drain()
+            self.now = max(self.now, *(unit.free for unit in self.units.values()))
+            self.now += 1 / self.machine.clock
+            self._note(self.now, index)
+            return
+        unit = self.units[one.unit]
+        while len(unit.queue) >= self.machine.queue:
+            self._advance()
+        unit.queue.append((index, one))
 
     def _drain(self) -> None:
         while any(unit.queue for unit in self.units.values()):
