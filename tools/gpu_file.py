@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from xdsl.dialects.builtin import ModuleOp
 
@@ -16,11 +15,11 @@ from nybble.backends.llvm.toolchain import versions
 from nybble.backends.llvm.workers import close_idle
 from nybble.passes.options import Option
 from nybble.passes.targets import Product
-from nybble.tools.diagnostics import Session, UsageError
+from nybble.tools.diagnostics import UsageError
 from nybble.tools.folder import check_folder, write_folder
 from nybble.tools.kernels_file import dump, stages_of
-from nybble.tools.mlir_file import FIRST, advance, read_module
-from nybble.tools.target import ChosenTarget
+from nybble.tools.mlir_file import FIRST, advance, is_mlir, read_module
+from nybble.tools.target import ChosenTarget, CompileRequest
 
 MANIFEST = "manifest.json"
 """The file that tells a folder of ours: target, compiler, and each kernel with its launch."""
@@ -47,16 +46,20 @@ class GpuOptions:
         }
 
 
-def compile_gpu_file(
-    path: str,
-    output: Path,
-    options: GpuOptions,
-    start: str | None,
-    stop: str | None,
-    session: Session,
-) -> None:
-    """Write a directory with the IR of the last stage, and unless `stop` says where to end, PTX."""
-    first, last = start or FIRST, stop or SCHEDULED
+def compile_for_gpu(request: CompileRequest) -> None:
+    """Write a directory with the IR of the last stage, and unless it ends earlier, PTX."""
+    request.refuse()
+    if not is_mlir(request.model):
+        raise UsageError(
+            f"'{request.model[:60]}' for target {request.target}", accepted="FILE.mlir"
+        )
+    if request.json_file is not None:
+        raise UsageError(
+            f"--json with target {request.target}", accepted="the manifest in the directory"
+        )
+    options, output = GpuOptions(request.target), request.folder()
+    first, stop = request.start or FIRST, request.stop
+    last = stop or SCHEDULED
     if last not in (FIRST, "fused", SCHEDULED):
         raise UsageError(
             f"stage '{last}' of target {options.target}", accepted=f"up to {SCHEDULED}"
@@ -64,7 +67,7 @@ def compile_gpu_file(
     check_folder(output, MANIFEST)
     reached = first
     stages = stages_of(first, last)
-    module = read_module(path, first, session)
+    module = read_module(request.model, first, request.session)
     for stage in stages:
         advance(module, reached, stage.name, options)
         reached = stage.name
