@@ -6,14 +6,14 @@ Decoding keeps a token's values on chip from the first layer to the last (Flight
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from xdsl.dialects import arith, func
 from xdsl.ir import Operation, SSAValue
 
-from nybble.backends.fpga.isa.emitter import Access, Emitter
+from nybble.backends.fpga.isa.emitter import Access, Counter, Emitter
 from nybble.backends.fpga.isa.encoding import Instruction
 from nybble.backends.fpga.isa.instructions import (
     ACTIONS,
@@ -70,14 +70,24 @@ class UnmappedError(NybbleError):
 
 def compile_step(plan: Plan, step: Step) -> tuple[Instruction, ...]:
     """The stream of a step; UnmappedError, ResourceError."""
-    return _Lowering(plan, step).run()
+    emitter = Emitter()
+    _Lowering(plan, step, emitter).run()
+    return emitter.instructions()
+
+
+def spread_bytes(plan: Plan, step: Step) -> int:
+    """Bytes that the step's stream would have if nothing was shared: an instruction for each
+    channel, and those of a layer once for each layer. Counted, not built."""
+    counter = Counter()
+    one_by_one = replace(step, merged=False, shared=True)
+    _Lowering(plan, one_by_one, counter).run()
+    return counter.rest + plan.sizes.layers * counter.body
 
 
 class _Lowering:
-    def __init__(self, plan: Plan, step: Step):
+    def __init__(self, plan: Plan, step: Step, emitter: Emitter):
         machine = plan.machine
-        self.plan, self.step = plan, step
-        self.emitter = Emitter()
+        self.plan, self.step, self.emitter = plan, step, emitter
         name = machine.target.name
         self.ring = Ring(machine.weights // LINE, name)
         self.values = Room("values", machine.values // (BLOCK * VALUE_BYTES), name)
@@ -90,10 +100,11 @@ class _Lowering:
         self.tokens = step.tokens
         self.first = 0
 
-    def run(self) -> tuple[Instruction, ...]:
+    def run(self) -> None:
         plan, step = self.plan, self.step
-        params = self.params.take(max(plan.params_bytes, plan.logits_at - plan.last_params_at)
-                                  // LINE)
+        params = self.params.take(
+            max(plan.params_bytes, plan.logits_at - plan.last_params_at) // LINE
+        )
         assert params == 0, "products with caches find their scales in line 0"
         self.table = self.params.take(step.tokens * plan.sizes.head * PARAM_BYTES // LINE)
         self.hidden = Place(self._take(plan.slice), plan.slice // BLOCK)
@@ -111,7 +122,6 @@ class _Lowering:
             self._control("end", 0)
         self._end()
         self._control("halt", 0)
-        return self.emitter.instructions()
 
     def _layer(self, tile: int) -> None:
         self.first = tile * self.step.tokens
@@ -305,9 +315,7 @@ class _Lowering:
         lines = context * size // LINE
         at = self.ring.take(lines)
         start = self._cache(keys) + head * size * run
-        self._load(
-            "weights", "cache", start, size * run, at, context // run, all_heads * run
-        )
+        self._load("weights", "cache", start, size * run, at, context // run, all_heads * run)
         return at, lines
 
     def add(self, op: arith.AddfOp) -> None:
@@ -401,7 +409,7 @@ class _Lowering:
         return Access("memory", 0 if stream else address, 1 if stream else address + 1)
 
     def _store(self, mode: str, address: int, place: Place, space: str = "shared") -> None:
-        splits = self._channels() if mode in ("memory", "share") else 1
+        splits = self._channels() if mode == "memory" else 1
         pieces = _split(place.blocks * LINE, 1, 0, splits)
         for channel, (skip, run, _) in enumerate(pieces):
             start, blocks = skip[0] // LINE * self.tokens, run // LINE
@@ -409,12 +417,8 @@ class _Lowering:
             write = self._memory(space, address * LINE)
             to, moved = address + start * VALUE_LINES, [write]
             if mode == "share":
-                to = address + start
                 whole = blocks * self.tokens * self.plan.machine.regions
-                moved = [Access("values", address, address + max(whole, 1))]
-                if len(pieces) > 1:
-                    every = place.blocks * self.tokens * self.plan.machine.regions
-                    moved = [Access("values", address, address + every)]
+                moved = [Access("values", address, address + whole)]
             self.emitter.emit(
                 "st",
                 {"mode": STORES.index(mode), "space": SPACES.index(space),

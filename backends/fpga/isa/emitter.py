@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nybble.backends.fpga.isa.encoding import Instruction
+from nybble.backends.fpga.isa.instructions import ACTIONS, INSTRUCTIONS
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,43 @@ class Emitter:
             Instruction(one.unit, dict(one.values), frozenset(one.wait), frozenset(one.release))
             for one in self._drafts
         )
+
+
+@dataclass
+class Counter(Emitter):
+    """Counts bytes instead: those of the loop's body, with its `loop`, and all others.
+
+    An `end` counts nothing: it is there only where layers share their instructions.
+    """
+
+    body: int = 0
+    rest: int = 0
+    _inside: bool = False
+
+    def emit(
+        self,
+        unit: str,
+        values: Mapping[str, int],
+        reads: Sequence[Access] = (),
+        writes: Sequence[Access] = (),
+    ) -> None:
+        """Count an instruction."""
+        self._add(INSTRUCTIONS[unit].bytes)
+
+    def barrier(self, values: Mapping[str, int]) -> None:
+        """Count a `sys` instruction, which may begin or end the loop."""
+        action = ACTIONS[values["action"]]
+        if action == "end":
+            self._inside = False
+            return
+        self._inside = self._inside or action == "loop"
+        self._add(INSTRUCTIONS["sys"].bytes)
+
+    def _add(self, count: int) -> None:
+        if self._inside:
+            self.body += count
+        else:
+            self.rest += count
 
 
 def _overlap(seen: _Seen, access: Access) -> bool:

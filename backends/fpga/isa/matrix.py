@@ -134,8 +134,16 @@ def matrix_of(name: str, form: Format, rows: int, columns: int, machine: Machine
     """A weight on a machine; FormatRefused. columns: of the activations as they lie, padded."""
     keep, group = _keep_and_group(form, name)
     return Matrix(
-        name, rows, columns, form.element.bits, keep, group,
-        up(-(-rows // machine.regions), BLOCK), form, machine.vector_start, machine.weights // 2,
+        name,
+        rows,
+        columns,
+        form.element.bits,
+        keep,
+        group,
+        up(-(-rows // machine.regions), BLOCK),
+        form,
+        machine.vector_start,
+        machine.weights // 2,
     ).with_tall_tiles()
 
 

@@ -93,6 +93,19 @@ class Plan:
         head = sum(one.bytes for arg, (one, _) in self.matrices.items() if not self.in_layer(arg))
         return self.machine.regions * (self.sizes.layers * layer + head)
 
+    def registers(self) -> dict[str, int]:
+        """What a host sets once, beside `position` (of the first new token) and `last` (the index
+        of the last one in its tile) for each run."""
+        return {
+            "layer_base": self.layers_at,
+            "layer_bytes": self.layer_bytes,
+            "cache_base": self.caches_at,
+            "cache_bytes": self.cache_bytes,
+            "row_bytes": self.sizes.head * PARAM_BYTES,
+            "head": self.sizes.head,
+            "hidden": self.sizes.hidden,
+        }
+
     def in_layer(self, argument: SSAValue) -> bool:
         """Whether a parameter is of the layers."""
         return argument in self.layer.body.block.args
@@ -118,9 +131,7 @@ def make_plan(module: ModuleOp, layers: Sequence[str], context: int, machine: Ma
     layers: the function of each decoder layer, all the same one. context: tokens that the caches
     hold. Raises NybbleError for what is not of the llama class, FormatRefused for weights.
     """
-    functions = {
-        op.sym_name.data: op for op in module.ops if isinstance(op, func.FuncOp)
-    }
+    functions = {op.sym_name.data: op for op in module.ops if isinstance(op, func.FuncOp)}
     if len(Counter(layers)) != 1:
         raise NybbleError(
             f"the layers are of {len(Counter(layers))} kinds", accepted="layers that are all alike"
@@ -163,9 +174,7 @@ def _placed(
     tables = stream + context * piece * VALUE_BYTES
     last = tables + context * sizes.head * PARAM_BYTES
     logits = last + last_params
-    vocabulary = max(
-        tensor_shape(op.result)[1] for op in head.walk() if isinstance(op, MatmulOp)
-    )
+    vocabulary = max(tensor_shape(op.result)[1] for op in head.walk() if isinstance(op, MatmulOp))
     head_at = up(logits + up(-(-vocabulary // machine.regions), BLOCK) * VALUE_BYTES, LINE)
     last_found, layers_at = _matrices(head, head_at, machine, sizes)
     return Plan(

@@ -9,7 +9,7 @@ instructions, and each channel its own loads and stores.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from nybble.backends.fpga.isa.compiler import Step, compile_step
+from nybble.backends.fpga.isa.compiler import Step, compile_step, spread_bytes
 from nybble.backends.fpga.isa.encoding import Instruction
 from nybble.backends.fpga.isa.matrix import up
 from nybble.backends.fpga.isa.plan import Plan
@@ -65,21 +65,3 @@ def compile_all(plan: Plan) -> Store:
         lengths = DECODE_BUCKET if step.decodes else PREFILL_BUCKET
         whole += lengths * spread_bytes(plan, step)
     return Store(streams, whole)
-
-
-def spread_bytes(plan: Plan, step: Step) -> int:
-    """Bytes of the stream of a step that shares nothing, counted from one whose layers do.
-
-    The body of the loop is there once for each layer, behind a `layer` instead of the `loop`, and
-    the `end` falls away.
-    """
-    program = compile_step(plan, Step(step.tokens, step.tiles, step.context, merged=False))
-    start = next(i for i, one in enumerate(program) if _is(one, "loop"))
-    end = next(i for i, one in enumerate(program) if _is(one, "end"))
-    body = stream_bytes(program[start:end])
-    rest = stream_bytes([*program[:start], *program[end + 1 :]])
-    return rest + plan.sizes.layers * body
-
-
-def _is(one: Instruction, action: str) -> bool:
-    return one.unit == "sys" and one.named("action") == action
