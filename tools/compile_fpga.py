@@ -81,8 +81,8 @@ class FpgaModel:
         found = self.report()
         yield f"{self.name} on {machine.target.name} ({machine.target.title}), modelled"
         yield (
-            f"prefill of {service.prompt} tokens: {service.prefill.seconds * 1e3:.1f} ms; decode of "
-            f"{service.answer}: {service.tokens_per_second:.1f} tokens/s, "
+            f"prefill of {service.prompt} tokens: {service.prefill.seconds * 1e3:.1f} ms; "
+            f"decode of {service.answer}: {service.tokens_per_second:.1f} tokens/s, "
             f"{service.bandwidth_utilisation:.0%} of the memory's peak, "
             f"{found['energy_per_token_joules'] * 1e3:.0f} mJ a token"
         )

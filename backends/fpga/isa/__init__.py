@@ -1,1 +1,1 @@
-"""An accelerator for whole models: its instructions, their compiler, simulators and a system model."""
+"""An accelerator for whole models: instructions, compiler, simulators and a system model."""

@@ -129,8 +129,7 @@ _SYS = Layout(
     "sys", 15, 1, "control",
     (
         *HEADER,
-        Field("action", 4, "layer: the bases are those of layer `value`; loop: the layers from 0 on, up "
-              "to end; halt: the program is over", ACTIONS),
+        Field("action", 4, "layer: take its bases; loop: all, up to end; halt: it is over", ACTIONS),
         Field("value", 12, "a layer, or how many"),
     ),
 )  # fmt: skip

@@ -1,9 +1,10 @@
-"""The accelerator on each FPGA: sizes of a region, as data with sources, and what they ask of it."""
+"""The accelerator on each FPGA: sizes of a region as data with sources, and what they take."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import yaml
 
@@ -110,7 +111,9 @@ def read_machine(node: Node, target: Target) -> Machine:
     """The accelerator that a mapping describes; TargetFileError, ResourceError."""
     facts = {one: node.fact(one, QUANTITIES.get(one, "count")) for one in NUMBERS}
     floats = ("clock", "latency", "own_efficiency", "crossed_efficiency")
-    numbers = {one: facts[one].value if one in floats else int(facts[one].value) for one in NUMBERS}
+    numbers: dict[str, Any] = {
+        one: facts[one].value if one in floats else int(facts[one].value) for one in NUMBERS
+    }
     found = Machine(target=target, **numbers, facts=facts)
     check_resources(found)
     return found

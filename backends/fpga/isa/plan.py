@@ -18,6 +18,7 @@ from nybble.backends.fpga.isa.matrix import Matrix, matrix_of, up
 from nybble.costmodel.targets.target import ResourceError
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.ops import RmsNormOp, RopeOp
+from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.ops import MatmulOp
 from nybble.dialects.shapes import tensor_shape
 from nybble.dialects.sparse_attn.ops import AttentionOp
@@ -44,8 +45,8 @@ class Sizes:
     eps: float
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, eq=False)
+class Plan:  # equal to itself only
     """The map. Addresses are bytes of a region; layer and cache ones count from a layer's start.
 
     matrices, norms: argument -> what it is and its address; matrices of the head and norms are in
@@ -202,10 +203,12 @@ def _matrices(
     for op in function.walk():
         if not isinstance(op, MatmulOp):
             continue
-        rows, columns = op.weight.type.rows, op.weight.type.cols
+        type_ = op.weight.type
+        assert isinstance(type_, LowBitTensorType)
+        rows, columns = type_.rows, type_.cols
         name = op.weight.name_hint or f"argument {len(found)}"
         padded = _padded(op.activation, machine, sizes, columns)
-        one = matrix_of(name, op.weight.type.number_format, rows, padded, machine)
+        one = matrix_of(name, type_.number_format, rows, padded, machine)
         if _feeds_heads(op.result):
             one = _by_heads(one, op, machine, sizes)
         found[op.weight] = (one, at)

@@ -1,4 +1,4 @@
-"""The streams of a model for all lengths: buckets of lengths, and what a stream for each would take.
+"""The streams of a model for all lengths, in buckets, and what one for each length would take.
 
 Length-adaptive compilation (FlightLLM): answers share a stream with those of the same bucket of 16
 tokens, prompts of 128; layers share it by bases that advance; one instruction moves data through

@@ -5,14 +5,20 @@ Nothing here is measured on hardware: all figures are modelled.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
-from nybble.backends.fpga.isa.compiler import compile_step
+from nybble.backends.fpga.isa.compiler import Step, compile_step
 from nybble.backends.fpga.isa.energy import energy
 from nybble.backends.fpga.isa.plan import Plan
 from nybble.backends.fpga.isa.store import decode_step, prefill_step
 from nybble.backends.fpga.isa.timing import Timing, simulate
 from nybble.dialects.errors import NybbleError
+
+
+@lru_cache(maxsize=512)
+def timing(plan: Plan, step: Step) -> Timing:
+    """The time of a step of a model; prompts and answers of other lengths share buckets."""
+    return simulate(plan.machine, compile_step(plan, step))
 
 
 @dataclass(frozen=True)
@@ -33,15 +39,13 @@ class Service:
     @cached_property
     def prefill(self) -> Timing:
         """Of the whole prompt, up to the logits of its last token."""
-        step = prefill_step(self.plan, self.prompt)
-        return simulate(self.plan.machine, compile_step(self.plan, step))
+        return timing(self.plan, prefill_step(self.plan, self.prompt))
 
     @cached_property
     def decodes(self) -> tuple[tuple[int, Timing], ...]:
         """How many tokens are written in each bucket, and the time of one."""
         return tuple(
-            (count, simulate(self.plan.machine, compile_step(self.plan, decode_step(length))))
-            for length, count in self._lengths()
+            (count, timing(self.plan, decode_step(length))) for length, count in self._lengths()
         )
 
     def _lengths(self) -> Iterator[tuple[int, int]]:

@@ -21,6 +21,9 @@ PASSES = {name: 2 if name in ("softmax", "layernorm", "rmsnorm") else 1 for name
 all before the first result)."""
 
 
+COUNTS = ("read", "written", "shared", "products", "elements")
+
+
 class DeadlockError(NybbleError):
     """A stream that stops: units wait for tokens that nobody releases."""
 
@@ -85,7 +88,7 @@ class _Clock:
             (a, b): deque() for a in UNITS for b in UNITS
         }
         self.now = 0.0
-        self.counts = dict.fromkeys(("read", "written", "shared", "products", "elements"), 0)
+        self.counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
         self.starts: list[tuple[float, int]] = []
 
     def run(self, program: Sequence[Instruction]) -> Timing:
