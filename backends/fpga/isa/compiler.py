@@ -5,8 +5,8 @@ whole is shared among the regions as values, and turned into codes of 8 bits by 
 Decoding keeps a token's values on chip from the first layer to the last (FlightLLM).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,52 +16,16 @@ from xdsl.ir import Operation, SSAValue
 from nybble.backends.fpga.isa.emitter import Access, Counter, Emitter
 from nybble.backends.fpga.isa.encoding import Instruction
 from nybble.backends.fpga.isa.instructions import (
-    ACTIONS,
     BLOCK,
-    BUFFERS,
     LINE,
-    OPERATIONS,
     SOURCES,
-    SPACES,
-    STORES,
 )
-from nybble.backends.fpga.isa.memory import Ring, Room
 from nybble.backends.fpga.isa.plan import PARAM_BYTES, VALUE_BYTES, Plan
+from nybble.backends.fpga.isa.writer import Place, Step, Writer
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.ops import GluOp, RmsNormOp, RopeOp
 from nybble.dialects.mpgemm.ops import MatmulOp
 from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
-
-VALUE_LINES = BLOCK * VALUE_BYTES // LINE
-"""Lines of memory of a block of values."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a stream computes: `tiles` times `tokens` new tokens, the last seeing `context`.
-
-    merged: one instruction moves data through all channels of a region; else one for each channel.
-    shared: all layers run the same instructions; else each has its own.
-    """
-
-    tokens: int
-    tiles: int
-    context: int
-    merged: bool = True
-    shared: bool = True
-
-    @property
-    def decodes(self) -> bool:
-        """Whether one token is written."""
-        return self.tokens == 1
-
-
-@dataclass(frozen=True)
-class Place:
-    """Values or codes of a tile of tokens: a block, and blocks of each token."""
-
-    at: int
-    blocks: int
 
 
 class UnmappedError(NybbleError):
@@ -84,44 +48,30 @@ def spread_bytes(plan: Plan, step: Step) -> int:
     return counter.rest + plan.sizes.layers * counter.body
 
 
-class _Lowering:
+class _Lowering(Writer):
     def __init__(self, plan: Plan, step: Step, emitter: Emitter):
-        machine = plan.machine
-        self.plan, self.step, self.emitter = plan, step, emitter
-        name = machine.target.name
-        self.ring = Ring(machine.weights // LINE, name)
-        self.values = Room("values", machine.values // (BLOCK * VALUE_BYTES), name)
-        self.codes = Room("activations", machine.activations // BLOCK, name)
-        self.params = Room("params", machine.params // LINE, name)
-        self.product = "mv" if step.decodes else "mm"
+        super().__init__(plan, step, emitter)
         self.placed: dict[SSAValue, Place] = {}
         self.coded: dict[SSAValue, Place] = {}
         self.left: dict[SSAValue, int] = {}
-        self.tokens = step.tokens
-        self.first = 0
+        self.cached = (0, 0)
 
     def run(self) -> None:
         plan, step = self.plan, self.step
-        params = self.params.take(
-            max(plan.params_bytes, plan.logits_at - plan.last_params_at) // LINE
-        )
-        assert params == 0, "products with caches find their scales in line 0"
-        self.table = self.params.take(step.tokens * plan.sizes.head * PARAM_BYTES // LINE)
-        self.hidden = Place(self._take(plan.slice), plan.slice // BLOCK)
         if step.tiles == 1:
             self._load_tile(0)
         for layer in range(1 if step.shared else plan.sizes.layers):
             if step.shared:
-                self._control("loop", plan.sizes.layers)
+                self.control("loop", plan.sizes.layers)
             else:
-                self._control("layer", layer)
-            self._load("params", "layer", 0, plan.params_bytes, 0)
+                self.control("layer", layer)
+            self.load("params", "layer", 0, plan.params_bytes, 0)
             for tile in range(step.tiles):
                 self._layer(tile)
         if step.shared:
-            self._control("end", 0)
+            self.control("end", 0)
         self._end()
-        self._control("halt", 0)
+        self.control("halt", 0)
 
     def _layer(self, tile: int) -> None:
         self.first = tile * self.step.tokens
@@ -141,14 +91,14 @@ class _Lowering:
         plan, step = self.plan, self.step
         place = tile * step.tokens * plan.slice * VALUE_BYTES
         size = step.tokens * plan.slice * VALUE_BYTES
-        self._load("values", "shared", plan.stream_at + place, size, self.hidden.at)
+        self.load("values", "shared", plan.stream_at + place, size, self.hidden.at)
         row = plan.sizes.head * PARAM_BYTES
         at = plan.tables_at + tile * step.tokens * row
-        self._load("params", "position", at, step.tokens * row, self.table)
+        self.load("params", "position", at, step.tokens * row, self.table)
 
     def _store_tile(self, tile: int) -> None:
         at = self.plan.stream_at + tile * self.step.tokens * self.plan.slice * VALUE_BYTES
-        self._store("memory", at // LINE, self.hidden)
+        self.store("memory", at // LINE, self.hidden)
 
     def _end(self) -> None:
         """The last norm and the logits of the last token."""
@@ -158,10 +108,10 @@ class _Lowering:
             if step.tiles == 1:
                 self._store_tile(0)
             hidden = self._last_token()
-        self._load("params", "shared", plan.last_params_at, plan.logits_at - plan.last_params_at, 0)
+        self.load("params", "shared", plan.last_params_at, plan.logits_at - plan.last_params_at, 0)
         result = self._function(plan.head, hidden)
         assert result is not None
-        self._store("memory", plan.logits_at // LINE, result)
+        self.store("memory", plan.logits_at // LINE, result)
 
     def _last_token(self) -> Place:
         """One token of the last tile, as the first of a stream of one."""
@@ -170,9 +120,9 @@ class _Lowering:
         at = plan.stream_at + (step.tiles - 1) * tile
         self._forget()
         self.tokens, self.product = 1, "mv"
-        place = Place(self._take(plan.slice), plan.slice // BLOCK)
+        place = Place(self.take(plan.slice), plan.slice // BLOCK)
         block = BLOCK * VALUE_BYTES
-        self._load("values", "last", at, block, place.at, place.blocks, step.tokens * block)
+        self.load("values", "last", at, block, place.at, place.blocks, step.tokens * block)
         return place
 
     def _forget(self) -> None:
@@ -213,10 +163,10 @@ class _Lowering:
 
     def norm(self, op: RmsNormOp) -> None:
         """Share, then norm and code in one go: the largest is known after the first pass."""
-        whole = self._shared(self.placed[op.input])
-        codes = self._codes_for(whole.blocks)
+        whole = self.shared(self.placed[op.input])
+        codes = self.codes_for(whole.blocks)
         line = self.plan.norms[op.weight] // LINE
-        self._misc("rmsnorm", whole, codes, right=line, coded=True, params=True)
+        self.misc("rmsnorm", whole, codes, right=line, coded=True, params=True)
         self.values.free(whole.at)
         self.coded[op.result] = codes
 
@@ -227,15 +177,15 @@ class _Lowering:
         codes = self.coded.get(op.activation) or self._code(op.activation)
         matrix, base = self.plan.matrices[op.weight]
         space = "layer" if self.plan.in_layer(op.weight) else "shared"
-        result = Place(self._take(matrix.slice), matrix.slice // BLOCK)
+        result = Place(self.take(matrix.slice), matrix.slice // BLOCK)
         size = result.blocks * self.tokens
         whole = [Access("values", result.at, result.at + size)]
         ends = (matrix.tiles[0], matrix.tiles[-1])
         for tile in matrix.tiles:
             lines = tile.bytes // LINE
             at = self.ring.take(lines)
-            self._load("weights", space, base + tile.address, tile.bytes, at)
-            self._product(
+            self.load("weights", space, base + tile.address, tile.bytes, at)
+            self.emit_product(
                 codes.at + tile.column // BLOCK * self.tokens,
                 result.at + tile.row // BLOCK * self.tokens,
                 (tile.rows, tile.columns),
@@ -252,7 +202,7 @@ class _Lowering:
     def rope(self, op: RopeOp) -> None:
         """In place, by rows of the table that were loaded with the tile."""
         place = self.placed[op.input]
-        self._misc("rope", place, place, right=self.table, params=True)
+        self.misc("rope", place, place, right=self.table, params=True)
         self.placed[op.result] = place
 
     def append(self, op: AppendKVOp) -> None:
@@ -262,7 +212,7 @@ class _Lowering:
         )
         keys = attention.keys is op.result
         at = self._cache(keys) + self.first * self.plan.heads * self.plan.sizes.head
-        self._store("keys" if keys else "values", at // LINE, self.placed[op.rows], "cache")
+        self.store("keys" if keys else "values", at // LINE, self.placed[op.rows], "cache")
 
     def _cache(self, keys: bool) -> int:
         return 0 if keys else self.plan.values_at
@@ -272,22 +222,23 @@ class _Lowering:
         if str(op.mask.mask) != "causal" or op.softcap is not None:
             raise UnmappedError(f"attention with mask '{op.mask.mask}'", accepted="causal")
         sizes, plan = self.plan.sizes, self.plan
-        query = self._code_slice(op.query)
+        query = self.code_slice(op.query)
         times = sizes.heads // sizes.kv_heads
         blocks = sizes.head // BLOCK
-        result = Place(self._take(plan.heads * times * sizes.head), plan.heads * times * blocks)
+        result = Place(self.take(plan.heads * times * sizes.head), plan.heads * times * blocks)
         context = self.step.context if self.step.decodes else self.first + self.tokens
         work = [_Scores(self, context) for _ in range(2)]
         late: Callable[[], None] = _nothing
+        keys = (0, 0)
         for head in range(plan.heads * times):
             if head % times == 0:
                 keys = self._load_cache(True, head // times, context)
             area = work[head % 2]
-            self._product(
+            self.emit_product(
                 query.at + head * blocks * self.tokens, area.scores.at,
                 (context, sizes.head), keys, [area.access], **_DENSE, source=SOURCES.index("keys"),
             )  # fmt: skip
-            self._misc("softmax", area.scores, area.codes, right=self.first, coded=True)
+            self.misc("softmax", area.scores, area.codes, right=self.first, coded=True)
             late()
             place = result.at + head * blocks * self.tokens
             late = partial(self._weighted, area, head, times, place, context)
@@ -302,7 +253,7 @@ class _Lowering:
         if head % times == 0:
             self.cached = self._load_cache(False, head // times, context)
         rows = self.plan.sizes.head
-        self._product(
+        self.emit_product(
             area.codes.at, place, (rows, context), self.cached,
             [Access("values", place, place + rows // BLOCK * self.tokens)], **_DENSE,
             source=SOURCES.index("values"),
@@ -315,7 +266,7 @@ class _Lowering:
         lines = context * size // LINE
         at = self.ring.take(lines)
         start = self._cache(keys) + head * size * run
-        self._load("weights", "cache", start, size * run, at, context // run, all_heads * run)
+        self.load("weights", "cache", start, size * run, at, context // run, all_heads * run)
         return at, lines
 
     def add(self, op: arith.AddfOp) -> None:
@@ -325,8 +276,8 @@ class _Lowering:
             left, right = right, left
         place = self.placed[left]
         if self.left[left] > 1:
-            place = Place(self._take(place.blocks * BLOCK), place.blocks)
-        self._misc("add", self.placed[left], place, right=self.placed[right].at, pair=True)
+            place = Place(self.take(place.blocks * BLOCK), place.blocks)
+        self.misc("add", self.placed[left], place, right=self.placed[right].at, pair=True)
         self.placed[op.result] = place
 
     def glu(self, op: GluOp) -> None:
@@ -334,159 +285,38 @@ class _Lowering:
         if op.activation.data != "silu":
             raise UnmappedError(f"gates of '{op.activation.data}'", accepted="silu")
         gate, up = self.placed[op.gate], self.placed[op.up]
-        self._misc("silu", gate, gate)
-        self._misc("mul", gate, gate, right=up.at, pair=True)
+        self.misc("silu", gate, gate)
+        self.misc("mul", gate, gate, right=up.at, pair=True)
         self.placed[op.result] = gate
-
-    # pieces of these
-
-    def _take(self, elements: int) -> int:
-        return self.values.take(elements // BLOCK * self.tokens)
-
-    def _codes_for(self, blocks: int) -> Place:
-        return Place(self.codes.take(blocks * self.tokens), blocks)
 
     def _code(self, value: SSAValue) -> Place:
         """Codes of the whole of a value that regions have slices of."""
-        whole = self._shared(self.placed[value])
-        codes = self._codes_for(whole.blocks)
-        self._misc("quantize", whole, codes, coded=True)
+        whole = self.shared(self.placed[value])
+        codes = self.codes_for(whole.blocks)
+        self.misc("quantize", whole, codes, coded=True)
         self.values.free(whole.at)
         self.coded[value] = codes
         return codes
 
-    def _code_slice(self, value: SSAValue) -> Place:
+    def code_slice(self, value: SSAValue) -> Place:
         place = self.placed[value]
-        codes = self._codes_for(place.blocks)
-        self._misc("quantize", place, codes, coded=True)
+        codes = self.codes_for(place.blocks)
+        self.misc("quantize", place, codes, coded=True)
         return codes
-
-    def _shared(self, place: Place) -> Place:
-        """The slices of all regions, one after another, in each of them."""
-        blocks = place.blocks * self.plan.machine.regions
-        whole = Place(self._take(blocks * BLOCK), blocks)
-        self._store("share", whole.at, place)
-        return whole
-
-    # instructions
-
-    @property
-    def _log_tokens(self) -> int:
-        return self.tokens.bit_length() - 1
-
-    def _control(self, action: str, value: int) -> None:
-        self.emitter.barrier({"action": ACTIONS.index(action), "value": value})
-
-    def _load(
-        self, buffer: str, space: str, address: int, length: int, target: int,
-        loops: int = 1, stride: int = 0,
-    ) -> None:  # fmt: skip
-        """Move `loops` runs of `length` bytes to a place of a buffer; split if not merged."""
-        unit = BLOCK * VALUE_BYTES if buffer == "values" else LINE
-        fixed = {"buffer": BUFFERS.index(buffer), "space": SPACES.index(space), "outer": 1}
-        pieces = _split(length, loops, stride, self._channels())
-        for channel, (skip, run, times) in enumerate(pieces):
-            number = channel + 1 if len(pieces) > 1 else 0
-            at = target + skip[1] // unit
-            size = run * times // unit
-            tracked = [] if space in ("layer", "position") else [self._memory(space, address)]
-            self.emitter.emit(
-                "ld",
-                {**fixed, "channel": number, "address": (address + skip[0]) // LINE,
-                 "length": run, "loops": times, "stride": stride, "target": at},
-                reads=tracked, writes=[Access(buffer, at, at + size)],
-            )  # fmt: skip
-
-    def _channels(self) -> int:
-        return 1 if self.step.merged else self.plan.machine.channels
-
-    def _memory(self, space: str, address: int) -> Access:
-        """Memory that stores may have written: caches as two wholes, the rest by address."""
-        if space == "cache":
-            half = int(address >= self.plan.values_at)
-            return Access("cache", half, half + 1)
-        stream = address < self.plan.tables_at
-        return Access("memory", 0 if stream else address, 1 if stream else address + 1)
-
-    def _store(self, mode: str, address: int, place: Place, space: str = "shared") -> None:
-        splits = self._channels() if mode == "memory" else 1
-        pieces = _split(place.blocks * LINE, 1, 0, splits)
-        for channel, (skip, run, _) in enumerate(pieces):
-            start, blocks = skip[0] // LINE * self.tokens, run // LINE
-            source = place.at + start
-            write = self._memory(space, address * LINE)
-            to, moved = address + start * VALUE_LINES, [write]
-            if mode == "share":
-                whole = blocks * self.tokens * self.plan.machine.regions
-                moved = [Access("values", address, address + whole)]
-            self.emitter.emit(
-                "st",
-                {"mode": STORES.index(mode), "space": SPACES.index(space),
-                 "tokens": self._log_tokens, "address": to, "blocks": blocks, "source": source,
-                 "channel": channel + 1 if len(pieces) > 1 else 0},
-                reads=[Access("values", source, source + blocks * self.tokens)], writes=moved,
-            )  # fmt: skip
-
-    def _product(
-        self, codes: int, output: int, shape: tuple[int, int], weights: tuple[int, int],
-        writes: Sequence[Access], **values: int,
-    ) -> None:  # fmt: skip
-        rows, columns = shape[0] // BLOCK, shape[1] // BLOCK
-        at, lines = weights
-        params = [Access("params", 0, 1)] if values.get("source") else []
-        self.emitter.emit(
-            self.product,
-            {**values, "weights": at, "activations": codes, "output": output,
-             "columns": columns, "rows": rows, "tokens": self._log_tokens},
-            reads=[Access("weights", at, at + lines), *params,
-                   Access("activations", codes, codes + columns * self.tokens)],
-            writes=writes,
-        )  # fmt: skip
-
-    def _misc(
-        self, operation: str, left: Place, output: Place, right: int = 0, coded: bool = False,
-        params: bool = False, pair: bool = False,
-    ) -> None:  # fmt: skip
-        size = left.blocks * self.tokens
-        reads = [Access("values", left.at, left.at + size)]
-        if pair:
-            reads.append(Access("values", right, right + size))
-        if params:
-            reads.append(Access("params", right, right + 1))
-            reads.append(Access("params", 0, 1))
-        buffer = "activations" if coded else "values"
-        self.emitter.emit(
-            "misc",
-            {"operation": OPERATIONS.index(operation), "codes": int(coded), "blocks": left.blocks,
-             "left": left.at, "right": right, "output": output.at, "tokens": self._log_tokens},
-            reads=reads, writes=[Access(buffer, output.at, output.at + size)],
-        )  # fmt: skip
 
 
 class _Scores:
     """Room for the scores of a head and the codes of their softmax."""
 
     def __init__(self, lowering: _Lowering, context: int):
-        self.scores = Place(lowering._take(context), context // BLOCK)
-        self.codes = lowering._codes_for(context // BLOCK)
+        self.scores = Place(lowering.take(context), context // BLOCK)
+        self.codes = lowering.codes_for(context // BLOCK)
         size = self.scores.blocks * lowering.tokens
         self.access = Access("values", self.scores.at, self.scores.at + size)
 
 
 def _nothing() -> None:
     """Before the first head there is nothing to end."""
-
-
-def _split(
-    length: int, loops: int, stride: int, pieces: int
-) -> list[tuple[tuple[int, int], int, int]]:
-    """A transfer in pieces: bytes to skip in memory and in the buffer, length and loops of each."""
-    if loops > 1:
-        each = -(-loops // pieces)
-        starts = range(0, loops, each)
-        return [((at * stride, at * length), length, min(each, loops - at)) for at in starts]
-    each = -(-length // (pieces * LINE)) * LINE
-    return [((at, at), min(each, length - at), 1) for at in range(0, length, each)]
 
 
 _DENSE = {"bits": 8, "keep": BLOCK, "first": 1, "last": 1, "group": 0}

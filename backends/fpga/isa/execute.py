@@ -6,6 +6,7 @@ f32, rounded to f16 where it is written to the buffer of values.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -224,7 +225,7 @@ class Simulator:
             right = _rows(values, one.tokens).astype(np.float32)
             return left + right if name == "add" else left * right
         if name == "silu":
-            return left / (1 + np.exp(-left))
+            return (left / (1 + np.exp(-left))).astype(np.float32)
         if name == "rope":
             return self._rope(one, region, left)
         if name == "softmax":
@@ -274,15 +275,15 @@ def grouped_sums(codes: I64, numbers: I64, factors: F32, group: int) -> npt.NDAr
     return found
 
 
-def _rows(blocks: npt.NDArray[np.generic], tokens: int) -> npt.NDArray[np.generic]:
+def _rows(blocks: npt.NDArray[Any], tokens: int) -> npt.NDArray[Any]:
     """[blocks x tokens, 16] as [tokens, elements]."""
     return blocks.reshape(-1, tokens, BLOCK).transpose(1, 0, 2).reshape(tokens, -1)
 
 
-def _blocks(rows: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def _blocks(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """[tokens, elements] as [blocks x tokens, 16]."""
     return rows.reshape(len(rows), -1, BLOCK).transpose(1, 0, 2).reshape(-1, BLOCK)
 
 
-def _coded(values: npt.NDArray[np.generic], scale: F32 | float) -> npt.NDArray[np.int8]:
+def _coded(values: npt.NDArray[Any], scale: F32 | float) -> npt.NDArray[np.int8]:
     return np.clip(np.rint(values / np.float32(scale)), -CODES, CODES).astype(np.int8)

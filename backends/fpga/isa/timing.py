@@ -1,7 +1,7 @@
 """When each instruction runs: units side by side, in order, with queues, tokens and channels.
 
 Instructions are handed out in the order of the stream, each into the queue of its unit, and wait
-there for their tokens; where a queue is full all behind it wait. Loads and stores take channels of
+there for their tokens; where a queue is full all behind wait until its head has started. Loads and stores take channels of
 memory, which serve one after another. `sys` instructions end after all before them.
 """
 
@@ -32,8 +32,8 @@ class DeadlockError(NybbleError):
 class Timing:
     """What a stream takes. busy: unit -> seconds. read, written: bytes of all regions' memory.
 
-    products: multiplications of 8 bits of all regions; started: indices into the unrolled stream in
-    the order of their starts, if asked for.
+    products: multiplications of 8 bits of all regions; order: indices into the unrolled stream in
+    the order in which instructions end, if asked for.
     """
 
     seconds: float
@@ -43,7 +43,7 @@ class Timing:
     shared: int
     products: int
     elements: int
-    started: tuple[int, ...] = ()
+    order: tuple[int, ...] = ()
 
 
 def unrolled(program: Sequence[Instruction]) -> Iterator[tuple[int, Instruction]]:
@@ -72,9 +72,18 @@ def simulate(machine: Machine, program: Sequence[Instruction], trace: bool = Fal
     return _Clock(machine, trace).run(program)
 
 
+@dataclass(frozen=True)
+class _Waiting:
+    """An instruction in a queue, since `since`."""
+
+    index: int
+    one: Instruction
+    since: float
+
+
 @dataclass
 class _Unit:
-    queue: deque[tuple[int, Instruction]] = field(default_factory=deque[tuple[int, Instruction]])
+    queue: deque["_Waiting"] = field(default_factory=deque["_Waiting"])
     free: float = 0.0
     busy: float = 0.0
 
@@ -88,8 +97,9 @@ class _Clock:
             (a, b): deque() for a in UNITS for b in UNITS
         }
         self.now = 0.0
+        self.handed = 0.0
         self.counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
-        self.starts: list[tuple[float, int]] = []
+        self.ends: list[tuple[float, int]] = []
 
     def run(self, program: Sequence[Instruction]) -> Timing:
         if self.trace:
@@ -105,8 +115,8 @@ class _Clock:
             )
         seconds = max(self.now, *(unit.free for unit in self.units.values()))
         busy = {name: unit.busy for name, unit in self.units.items() if unit.busy}
-        started = tuple(index for _, index in sorted(self.starts))
-        return Timing(seconds, busy, **self.counts, started=started)
+        order = tuple(index for _, index in sorted(self.ends))
+        return Timing(seconds, busy, **self.counts, order=order)
 
     def _run_loops(self, program: Sequence[Instruction]) -> None:
         """Carry out a loop once and count it `value` times: it starts and ends with idle units."""
@@ -125,6 +135,7 @@ class _Clock:
     def _repeat(self, times: int, before: tuple[float, dict[str, int], dict[str, float]]) -> None:
         now, counts, busy = before
         self.now += times * (self.now - now)
+        self.handed = self.now
         for name, old in counts.items():
             self.counts[name] += times * (self.counts[name] - old)
         for name, old in busy.items():
@@ -136,33 +147,37 @@ class _Clock:
             self._drain()
             self.now = max(self.now, *(unit.free for unit in self.units.values()))
             self.now += 1 / self.machine.clock
+            self.handed = self.now
             self._note(self.now, index)
             return
         unit = self.units[one.unit]
         while len(unit.queue) >= self.machine.queue:
-            self._advance()
-        unit.queue.append((index, one))
+            name, start = self._advance()
+            if name == one.unit:
+                self.handed = max(self.handed, start)
+        unit.queue.append(_Waiting(index, one, self.handed))
 
     def _drain(self) -> None:
         while any(unit.queue for unit in self.units.values()):
             self._advance()
 
-    def _advance(self) -> None:
-        """Carry out the head of a queue that starts first; what a queue frees is filled later."""
+    def _advance(self) -> tuple[str, float]:
+        """Carry out the head of a queue that starts first: its unit, and when."""
         ready = [
             (start, name)
             for name, unit in self.units.items()
-            if unit.queue and (start := self._start(name, unit.queue[0][1])) is not None
+            if unit.queue and (start := self._start(name, unit.queue[0])) is not None
         ]
         if not ready:
             raise self._deadlock()
         start, name = min(ready)
         self._carry_out(start, name)
+        return name, start
 
-    def _start(self, name: str, one: Instruction) -> float | None:
+    def _start(self, name: str, head: _Waiting) -> float | None:
         """When the head of a queue has its tokens and its unit; None if a token is missing."""
-        when = max(self.units[name].free, self.now)
-        for other in one.wait:
+        when = max(self.units[name].free, self.now, head.since)
+        for other in head.one.wait:
             queue = self.tokens[other, name]
             if not queue:
                 return None
@@ -171,7 +186,8 @@ class _Clock:
 
     def _carry_out(self, start: float, name: str) -> None:
         unit = self.units[name]
-        index, one = unit.queue.popleft()
+        head = unit.queue.popleft()
+        one = head.one
         for other in one.wait:
             self.tokens[other, name].popleft()
         end, done = self._moved(one, start) if name in ("ld", "st") else self._computed(one, start)
@@ -179,19 +195,19 @@ class _Clock:
         unit.busy += end - start
         for other in one.release:
             self.tokens[name, other].append(done)
-        self._note(start, index)
+        self._note(done, head.index)
 
-    def _note(self, start: float, index: int) -> None:
+    def _note(self, end: float, index: int) -> None:
         if self.trace:
-            self.starts.append((start, index))
+            self.ends.append((end, index))
 
     def _deadlock(self) -> DeadlockError:
         heads = [
-            f"{name} for {'+'.join(sorted(w for w in one.wait if not self.tokens[w, name]))}"
-            f" at instruction {index}"
+            f"{name} for {'+'.join(sorted(w for w in head.one.wait if not self.tokens[w, name]))}"
+            f" at instruction {head.index}"
             for name, unit in self.units.items()
             if unit.queue
-            for index, one in [unit.queue[0]]
+            for head in [unit.queue[0]]
         ]
         return DeadlockError(
             f"deadlock: {'; '.join(heads)} wait", accepted="a release for each wait"
