@@ -129,7 +129,7 @@ _SYS = Layout(
     "sys", 15, 1, "control",
     (
         *HEADER,
-        Field("action", 4, "layer: take its bases; loop: all, up to end; halt: it is over", ACTIONS),
+        Field("action", 4, "layer: take its bases; loop: all, up to end; halt: stop", ACTIONS),
         Field("value", 12, "a layer, or how many"),
     ),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Instructions as words and as text: every field survives, and what is no instruction is refused."""
+"""Instructions as words and as text: fields survive, and what is no instruction is refused."""
 
 import random
 from pathlib import Path

@@ -30,6 +30,13 @@ def machine(**sizes):
     return replace(find_machine("vhk158"), **{**small, **sizes})
 
 
+def target_with_memory(size):
+    """The VHK158 with a memory of so many bytes."""
+    target = find_machine("vhk158").target
+    *others, main = target.memory
+    return replace(target, memory=(*others, replace(main, size=replace(main.size, value=size))))
+
+
 def plan_of(sizes, rules="w8,head=w8", accelerator=None, context=CONTEXT):
     """The plan of a model."""
     module = shape_module(sizes, "w8", context, "f32", parse_rules(rules))
