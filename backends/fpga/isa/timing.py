@@ -2,7 +2,8 @@
 
 Instructions are handed out in the order of the stream, each into the queue of its unit, and wait
 there for their tokens; where a queue is full all behind wait until its head has started. Loads and
-stores take channels of memory, which serve one after another. `sys` instructions end after all before them.
+stores take channels of memory, which serve one after another. `sys` instructions end after all
+before them.
 """
 
 from collections import deque
