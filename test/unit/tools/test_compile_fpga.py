@@ -74,7 +74,7 @@ def test_what_cannot_be_compiled_is_refused(run_nybble, arguments, message):
         (("llama2-7b", "--target", "fpga:u280", "--isa", "x86-64-v3"), "--isa with target fpga"),
         (("llama2-7b", "--target", "fpga:u280", "--compile-to", "fused"), "only an MLIR file can"),
         (("llama2-7b", "--target", "fpga:u280", "--weights", "w4", "--smooth"), "only a shape has"),
-        (("smollm2", "-o", "x", "--prompt", "5"), "--prompt and --answer with target cpu"),
+        (("smollm2", "-o", "x", "--prompt", "5"), "--prompt with target cpu"),
     ],
 )
 def test_options_of_other_targets_are_refused(run_nybble, arguments, message):
