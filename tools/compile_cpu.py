@@ -19,6 +19,12 @@ TAKEN = (
 )  # fmt: skip
 """The options of `nybble compile` that this target takes."""
 
+TAKES = (
+    "dump-stages", "schedules", "activations", "kv", "attention", "context", "isa", "threads",
+    "weights",
+)  # fmt: skip
+"""Options of `nybble compile`."""
+
 
 def compile_for_cpu(request: CompileRequest) -> None:
     """Write the directory of a model or a file."""
@@ -26,6 +32,7 @@ def compile_for_cpu(request: CompileRequest) -> None:
     given, output = request.given, request.folder()
     if request.json_file is not None:
         raise UsageError("--json with target cpu", accepted="the manifest in the directory")
+    request.refuse(*TAKES)
     choice = choose(
         request.model, given["activations"], given["kv"], given["context"], given["isa"],
         given["threads"], given["weights"] or AS_STORED, given["attention"] or "",

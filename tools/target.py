@@ -14,6 +14,9 @@ import click
 from nybble.backends.gpu.arch import ARCHS
 from nybble.tools.diagnostics import Session, UsageError
 
+FPGAS = ("u280", "u55c", "vhk158", "v80", "zcu104", "kv260")
+"""Levels of target fpga: descriptions in `costmodel.targets` with resources."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -41,6 +44,7 @@ ROWS: Mapping[str, Row] = {
         compiles="nybble.tools.gpu_file:compile_for_gpu",
         verifies="nybble.tools.verify.gpu:verify_on_gpu",
     ),
+    "fpga": Row("u280", FPGAS, compiles="nybble.tools.compile_fpga:compile_for_fpga"),
 }
 
 

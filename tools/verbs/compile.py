@@ -37,6 +37,12 @@ _FOLDER = click.Path(path_type=Path)
     "--schedules", metavar="DB", help="Sizes of loops that nybble tune chose, for this machine."
 )
 @click.option(
+    "--prompt", type=click.IntRange(1), help="Target fpga: tokens of the text; default: 128."
+)
+@click.option(
+    "--answer", type=click.IntRange(1), help="Target fpga: tokens to write; default: 512."
+)
+@click.option(
     "--emit", type=click.Choice(["cuda"]), help="Also write the kernels of a GPU as CUDA C++."
 )
 @json_option
@@ -51,6 +57,8 @@ def command(
     compile_from: str | None,
     compile_to: str | None,
     schedules: str | None,
+    prompt: int | None,
+    answer: int | None,
     emit: str | None,
     json_file: str | None,
     activations: str | None,
@@ -63,6 +71,7 @@ def command(
 ) -> None:
     """Compile MODEL (alias, GGUF file, Hugging Face folder) or an MLIR file into a directory."""
     given = {
+        "prompt": prompt, "answer": answer,
         "emit": emit, "dump-stages": dump_stages, "schedules": schedules,
         "activations": activations, "kv": kv,
         "attention": attention or None, "context": context, "isa": isa, "threads": threads,
