@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nybble.dialects.spgemm.elements import Element, Values, element_of, to_bf16, widened
 from nybble.dialects.spgemm.errors import SparseError
 
-Index = NDArray[np.int32] | NDArray[np.int64]
+Index = NDArray[np.signedinteger[Any]]
 LARGEST_32 = np.iinfo(np.int32).max
 
 
