@@ -17,14 +17,19 @@ from nybble.backends.cpu.spgemm.spec import ANY, Arithmetic, Spec
 
 LINE = 64  # bytes: parts of the arena begin on cache lines
 PAD = 64  # elements that vectors may write past the end of a part
-RADIX = 256
+RADIX_BITS = 8
+RADIX = 1 << RADIX_BITS
+SHORT_BITS = 6
+SHORT = 1 << SHORT_BITS
+"""The most products of a row that are sorted by rank."""
 
 PLAN = (
     "stride",  # bytes of a thread's share of the arena
     "columns",  # of the right operand
-    "merge_entries",  # rows of up to so many entries are merged
-    "dense_width",  # the widest window of columns that is accumulated in place
-    "dense_ratio",  # and only if it has at most so many columns for each product
+    "last_entry",  # of the left operand
+    "drained",  # a window of at most so many columns for each product is drained in order
+    "short",  # rows of at most so many products are sorted and merged
+    "window",  # the widest window of columns that is accumulated in place
     "cursor",  # offsets of the parts, in bytes
     "sums",
     "flags",
@@ -39,52 +44,71 @@ PLAN = (
 
 @dataclass(frozen=True)
 class Limits:
-    """Which rows are accumulated how; see PLAN."""
+    """Which rows are accumulated how; see PLAN. Columns, and products of a row."""
 
-    merge_entries: int = 2
-    dense_width: int = 1 << 16
-    dense_ratio: int = 256
+    drained: int = 16
+    short: int = 64
+    window: int = 1 << 17
 
 
 @dataclass(frozen=True)
 class Sizes:
     """What the largest rows of a product need.
 
-    columns: of the right operand; products: the most of one row; threads: how many shares.
+    columns: of the right operand; entries: of the left; products: the most of one row; threads:
+    how many shares.
     """
 
     columns: int
+    entries: int
     products: int
     threads: int
 
     def plan(self, spec: Spec, limits: Limits) -> tuple[NDArray[np.int64], int]:
         """The table, and the bytes of the arena."""
-        width = min(self.columns, limits.dense_width) + PAD
+        window = min(self.columns, limits.window) + PAD
         unique = min(self.products, self.columns)
-        slots = table_slots(unique)
         index, value = spec.index_bits // 8, spec.sum_bytes
-        room = max(unique, min(self.products, limits.merge_entries * self.columns)) + PAD
+        room = max(unique, SHORT) + PAD
+        # A row in a window needs no table.
+        slots = table_slots(unique) if self.columns > limits.window else room
         parts = {
             "cursor": LINE,
-            "sums": max(width, room) * value,
-            "flags": width,
-            "keys": max(slots, room) * index,
-            "table": max(slots, room) * value,
+            "sums": window * value,
+            "flags": window,
+            "keys": slots * index,
+            "table": slots * value,
             "list": room * index,
             "other": room * index,
-            "counts": RADIX * 8,
+            "counts": 2 * RADIX * 8,
         }
         cells = dict.fromkeys(PLAN, 0) | {
             "columns": self.columns,
-            "merge_entries": limits.merge_entries,
-            "dense_width": limits.dense_width,
-            "dense_ratio": limits.dense_ratio,
+            "last_entry": max(0, self.entries - 1),
+            "drained": limits.drained,
+            "short": min(limits.short, SHORT),
+            "window": min(self.columns, limits.window),
         }
         for name, size in parts.items():
             cells[name] = cells["stride"]
             cells["stride"] += -(-size // LINE) * LINE
         table = np.array(list(cells.values()), np.int64)
         return table, cells["stride"] * self.threads
+
+
+def fronts() -> NDArray[np.uint8]:
+    """u8 [256, 8]: of each byte the numbers of its set bits, then the others."""
+    return _front_of(8)
+
+
+def pairs() -> NDArray[np.uint8]:
+    """u8 [16, 8]: the same of each four bits, for lanes of two words."""
+    return (2 * _front_of(4)[:, :, None] + np.arange(2, dtype=np.uint8)).reshape(16, 8)
+
+
+def _front_of(lanes: int) -> NDArray[np.uint8]:
+    bits = np.arange(1 << lanes)[:, None] >> np.arange(lanes) & 1
+    return np.argsort(1 - bits, axis=1, kind="stable").astype(np.uint8)
 
 
 def table_slots(unique: int) -> int:
@@ -101,6 +125,8 @@ class Frame:
 
     b: KernelBuilder
     spec: Spec
+    permute: str | None = None
+    """The intrinsic that permutes eight words, if there is one."""
 
     @staticmethod
     def buffers(spec: Spec) -> list[BufferSpec]:
@@ -114,6 +140,8 @@ class Frame:
             *right,
             *shares,
             *result,
+            BufferSpec("fronts", ANY, i8),
+            BufferSpec("pairs", ANY, i8),
             BufferSpec("plan", len(PLAN), i64),
             BufferSpec("arena", ANY, i8),
         ]

@@ -6,9 +6,9 @@ from functools import cached_property
 from xdsl.dialects.builtin import IntegerType, bf16, f16
 from xdsl.ir import Attribute
 
+from nybble.backends.building.values import f64, lanes, with_element
 from nybble.backends.cpu.kernels.buffers import Buffer, BufferSpec, byte_width
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Operand, Value, f32, i8, i32, i64
-from nybble.backends.building.values import f64, lanes, with_element
 from nybble.dialects.spgemm.elements import ELEMENTS
 from nybble.dialects.spgemm.semiring import SEMIRINGS
 
