@@ -15,14 +15,16 @@ TEXT = """
 !a = !spgemm.tensor<?x6, f32, "csr", i32>
 !b = !spgemm.tensor<6x9, f32, "csc", i32>
 !c = !spgemm.tensor<?x9, f32, "csr", i32>
-func.func @products(%a: !a, %b: !b, %m: !c, %x: tensor<6x9xf32>) -> (!c, tensor<?x9xf32>, !c, tensor<?x9xf32>) {
+func.func @products(%a: !a, %b: !b, %m: !c, %x: tensor<6x9xf32>)
+    -> (!c, tensor<?x9xf32>, !c, tensor<?x9xf32>) {
   %c = spgemm.matmul %a, %b : !a, !b -> !c
   %d = spgemm.matmul %a, %b semiring "min_plus" : !a, !b -> tensor<?x9xf32>
   %e = spgemm.matmul %a, %b mask %m : !c complement : !a, !b -> !c
   %y = spgemm.spmm %a, %x : !a, tensor<6x9xf32> -> tensor<?x9xf32>
   func.return %c, %d, %e, %y : !c, tensor<?x9xf32>, !c, tensor<?x9xf32>
 }
-func.func @attention(%q: tensor<?x4xf32>, %k: tensor<9x4xf32>, %m: !c, %v: tensor<9x4xf32>) -> tensor<?x4xf32> {
+func.func @attention(%q: tensor<?x4xf32>, %k: tensor<9x4xf32>, %m: !c, %v: tensor<9x4xf32>)
+    -> tensor<?x4xf32> {
   %s = spgemm.sddmm %q, %k at %m : tensor<?x4xf32>, tensor<9x4xf32> at !c -> !c
   %p = spgemm.softmax %s scale 0.5 : !c
   %y = spgemm.spmm %p, %v : !c, tensor<9x4xf32> -> tensor<?x4xf32>

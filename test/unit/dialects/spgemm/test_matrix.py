@@ -1,4 +1,4 @@
-"""Sparse matrices on the host: what is refused, what is repaired, and every layout there and back."""
+"""Sparse matrices on the host: what is refused, what is repaired, and every layout."""
 
 import numpy as np
 import pytest
