@@ -14,12 +14,13 @@ from nybble.backends.cpu.spgemm.accumulator import Accumulator, RowOf
 from nybble.backends.cpu.spgemm.frame import Frame
 from nybble.backends.cpu.spgemm.sorting import sorted_list
 
-FLAGS = 32
-"""Columns whose flags are looked at together."""
+FLAGS = 64
+"""Columns whose flags are looked at together: the bits of a word."""
+HALF = 32
 GROUP = 8
-"""Columns that are moved together where many of FLAGS are in use."""
-CROWDED = 4
-"""So many of FLAGS in use are worth moving groups."""
+"""Columns that are moved together in a crowded window, and written together in another."""
+CROWDED = 2
+"""A window of at most so many columns for each product is drained in whole groups."""
 
 
 class Dense(Accumulator):
@@ -36,54 +37,106 @@ class Dense(Accumulator):
         with self.b.for_(0, width) as step:
             self.sums.store(self.ring.zero(), step.iv)
         with self.b.for_(0, width, FLAGS) as step:
-            self.flags.vstore(self.b.const(0, vec(FLAGS, i8)), step.iv)
+            for half in (0, HALF):
+                self.flags.vstore(self.b.const(0, vec(HALF, i8)), step.iv + half)
 
     def append(self, row: RowOf, place: Value) -> Value:
         """See Accumulator."""
-        b, one = self.b, self.b.const(1, i8)
+        b = self.b
         with b.for_(row.first, row.last) as entry:
             a, first, last = self.entry(entry.iv)
-            with b.for_(first, last) as step:
-                column = self.f.index_at("b_index", step.iv) - row.low
-                total = self.ring.add(self.sums.load(column), self.product(a, step.iv))
-                self.sums.store(total, column)
-                self.flags.store(one, column)
-        with b.for_(0, row.width, FLAGS, inits=[place]) as window:
-            window.yield_(self._drain(window.iv, row.low, window.args[0]))
-        return window.results[0]
-
-    def _drain(self, base: Value, low: Value, place: Value) -> Value:
-        """Append the columns in use of FLAGS from `base` on, and clear them."""
-        b = self.b
-        used = self.flags.vload(base, FLAGS).ne(0)
-        bits = b.extract(b.bitcast(used, vec(1, i32)), 0)
-        self.flags.vstore(b.const(0, vec(FLAGS, i8)), base)
-        count = b.to_index(b.count_bits(bits))
-        after = place + count
+            whole = first + (last - first) // GROUP * GROUP
+            with b.for_(first, whole, GROUP) as step:
+                self._add_group(a, step.iv, row.low)
+            with b.for_(whole, last) as step:
+                self._add(a, step.iv, self.f.index_at("b_index", step.iv) - row.low)
         if not self._moves_groups():
-            self._one_by_one(bits, base, low, place)
-            return after
-        with b.if_(count >= CROWDED) as crowded:
-            self._by_groups(bits, base, low, place)
-        with crowded.otherwise():
-            self._one_by_one(bits, base, low, place)
+            return self._drain_sparse(row, place)
+        cursor = self.f.part("cursor", i64)
+        crowded = row.width <= row.products * CROWDED
+        with b.if_(crowded) as branch:
+            cursor.store(b.from_index(self._drain_crowded(row, place), i64), 1)
+        with branch.otherwise():
+            cursor.store(b.from_index(self._drain_sparse(row, place), i64), 1)
+        return b.to_index(cursor.load(1))
+
+    def _add(self, a: Value, at: Value, column: Value) -> None:
+        total = self.ring.add(self.sums.load(column), self.product(a, at))
+        self.sums.store(total, column)
+        self.flags.store(self.b.const(1, i8), column)
+
+    def _add_group(self, a: Value, at: Value, low: Value) -> None:
+        """GROUP products: as vectors where their columns follow each other."""
+        b = self.b
+        first, last = (self.f.index_at("b_index", at + i) - low for i in (0, GROUP - 1))
+        with b.if_((last - first).eq(GROUP - 1)) as adjacent:
+            x = self.ring.load_wide(self.f["b_value"], at, GROUP)
+            terms = self.ring.multiply(b.broadcast(a, GROUP), x)
+            self.sums.vstore(self.ring.add(self.sums.vload(first, GROUP), terms), first)
+            self.flags.vstore(b.const(1, vec(GROUP, i8)), first)
+        with adjacent.otherwise():
+            for i in range(GROUP):
+                self._add(a, at + i, self.f.index_at("b_index", at + i) - low)
+
+    def _used(self, base: Value) -> Value:
+        """The bits of the columns in use of FLAGS from `base` on; the flags are cleared."""
+        b = self.b
+        halves: list[Value] = []
+        for half in (0, HALF):
+            used = self.flags.vload(base + half, HALF).ne(0)
+            bits = b.extract(b.bitcast(used, vec(1, i32)), 0)
+            halves.append(b.zext(bits, i64) << half)
+            self.flags.vstore(b.const(0, vec(HALF, i8)), base + half)
+        return halves[0] | halves[1]
+
+    def _drain_sparse(self, row: RowOf, place: Value) -> Value:
+        """Append the columns in use, GROUP at a time of a word whether it has so many or not.
+
+        What is written too much is overwritten by the next word; so there is no branch on how many
+        bits a word has, unless it has many (Langdale and Lemire, arXiv:1902.08318, section 3.1.4).
+        """
+        b = self.b
+        with b.for_(0, row.width, FLAGS, inits=[place]) as window:
+            bits, at = self._used(window.iv), window.args[0]
+            count = b.to_index(b.count_bits(bits))
+            base = window.iv
+            few, most = GROUP // 2, GROUP
+            left = self._write_some(bits, (base, row.low), at, few)
+            with b.if_(count > few):
+                rest = self._write_some(left, (base, row.low), at + few, most - few)
+                with b.while_([rest, at + most], lambda carried: carried[0].ne(0)) as each:
+                    column = base + b.to_index(b.trailing_zeros(each.args[0]))
+                    self.emit(each.args[1], column + row.low, self.sums.load(column))
+                    each.yield_(each.args[0] & (each.args[0] - 1), each.args[1] + 1)
+            window.yield_(at + count)
+        after = window.results[0]
+        with b.for_(place, after) as each:
+            self.sums.store(self.ring.zero(), self.f.index_at("c_index", each.iv) - row.low)
         return after
 
-    def _one_by_one(self, bits: Value, base: Value, low: Value, place: Value) -> None:
-        b, zero = self.b, self.ring.zero()
-        with b.while_([bits, place], lambda carried: carried[0].ne(0)) as each:
-            left, at = each.args
-            column = base + b.to_index(b.trailing_zeros(left))
-            self.emit(at, column + low, self.sums.load(column))
-            self.sums.store(zero, column)
-            each.yield_(left & (left - 1), at + 1)
+    def _write_some(
+        self, bits: Value, window: tuple[Value, Value], place: Value, count: int
+    ) -> Value:
+        """Write the columns of the lowest bits; the bits that are left."""
+        base, low = window
+        for i in range(count):
+            column = base + self.b.to_index(self.b.trailing_zeros(bits))
+            self.emit(place + i, column + low, self.sums.load(column))
+            bits = bits & (bits - 1)
+        return bits
 
     # -- whole groups
+
+    def _drain_crowded(self, row: RowOf, place: Value) -> Value:
+        with self.b.for_(0, row.width, FLAGS, inits=[place]) as window:
+            bits = self._used(window.iv)
+            window.yield_(self._by_groups(bits, window.iv, row.low, window.args[0]))
+        return window.results[0]
 
     def _moves_groups(self) -> bool:
         return self.f.permute is not None and self.f.spec.sum_bytes in (4, 8)
 
-    def _by_groups(self, bits: Value, base: Value, low: Value, place: Value) -> None:
+    def _by_groups(self, bits: Value, base: Value, low: Value, place: Value) -> Value:
         """Move the columns in use of each group to its front, and store the whole group.
 
         What lies behind them is overwritten by the next group; the result has room for the last.
@@ -99,6 +152,7 @@ class Dense(Accumulator):
             self._store_front(self.f["c_value"], self.sums.vload(at, GROUP), byte, place)
             self.sums.vstore(zero, at)
             place = place + b.to_index(b.count_bits(byte))
+        return place
 
     def _store_front(self, to: Buffer, values: Value, byte: Value, place: Value) -> None:
         """Store the lanes of eight that a byte has bits of, from a place on."""

@@ -16,7 +16,7 @@ from nybble.backends.cpu.kernels.builder import KernelBuilder, Operand, Value, i
 from nybble.backends.cpu.spgemm.spec import ANY, Arithmetic, Spec
 
 LINE = 64  # bytes: parts of the arena begin on cache lines
-PAD = 64  # elements that vectors may write past the end of a part
+PAD = 128  # elements that vectors may write past the end of a part
 RADIX_BITS = 8
 RADIX = 1 << RADIX_BITS
 SHORT_BITS = 6
@@ -46,7 +46,7 @@ PLAN = (
 class Limits:
     """Which rows are accumulated how; see PLAN. Columns, and products of a row."""
 
-    drained: int = 16
+    drained: int = 64
     short: int = 64
     window: int = 1 << 17
 

@@ -51,11 +51,11 @@ class Rates:
     column of a filled-in B; multiply: of dense by dense; fill: of each place that is filled in.
     """
 
-    product: float = 0.15
-    clear: float = 0.06
-    axpy: float = 0.020
-    multiply: float = 0.008
-    fill: float = 0.15
+    product: float = 0.25
+    clear: float = 0.5
+    axpy: float = 0.112
+    multiply: float = 0.033
+    fill: float = 0.25
 
 
 RATES = Rates()
