@@ -105,38 +105,48 @@ class Dense(Accumulator):
             with b.if_(count > few):
                 rest = self._write_some(left, (base, row.low), at + few, most - few)
                 with b.while_([rest, at + most], lambda carried: carried[0].ne(0)) as each:
-                    column = base + b.to_index(b.trailing_zeros(each.args[0]))
-                    self.emit(each.args[1], column + row.low, self.sums.load(column))
+                    self._write_column(each.args[0], (base, row.low), each.args[1])
                     each.yield_(each.args[0] & (each.args[0] - 1), each.args[1] + 1)
             window.yield_(at + count)
         after = window.results[0]
         with b.for_(place, after) as each:
-            self.sums.store(self.ring.zero(), self.f.index_at("c_index", each.iv) - row.low)
+            column = self.f.index_at("c_index", each.iv) - row.low
+            self.f["c_value"].store(self.sums.load(column), each.iv)
+            self.sums.store(self.ring.zero(), column)
         return after
+
+    def _write_column(self, bits: Value, window: tuple[Value, Value], place: Value) -> None:
+        base, low = window
+        column = self.b.to_index(self.b.trailing_zeros(bits)) + base + low
+        self.f["c_index"].store(self.b.from_index(column, self.f.spec.index), place)
 
     def _write_some(
         self, bits: Value, window: tuple[Value, Value], place: Value, count: int
     ) -> Value:
         """Write the columns of the lowest bits; the bits that are left."""
-        base, low = window
         for i in range(count):
-            column = base + self.b.to_index(self.b.trailing_zeros(bits))
-            self.emit(place + i, column + low, self.sums.load(column))
+            self._write_column(bits, window, place + i)
             bits = bits & (bits - 1)
         return bits
 
     # -- whole groups
 
     def _drain_crowded(self, row: RowOf, place: Value) -> Value:
-        with self.b.for_(0, row.width, FLAGS, inits=[place]) as window:
-            bits = self._used(window.iv)
-            window.yield_(self._by_groups(bits, window.iv, row.low, window.args[0]))
+        b = self.b
+        with b.for_(0, row.width, FLAGS, inits=[place]) as window:
+            bits, at = self._used(window.iv), window.args[0]
+            for half in (bits & ((1 << HALF) - 1), bits.shr(HALF)):
+                offset = 0 if at is window.args[0] else HALF
+                with b.if_(half.ne(0)):
+                    self._by_groups(half, window.iv + offset, row.low, at)
+                at = at + b.to_index(b.count_bits(half))
+            window.yield_(at)
         return window.results[0]
 
     def _moves_groups(self) -> bool:
         return self.f.permute is not None and self.f.spec.sum_bytes in (4, 8)
 
-    def _by_groups(self, bits: Value, base: Value, low: Value, place: Value) -> Value:
+    def _by_groups(self, bits: Value, base: Value, low: Value, place: Value) -> None:
         """Move the columns in use of each group to its front, and store the whole group.
 
         What lies behind them is overwritten by the next group; the result has room for the last.
@@ -144,7 +154,7 @@ class Dense(Accumulator):
         b, spec = self.b, self.f.spec
         zero = self.ring.zero(vec(GROUP, spec.sum))
         iota = b.const(list(range(GROUP)), vec(GROUP, spec.index))
-        for group in range(FLAGS // GROUP):
+        for group in range(HALF // GROUP):
             at = base + group * GROUP
             byte = bits.shr(group * GROUP) & 0xFF
             columns = b.broadcast(b.from_index(at + low, spec.index), GROUP) + iota
@@ -152,7 +162,6 @@ class Dense(Accumulator):
             self._store_front(self.f["c_value"], self.sums.vload(at, GROUP), byte, place)
             self.sums.vstore(zero, at)
             place = place + b.to_index(b.count_bits(byte))
-        return place
 
     def _store_front(self, to: Buffer, values: Value, byte: Value, place: Value) -> None:
         """Store the lanes of eight that a byte has bits of, from a place on."""

@@ -66,16 +66,18 @@ class Sizes:
 
     def plan(self, spec: Spec, limits: Limits) -> tuple[NDArray[np.int64], int]:
         """The table, and the bytes of the arena."""
-        window = min(self.columns, limits.window) + PAD
+        window = min(self.columns, limits.window)
+        if self.products <= limits.short:
+            window = min(window, limits.drained * self.products)
         unique = min(self.products, self.columns)
         index, value = spec.index_bits // 8, spec.sum_bytes
         room = max(unique, SHORT) + PAD
         # A row in a window needs no table.
-        slots = table_slots(unique) if self.columns > limits.window else room
+        slots = table_slots(unique) if self.columns > window else room
         parts = {
             "cursor": LINE,
-            "sums": window * value,
-            "flags": window,
+            "sums": (window + PAD) * value,
+            "flags": window + PAD,
             "keys": slots * index,
             "table": slots * value,
             "list": room * index,
@@ -87,7 +89,7 @@ class Sizes:
             "last_entry": max(0, self.entries - 1),
             "drained": limits.drained,
             "short": min(limits.short, SHORT),
-            "window": min(self.columns, limits.window),
+            "window": window,
         }
         for name, size in parts.items():
             cells[name] = cells["stride"]
@@ -130,15 +132,18 @@ class Frame:
 
     @staticmethod
     def buffers(spec: Spec) -> list[BufferSpec]:
-        """Operands; rows of each thread, its first place in the result; the result; plan; arena."""
+        """Operands; rows of each thread, its first place in the result, its entries; the result;
+        tables and arena.
+        """
         starts = [spec.indices("a_start"), spec.indices("a_index"), spec.values("a_value")]
         right = [spec.indices("b_start"), spec.indices("b_index"), spec.values("b_value")]
         shares = [BufferSpec("rows", ANY, i64), BufferSpec("places", ANY, i64)]
-        result = [BufferSpec("counts", ANY, i64), spec.indices("c_index"), spec.sums("c_value")]
+        result = [spec.indices("c_start"), spec.indices("c_index"), spec.sums("c_value")]
         return [
             *starts,
             *right,
             *shares,
+            BufferSpec("totals", ANY, i64),
             *result,
             BufferSpec("fronts", ANY, i8),
             BufferSpec("pairs", ANY, i8),

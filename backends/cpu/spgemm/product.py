@@ -9,6 +9,7 @@ second time. Products that would reserve more than `RESERVED` are computed in st
 import ctypes
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,14 @@ def matmul(
     bits = max(a.index_bits, b.index_bits)
     a, b = a.with_index(bits), b.with_index(bits)
     products = _products(a, b, ring, setting)
-    bound = np.minimum(products, b.shape[1])
-    if not bound.any():
+    bound = (
+        products if int(products.max(initial=0)) <= b.shape[1] else products.clip(max=b.shape[1])
+    )
+    total = int(bound.sum())
+    if not total:
         return _empty((a.shape[0], b.shape[1]), a, ring)
+    if total <= RESERVED:
+        return _stretch(a, b, ring, setting, (0, a.shape[0]), products)
     ends = np.cumsum(bound)
     parts: list[SparseMatrix] = []
     first = 0
@@ -75,7 +81,7 @@ def matmul(
         last = max(first + 1, int(np.searchsorted(ends, before + RESERVED, "right")))
         parts.append(_stretch(a, b, ring, setting, (first, last), products[first:last]))
         first = last
-    return parts[0] if len(parts) == 1 else _stacked(parts, b.shape[1])
+    return _stacked(parts, b.shape[1])
 
 
 def _products(a: SparseMatrix, b: SparseMatrix, ring: Semiring, setting: Setting) -> Ints:
@@ -88,6 +94,8 @@ def _products(a: SparseMatrix, b: SparseMatrix, ring: Semiring, setting: Setting
 
 def shares(weights: Ints, threads: int) -> Ints:
     """Rows that each thread begins with, and the end: i64 [threads + 1], of about equal weight."""
+    if threads == 1:
+        return np.array([0, len(weights)])
     ends = np.concatenate(([0], np.cumsum(weights + 1)))
     wanted = int(ends[-1]) * np.arange(threads + 1) // threads
     return np.searchsorted(ends, wanted).astype(np.int64)
@@ -105,27 +113,29 @@ def _stretch(
     spec = spec_of(a, ring)
     first, last = rows
     starts = shares(products, setting.threads)
-    bound = np.concatenate(([0], np.cumsum(np.minimum(products, b.shape[1]))))
-    places = bound[starts] + PAD * np.arange(len(starts))
+    bound = products.clip(max=b.shape[1])
+    room = [int(bound[begin:end].sum()) + PAD for begin, end in pairwise(starts)]
+    places = np.concatenate(([0], np.cumsum(room)))
+    start = np.zeros(last - first + 1, a.indptr.dtype)
     index = np.empty(int(places[-1]), a.indices.dtype)
     value = np.empty(int(places[-1]), ELEMENTS[spec.sum_name].dtype)
-    counts = np.zeros(last - first, np.int64)
+    totals = np.zeros(setting.threads, np.int64)
     sizes = Sizes(b.shape[1], a.nnz, int(products.max()), setting.threads)
-    plan, room = sizes.plan(spec, setting.limits)
-    arena = np.empty(room, np.uint8)
+    plan, size = sizes.plan(spec, setting.limits)
     left = (a.indptr[first : last + 1], a.indices, a.values)
-    tables = (_fronts(), _pairs(), plan, arena)
-    arrays = (*left, b.indptr, b.indices, b.values, starts, places, counts, index, value, *tables)
+    result = (starts, places, totals, start, index, value)
+    tables = (_fronts(), _pairs(), plan, np.empty(size, np.uint8))
+    arrays = (*left, b.indptr, b.indices, b.values, *result, *tables)
     launch(kernels(spec, setting.folder), "rows", arrays, setting.threads)
-    ends = np.concatenate(([0], np.cumsum(counts)))
-    total = int(ends[-1])
-    check_fits(total, (last - first, b.shape[1]), a.index_bits)
+    ends = np.cumsum(totals)
+    check_fits(int(ends[-1]), (last - first, b.shape[1]), a.index_bits)
+    for thread in range(1, setting.threads):
+        start[starts[thread] + 1 : starts[thread + 1] + 1] += ends[thread - 1]
+        for array in (index, value):
+            _move(array, int(places[thread]), int(ends[thread - 1]), int(totals[thread]))
     for array in (index, value):
-        for thread in range(1, setting.threads):
-            begin, end = (int(ends[starts[thread + i]]) for i in (0, 1))
-            _move(array, int(places[thread]), begin, end - begin)
-        array.resize(total, refcheck=False)
-    return SparseMatrix((last - first, b.shape[1]), ends.astype(a.indptr.dtype), index, value)
+        array.resize(int(ends[-1]), refcheck=False)
+    return SparseMatrix((last - first, b.shape[1]), start, index, value)
 
 
 def _move(array: NDArray[Any], source: int, target: int, count: int) -> None:

@@ -33,7 +33,8 @@ RANKED_WIDTH = 1 << 25
 
 @dataclass(frozen=True)
 class Rows:
-    """C = A B: buffers are those of Frame; `counts` gets the entries of each row.
+    """C = A B: buffers are those of Frame. c_start gets where each row ends, counted from the
+    first of its thread's rows; totals the entries of each thread.
 
     permute: LLVM's name of an instruction that permutes eight words, or None.
     """
@@ -46,16 +47,17 @@ class Rows:
         b = KernelBuilder(name, Frame.buffers(self.spec))
         f = Frame(b, self.spec, self.permute)
         Dense(f).prepare()
-        cursor = f.part("cursor", i64)
-        cursor.store(f["places"].load(b.tid), 0)
+        cursor, origin = f.part("cursor", i64), f.index_at("places", b.tid)
+        cursor.store(b.from_index(origin, i64), 0)
         with b.for_(f.index_at("rows", b.tid), f.index_at("rows", b.tid + 1)) as loop:
-            place = b.to_index(cursor.load(0))
             first, last = f.index_at("a_start", loop.iv), f.index_at("a_start", loop.iv + 1)
-            row = _measured(f, first, last)
-            with b.if_(row.products > 0):
-                _choose(f, row, lambda way: _append(f, way, row))
-            after = b.to_index(cursor.load(0))
-            f["counts"].store(b.from_index(after - place, i64), loop.iv)
+            with b.if_(first < last):
+                row = _measured(f, first, last)
+                with b.if_(row.products > 0):
+                    _choose(f, row, lambda way: _append(f, way, row))
+            ends = b.from_index(b.to_index(cursor.load(0)) - origin, self.spec.index)
+            f["c_start"].store(ends, loop.iv + 1)
+        f["totals"].store(cursor.load(0) - b.from_index(origin, i64), b.tid)
         return b.finish()
 
 
