@@ -1,6 +1,6 @@
 """Rows of few products: a single row of B as it is, or all products sorted by rank and merged."""
 
-from nybble.backends.cpu.kernels.builder import Value, i32, i64, vec
+from nybble.backends.cpu.kernels.builder import Value, i8, i32, i64, vec
 from nybble.backends.cpu.spgemm.accumulator import Accumulator, RowOf
 from nybble.backends.cpu.spgemm.frame import SHORT, SHORT_BITS
 
@@ -61,12 +61,13 @@ class Merged(Accumulator):
         self.keys.vstore(b.const((1 << 31) - 1, vec(LANES, i32)), row.products)
 
     def _rank(self, key: Value, count: Value) -> Value:
-        b, kind = self.b, vec(LANES, i32)
+        b = self.b
         many = b.broadcast(key, LANES)
-        with b.for_(0, count, LANES, inits=[b.const(0, kind)]) as step:
+        with b.for_(0, count, LANES, inits=[b.const(0, i32)]) as step:
             smaller = self.keys.vload(step.iv, LANES) < many
-            step.yield_(step.args[0] - b.sext(smaller, i32))
-        return b.to_index(b.reduce("add", step.results[0]))
+            bits = b.extract(b.bitcast(smaller, vec(1, i8)), 0)
+            step.yield_(step.args[0] + b.count_bits(b.zext(bits, i32)))
+        return b.to_index(step.results[0])
 
     def _merge(self, row: RowOf, place: Value) -> Value:
         """Write the products in order; equal columns are added up. The place after them."""

@@ -16,7 +16,6 @@ import numpy as np
 from nybble.backends.cpu.spgemm import product, routing
 from nybble.backends.cpu.spgemm.product import Setting
 from nybble.backends.cpu.spgemm.routing import Right, Route
-from nybble.dialects.spgemm.elements import Values
 from nybble.dialects.spgemm.matrix import SparseMatrix
 from nybble.dialects.spgemm.semiring import SEMIRINGS
 from nybble.frontend.sparse_files import to_scipy
@@ -107,7 +106,7 @@ def measured(
     best = min(peers, key=lambda name: peers[name], default=None)
     of_routes = {str(one): micro[f"{OURS} {one}"] for one in ours}
     ours_us = of_routes[str(route)]
-    result = ours[route]()
+    result, peak = _peak(ours[route])
     return {
         "threads": threads,
         "products": problem.products,
@@ -120,7 +119,7 @@ def measured(
         "route": str(route),
         "routes": of_routes,
         "regret": ours_us / min(of_routes.values()) - 1 if problem.weight else None,
-        "memory": _memory(problem, result),
+        "memory": _memory(problem, result, peak),
         "error": _error(problem, result),
     }
 
@@ -147,13 +146,35 @@ def _timed(run: Callable[[], object], threads: int) -> Contestant:
     return once
 
 
-def _memory(problem: Problem, result: Any) -> float:
-    """Bytes of the result over those of operands and result: what is left is the threads' own."""
+def _peak(run: Callable[[], Any]) -> tuple[Any, int | None]:
+    """What a call gives, and by how many bytes the resident memory grew at most; None off Linux.
+
+    proc_pid_clear_refs(5): 5 resets the peak to what is resident.
+    """
+    reset = Path("/proc/self/clear_refs")
+    try:
+        reset.write_text("5")
+        before = _status("VmRSS")
+        result = run()
+        return result, _status("VmHWM") - before
+    except OSError:
+        return run(), None
+
+
+def _status(name: str) -> int:
+    """A figure of /proc/self/status, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))
+
+
+def _memory(problem: Problem, result: Any, grown: int | None) -> float | None:
+    """Operands and what the call took at most, over operands and result."""
     size = result.bytes if isinstance(result, SparseMatrix) else result.nbytes
-    return size / (problem.a.bytes + problem.b.bytes + size)
+    operands = problem.a.bytes + (0 if problem.b is problem.a else problem.b.bytes)
+    return None if grown is None else (operands + grown) / (operands + size)
 
 
-def _error(problem: Problem, result: SparseMatrix | Values) -> float:
+def _error(problem: Problem, result: Any) -> float:
     """The largest difference from SciPy's product."""
     wanted = to_scipy(problem.a) @ to_scipy(problem.b)
     if isinstance(result, SparseMatrix):

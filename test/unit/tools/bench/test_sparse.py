@@ -62,7 +62,7 @@ def test_rows_of_a_report(tmp_path, monkeypatch):
     for row in report["rows"]:
         assert row["error"] == 0
         assert row["speedup_vs_best"] == row["peers"]["scipy"] / row["ours_us"]
-        assert row["memory"] < 1
+        assert row["memory"] > 0
         assert row["ours_us"] == row["routes"][row["route"]]
     assert set(report["rows"][2]["routes"]) == {"spgemm", "spmm", "dense"}
 
