@@ -19,7 +19,7 @@ from nybble.backends.cpu.runner import EXTERNALS, runner_module
 from nybble.backends.cpu.spgemm.rows import Rows
 from nybble.backends.cpu.spgemm.spec import Spec
 from nybble.backends.cpu.spgemm.spread import Sddmm, Spmm, Spread
-from nybble.backends.cpu.spgemm.structure import Check, Work
+from nybble.backends.cpu.spgemm.structure import Work
 
 WORDS = 8  # of a register that groups of columns are moved in
 
@@ -29,7 +29,6 @@ def functions(spec: Spec) -> Mapping[str, FuncOp]:
     permute = detect(cpu_flags()).word_permute
     lanes = max(4, 32 // spec.sum_bytes)
     made: dict[str, FuncOp] = {
-        "check": Check(spec.index_bits).build("check"),
         "work": Work(spec.index_bits).build("work"),
         "rows": Rows(spec, permute.name if permute.lanes == WORDS else None).build("rows"),
         "spread": Spread(spec).build("spread"),

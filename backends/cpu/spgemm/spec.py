@@ -6,7 +6,7 @@ from functools import cached_property
 from xdsl.dialects.builtin import IntegerType, bf16, f16
 from xdsl.ir import Attribute
 
-from nybble.backends.building.values import f64, lanes, with_element
+from nybble.backends.building.values import f64
 from nybble.backends.cpu.kernels.buffers import Buffer, BufferSpec, byte_width
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Operand, Value, f32, i8, i32, i64
 from nybble.dialects.spgemm.elements import ELEMENTS
@@ -117,20 +117,7 @@ class Arithmetic:
             return self.b.fma(a, x, total)
         return self.add(total, self.multiply(a, x))
 
-    def splat(self, value: Value, count: int) -> Value:
-        """A vector of copies of a sum."""
-        return self.b.broadcast(value, count)
-
     def load_wide(self, buffer: Buffer, position: Operand, count: int = 1) -> Value:
         """Stored values as sums: a scalar, or a vector of `count`."""
         loaded = buffer.load(position) if count == 1 else buffer.vload(position, count)
         return self.wide(loaded)
-
-    def like(self, value: Value) -> Attribute:
-        """The type of as many sums as a vector has lanes."""
-        return with_element(value.type, self.spec.sum) if lanes(value.type) > 1 else self.spec.sum
-
-
-def load_index(b: KernelBuilder, buffer: Buffer, position: Operand) -> Value:
-    """An index or a start, as an index of MLIR."""
-    return b.to_index(buffer.load(position))
