@@ -11,6 +11,7 @@ from xdsl.ir import Operation, SSAValue
 from nybble.costmodel.analytic.attention import append_kv, attention, finish, merge
 from nybble.costmodel.analytic.cost import Cost, Tally, tally
 from nybble.costmodel.analytic.products import Operands, ProductSize, product
+from nybble.costmodel.analytic.sparse import entries_unknown
 from nybble.costmodel.analytic.work import (
     DEFAULTS,
     CostOptions,
@@ -33,6 +34,7 @@ from nybble.dialects.mpgemm import ops as mpgemm
 from nybble.dialects.mpgemm.stream import StreamMatmulOp
 from nybble.dialects.mpgemm.tables import TableType
 from nybble.dialects.sparse_attn import ops as sparse_attn
+from nybble.dialects.spgemm import ops as spgemm
 
 Rule = Callable[[Any, Target, CostOptions], Work]
 """The work of one operation of a class; `Any`, since each rule takes operations of its own."""
@@ -292,6 +294,11 @@ RULES: dict[type[Operation], Rule] = {
     lowbit.QuantizeOp: _quantize,
     lowbit.DequantizeOp: _dequantize,
     lowbit.PackOp: _pack,
+    spgemm.ConvertOp: entries_unknown,
+    spgemm.MatmulOp: entries_unknown,
+    spgemm.SddmmOp: entries_unknown,
+    spgemm.SoftmaxOp: entries_unknown,
+    spgemm.SpmmOp: entries_unknown,
 }
 """Operation -> its rule. The numbers of operations for an element are those of the numpy
 references, a comparison or a rounding counting as one."""

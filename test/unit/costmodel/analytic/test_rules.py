@@ -6,6 +6,7 @@ from xdsl.dialects.builtin import UnregisteredOp
 
 from nybble.costmodel.analytic.cost import Cost, tally
 from nybble.costmodel.analytic.rules import RULES, NoRuleError, cost_of
+from nybble.costmodel.analytic.sparse import UnknownEntriesError
 from nybble.costmodel.analytic.work import CostOptions
 from nybble.costmodel.targets.reader import find_target
 from nybble.costmodel.targets.target import RateError
@@ -44,6 +45,17 @@ def test_an_operation_without_a_rule_raises():
     op = UnregisteredOp.with_name("some.thing").create()
     with pytest.raises(NoRuleError, match=r"'.*' has no cost rule \(accepted: arith.addf, "):
         cost_of(op, AVX2)
+
+
+def test_a_cost_that_depends_on_entries_is_refused():
+    kind = '!spgemm.tensor<4x4, f32, "csr", i32>'
+    text = f"""
+    func.func @f(%a: {kind}) {{
+      %c = spgemm.matmul %a, %a : {kind}, {kind} -> {kind}
+      func.return
+    }}"""
+    with pytest.raises(UnknownEntriesError, match=r"'spgemm\.matmul' depends on"):
+        cost_of(parsed(text, "spgemm.matmul")[0], AVX2)
 
 
 @pytest.mark.parametrize(("rows", "cols", "tokens"), [(64, 64, 1), (33, 96, 5), (1, 32, 1)])

@@ -1,0 +1,8 @@
+"""The spgemm dialect: sparse matrices and their products."""
+
+from xdsl.ir import Dialect
+
+from nybble.dialects.spgemm.ops import ConvertOp, MatmulOp, SddmmOp, SoftmaxOp, SpmmOp
+from nybble.dialects.spgemm.types import SparseTensorType
+
+SpGEMM = Dialect("spgemm", [ConvertOp, MatmulOp, SddmmOp, SoftmaxOp, SpmmOp], [SparseTensorType])
