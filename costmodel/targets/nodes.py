@@ -20,6 +20,7 @@ UNITS: dict[str, Mapping[str, float]] = {
     "bytes a second": {f"{unit}/s": factor for unit, factor in _SIZES.items()},
     "operations a second": {f"{unit}/s": factor for unit, factor in _COUNTS.items()},
     "seconds": {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9},
+    "hertz": {"Hz": 1.0, "kHz": 1e3, "MHz": 1e6, "GHz": 1e9},
     "count": {},
 }
 """Quantity -> its units and their factors; a number without a unit is in the first of them."""
@@ -28,6 +29,7 @@ EXAMPLES = {
     "bytes a second": "3.35 TB/s",
     "operations a second": "312 TFLOP/s",
     "seconds": "2.5 us",
+    "hertz": "225 MHz",
     "count": "132",
 }
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z/]*)")

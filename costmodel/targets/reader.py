@@ -14,6 +14,7 @@ from nybble.costmodel.targets.nodes import Node, TargetFileError
 from nybble.costmodel.targets.target import (
     ARITHMETIC,
     KINDS,
+    RESOURCES,
     TENSOR_BYTES,
     Arithmetic,
     Fact,
@@ -32,6 +33,10 @@ TARGETS = {
     "h100": "h100.yaml",
     "u280": "u280.yaml",
     "vhk158": "vhk158.yaml",
+    "u55c": "u55c.yaml",
+    "v80": "v80.yaml",
+    "zcu104": "zcu104.yaml",
+    "kv260": "kv260.yaml",
 }
 """Name of a target -> its file, beside this one."""
 SUFFIXES = (".yaml", ".yml")
@@ -85,7 +90,7 @@ def read_target(text: str, source: str) -> Target:
     if not isinstance(loaded, dict):
         raise TargetFileError(f"{source} holds no mapping", accepted="'name: ...' and other keys")
     top = Node(source, "", loaded).only(
-        ("name", "title", "cores", "launch", "scratch", *_PARTS), ("levels",)
+        ("name", "title", "cores", "launch", "scratch", *_PARTS), ("levels", "clock", "resources")
     )
     cores = top.fact("cores", "count")
     rates = {kind: _rate(top.node("rates"), kind, cores) for kind in top.node("rates").data}
@@ -100,6 +105,8 @@ def read_target(text: str, source: str) -> Target:
         arithmetic=_arithmetic(top.node("arithmetic"), tuple(rates)),
         tile=_tile(top.node("tile")),
         levels=top.texts("levels"),
+        resources=_resources(top),
+        clock=top.fact("clock", "hertz") if "clock" in top.data else None,
     )
 
 
@@ -132,10 +139,19 @@ def _memory(top: Node, cores: Fact) -> tuple[Level, ...]:
 
 
 def _level(node: Node, cores: Fact) -> Level:
-    node.only(("name", "shared", "size"), ("core", "total"))
+    node.only(("name", "shared", "size"), ("core", "total", "channels"))
     core, total = _core_and_total(node, "bytes a second", cores)
     size = node.fact("size", "bytes")
-    return Level(node.text("name"), node.flag("shared"), size, core, total)
+    channels = node.fact("channels", "count") if "channels" in node.data else None
+    return Level(node.text("name"), node.flag("shared"), size, core, total, channels)
+
+
+def _resources(top: Node) -> dict[str, Fact]:
+    """The resources of an FPGA, none where the file has no such section."""
+    if "resources" not in top.data:
+        return {}
+    node = top.node("resources").only((), tuple(RESOURCES))
+    return {name: node.fact(name, "count") for name in node.data}
 
 
 def _rate(rates: Node, kind: str, cores: Fact) -> Rate:

@@ -17,12 +17,25 @@ KINDS = {
 """Kind of operation -> what one of it is."""
 
 
+RESOURCES = {
+    "lut": "look-up tables of six inputs",
+    "ff": "flip-flops",
+    "dsp": "multipliers (DSP48E2, DSP58)",
+    "bram": "block RAMs of 36 Kbit",
+    "uram": "UltraRAMs of 288 Kbit",
+}
+"""Resource of an FPGA -> what one of it is."""
+
 TENSOR_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
 """Type of float tensors -> bytes of an element."""
 
 
 class RateError(NybbleError):
     """Work of a kind that a target has no rate for."""
+
+
+class ResourceError(NybbleError):
+    """A resource that a target has none of, or too little."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +51,7 @@ class Level:
     """A memory, of each core or shared by all of them.
 
     size: bytes, of one core's if it is not shared. core: bytes per second that one core moves.
-    total: the same of all cores together.
+    total: the same of all cores together. channels: how many that work independently, where known.
     """
 
     name: str
@@ -46,6 +59,7 @@ class Level:
     size: Fact
     core: Fact
     total: Fact
+    channels: Fact | None = None
 
     def speed(self, cores: int) -> float:
         """Bytes per second that `cores` cores move together."""
@@ -99,6 +113,8 @@ class Target:
     launch: seconds to start a kernel. scratch: bytes that a core keeps between the operations of a
     kernel. tile: how products are cut unless somebody says otherwise.
     levels: instruction-set levels of the CPU backend that the record stands for.
+    resources: name of RESOURCES -> how many the whole device has; empty for what is no FPGA.
+    clock: hertz of its logic.
     """
 
     name: str
@@ -111,6 +127,8 @@ class Target:
     arithmetic: Arithmetic
     tile: Tile
     levels: tuple[str, ...] = ()
+    resources: Mapping[str, Fact] = field(default_factory=dict[str, Fact], hash=False)
+    clock: Fact | None = None
 
     @property
     def main(self) -> Level:
@@ -125,3 +143,14 @@ class Target:
                 accepted=f"work of kinds {', '.join(self.rates)}, or a 'rates.{kind}' in its file",
             )
         return self.rates[kind]
+
+    def resource(self, name: str) -> Fact:
+        """How many of a resource the device has; raises ResourceError where it is not said."""
+        if name not in self.resources:
+            raise ResourceError(
+                f"target '{self.name}' does not say how many '{name}' it has",
+                accepted=f"{', '.join(self.resources)}, or a 'resources.{name}' in its file"
+                if self.resources
+                else f"an FPGA, whose file has a 'resources.{name}'",
+            )
+        return self.resources[name]

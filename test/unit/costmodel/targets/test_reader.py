@@ -13,11 +13,13 @@ from nybble.costmodel.targets.reader import (
     read_target,
     target_for_level,
 )
-from nybble.costmodel.targets.target import KINDS
+from nybble.costmodel.targets.target import KINDS, RESOURCES, ResourceError
 from nybble.dialects.errors import UnknownNameError
 
 FOLDER = files("nybble.costmodel.targets")
 TEXT = FOLDER.joinpath(TARGETS["h100"]).read_text()
+FPGA = FOLDER.joinpath(TARGETS["u280"]).read_text()
+FPGAS = ("u280", "vhk158", "u55c", "v80", "zcu104", "kv260")
 
 
 def facts(found):
@@ -62,6 +64,50 @@ def test_quantities_with_and_without_units():
     assert target.memory[1].core.value * 132 == pytest.approx(9.4e12)
     plain = read_target(TEXT.replace("228 KiB, source", "233472, source"), "plain")
     assert plain.memory[0].size.value == 228 * 1024
+
+
+@pytest.mark.parametrize("name", FPGAS)
+def test_an_fpga_says_its_resources_clock_and_channels(name):
+    target = find_target(name)
+    assert set(target.resources) == set(RESOURCES)
+    assert target.resource("ff").value == 2 * target.resource("lut").value
+    blocks = 36 * 1024 * target.resource("bram").value + 288 * 1024 * target.resource("uram").value
+    assert target.memory[0].size.value == pytest.approx(blocks / 8, rel=0.15)
+    assert target.clock is not None
+    assert 100e6 <= target.clock.value <= 400e6
+    assert target.main.channels is not None
+    assert 10e9 <= target.main.total.value / target.main.channels.value <= 26e9
+
+
+def test_what_is_no_fpga_has_no_resources():
+    target = find_target("h100")
+    assert not target.resources
+    assert target.clock is None
+    assert target.main.channels is None
+    with pytest.raises(ResourceError, match=r"'h100' does not say how many 'lut' .*an FPGA"):
+        target.resource("lut")
+    few = read_target(FPGA.replace("  uram:", "  #", 1), "few")
+    with pytest.raises(ResourceError, match=r"'uram' it has \(accepted: lut, ff, dsp, bram, or a"):
+        few.resource("uram")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("  dsp: {", "  dps: {", r"resources.dps: unknown key \(accepted: lut, ff, dsp, bram"),
+        ("value: 9024", "value: 9024 OP", "resources.dsp.value: '9024 OP' is no number of count"),
+        (
+            "clock: {value: 225 MHz",
+            "clock: {value: 225 m",
+            "clock.value: '225 m' is no number of h",
+        ),
+        ("channels: {value: 32", "channels: {value: 0", r"memory\[1\].channels.value: 0 is not ab"),
+    ],
+)
+def test_a_wrong_fpga_is_refused_by_its_key(old, new, message):
+    assert old in FPGA
+    with pytest.raises(Exception, match=message):
+        read_target(FPGA.replace(old, new, 1), "broken")
 
 
 @pytest.mark.parametrize(
