@@ -16,6 +16,7 @@ DIALECTS: dict[str, str] = {
     "sparse_attn": "nybble.dialects.sparse_attn.dialect:SparseAttn",
     "fused": "nybble.dialects.fused.dialect:Fused",
     "schedule": "nybble.dialects.schedule.dialect:Schedule",
+    "fpga": "nybble.dialects.fpga.dialect:Fpga",
 }
 
 

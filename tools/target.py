@@ -15,6 +15,10 @@ from nybble.backends.gpu.arch import ARCHS
 from nybble.tools.diagnostics import Session, UsageError
 
 
+FPGAS = ("u280", "u55c", "vhk158", "v80", "zcu104", "kv260")
+"""Levels of target fpga: descriptions in `costmodel.targets` with resources."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A kind of machine.
@@ -34,6 +38,12 @@ ROWS: Mapping[str, Row] = {
     "cpu": Row(
         compiles="nybble.tools.compile_cpu:compile_for_cpu",
         verifies="nybble.tools.verify.command:verify_on_cpu",
+    ),
+    "fpga": Row(
+        "u280",
+        FPGAS,
+        compiles="nybble.tools.fpga_file:compile_file_for_fpga",
+        verifies="nybble.tools.verify.fpga:verify_on_fpga",
     ),
     "cuda": Row("sm_90a", tuple(ARCHS), compiles="nybble.tools.gpu_file:compile_for_gpu"),
 }

@@ -2,6 +2,7 @@
 
 from xdsl.ir import Dialect
 
+from nybble.dialects.mpgemm.arrays import LutArrayMatmulOp, MultiplyArrayMatmulOp
 from nybble.dialects.mpgemm.lut import LutDotMatmulOp, LutMatmulOp, LutPrecomputeOp
 from nybble.dialects.mpgemm.ops import BitserialMatmulOp, DequantMatmulOp, IntMatmulOp, MatmulOp
 from nybble.dialects.mpgemm.stream import StreamMatmulOp
@@ -18,6 +19,8 @@ MPGemm = Dialect(
         LutMatmulOp,
         LutDotMatmulOp,
         StreamMatmulOp,
+        LutArrayMatmulOp,
+        MultiplyArrayMatmulOp,
     ],
     [TableType],
 )

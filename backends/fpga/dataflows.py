@@ -1,0 +1,81 @@
+"""The dataflows of FPGAs, and the questions that passes ask of them.
+
+A refusal is what making the kernel's own design raises, or that the device has too little of
+something for it, so that it cannot promise what the lowering then rejects.
+"""
+
+from dataclasses import dataclass
+
+from nybble.backends.fpga.analysis import analyse, check_fits
+from nybble.backends.fpga.design import Design, design
+from nybble.backends.fpga.elements import ELEMENTS
+from nybble.backends.fpga.network import network
+from nybble.costmodel.targets.reader import TARGETS as DEVICES
+from nybble.costmodel.targets.reader import find_target
+from nybble.dialects.errors import NybbleError, UnknownNameError
+from nybble.dialects.fused.kernel import KernelOp
+from nybble.dialects.mpgemm.arrays import ArrayProductOp
+from nybble.passes.targets import Product, Verdict
+
+MODE = "i8-token"
+"""Activations of 8 bits with one scale for each token."""
+USUAL = "u280"
+
+
+@dataclass(frozen=True)
+class FpgaTarget:
+    """FPGAs, as passes ask for them; see `passes.targets.Target`."""
+
+    name: str = "fpga"
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """See `Target`."""
+        return (MODE,)
+
+    def verdicts(self, product: Product) -> tuple[Verdict, ...]:
+        """See `Target`: cycles of one kernel times the share of the device that it takes.
+
+        That is what a product takes of a device full of such kernels, which is what counts where
+        one kernel leaves room for others.
+        """
+        device = find_device(product.isa or USUAL)
+        return tuple(self._verdict(name, product, device) for name in ELEMENTS)
+
+    def _verdict(self, name: str, product: Product, device: str) -> Verdict:
+        layout = ArrayProductOp.WEIGHT_LAYOUT
+        try:
+            made = checked_design(name, product, device)
+            found = analyse(network("k", made))
+        except NybbleError as error:
+            accepted = f" (accepted: {error.accepted})" if error.accepted else ""
+            return Verdict(name, layout, refusal=error.message + accepted)
+        return Verdict(name, layout, cycles=found.cycles * found.share(made.target))
+
+    def choices(self, kernel: KernelOp, isa: str, threads: int) -> None:
+        """See `Target`: schedules have nothing to choose yet."""
+        return
+
+
+def devices() -> tuple[str, ...]:
+    """The targets that say how many of each resource they have."""
+    return tuple(name for name in DEVICES if find_target(name).resources)
+
+
+def find_device(name: str) -> str:
+    """A device's name; raises UnknownNameError for what is no FPGA."""
+    if name not in devices():
+        raise UnknownNameError(f"unknown FPGA '{name[:40]}'", accepted=", ".join(devices()))
+    return name
+
+
+def checked_design(name: str, product: Product, device: str) -> Design:
+    """The design of a product, which fits the device; NybbleError where there is none."""
+    if product.activations != MODE:
+        raise NybbleError(f"activations {product.activations}", accepted=MODE)
+    found = design(name, product, device)
+    check_fits(analyse(network("k", found)), found.target)
+    return found
+
+
+FPGA = FpgaTarget()
