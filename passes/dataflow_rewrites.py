@@ -17,6 +17,7 @@ from nybble.dialects.mpgemm.arrays import (
     ArrayProductOp,
     LutArrayMatmulOp,
     MultiplyArrayMatmulOp,
+    SparseChainMatmulOp,
 )
 from nybble.dialects.mpgemm.lut import LookupProductOp, LutDotMatmulOp, LutMatmulOp, LutPrecomputeOp
 from nybble.dialects.mpgemm.ops import (
@@ -153,4 +154,5 @@ REWRITES: dict[str, Rewrite] = {
     "stream": to_stream_matmul,
     "lut_array": to_array_matmul(LutArrayMatmulOp),
     "multiply_array": to_array_matmul(MultiplyArrayMatmulOp),
+    "sparse_chain": to_array_matmul(SparseChainMatmulOp),
 }

@@ -14,7 +14,6 @@ import click
 from nybble.backends.gpu.arch import ARCHS
 from nybble.tools.diagnostics import Session, UsageError
 
-
 FPGAS = ("u280", "u55c", "vhk158", "v80", "zcu104", "kv260")
 """Levels of target fpga: descriptions in `costmodel.targets` with resources."""
 

@@ -15,7 +15,7 @@ from xdsl.ir import Operation
 from nybble.costmodel.targets.target import RESOURCES, ResourceError, Target
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fpga.arrays import ArrayOp, BuildTablesOp, RescaleOp
-from nybble.dialects.fpga.attrs import ENTRIES, LookupAttr, MultiplyAttr, TilingAttr
+from nybble.dialects.fpga.attrs import ENTRIES, LookupAttr, SparseAttr, TilingAttr, ValuesAttr
 from nybble.dialects.fpga.kernel import KernelOp
 from nybble.dialects.fpga.processes import ProcessOp, QuantizeOp, ReadOp, WriteOp
 from nybble.dialects.fpga.types import StreamType
@@ -29,6 +29,11 @@ USABLE = 0.8
 LUTRAM_BITS = 64 * 7
 """Bits of a RAM64M8, which takes as many LUTs as 8 (AMD UG974)."""
 BRAM_BITS = 36 * 1024
+NARROW_PRODUCT = 2.2
+"""LUTs of a product of 8 bits, over the square of the other factor's bits: of 96 products of 2, 3
+and 5 bits, as Yosys synthesizes them for UltraScale+."""
+TREE = 0.6
+"""LUTs of a sum, for each bit of an entry, as Yosys makes trees of 32 and 64 entries."""
 FIFO_LUTS = 0.6
 """LUTs for each bit of a shallow FIFO's word (assumed: shift registers and their control)."""
 FLOAT_ADD = {"lut": 220, "ff": 320, "dsp": 2}
@@ -109,11 +114,17 @@ def _array(op: ArrayOp) -> Amounts:
     total = dict.fromkeys(RESOURCES, 0.0)
     if isinstance(element, LookupAttr):
         add(total, memory(2 * ENTRIES, element.entry_bits), copies)
-        add(total, {"lut": element.entry_bits + 2, "ff": element.entry_bits + 2}, copies)
+        add(total, {"lut": TREE * element.entry_bits, "ff": element.entry_bits + 2}, copies)
     else:
-        assert isinstance(element, MultiplyAttr)
+        assert isinstance(element, ValuesAttr)
         bits = element.value_bits
-        add(total, {"lut": 8 * bits / 2 + 8 + bits + 2, "ff": 2 * (8 + bits)}, copies)
+        if isinstance(element, SparseAttr):
+            shared = 2 if element.pair(tiling) else 1
+            choosing = 8 * ceil(element.of.data / 4) * (1 if element.is_shared else shared)
+            add(total, {"dsp": 1, "lut": choosing + 20, "ff": 40}, copies / shared)
+        else:
+            product = NARROW_PRODUCT * bits**2 + 8 + bits + 4
+            add(total, {"lut": product, "ff": 2 * (8 + bits)}, copies)
         add(total, {"ff": 16 * tiling.wide.data * tiling.tile})
     dots = op.made()[0]
     add(total, memory(tiling.row_blocks, dots.word_bits))

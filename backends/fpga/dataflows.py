@@ -7,11 +7,12 @@ something for it, so that it cannot promise what the lowering then rejects.
 from dataclasses import dataclass
 
 from nybble.backends.fpga.analysis import analyse, check_fits
-from nybble.backends.fpga.design import Design, design
+from nybble.backends.fpga.design import Design, designs
 from nybble.backends.fpga.elements import ELEMENTS
 from nybble.backends.fpga.network import network
 from nybble.costmodel.targets.reader import TARGETS as DEVICES
 from nybble.costmodel.targets.reader import find_target
+from nybble.costmodel.targets.target import Target
 from nybble.dialects.errors import NybbleError, UnknownNameError
 from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.mpgemm.arrays import ArrayProductOp
@@ -20,6 +21,8 @@ from nybble.passes.targets import Product, Verdict
 MODE = "i8-token"
 """Activations of 8 bits with one scale for each token."""
 USUAL = "u280"
+CHANNELS = (1, 2, 4)
+"""Memories that weights are read from."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,12 @@ def devices() -> tuple[str, ...]:
     return tuple(name for name in DEVICES if find_target(name).resources)
 
 
+def channels_of(target: Target) -> tuple[int, ...]:
+    """How many memories weights may be read from, so that others are left for other kernels."""
+    known = target.main.channels
+    return tuple(count for count in CHANNELS if known and 4 * count <= known.value) or (1,)
+
+
 def find_device(name: str) -> str:
     """A device's name; raises UnknownNameError for what is no FPGA."""
     if name not in devices():
@@ -70,12 +79,21 @@ def find_device(name: str) -> str:
 
 
 def checked_design(name: str, product: Product, device: str) -> Design:
-    """The design of a product, which fits the device; NybbleError where there is none."""
+    """The design of a product that takes least of a device full of its like, and fits.
+
+    Raises NybbleError where there is none.
+    """
     if product.activations != MODE:
         raise NybbleError(f"activations {product.activations}", accepted=MODE)
-    found = design(name, product, device)
-    check_fits(analyse(network("k", found)), found.target)
-    return found
+    target = find_target(device)
+    made = [
+        (one, analyse(network("k", one)))
+        for channels in channels_of(target)
+        for one in designs(name, product, device, channels)
+    ]
+    best, found = min(made, key=lambda one: one[1].cycles * one[1].share(target))
+    check_fits(found, target)
+    return best
 
 
 FPGA = FpgaTarget()

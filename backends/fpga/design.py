@@ -1,5 +1,6 @@
 """What a product becomes on a device: its element, how it is cut, and whether that fits."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -7,11 +8,11 @@ from nybble.backends.fpga.elements import ELEMENTS
 from nybble.costmodel.targets.reader import find_target
 from nybble.costmodel.targets.target import Target
 from nybble.dialects.errors import NybbleError
-from nybble.dialects.fpga.attrs import ENTRIES, ElementAttr, LookupAttr, TilingAttr
+from nybble.dialects.fpga.attrs import ENTRIES, ElementAttr, LookupAttr, SparseAttr, TilingAttr
 from nybble.dialects.lowbit import formats
 from nybble.passes.targets import Product
 
-MOST_LANES = 16
+FEWEST_LANES, MOST_LANES = 4, 32
 """Lanes of an array: what they add up in one tree of adders."""
 PORT_BITS = 512
 """Bits of a word of a memory channel, which a DDR controller or two HBM channels give in a cycle of
@@ -53,33 +54,64 @@ class Design:
         return find_target(self.device)
 
 
-def design(dataflow: str, product: Product, device: str, channels: int = 1) -> Design:
-    """The design of a product by a dataflow; NybbleError with the reason where there is none."""
+def designs(dataflow: str, product: Product, device: str, channels: int = 1) -> Iterator[Design]:
+    """Ways to cut a product for a dataflow; NybbleError with the reason where there is none.
+
+    They differ in the lanes of a row, which fill groups and words of memory more or less well.
+    """
     description = product.description
     description.check_shape((product.rows, product.cols))
     element = ELEMENTS[dataflow](description)
     _check_sizes(product)
-    group = description.group_size(product.cols)
-    lanes = lanes_of(group, element.width)
-    wide = min(product.tokens, MOST_TOKENS)
-    row_bits = lanes * element.fields * element.field_bits
-    high = min(channels * PORT_BITS // row_bits, MOST_RESULTS // wide, product.rows)
-    if not high:
+    tilings = list(_tilings(element, product, channels))
+    if not tilings:
         raise DesignError(
-            f"a row of weights of '{description.spec}' takes {row_bits} bits in a cycle",
-            accepted=f"up to {channels * PORT_BITS} bits of {channels} memory channel(s)",
+            f"no row of '{description.spec}' fits {channels * PORT_BITS} bits of "
+            f"{channels} memory channel(s) with its indices",
+            accepted="fewer kept columns of narrower codes",
         )
-    tiling = TilingAttr.get(
-        tokens=product.tokens,
-        rows=product.rows,
-        cols=product.cols,
-        group=group,
-        lanes=lanes,
-        width=element.width,
-        high=high,
-        wide=wide,
-    )
-    return Design(description.spec, element, tiling, channels, ways_of(element, tiling), device)
+    for tiling in tilings:
+        ways = ways_of(element, tiling)
+        yield Design(description.spec, element, tiling, channels, ways, device)
+
+
+def _tilings(element: ElementAttr, product: Product, channels: int) -> Iterator[TilingAttr]:
+    group = product.description.group_size(product.cols)
+    elements = -(-group // element.width)
+    wide = min(product.tokens, MOST_TOKENS)
+    for lanes in lanes_of(elements):
+        row_bits = lanes * element.fields * element.field_bits
+        high = min(channels * PORT_BITS // row_bits, MOST_RESULTS // wide, product.rows)
+        if isinstance(element, SparseAttr):
+            high = high_of(element, lanes, high)
+        if high:
+            yield TilingAttr.get(
+                tokens=product.tokens,
+                rows=product.rows,
+                cols=product.cols,
+                group=group,
+                lanes=lanes,
+                width=element.width,
+                high=high,
+                wide=wide,
+            )
+
+
+def lanes_of(elements: int) -> list[int]:
+    """Numbers of lanes that cut so many elements into tiles, which are all about as full."""
+    parts = range(-(-elements // MOST_LANES), elements + 1)
+    sizes = {-(-elements // count) for count in parts}
+    return sorted(size for size in sizes if size >= min(FEWEST_LANES, elements))
+
+
+def high_of(element: SparseAttr, lanes: int, most: int) -> int:
+    """Rows at once, whose indices fit a word of memory; of one block where they share columns."""
+    indices = lanes * element.keep.data * element.index_bits
+    if not element.is_shared:
+        return min(most, PORT_BITS // indices)
+    if indices > PORT_BITS:
+        return 0
+    return max((one for one in range(1, most + 1) if not element.block.data % one), default=0)
 
 
 def _check_sizes(product: Product) -> None:
@@ -90,13 +122,6 @@ def _check_sizes(product: Product) -> None:
     ):
         if not 1 <= found <= most:
             raise DesignError(f"a product of {found} {what}", accepted=f"1 to {most} {what}")
-
-
-def lanes_of(group: int, width: int) -> int:
-    """Lanes of an array, so that the tiles of a group are as full as they can be."""
-    elements = -(-group // width)
-    most = MOST_LANES * 2 if width == 1 else MOST_LANES
-    return -(-elements // -(-elements // most))
 
 
 def ways_of(element: ElementAttr, tiling: TilingAttr) -> int:

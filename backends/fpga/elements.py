@@ -5,10 +5,11 @@ from collections.abc import Callable
 import numpy as np
 
 from nybble.dialects.errors import NybbleError
-from nybble.dialects.fpga.attrs import ElementAttr, LookupAttr, MultiplyAttr
+from nybble.dialects.fpga.attrs import ElementAttr, LookupAttr, MultiplyAttr, SparseAttr
 from nybble.dialects.lowbit.formats import Format
 from nybble.dialects.lowbit.formats.affine import Affine, affine
 from nybble.dialects.lowbit.formats.element import Ternary
+from nybble.dialects.lowbit.formats.structure import NOfM
 
 MOST_PLANES = 4
 LARGEST_VALUE = 127
@@ -75,11 +76,35 @@ def _line(line: Affine, bits: int) -> tuple[int, ...]:
     return tuple(line.step * code + line.first for code in range(2**bits))
 
 
+def sparse_element(description: Format) -> SparseAttr:
+    """The kept columns of each block; raises ElementError."""
+    check_codes(description)
+    sparsity = description.sparsity
+    if not isinstance(sparsity, NOfM):
+        raise ElementError(
+            f"'{description.spec}' does not keep some of so many columns", accepted="NofM"
+        )
+    size = description.grouping.size
+    if size is not None and size % sparsity.of:
+        raise ElementError(
+            f"groups of {size} columns of '{description.spec}'",
+            accepted=f"a multiple of {sparsity.of} columns",
+        )
+    values = integers_of(description)[0]
+    return SparseAttr.get(keep=sparsity.keep, of=sparsity.of, block=sparsity.block, values=values)
+
+
 def check_dense(description: Format) -> None:
     """Raise ElementError for what no element of a dense product is made for."""
+    check_codes(description)
+    if description.sparsity is not None:
+        raise ElementError(f"'{description.spec}' is sparse", accepted="dense codes")
+
+
+def check_codes(description: Format) -> None:
+    """Raise ElementError for what no element is made for."""
     faults = {
         "has no codes": description.is_plain or not description.has_codes,
-        "is sparse": description.sparsity is not None,
         "has zeros of its groups": description.zero is not None,
         "is grouped across rows": description.grouping.axis != "cols",
         "is corrected after the product": bool(description.corrections),
@@ -87,12 +112,13 @@ def check_dense(description: Format) -> None:
     for fault, found in faults.items():
         if found:
             raise ElementError(
-                f"'{description.spec}' {fault}", accepted="dense codes with a scale for each group"
+                f"'{description.spec}' {fault}", accepted="codes with a scale for each group"
             )
 
 
 ELEMENTS: dict[str, Callable[[Format], ElementAttr]] = {
     "lut_array": lookup_element,
     "multiply_array": multiply_element,
+    "sparse_chain": sparse_element,
 }
 """Dataflow -> the element of its array."""

@@ -9,10 +9,11 @@ from nybble.dialects.fpga.arrays import (
     BuildTablesOp,
     RescaleOp,
     factor_stream,
+    index_stream,
     result_stream,
     weight_stream,
 )
-from nybble.dialects.fpga.attrs import LookupAttr
+from nybble.dialects.fpga.attrs import LookupAttr, SparseAttr
 from nybble.dialects.fpga.kernel import KernelOp
 from nybble.dialects.fpga.processes import FLOATS, ProcessOp, QuantizeOp, ReadOp, WriteOp, row_words
 from nybble.dialects.fpga.types import MemoryType, StreamType
@@ -29,22 +30,32 @@ def network(name: str, design: Design) -> KernelOp:
     share = -(-weights.lanes.data // design.channels)
     used = -(-weights.lanes.data // share)
     memories |= {f"w{i}": stored(weights, tiling.passes, share) for i in range(used)}
+    indices = index_stream(tiling, element) if isinstance(element, SparseAttr) else None
+    if indices is not None:
+        memories |= {"i": stored(indices, tiling.passes, indices.lanes.data)}
     memories |= {"s": stored(factors, tiling.passes, factors.lanes.data)}
     memories |= {"y": stored(results, 1, results.lanes.data)}
     kernel = KernelOp(name, design.device, memories)
     x, *codes, s, y = kernel.body.block.args
+    chosen: SSAValue | None = None
     quantize = QuantizeOp(x, tiling)
+    taken = codes.pop() if indices is not None else None
     read_weights = ReadOp(codes, tiling.passes, weights)
     read_factors = ReadOp([s], tiling.passes, factors)
     read_weights.stream.name_hint, read_factors.stream.name_hint = "weights", "factors"
     made: list[ProcessOp] = [quantize, read_weights, read_factors]
     stationary: SSAValue = quantize.columns
     sums: SSAValue | None = None
+    if indices is not None and taken is not None:
+        read_indices = ReadOp([taken], tiling.passes, indices)
+        made.append(read_indices)
+        chosen = read_indices.stream
+        chosen.name_hint = "indices"
     if isinstance(element, LookupAttr):
         tables = BuildTablesOp(quantize.columns, tiling, element, design.ways)
         made.append(tables)
         stationary, sums = tables.tables, tables.sums
-    array = ArrayOp(stationary, read_weights.stream, sums, tiling, element)
+    array = ArrayOp(stationary, read_weights.stream, sums, chosen, tiling, element)
     rescale = RescaleOp(array.dots, read_factors.stream, quantize.scales, tiling, element)
     made += [array, rescale, WriteOp(rescale.results_, y)]
     kernel.body.block.add_ops(made)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from nybble.backends.fpga.design import Design
 from nybble.backends.fpga.elements import integers_of
 from nybble.dialects.errors import NybbleError
-from nybble.dialects.fpga.attrs import MultiplyAttr
+from nybble.dialects.fpga.attrs import SparseAttr, ValuesAttr
 from nybble.dialects.fpga.processes import FLOATS, row_words
 from nybble.dialects.fpga.words import U8, Integers, power_of_two, to_words
 from nybble.dialects.lowbit.formats import Weight
@@ -18,10 +18,19 @@ F32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Packed:
-    """What a kernel reads of a weight. codes: a memory for each channel; factors: its scales."""
+    """What a kernel reads of a weight.
+
+    codes: a memory for each channel. indices: of a sparse weight, else none. factors: its scales.
+    """
 
     codes: tuple[U8, ...]
+    indices: tuple[U8, ...]
     factors: U8
+
+    @property
+    def memories(self) -> tuple[U8, ...]:
+        """In the order of a kernel's arguments."""
+        return (*self.codes, *self.indices, self.factors)
 
 
 def pack(design: Design, weight: Weight) -> Packed:
@@ -33,21 +42,45 @@ def pack(design: Design, weight: Weight) -> Packed:
             f"a weight of '{weight.spec}' {weight.shape} for a kernel of '{design.spec}'",
             accepted=f"'{design.spec}' {shape}",
         )
-    return Packed(pack_codes(design, weight.require_codes()), pack_factors(design, weight.scale))
+    codes = weight.require_codes().astype(np.int64)
+    if weight.kept is not None:
+        codes = np.where(weight.kept, codes, -1)
+    placed = place_codes(design, codes)
+    return Packed(
+        pack_codes(design, placed), pack_indices(design, placed), pack_factors(design, weight.scale)
+    )
 
 
-def pack_codes(design: Design, codes: U8) -> tuple[U8, ...]:
-    """Codes [rows, cols] to a memory for each channel."""
-    tiling, element = design.tiling, design.element
-    lanes, width, high = tiling.lanes.data, tiling.width.data, tiling.high.data
+def place_codes(design: Design, codes: Integers) -> Integers:
+    """Codes [rows, cols] at the places of a tiling: [row_blocks, high, tiles, lanes, width]."""
+    tiling = design.tiling
     places = tiling.columns().reshape(-1)
-    padded = np.full((tiling.row_blocks * high, len(places)), -1, np.int64)
-    known = codes.astype(np.int64)[:, np.maximum(places, 0)]
-    padded[: len(codes)] = np.where(places >= 0, known, -1)
-    shape = (tiling.row_blocks, high, tiling.tiles, lanes, width)
-    fields = element.encode(padded.reshape(shape))
-    words = fields.transpose(2, 0, 1, 4, 3).reshape(tiling.tiles * tiling.row_blocks, -1)
-    return split_words(words, element.field_bits, design.channels)
+    padded = np.full((tiling.row_blocks * tiling.high.data, len(places)), -1, np.int64)
+    padded[: len(codes)] = np.where(places >= 0, codes[:, np.maximum(places, 0)], -1)
+    shape = (tiling.row_blocks, tiling.high.data, tiling.tiles, tiling.lanes.data, -1)
+    return padded.reshape(shape)
+
+
+def pack_codes(design: Design, placed: Integers) -> tuple[U8, ...]:
+    """Codes at their places to a memory for each channel."""
+    words = in_order(design.element.encode(placed))
+    return split_words(words, design.element.field_bits, design.channels)
+
+
+def pack_indices(design: Design, placed: Integers) -> tuple[U8, ...]:
+    """Which columns are kept, once for rows that share them; nothing for a dense weight."""
+    element = design.element
+    if not isinstance(element, SparseAttr):
+        return ()
+    kept = element.kept(placed)
+    words = in_order(kept[:, :1] if element.is_shared else kept)
+    return split_words(words, element.index_bits, 1)
+
+
+def in_order(fields: Integers) -> Integers:
+    """[row_blocks, high, tiles, lanes, fields] to words: by tile and row block, then fields."""
+    blocks, _, tiles, _, _ = fields.shape
+    return fields.transpose(2, 0, 1, 4, 3).reshape(tiles * blocks, -1)
 
 
 def split_words(fields: Integers, bits: int, channels: int) -> tuple[U8, ...]:
@@ -61,7 +94,7 @@ def split_words(fields: Integers, bits: int, channels: int) -> tuple[U8, ...]:
 def pack_factors(design: Design, scale: F32) -> U8:
     """Scales [rows, groups] to a memory; padded rows have scale 0."""
     tiling = design.tiling
-    if isinstance(design.element, MultiplyAttr):
+    if isinstance(design.element, ValuesAttr):
         scale = scale / np.float32(integers_of(design.description)[1])
     high = tiling.high.data
     padded = np.zeros((tiling.row_blocks * high, tiling.groups), np.float32)

@@ -274,6 +274,7 @@ RULES: dict[type[Operation], Rule] = {
     StreamMatmulOp: _product,
     arrays.LutArrayMatmulOp: _product,
     arrays.MultiplyArrayMatmulOp: _product,
+    arrays.SparseChainMatmulOp: _product,
     lut.LutMatmulOp: _product,
     lut.LutDotMatmulOp: _product,
     lut.LutPrecomputeOp: _tables,

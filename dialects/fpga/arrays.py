@@ -6,6 +6,7 @@ import numpy as np
 from xdsl.dialects.builtin import I64, IntegerAttr, f32, i64
 from xdsl.ir import SSAValue
 from xdsl.irdl import (
+    AttrSizedOperandSegments,
     irdl_op_definition,
     operand_def,
     opt_operand_def,
@@ -20,6 +21,7 @@ from nybble.dialects.fpga.attrs import (
     LARGEST_ACTIVATION,
     ElementAttr,
     LookupAttr,
+    SparseAttr,
     TilingAttr,
 )
 from nybble.dialects.fpga.processes import F32, TiledOp, column_stream, scale_stream
@@ -45,6 +47,14 @@ def weight_stream(tiling: TilingAttr, element: ElementAttr) -> StreamType:
     lanes = tiling.high.data * element.fields * tiling.lanes.data
     words = tiling.passes * tiling.tiles * tiling.row_blocks
     return StreamType.get(words, lanes, unsigned(element.field_bits), 32)
+
+
+def index_stream(tiling: TilingAttr, element: SparseAttr) -> StreamType:
+    """Which columns are kept: for each row of a word of weights, or once where rows share them."""
+    rows = 1 if element.is_shared else tiling.high.data
+    words = tiling.passes * tiling.tiles * tiling.row_blocks
+    lanes = rows * element.keep.data * tiling.lanes.data
+    return StreamType.get(words, lanes, unsigned(element.index_bits), 32)
 
 
 def dot_stream(tiling: TilingAttr, element: ElementAttr) -> StreamType:
@@ -117,17 +127,21 @@ class ArrayOp(TiledOp):
     """Elements that hold what was made of a tile of activations, while all rows pass by.
 
     stationary: entries of tables for an element that looks up, else columns. sums: of the tiles,
-    for look-ups whose `first` is not 0. What the next tile needs is taken in at the same time.
+    for look-ups whose `first` is not 0. indices: of the columns that a sparse product keeps. What
+    the next tile needs is taken in at the same time.
     """
 
     name = "fpga.array"
     stationary = operand_def(StreamType)
     weights = operand_def(StreamType)
     sums = opt_operand_def(StreamType)
+    indices = opt_operand_def(StreamType)
     dots = result_def(StreamType)
     element = prop_def(ElementAttr)
+    irdl_options = (AttrSizedOperandSegments(as_property=True),)
     assembly_format = (
-        "$stationary `,` $weights (`sums` $sums^ `:` type($sums))? `tiling` $tiling `element` "
+        "$stationary `,` $weights (`sums` $sums^ `:` type($sums))? "
+        "(`indices` $indices^ `:` type($indices))? `tiling` $tiling `element` "
         "$element attr-dict `:` type($stationary) `,` type($weights) `->` type($dots)"
     )
 
@@ -136,11 +150,12 @@ class ArrayOp(TiledOp):
         stationary: SSAValue,
         weights: SSAValue,
         sums: SSAValue | None,
+        indices: SSAValue | None,
         tiling: TilingAttr,
         element: ElementAttr,
     ):
         super().__init__(
-            operands=[stationary, weights, sums],
+            operands=[stationary, weights, sums, indices],
             result_types=[dot_stream(tiling, element)],
             properties={"tiling": tiling, "element": element},
         )
@@ -166,6 +181,8 @@ class ArrayOp(TiledOp):
         """See `ProcessOp`."""
         tiling, element = self.tiling, self.element
         weights = weight_stream(tiling, element)
+        if isinstance(element, SparseAttr):
+            return column_stream(tiling), weights, index_stream(tiling, element)
         if not isinstance(element, LookupAttr):
             return column_stream(tiling), weights
         tables = table_stream(tiling, element, self.ways)
@@ -187,9 +204,9 @@ class ArrayOp(TiledOp):
             )
 
     def reference(
-        self, stationary: Integers, weights: Integers, sums: Integers | None = None
+        self, stationary: Integers, weights: Integers, more: Integers | None = None
     ) -> tuple[Integers]:
-        """[words, lanes] each."""
+        """[words, lanes] each. more: sums or indices."""
         tiling, element = self.tiling, self.element
         tiles, blocks = tiling.passes * tiling.tiles, tiling.row_blocks
         high, wide, lanes = tiling.high.data, tiling.wide.data, tiling.lanes.data
@@ -199,11 +216,30 @@ class ArrayOp(TiledOp):
             shape = (tiles, lanes // self.ways, ENTRIES, self.ways, wide)
             tables = stationary.reshape(shape).transpose(0, 1, 3, 2, 4)
             held = tables.reshape(tiles, lanes, ENTRIES, wide)
+        elif isinstance(element, SparseAttr):
+            assert more is not None
+            held = chosen(held, more, tiling, element)
         dots = element.dots(held, fields)
-        if sums is not None:
-            dots += self.element.first.data * sums[:, None, :]
+        if isinstance(element, LookupAttr) and more is not None:
+            dots += element.first.data * more[:, None, :]
         whole = dots.reshape(tiling.passes, tiling.groups, -1, blocks * high, wide).sum(axis=2)
         return (whole.reshape(-1, high * wide),)
+
+
+def chosen(
+    columns: Integers, indices: Integers, tiling: TilingAttr, element: SparseAttr
+) -> Integers:
+    """Of columns [tiles, places, wide] what each row keeps: [tiles, rows, lanes * keep, wide].
+
+    indices: [words, lanes] of `index_stream`.
+    """
+    tiles, lanes = len(columns), tiling.lanes.data
+    rows = 1 if element.is_shared else tiling.high.data
+    found = indices.reshape(tiles, tiling.row_blocks, rows, element.keep.data, lanes)
+    places = np.repeat(found, tiling.high.data // rows, axis=2).swapaxes(3, 4)
+    places = places + element.of.data * np.arange(lanes)[:, None]
+    flat = places.reshape(tiles, -1, lanes * element.keep.data)
+    return columns[np.arange(tiles)[:, None, None], flat]
 
 
 @irdl_op_definition

@@ -16,6 +16,9 @@ ENTRIES = 32
 """Entries of a lookup table: those of the LUTRAM primitives RAM32M16 and RAM64M8, half of which is
 filled while the other is read."""
 LARGEST_ACTIVATION = 127
+LARGEST_VALUE = 128
+SPACING = 18
+"""Bits between two products that share a DSP block (AMD WP486, for 27 x 18 bits)."""
 
 
 @irdl_attr_definition
@@ -214,8 +217,35 @@ class LookupAttr(ElementAttr):
             )
 
 
+class ValuesAttr(ElementAttr):
+    """An element whose fields are codes, values[code] their integers."""
+
+    values: Ints
+
+    @property
+    def field_bits(self) -> int:
+        """See `ElementAttr`."""
+        return max((len(self.values.data) - 1).bit_length(), 1)
+
+    @property
+    def largest(self) -> int:
+        """See `ElementAttr`."""
+        return max(abs(one) for one in self.numbers("values"))
+
+    @property
+    def value_bits(self) -> int:
+        """Bits of a weight's integer."""
+        return bits_for(min(self.numbers("values")), max(self.numbers("values")))
+
+    def verify(self) -> None:
+        if not 2 <= len(self.values.data) <= 256:
+            raise VerifyException(f"codes have 2 to 256 values, got {len(self.values.data)}")
+        if self.largest > LARGEST_VALUE:
+            raise VerifyException(f"values are up to {LARGEST_VALUE}, got {self.largest}")
+
+
 @irdl_attr_definition
-class MultiplyAttr(ElementAttr):
+class MultiplyAttr(ValuesAttr):
     """One narrow product: a field is a code, values[code] its integer, without a DSP block."""
 
     name = "fpga.multiply"
@@ -228,24 +258,9 @@ class MultiplyAttr(ElementAttr):
         return 1
 
     @property
-    def field_bits(self) -> int:
-        """See `ElementAttr`."""
-        return max((len(self.values.data) - 1).bit_length(), 1)
-
-    @property
     def fields(self) -> int:
         """See `ElementAttr`."""
         return 1
-
-    @property
-    def largest(self) -> int:
-        """See `ElementAttr`."""
-        return max(abs(one) for one in self.numbers("values"))
-
-    @property
-    def value_bits(self) -> int:
-        """Bits of a weight's integer."""
-        return bits_for(min(self.numbers("values")), max(self.numbers("values")))
 
     def encode(self, codes: Integers) -> Integers:
         """See `ElementAttr`."""
@@ -256,6 +271,71 @@ class MultiplyAttr(ElementAttr):
         weights = np.asarray(self.numbers("values"))[fields[:, :, 0]]
         return np.einsum("trl,tlw->trw", weights, held)
 
+
+@irdl_attr_definition
+class SparseAttr(ValuesAttr):
+    """`keep` products of the `of` columns of a block: fields are codes, indices say which columns.
+
+    block: how many rows, one below the other, keep the same columns (FlightLLM, arXiv 2401.03868,
+    has 16).
+    """
+
+    name = "fpga.sparse"
+    FIELDS = ("values", "keep", "of", "block")
+    keep: IntAttr
+    of: IntAttr
+    block: IntAttr
+
+    @property
+    def width(self) -> int:
+        """See `ElementAttr`."""
+        return self.of.data
+
+    @property
+    def fields(self) -> int:
+        """See `ElementAttr`."""
+        return self.keep.data
+
+    @property
+    def index_bits(self) -> int:
+        """Bits of the number of a column in its block."""
+        return (self.of.data - 1).bit_length()
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether rows share columns."""
+        return self.block.data > 1
+
+    def pair(self, tiling: TilingAttr) -> str:
+        """What shares a DSP block: two rows that multiply one activation, two tokens one weight."""
+        if self.is_shared and tiling.high.data % 2 == 0:
+            return "row"
+        return "token" if tiling.wide.data % 2 == 0 else ""
+
+    def chain(self) -> int:
+        """Products that a DSP block's lower half can add up, up to `keep`."""
+        most = (2 ** (SPACING - 1) - 1) // (LARGEST_ACTIVATION * max(self.largest, 1))
+        return min(most, self.keep.data)
+
+    def kept(self, codes: Integers) -> Integers:
+        """Which columns of a block are kept: codes [.., of] to [.., keep], padding last."""
+        return np.argsort(codes < 0, axis=-1, kind="stable")[..., : self.keep.data]
+
+    def encode(self, codes: Integers) -> Integers:
+        """See `ElementAttr`: a code that is not kept is -1."""
+        return np.maximum(np.take_along_axis(codes, self.kept(codes), axis=-1), 0)
+
+    def dots(self, held: Integers, fields: Integers) -> Integers:
+        """See `ElementAttr`: held are columns [tiles, rows, lanes * keep, wide], chosen already."""
+        weights = np.asarray(self.numbers("values"))[fields]
+        flat = weights.transpose(0, 1, 3, 2).reshape(*weights.shape[:2], -1)
+        return np.einsum("trl,trlw->trw", flat, held)
+
     def verify(self) -> None:
-        if not 2 <= len(self.values.data) <= 256:
-            raise VerifyException(f"codes have 2 to 256 values, got {len(self.values.data)}")
+        super().verify()
+        if not 1 <= self.keep.data <= self.of.data <= 64 or self.of.data < 2:
+            raise VerifyException(
+                f"{self.keep.data} of {self.of.data} columns; accepted: some of 2 to 64"
+            )
+        if self.block.data < 1:
+            raise VerifyException(f"a block has at least 1 row, got {self.block.data}")

@@ -3,7 +3,7 @@
 from xdsl.ir import Dialect
 
 from nybble.dialects.fpga.arrays import ArrayOp, BuildTablesOp, RescaleOp
-from nybble.dialects.fpga.attrs import LookupAttr, MultiplyAttr, TilingAttr
+from nybble.dialects.fpga.attrs import LookupAttr, MultiplyAttr, SparseAttr, TilingAttr
 from nybble.dialects.fpga.kernel import KernelOp
 from nybble.dialects.fpga.processes import QuantizeOp, ReadOp, WriteOp
 from nybble.dialects.fpga.types import MemoryType, StreamType
@@ -11,5 +11,5 @@ from nybble.dialects.fpga.types import MemoryType, StreamType
 Fpga = Dialect(
     "fpga",
     [KernelOp, QuantizeOp, ReadOp, BuildTablesOp, ArrayOp, RescaleOp, WriteOp],
-    [StreamType, MemoryType, TilingAttr, LookupAttr, MultiplyAttr],
+    [StreamType, MemoryType, TilingAttr, LookupAttr, MultiplyAttr, SparseAttr],
 )

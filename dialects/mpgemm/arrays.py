@@ -29,6 +29,14 @@ class LutArrayMatmulOp(ArrayProductOp):
 
 
 @irdl_op_definition
+class SparseChainMatmulOp(ArrayProductOp):
+    """Of each block of columns those that are kept are multiplied, in chains of DSP blocks."""
+
+    name = "mpgemm.sparse_chain_matmul"
+    DATAFLOW: ClassVar[str] = "sparse_chain"
+
+
+@irdl_op_definition
 class MultiplyArrayMatmulOp(ArrayProductOp):
     """Weights are decoded to integers and multiplied, one narrow product for each."""
 

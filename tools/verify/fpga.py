@@ -42,6 +42,8 @@ FORMATS = (
     "w2",
     "fp4",
     "bip2:g=32:s=f32",
+    "i4:g=32:s=f32:sparse=2of4",
+    "i4:g=64:s=f32:sparse=4of16.block16",
 )
 KERNELS = 6
 """Kernels of a run: what is slow is to compile them."""
@@ -156,7 +158,7 @@ def make(drawn: Drawn, number: int, seed: int) -> Tried:
         values = dequantize_rows(rounded.q, rounded.s).astype(np.float64)
         dense = weight.dequantize().astype(np.float64)
         near, bound = values @ dense.T, np.abs(values) @ np.abs(dense).T
-    memories = (pack_activation(design, x), *packed.codes, packed.factors)
+    memories = (pack_activation(design, x), *packed.memories)
     return Tried(number, drawn, data, memories, near.astype(np.float32), bound.astype(np.float32))
 
 

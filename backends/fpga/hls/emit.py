@@ -14,7 +14,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from xdsl.ir import SSAValue
 
 from nybble.dialects.fpga.arrays import ArrayOp, BuildTablesOp, RescaleOp
-from nybble.dialects.fpga.attrs import ENTRIES, ElementAttr, LookupAttr, MultiplyAttr, TilingAttr
+from nybble.dialects.fpga.attrs import (
+    ENTRIES,
+    SPACING,
+    ElementAttr,
+    LookupAttr,
+    SparseAttr,
+    TilingAttr,
+    ValuesAttr,
+)
 from nybble.dialects.fpga.kernel import KernelOp
 from nybble.dialects.fpga.processes import ProcessOp, QuantizeOp, ReadOp, WriteOp, row_words
 from nybble.dialects.fpga.types import MemoryType, StreamType
@@ -34,7 +42,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - the text is C++
+        autoescape=False,
     )
 
 
@@ -180,12 +188,13 @@ def build_tables(op: BuildTablesOp) -> Context:
 
 def array(op: ArrayOp) -> Context:
     """What the template of an array needs; its elements are a template of their own."""
-    template, more = element_context(op.element)
+    template, more = element_context(op.element, op.tiling)
     return {
         "t": _tiling(op.tiling),
         "stationary": _stream(op.stationary),
         "weights": _stream(op.weights),
         "sums": None if op.sums is None else _stream(op.sums),
+        "indices": None if op.indices is None else _stream(op.indices),
         "dots": _stream(op.dots),
         "ways": op.ways,
         "load": op.load,
@@ -195,7 +204,7 @@ def array(op: ArrayOp) -> Context:
     }
 
 
-def element_context(element: ElementAttr) -> tuple[str, Context]:
+def element_context(element: ElementAttr, tiling: TilingAttr) -> tuple[str, Context]:
     """The template of an element, and what it needs."""
     if isinstance(element, LookupAttr):
         context = {
@@ -206,8 +215,18 @@ def element_context(element: ElementAttr) -> tuple[str, Context]:
             "entries": ENTRIES,
         }
         return "lookup", context
-    assert isinstance(element, MultiplyAttr)
-    values = {"values": element.numbers("values"), "value_bits": element.value_bits}
+    assert isinstance(element, ValuesAttr)
+    values: Context = {"values": element.numbers("values")}
+    if isinstance(element, SparseAttr):
+        values |= {
+            "keep": element.keep.data,
+            "width": element.width,
+            "shared": element.is_shared,
+            "pair": element.pair(tiling),
+            "chain": element.chain(),
+            "spacing": SPACING,
+        }
+        return "sparse", {"what": "Products of the columns that a tile keeps,", **values}
     return "multiply", {"what": "Narrow products with a tile,", **values}
 
 
