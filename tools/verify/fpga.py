@@ -178,8 +178,8 @@ def run(simulation: Simulation, cases: Sequence[Tried]) -> Iterator[dict[str, ob
     for first in range(0, len(cases), PER_CALL):
         some = cases[first : first + PER_CALL]
         asked = [Case(one.drawn.kernel.sym_name.data, one.memories) for one in some]
-        for case, (found,) in zip(some, simulation.run(asked), strict=True):
-            yield judged(case, found)
+        for case, ran in zip(some, simulation.run(asked), strict=True):
+            yield judged(case, ran.written[0])
 
 
 def judged(case: Tried, found: U8) -> dict[str, object]:

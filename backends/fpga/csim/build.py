@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nybble.backends.fpga.analysis import FILL
 from nybble.backends.fpga.csim.tools import ToolError, compiler, headers
 from nybble.backends.fpga.hls.emit import argument_memories, emit, render
 from nybble.dialects.fpga.kernel import KernelOp
@@ -23,21 +24,37 @@ FLAGS = (
 )
 """Sums of products are not fused, so that results are those of the references bit by bit; undefined
 behaviour ends the program."""
+CYCLES_BYTES = 8
+COUNTING = Path(__file__).parent / "cycles"
+"""The folder of the header with streams that count."""
 SECONDS = 300
 SHOWN = 2000
 """Characters of a compiler's complaint that are shown."""
 
 
 @dataclass(frozen=True)
+class Ran:
+    """What a case's kernel wrote, u8 [words, bits / 8] each, and its cycles where they are counted."""
+
+    written: tuple[U8, ...]
+    cycles: int = 0
+
+
+@dataclass(frozen=True)
 class Simulation:
-    """A program in a folder. written: of each kernel, the types of the memories that it writes."""
+    """A program in a folder.
+
+    written: of each kernel, the types of the memories that it writes. counts: whether streams are
+    as deep as their FIFOs, and cycles are counted.
+    """
 
     program: Path
     kernels: tuple[str, ...]
     written: tuple[tuple[MemoryType, ...], ...]
+    counts: bool = False
 
-    def run(self, cases: Sequence["Case"]) -> list[tuple[U8, ...]]:
-        """What each case's kernel wrote, u8 [words, bits / 8] each.
+    def run(self, cases: Sequence["Case"]) -> list[Ran]:
+        """What comes of each case.
 
         Raises ToolError where the program ended early, with what it said: of undefined behaviour,
         or of a stream.
@@ -51,7 +68,7 @@ class Simulation:
             raise ToolError(f"C simulation ended with {done.returncode}: {said[:SHOWN]}")
         return list(self._results(cases, done.stdout))
 
-    def _results(self, cases: Sequence["Case"], raw: bytes) -> Iterable[tuple[U8, ...]]:
+    def _results(self, cases: Sequence["Case"], raw: bytes) -> Iterable[Ran]:
         place = 0
         for case in cases:
             found: list[U8] = []
@@ -59,7 +76,11 @@ class Simulation:
                 part = np.frombuffer(raw, np.uint8, type_.bytes, place)
                 found.append(part.reshape(type_.words.data, -1))
                 place += type_.bytes
-            yield tuple(found)
+            cycles = 0
+            if self.counts:
+                cycles = int(np.frombuffer(raw, np.int64, 1, place)[0])
+                place += CYCLES_BYTES
+            yield Ran(tuple(found), cycles)
         if place != len(raw):
             raise ToolError(f"C simulation wrote {len(raw)} bytes where {place} are expected")
 
@@ -77,8 +98,10 @@ class Case:
         return number + b"".join(one.tobytes() for one in self.memories)
 
 
-def build(kernels: Sequence[KernelOp], folder: Path) -> Simulation:
+def build(kernels: Sequence[KernelOp], folder: Path, *, counts: bool = False) -> Simulation:
     """Emit kernels into a folder and compile them; raises ToolError where g++ refuses them.
+
+    counts: with streams that are as deep as their FIFOs and count cycles, instead of the vendor's.
 
     One translation unit holds them all, since reading the headers is half of the work.
     """
@@ -90,16 +113,22 @@ def build(kernels: Sequence[KernelOp], folder: Path) -> Simulation:
     ]
     names = tuple(kernel.sym_name.data for kernel in kernels)
     whole = [f'#include "{name}.cpp"\n' for name in names]
-    sources["main.cpp"] = "".join(whole) + render("csim", {"kernels": described, "cycles": False})
+    sources["main.cpp"] = "".join(whole) + render("csim", {"kernels": described, "cycles": counts})
     for name, text in sources.items():
         (folder / name).write_text(text)
-    program = folder / "csim"
-    command = [compiler(), *FLAGS, "-isystem", headers(), "-o", program, folder / "main.cpp"]
+    program = compile_program(folder / "main.cpp", folder / "csim", counts=counts)
+    written = tuple(tuple(_type(one) for one in kernel.outputs) for kernel in kernels)
+    return Simulation(program, names, written, counts)
+
+
+def compile_program(source: Path, program: Path, *, counts: bool = False) -> Path:
+    """Compile a source of its own `main`; `program` again. Raises ToolError."""
+    folders = ["-I", COUNTING, f"-DNYBBLE_FILL={FILL}"] if counts else []
+    command = [compiler(), *FLAGS, *folders, "-isystem", headers(), "-o", program, source]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     if done.returncode:
-        raise ToolError(f"g++ refuses {', '.join(names)}: {done.stderr[:SHOWN]}")
-    written = tuple(tuple(_type(one) for one in kernel.outputs) for kernel in kernels)
-    return Simulation(program, names, written)
+        raise ToolError(f"g++ refuses {source.name}: {done.stderr[:SHOWN]}")
+    return program
 
 
 def _type(value: object) -> MemoryType:

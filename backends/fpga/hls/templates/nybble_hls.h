@@ -8,8 +8,10 @@
 #include <cmath>
 
 #ifndef NYBBLE_CYCLE
-// one iteration of a pipelined loop, and a process of a DATAFLOW region; nothing in synthesis
+// one iteration of a pipelined loop, the depth of a FIFO, and a process of a DATAFLOW region; nothing
+// in synthesis
 #define NYBBLE_CYCLE
+#define NYBBLE_DEPTH(name, depth)
 #define NYBBLE_PROCESS(name, call) call
 #define NYBBLE_DATAFLOW_END
 #endif
