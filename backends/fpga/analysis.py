@@ -12,7 +12,7 @@ from typing import Any
 
 from xdsl.ir import Operation
 
-from nybble.costmodel.targets.target import RESOURCES, ResourceError, Target
+from nybble.costmodel.targets.target import RESOURCES, Target
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fpga.arrays import ArrayOp, BuildTablesOp, RescaleOp
 from nybble.dialects.fpga.attrs import ENTRIES, LookupAttr, SparseAttr, TilingAttr, ValuesAttr
@@ -195,18 +195,20 @@ class FitError(NybbleError):
 
 def check_fits(found: Analysis, device: Target) -> None:
     """Raise FitError with every resource that a device has too little of, and by how much."""
-    short: list[str] = []
-    for name, count in found.resources.items():
-        try:
-            room = int(USABLE * device.resource(name).value)
-        except ResourceError:
-            room = 0
-        if count > room:
-            short.append(
-                f"{count:,} {name.upper()} where {room:,} may be used, {count - room:,} too many"
-            )
+    short = shortages(found, device)
     if short:
         raise FitError(
-            f"the kernel does not fit {device.title}: {'; '.join(short)}",
+            f"the kernel does not fit {device.name}: {'; '.join(short)}",
             accepted="a larger device, fewer rows or fewer columns",
         )
+
+
+def shortages(found: Analysis, device: Target) -> list[str]:
+    """Resources that a device has too little of, each with how many are missing."""
+    have = dict.fromkeys(found.resources, 0)
+    have |= {name: int(USABLE * fact.value) for name, fact in device.resources.items()}
+    return [
+        f"{count - have[name]:,} {name.upper()} too many ({count:,} of {have[name]:,})"
+        for name, count in found.resources.items()
+        if count > have[name]
+    ]

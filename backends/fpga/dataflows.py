@@ -6,7 +6,7 @@ something for it, so that it cannot promise what the lowering then rejects.
 
 from dataclasses import dataclass
 
-from nybble.backends.fpga.analysis import analyse, check_fits
+from nybble.backends.fpga.analysis import analyse, check_fits, shortages
 from nybble.backends.fpga.design import Design, designs
 from nybble.backends.fpga.elements import ELEMENTS
 from nybble.backends.fpga.network import network
@@ -91,7 +91,8 @@ def checked_design(name: str, product: Product, device: str) -> Design:
         for channels in channels_of(target)
         for one in designs(name, product, device, channels)
     ]
-    best, found = min(made, key=lambda one: one[1].cycles * one[1].share(target))
+    fitting = [one for one in made if not shortages(one[1], target)]
+    best, found = min(fitting or made, key=lambda one: one[1].cycles * one[1].share(target))
     check_fits(found, target)
     return best
 

@@ -16,7 +16,32 @@ func.func @f(%x: tensor<1x64xf32>, %w: !lowbit.tensor<8x64, "w2g32", "array">) -
 }
 ```
 
-After: TBD
+After with `lower-kernels-to-fpga{isa=kv260}`:
+
+```mlir
+fpga.kernel "f_0" on "kv260" {
+^bb0(%x: !fpga.memory<4x512>, %w0: !fpga.memory<4x512>, %s: !fpga.memory<2x256>, %y:
+      !fpga.memory<1x256>):
+  %columns, %scales = fpga.quantize %x tiling <tokens = 1, rows = 8, cols = 64, group = 32,
+        lanes = 4, width = 5, high = 8, wide = 1> : !fpga.memory<4x512> ->
+        !fpga.stream<80x1xsi8, 2>, !fpga.stream<1x1xf32, 2>
+  %weights = fpga.read %w0 repeat 1 : !fpga.memory<4x512> -> !fpga.stream<4x64xui5, 32>
+  %factors = fpga.read %s repeat 1 : !fpga.memory<2x256> -> !fpga.stream<2x8xf32, 2>
+  %tables, %sums = fpga.build_tables %columns ways 4 tiling <tokens = 1, rows = 8, cols = 64,
+        group = 32, lanes = 4, width = 5, high = 8, wide = 1> element <digits = [0, 1], planes =
+        2, step = 1, first = -2> : !fpga.stream<80x1xsi8, 2> -> !fpga.stream<128x4xsi11, 2> sums
+        !fpga.stream<4x1xsi13, 2>
+  %dots = fpga.array %tables, %weights sums %sums : !fpga.stream<4x1xsi13, 2> tiling <tokens =
+        1, rows = 8, cols = 64, group = 32, lanes = 4, width = 5, high = 8, wide = 1> element
+        #fpga.lookup<digits = [0, 1], planes = 2, step = 1, first = -2> :
+        !fpga.stream<128x4xsi11, 2>, !fpga.stream<4x64xui5, 32> -> !fpga.stream<2x8xsi14, 2>
+  %results = fpga.rescale %dots, %factors, %scales tiling <tokens = 1, rows = 8, cols = 64,
+        group = 32, lanes = 4, width = 5, high = 8, wide = 1> element #fpga.lookup<digits = [0,
+        1], planes = 2, step = 1, first = -2> : !fpga.stream<2x8xsi14, 2>, !fpga.stream<2x8xf32,
+        2>, !fpga.stream<1x1xf32, 2> -> !fpga.stream<1x8xf32, 2>
+  fpga.write %results, %y : !fpga.stream<1x8xf32, 2>, !fpga.memory<1x256>
+}
+```
 
 The kernel is named after the function. What calls it, and with which memories, is the host's part.
 

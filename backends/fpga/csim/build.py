@@ -34,7 +34,7 @@ SHOWN = 2000
 
 @dataclass(frozen=True)
 class Ran:
-    """What a case's kernel wrote, u8 [words, bits / 8] each, and its cycles where they are counted."""
+    """What a case's kernel wrote, u8 [words, bits / 8] each; cycles where they are counted."""
 
     written: tuple[U8, ...]
     cycles: int = 0
