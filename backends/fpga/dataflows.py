@@ -5,8 +5,9 @@ something for it, so that it cannot promise what the lowering then rejects.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
-from nybble.backends.fpga.analysis import analyse, check_fits, shortages
+from nybble.backends.fpga.analysis import Analysis, analyse, check_fits, shortages
 from nybble.backends.fpga.design import Design, designs
 from nybble.backends.fpga.elements import ELEMENTS
 from nybble.backends.fpga.network import network
@@ -48,8 +49,7 @@ class FpgaTarget:
     def _verdict(self, name: str, product: Product, device: str) -> Verdict:
         layout = ArrayProductOp.WEIGHT_LAYOUT
         try:
-            made = checked_design(name, product, device)
-            found = analyse(network("k", made))
+            made, found = best_design(name, product, device)
         except NybbleError as error:
             accepted = f" (accepted: {error.accepted})" if error.accepted else ""
             return Verdict(name, layout, refusal=error.message + accepted)
@@ -79,6 +79,12 @@ def find_device(name: str) -> str:
 
 
 def checked_design(name: str, product: Product, device: str) -> Design:
+    """The design of a product, which fits; NybbleError where there is none."""
+    return best_design(name, product, device)[0]
+
+
+@lru_cache(maxsize=256)
+def best_design(name: str, product: Product, device: str) -> tuple[Design, Analysis]:
     """The design of a product that takes least of a device full of its like, and fits.
 
     Raises NybbleError where there is none.
@@ -94,7 +100,7 @@ def checked_design(name: str, product: Product, device: str) -> Design:
     fitting = [one for one in made if not shortages(one[1], target)]
     best, found = min(fitting or made, key=lambda one: one[1].cycles * one[1].share(target))
     check_fits(found, target)
-    return best
+    return best, found
 
 
 FPGA = FpgaTarget()

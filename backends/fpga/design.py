@@ -14,6 +14,8 @@ from nybble.passes.targets import Product
 
 FEWEST_LANES, MOST_LANES = 4, 32
 """Lanes of an array: what they add up in one tree of adders."""
+PARTS = (1, 2, 3, 4, 6)
+"""How many times as many tiles as there must be are tried."""
 PORT_BITS = 512
 """Bits of a word of a memory channel, which a DDR controller or two HBM channels give in a cycle of
 a clock around 225 MHz."""
@@ -99,8 +101,8 @@ def _tilings(element: ElementAttr, product: Product, channels: int) -> Iterator[
 
 def lanes_of(elements: int) -> list[int]:
     """Numbers of lanes that cut so many elements into tiles, which are all about as full."""
-    parts = range(-(-elements // MOST_LANES), elements + 1)
-    sizes = {-(-elements // count) for count in parts}
+    fewest = -(-elements // MOST_LANES)
+    sizes = {-(-elements // (fewest * times)) for times in PARTS}
     return sorted(size for size in sizes if size >= min(FEWEST_LANES, elements))
 
 

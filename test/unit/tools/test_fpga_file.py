@@ -8,7 +8,8 @@ from nybble.backends.fpga.csim.tools import ToolError, compiler, headers
 from nybble.backends.fpga.dataflows import devices
 from nybble.tools.target import FPGAS
 
-TEXT = """func.func @f(%x: tensor<1x64xf32>, %w: !lowbit.tensor<8x64, "{spec}">) -> tensor<1x8xf32> {{
+TEXT = """func.func @f(
+    %x: tensor<1x64xf32>, %w: !lowbit.tensor<8x64, "{spec}">) -> tensor<1x8xf32> {{
   %y = mpgemm.matmul %x, %w : tensor<1x64xf32>, !lowbit.tensor<8x64, "{spec}"> -> tensor<1x8xf32>
   func.return %y : tensor<1x8xf32>
 }}
