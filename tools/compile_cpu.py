@@ -19,6 +19,8 @@ def compile_for_cpu(request: CompileRequest) -> None:
     given, output = request.given, request.folder()
     if request.json_file is not None:
         raise UsageError("--json with target cpu", accepted="the manifest in the directory")
+    if given.get("prompt") or given.get("answer"):
+        raise UsageError("--prompt and --answer with target cpu", accepted="nybble explain")
     choice = choose(
         request.model, given["activations"], given["kv"], given["context"], given["isa"],
         given["threads"], given["weights"] or AS_STORED, given["attention"] or "",

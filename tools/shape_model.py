@@ -55,10 +55,15 @@ SHAPES = {
     "llama-2-7b": ModelShape(
         32, 4096, 11008, 32, 32, 128, 32000, 1e4, False, "meta-llama/Llama-2-7b-hf"
     ),
+    "llama-2-70b": ModelShape(
+        80, 8192, 28672, 64, 8, 128, 32000, 1e4, False, "meta-llama/Llama-2-70b-hf"
+    ),
     "mistral-7b": ModelShape(
         32, 4096, 14336, 32, 8, 128, 32768, 1e6, False, "mistralai/Mistral-7B-v0.3"
     ),
 }
+ALIASES = {name.replace("-", "", 1): name for name in SHAPES if name.startswith("llama-")}
+"""Other spelling of a shape -> its name: llama2-7b, llama3-8b."""
 
 
 class ShapeModelError(NybbleError):
@@ -76,6 +81,7 @@ class Matrix:
 
 def find_shape(name: str) -> ModelShape:
     """The shape called `name`; raises UnknownNameError."""
+    name = ALIASES.get(name, name)
     if name not in SHAPES:
         raise UnknownNameError(f"unknown model shape '{name}'", accepted=", ".join(SHAPES))
     return SHAPES[name]

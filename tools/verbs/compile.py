@@ -36,6 +36,12 @@ _FOLDER = click.Path(path_type=Path)
 @click.option(
     "--schedules", metavar="DB", help="Sizes of loops that nybble tune chose, for this machine."
 )
+@click.option(
+    "--prompt", type=click.IntRange(1), help="Target fpga: tokens of the text; default: 128."
+)
+@click.option(
+    "--answer", type=click.IntRange(1), help="Target fpga: tokens to write; default: 512."
+)
 @json_option
 @model_options
 @click.pass_obj
@@ -48,6 +54,8 @@ def command(
     compile_from: str | None,
     compile_to: str | None,
     schedules: str | None,
+    prompt: int | None,
+    answer: int | None,
     json_file: str | None,
     activations: str | None,
     kv: str | None,
@@ -60,7 +68,8 @@ def command(
     """Compile MODEL (alias, GGUF file, Hugging Face folder) or an MLIR file into a directory."""
     given = {
         "dump-stages": dump_stages, "schedules": schedules, "activations": activations, "kv": kv,
-        "attention": attention or None, "context": context, "isa": isa, "threads": threads,
+        "prompt": prompt, "answer": answer, "attention": attention or None, "context": context,
+        "isa": isa, "threads": threads,
         "weights": None if weights == AS_STORED else weights,
     }  # fmt: skip
     request = CompileRequest(

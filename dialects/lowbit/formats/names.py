@@ -3,7 +3,8 @@
 Adding a format whose parts exist is one row here. Beside the rows, three patterns are names:
 `wN[gG][z|m]` (uniform weights: symmetric, stored integer zero, stored minimum), `aN[gG]`
 (activations: narrow signed integers, f32 scale; `a16` has two 8-bit digits), `abN[gG]`
-(activations: bipolar integers, f32 scale) and `bitmodN[gG]`.
+(activations: bipolar integers, f32 scale), `bitmodN[gG]` and `wN[gG]nK:M` (K of M weights kept,
+for M of 16 the same ones in 16 rows: FlightLLM, arXiv:2401.03868).
 """
 
 import re
@@ -53,9 +54,14 @@ NAMED: dict[str, str] = {
 
 SPELLED = {spelling: name for name, spelling in NAMED.items()}
 BITMOD_SPECIALS = {3: "3.0,-3.0,6.0,-6.0", 4: "5.0,-5.0,8.0,-8.0"}
-PATTERNS = "wN[gG][z|m], aN[gG], abN[gG], bitmodN[gG]"
+PATTERNS = "wN[gG][z|m], wN[gG]nK:M, aN[gG], abN[gG], bitmodN[gG]"
 
 _PATTERN = re.compile(r"(w|ab?|bitmod)([1-9]|16)(?:g([1-9][0-9]{0,6}))?([zm]?)")
+_SPARSE = re.compile(r"w([1-8])(?:g([1-9][0-9]{0,6}))?n([1-9][0-9]{0,2}):([1-9][0-9]{0,3})")
+_LONG_SPARSE = re.compile(
+    r"(?:i|bip)(?P<n>[1-8]):g=(?P<g>row|[0-9]+):s=f16:sparse=(?P<k>[0-9]+)of(?P<m>[0-9]+)"
+    r"(?:\.block16)?"
+)
 _LONG_UNIFORM = re.compile(
     r"(?P<kind>[iu]|bip)(?P<n>[1-8])(?P<narrow>\.narrow)?:g=(?P<g>row|[0-9]+)"
     r":s=(?P<s>f16|f32)(?::z=(?P<z>min\.f16|int\.u[1-8]))?"
@@ -68,6 +74,12 @@ def expand(spec: str) -> str:
     """The spelling of a short name; `spec` itself if it is not one."""
     if spec in NAMED:
         return NAMED[spec]
+    sparse = _SPARSE.fullmatch(spec)
+    if sparse is not None:
+        bits, group, keep, of = sparse.groups()
+        block = ".block16" if of == "16" else ""
+        dense = _expand_weight(bits, f"g={group or 'row'}", "")
+        return f"{dense}:sparse={keep}of{of}{block}"
     match = _PATTERN.fullmatch(spec)
     if match is None:
         return spec
@@ -115,6 +127,10 @@ def _candidates(spelling: str) -> tuple[str, ...]:
     digits = _LONG_DIGITS.fullmatch(spelling)
     if digits is not None:
         return ("a16", f"a16g{digits[1]}")
+    sparse = _LONG_SPARSE.fullmatch(spelling)
+    if sparse is not None:
+        group = "" if sparse["g"] == "row" else f"g{sparse['g']}"
+        return (f"w{sparse['n']}{group}n{sparse['k']}:{sparse['m']}",)
     match = _LONG_UNIFORM.fullmatch(spelling)
     if match is None:
         return ()

@@ -66,6 +66,7 @@ def test_published_sizes():
         "llama-3.2-1b": 1.24,
         "llama-3-8b": 8.03,
         "llama-2-7b": 6.74,
+        "llama-2-70b": 68.98,
         "mistral-7b": 7.25,
     }
 

@@ -11,6 +11,7 @@ from nybble.dialects.lowbit.formats.names import NAMED
 PATTERNED = (
     "w4g128", "w4g32", "w2g128z", "w4g32m", "w8", "w3", "w1g64", "w1g64z", "w8g32z", "a8g32",
     "a8", "a4g128", "bitmod3", "bitmod4", "bitmod3g64",
+    "w4n8:16", "w2g64n4:16", "w8n2:4", "w1n1:2",
 )  # fmt: skip
 
 

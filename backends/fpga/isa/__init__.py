@@ -1,0 +1,1 @@
+"""An accelerator for whole models: instructions, compiler, simulators and a system model."""
