@@ -12,6 +12,7 @@ from xdsl.utils.exceptions import VerifyException
 from nybble.dialects.fpga.processes import ProcessOp, WriteOp, memory_type
 from nybble.dialects.fpga.types import MemoryType, StreamType
 from nybble.dialects.fpga.words import U8
+from nybble.dialects.interpreter import HasReference
 
 
 @irdl_op_definition
@@ -78,6 +79,7 @@ class KernelOp(IRDLOperation):
         written = {memory: values[memory].copy() for memory in self.outputs}
         values |= written
         for op in self.processes:
+            assert isinstance(op, HasReference), op.name
             found = op.reference(*(values[operand] for operand in op.operands))
             values.update(zip(op.results, found, strict=True))
         return tuple(written.values())

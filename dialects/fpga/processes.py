@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -188,10 +189,10 @@ class ReadOp(ProcessOp):
         if first.bits.data < bits:
             raise VerifyException(f"{bits} bits of a stream's word do not fit {first}")
 
-    def reference(self, *memories: U8) -> tuple[Integers | F32]:
+    def reference(self, *memories: U8) -> tuple[npt.NDArray[Any]]:
         """memories: u8 [words, bits / 8] each."""
         fields = decoded(memories, self.type, self.share)
-        return (np.tile(fields, (self.repeat.value.data, 1)),)
+        return (np.concatenate([fields] * self.repeat.value.data),)
 
 
 def memory_type(value: SSAValue) -> MemoryType:

@@ -71,7 +71,8 @@ class StreamType(ParametrizedAttribute, TypeAttribute):
     @property
     def is_signed(self) -> bool:
         """Whether elements are signed integers."""
-        return not self.is_float and self.element.signedness.data == Signedness.SIGNED
+        element = self.element
+        return isinstance(element, IntegerType) and element.signedness.data == Signedness.SIGNED
 
     @classmethod
     def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
@@ -94,8 +95,9 @@ class StreamType(ParametrizedAttribute, TypeAttribute):
         for name in ("words", "lanes", "depth"):
             if getattr(self, name).data < 1:
                 raise VerifyException(f"{name} of a stream must be at least 1")
-        if not self.is_float and self.element.signedness.data == Signedness.SIGNLESS:
-            raise VerifyException(f"elements of a stream are siN, uiN or f32, got {self.element}")
+        element = self.element
+        if isinstance(element, IntegerType) and element.signedness.data == Signedness.SIGNLESS:
+            raise VerifyException(f"elements of a stream are siN, uiN or f32, got {element}")
 
 
 @irdl_attr_definition

@@ -99,7 +99,7 @@ def test_what_runs_out_is_named_with_how_much():
 
 
 def test_the_target_answers_for_every_dataflow():
-    small = Product(formats.get("w1"), 512, 1024, 1, MODE, "u280")
+    small = Product(formats.get("w1"), 4096, 4096, 1, MODE, "u280")
     verdicts = {one.dataflow: one for one in FPGA.verdicts(small)}
     assert verdicts["lut_array"].cycles < verdicts["multiply_array"].cycles
     assert "NofM" in verdicts["sparse_chain"].refusal
