@@ -4,9 +4,9 @@
 // CHECK-LABEL: fpga.kernel "looked_up_0" on "kv260"
 // CHECK: fpga.build_tables
 // CHECK: fpga.array {{.*}} element #fpga.lookup<digits = [-1, 1], planes = 1, step = 1, first = 0>
-func.func @looked_up(%x: tensor<1x1024xf32>, %w: !lowbit.tensor<512x1024, "w1">) -> tensor<1x512xf32> {
-  %y = mpgemm.matmul %x, %w : tensor<1x1024xf32>, !lowbit.tensor<512x1024, "w1"> -> tensor<1x512xf32>
-  func.return %y : tensor<1x512xf32>
+func.func @looked_up(%x: tensor<1x4096xf32>, %w: !lowbit.tensor<4096x4096, "w1">) -> tensor<1x4096xf32> {
+  %y = mpgemm.matmul %x, %w : tensor<1x4096xf32>, !lowbit.tensor<4096x4096, "w1"> -> tensor<1x4096xf32>
+  func.return %y : tensor<1x4096xf32>
 }
 
 // CHECK-LABEL: fpga.kernel "multiplied_0" on "kv260"
