@@ -42,6 +42,9 @@ _FOLDER = click.Path(path_type=Path)
 @click.option(
     "--answer", type=click.IntRange(1), help="Target fpga: tokens to write; default: 512."
 )
+@click.option(
+    "--emit", type=click.Choice(["cuda"]), help="Also write the kernels of a GPU as CUDA C++."
+)
 @json_option
 @model_options
 @click.pass_obj
@@ -56,6 +59,7 @@ def command(
     schedules: str | None,
     prompt: int | None,
     answer: int | None,
+    emit: str | None,
     json_file: str | None,
     activations: str | None,
     kv: str | None,
@@ -67,9 +71,9 @@ def command(
 ) -> None:
     """Compile MODEL (alias, GGUF file, Hugging Face folder) or an MLIR file into a directory."""
     given = {
-        "dump-stages": dump_stages, "schedules": schedules, "activations": activations, "kv": kv,
-        "prompt": prompt, "answer": answer, "attention": attention or None, "context": context,
-        "isa": isa, "threads": threads,
+        "emit": emit, "dump-stages": dump_stages, "schedules": schedules,
+        "activations": activations, "kv": kv, "prompt": prompt, "answer": answer,
+        "attention": attention or None, "context": context, "isa": isa, "threads": threads,
         "weights": None if weights == AS_STORED else weights,
     }  # fmt: skip
     request = CompileRequest(
