@@ -17,6 +17,7 @@ DIALECTS: dict[str, str] = {
     "fused": "nybble.dialects.fused.dialect:Fused",
     "schedule": "nybble.dialects.schedule.dialect:Schedule",
     "spgemm": "nybble.dialects.spgemm.dialect:SpGEMM",
+    "fpga": "nybble.dialects.fpga.dialect:Fpga",
 }
 
 

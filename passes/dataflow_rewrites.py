@@ -13,6 +13,12 @@ from xdsl.rewriter import InsertPoint, Rewriter
 
 from nybble.dialects.lowbit.ops import QuantizeOp
 from nybble.dialects.lowbit.types import LowBitTensorType
+from nybble.dialects.mpgemm.arrays import (
+    ArrayProductOp,
+    LutArrayMatmulOp,
+    MultiplyArrayMatmulOp,
+    SparseChainMatmulOp,
+)
 from nybble.dialects.mpgemm.lut import LookupProductOp, LutDotMatmulOp, LutMatmulOp, LutPrecomputeOp
 from nybble.dialects.mpgemm.ops import (
     BitserialMatmulOp,
@@ -123,6 +129,17 @@ def to_stream_matmul(matmul: MatmulOp, mode: str, shared: Shared) -> ProductOp:
     return product
 
 
+def to_array_matmul(kind: type[ArrayProductOp]) -> Rewrite:
+    """rewrite: `matmul(x, w) -> kind(x, w)`, which rounds its activation itself"""
+
+    def rewrite(matmul: MatmulOp, mode: str, shared: Shared) -> ProductOp:
+        product = kind(matmul.activation, matmul.weight, matmul.bias, matmul.result.type)
+        Rewriter.replace_op(matmul, product)
+        return product
+
+    return rewrite
+
+
 def table_group(group: int) -> int:
     """The largest of TABLE_GROUPS that divides a weight's group; `group` itself if none does."""
     return next((size for size in TABLE_GROUPS if group % size == 0), group)
@@ -135,4 +152,7 @@ REWRITES: dict[str, Rewrite] = {
     "lut": to_lut_matmul(LutMatmulOp),
     "lut_dot": to_lut_matmul(LutDotMatmulOp),
     "stream": to_stream_matmul,
+    "lut_array": to_array_matmul(LutArrayMatmulOp),
+    "multiply_array": to_array_matmul(MultiplyArrayMatmulOp),
+    "sparse_chain": to_array_matmul(SparseChainMatmulOp),
 }

@@ -23,6 +23,7 @@ PASSES: dict[str, str] = {
     "schedule-kernels": "nybble.passes.schedule_kernels:ScheduleKernels",
     "tile-kernels": "nybble.passes.tile_kernels:TileKernels",
     "lower-kernels-to-cpu": "nybble.backends.cpu.lower_kernels_to_cpu:LowerKernelsToCpu",
+    "lower-kernels-to-fpga": ("nybble.backends.fpga.lower_kernels_to_fpga:LowerKernelsToFpga"),
 }
 
 

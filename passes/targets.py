@@ -17,6 +17,7 @@ from nybble.dialects.lowbit.formats import Format
 TARGETS: dict[str, str] = {
     "cpu": "nybble.backends.cpu.dataflows:CPU",
     "cuda": "nybble.backends.gpu.dataflows:CUDA",
+    "fpga": "nybble.backends.fpga.dataflows:FPGA",
 }
 
 

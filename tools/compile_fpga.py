@@ -24,6 +24,7 @@ from nybble.frontend.weight_rules import WeightRule, parse_rules
 from nybble.tools.diagnostics import UsageError
 from nybble.tools.files import write_output
 from nybble.tools.folder import check_folder, write_folder
+from nybble.tools.fpga_file import compile_file_for_fpga
 from nybble.tools.mlir_file import is_mlir
 from nybble.tools.models import DEFAULT_CONTEXT, shown_progress
 from nybble.tools.shape_graph import shape_module
@@ -98,9 +99,10 @@ class FpgaModel:
 
 
 def compile_for_fpga(request: CompileRequest) -> None:
-    """Write the streams of a model, print what they would do, or both."""
+    """Write the streams of a model, print what they would do, or both; C++ of an MLIR file."""
     if is_mlir(request.model):
-        raise UsageError("an MLIR file for target fpga", accepted=", ".join(SHAPES))
+        compile_file_for_fpga(request)
+        return
     request.refuse("weights", "context", "prompt", "answer")
     if request.start or request.stop:
         raise UsageError("only an MLIR file can start or end at a stage", accepted="no such option")

@@ -44,7 +44,12 @@ ROWS: Mapping[str, Row] = {
         compiles="nybble.tools.gpu_file:compile_for_gpu",
         verifies="nybble.tools.verify.gpu:verify_on_gpu",
     ),
-    "fpga": Row("u280", FPGAS, compiles="nybble.tools.compile_fpga:compile_for_fpga"),
+    "fpga": Row(
+        "u280",
+        FPGAS,
+        compiles="nybble.tools.compile_fpga:compile_for_fpga",
+        verifies="nybble.tools.verify.fpga:verify_on_fpga",
+    ),
 }
 
 

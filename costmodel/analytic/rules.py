@@ -29,7 +29,7 @@ from nybble.dialects.fused import ops as fused
 from nybble.dialects.fused.kernel import KernelOp, YieldOp
 from nybble.dialects.lowbit import ops as lowbit
 from nybble.dialects.lowbit.types import LowBitTensorType
-from nybble.dialects.mpgemm import lut
+from nybble.dialects.mpgemm import arrays, lut
 from nybble.dialects.mpgemm import ops as mpgemm
 from nybble.dialects.mpgemm.stream import StreamMatmulOp
 from nybble.dialects.mpgemm.tables import TableType
@@ -152,6 +152,8 @@ def _way(op: mpgemm.ProductOp, target: Target) -> tuple[str, int]:
         bits = op.activation_type.number_format.element.bits
         serial = isinstance(op, mpgemm.BitserialMatmulOp)
         return ("b1", bits) if serial else ("i8", -(-bits // 8))
+    if isinstance(op, arrays.ArrayProductOp):
+        return "i8", 1
     plain = weight.number_format.is_plain
     return (target.arithmetic.plain if plain else target.arithmetic.coded), 1
 
@@ -272,6 +274,9 @@ RULES: dict[type[Operation], Rule] = {
     mpgemm.IntMatmulOp: _product,
     mpgemm.BitserialMatmulOp: _product,
     StreamMatmulOp: _product,
+    arrays.LutArrayMatmulOp: _product,
+    arrays.MultiplyArrayMatmulOp: _product,
+    arrays.SparseChainMatmulOp: _product,
     lut.LutMatmulOp: _product,
     lut.LutDotMatmulOp: _product,
     lut.LutPrecomputeOp: _tables,

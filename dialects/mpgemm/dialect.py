@@ -2,6 +2,11 @@
 
 from xdsl.ir import Dialect
 
+from nybble.dialects.mpgemm.arrays import (
+    LutArrayMatmulOp,
+    MultiplyArrayMatmulOp,
+    SparseChainMatmulOp,
+)
 from nybble.dialects.mpgemm.lut import LutDotMatmulOp, LutMatmulOp, LutPrecomputeOp
 from nybble.dialects.mpgemm.ops import BitserialMatmulOp, DequantMatmulOp, IntMatmulOp, MatmulOp
 from nybble.dialects.mpgemm.stream import StreamMatmulOp
@@ -18,6 +23,9 @@ MPGemm = Dialect(
         LutMatmulOp,
         LutDotMatmulOp,
         StreamMatmulOp,
+        LutArrayMatmulOp,
+        MultiplyArrayMatmulOp,
+        SparseChainMatmulOp,
     ],
     [TableType],
 )

@@ -74,7 +74,8 @@ class ProductOp(IRDLOperation, abc.ABC):
 PRECISIONS = ("f32", "bf16")
 
 
-def _product(activation: Array, weight: Array, bias: Array | None) -> tuple[Array]:
+def product(activation: Array, weight: Array, bias: Array | None) -> tuple[Array]:
+    """f32 [n, r] of [n, k] and [r, k], summed in f64."""
     exact = activation.astype(np.float64) @ weight.astype(np.float64).T
     if bias is not None:
         exact = exact + bias
@@ -93,7 +94,7 @@ class FloatProductOp(ProductOp, abc.ABC):
 
     def reference(self, activation: Array, weight: Weight, bias: Array | None = None):
         """activation: f32 [n, k]; weight: [r, k]; bias: f32 [r]. f32 [n, r], summed in f64."""
-        return _product(activation, weight.dequantize(), bias)
+        return product(activation, weight.dequantize(), bias)
 
 
 @irdl_op_definition
@@ -134,9 +135,9 @@ class DequantMatmulOp(FloatProductOp):
     def reference(self, activation: Array, weight: Weight, bias: Array | None = None):
         """As for `mpgemm.matmul`, on factors rounded to bf16 where that is allowed."""
         if not self.rounds:
-            return _product(activation, weight.dequantize(), bias)
+            return product(activation, weight.dequantize(), bias)
         decoded = round_to("bf16", weight.dequantize())
-        return _product(round_to("bf16", activation), decoded, bias)
+        return product(round_to("bf16", activation), decoded, bias)
 
 
 class QuantizedProductOp(ProductOp, abc.ABC):
@@ -175,7 +176,7 @@ class QuantizedProductOp(ProductOp, abc.ABC):
 
     def reference(self, activation: Weight, weight: Weight, bias: Array | None = None):
         """Both operands in canonical form; sums in f64."""
-        return _product(activation.dequantize(), weight.dequantize(), bias)
+        return product(activation.dequantize(), weight.dequantize(), bias)
 
 
 @irdl_op_definition

@@ -71,9 +71,8 @@ def command(
 ) -> None:
     """Compile MODEL (alias, GGUF file, Hugging Face folder) or an MLIR file into a directory."""
     given = {
-        "prompt": prompt, "answer": answer,
         "emit": emit, "dump-stages": dump_stages, "schedules": schedules,
-        "activations": activations, "kv": kv,
+        "activations": activations, "kv": kv, "prompt": prompt, "answer": answer,
         "attention": attention or None, "context": context, "isa": isa, "threads": threads,
         "weights": None if weights == AS_STORED else weights,
     }  # fmt: skip

@@ -12,6 +12,7 @@ import click
 from nybble.backends.cpu import isa as levels
 from nybble.backends.cpu.host import request_amx
 from nybble.backends.cpu.machine import cpu_flags, native
+from nybble.backends.fpga.csim.tools import compiler, headers
 from nybble.backends.gpu import nvrtc, ptxas
 from nybble.backends.gpu.driver import installed
 from nybble.backends.llvm.toolchain import versions
@@ -60,6 +61,7 @@ def findings() -> Iterator[Finding]:
         remedy = "" if granted else "pass --isa avx512-vnni"
         yield Finding("AMX tiles", "granted" if granted else "refused by the kernel", remedy)
     yield from _gpu()
+    yield from _csim()
     yield from (_package(name, extra) for name, extra in EXTRAS.items())
     yield from (_program(name, brought) for name, brought in PROGRAMS.items())
     yield from (_alias(name) for name in ALIASES)
@@ -85,6 +87,12 @@ def _gpu() -> Iterator[Finding]:
     for name in ("ptxas", "nvdisasm"):
         yield _found(name, lambda name=name: str(ptxas.tool(name)))
     yield _found("NVRTC", lambda: "{}.{}".format(*nvrtc.version()))
+
+
+def _csim() -> Iterator[Finding]:
+    """What C simulation of FPGA kernels needs."""
+    yield _found("g++", compiler)
+    yield _found("ap_types headers", lambda: str(headers()))
 
 
 def _found(subject: str, find: Callable[[], str]) -> Finding:

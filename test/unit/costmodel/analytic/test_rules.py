@@ -35,8 +35,12 @@ def product(spec, rows, cols, tokens="?"):
     return parsed(text, "mpgemm.matmul")[0]
 
 
+LOWERED = {"fpga"}
+"""Dialects of kernels that are lowered already: a backend's own analysis reads them."""
+
+
 def test_every_operation_has_a_rule():
-    known = [op for name in DIALECTS for op in REGISTRY.load(name).operations]
+    known = [op for name in set(DIALECTS) - LOWERED for op in REGISTRY.load(name).operations]
     assert len(known) > 15
     assert [op.name for op in known if op not in RULES] == []
 

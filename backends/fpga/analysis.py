@@ -1,0 +1,214 @@
+"""How long a kernel takes and what it needs of a device, read off its processes.
+
+Cycles: every process starts an iteration in each cycle, all run at the same time, and a process
+waits for the first word of each of its streams; the last to end is the kernel's end. Resources: a
+rule for each kind of process, of what its template unrolls.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from xdsl.ir import Operation
+
+from nybble.costmodel.targets.target import RESOURCES, Target
+from nybble.dialects.errors import NybbleError
+from nybble.dialects.fpga.arrays import ArrayOp, BuildTablesOp, RescaleOp
+from nybble.dialects.fpga.attrs import ENTRIES, LookupAttr, SparseAttr, TilingAttr, ValuesAttr
+from nybble.dialects.fpga.kernel import KernelOp
+from nybble.dialects.fpga.processes import ProcessOp, QuantizeOp, ReadOp, WriteOp
+from nybble.dialects.fpga.types import StreamType
+
+Amounts = Mapping[str, float]
+
+FILL = 8
+"""Cycles of a pipeline from its first iteration's start to its end (assumed)."""
+USABLE = 0.8
+"""The share of a device's resources that a kernel may take, so that it can be routed (assumed)."""
+LUTRAM_BITS = 64 * 7
+"""Bits of a RAM64M8, which takes as many LUTs as 8 (AMD UG974)."""
+BRAM_BITS = 36 * 1024
+NARROW_PRODUCT = 2.2
+"""LUTs of a product of 8 bits, over the square of the other factor's bits: of 96 products of 2, 3
+and 5 bits, as Yosys synthesizes them for UltraScale+."""
+TREE = 0.6
+"""LUTs of a sum, for each bit of an entry, as Yosys makes trees of 32 and 64 entries."""
+FIFO_LUTS = 0.6
+"""LUTs for each bit of a shallow FIFO's word (assumed: shift registers and their control)."""
+FLOAT_ADD = {"lut": 220, "ff": 320, "dsp": 2}
+FLOAT_MULTIPLY = {"lut": 80, "ff": 120, "dsp": 3}
+"""An f32 adder and multiplier of Vitis HLS (AMD PG060: medium and full use of DSP48E2)."""
+PORT = {"lut": 1500, "ff": 2500, "bram": 7.5}
+"""An AXI master of 512 bits (assumed)."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A kernel's cycles, and how many of each resource it takes. processes: cycles of each."""
+
+    cycles: int
+    resources: Mapping[str, int]
+    processes: Mapping[str, int]
+
+    def share(self, device: Target) -> float:
+        """The share of a device's scarcest resource that the kernel takes."""
+        have = ((name, device.resources.get(name)) for name in self.resources)
+        return max(self.resources[name] / fact.value for name, fact in have if fact is not None)
+
+
+def analyse(kernel: KernelOp) -> Analysis:
+    """The cycles and resources of a kernel; raises NybbleError for a process without a rule."""
+    start: dict[Operation, int] = {}
+    end = 0
+    names: dict[str, int] = {}
+    for index, op in enumerate(kernel.processes):
+        before = [one.owner for one in op.streams]
+        waited = [start[one] + first_word(one) for one in before if isinstance(one, ProcessOp)]
+        start[op] = max(waited, default=0)
+        end = max(end, start[op] + op.cycles() + FILL)
+        names[f"{op.name.split('.')[1]}_{index}"] = op.cycles()
+    return Analysis(end, resources(kernel), names)
+
+
+def first_word(op: ProcessOp) -> int:
+    """Cycles from a process's start to the first word that it writes."""
+    return FILL + FIRST[type(op)](op)
+
+
+def resources(kernel: KernelOp) -> dict[str, int]:
+    """How many of each resource the processes, FIFOs and ports of a kernel take."""
+    total = dict.fromkeys(RESOURCES, 0.0)
+    for op in kernel.processes:
+        add(total, RULES[type(op)](op))
+    for stream in kernel.streams:
+        assert isinstance(stream.type, StreamType)
+        add(total, fifo(stream.type))
+    for _ in kernel.body.block.args:
+        add(total, PORT)
+    return {name: ceil(count) for name, count in total.items()}
+
+
+def add(total: dict[str, float], more: Amounts, times: float = 1) -> None:
+    """Add amounts to a total, in place."""
+    for name, count in more.items():
+        total[name] += times * count
+
+
+def fifo(type_: StreamType) -> Amounts:
+    """A FIFO, in shift registers of LUTs."""
+    return {"lut": FIFO_LUTS * type_.word_bits + 10, "ff": 1.2 * type_.word_bits + 10}
+
+
+def memory(words: int, bits: int) -> Amounts:
+    """A memory of a write and a read in each cycle."""
+    if words <= 64:
+        return {"lut": 8 * bits / 7, "ff": bits}
+    return {"bram": ceil(words / 512) * ceil(bits / 72)}
+
+
+def _array(op: ArrayOp) -> Amounts:
+    """An adder for each element, tables or narrow multipliers, and the sums that are kept."""
+    tiling, element = op.tiling, op.element
+    copies = tiling.sums * tiling.lanes.data * element.fields
+    total = dict.fromkeys(RESOURCES, 0.0)
+    if isinstance(element, LookupAttr):
+        add(total, memory(2 * ENTRIES, element.entry_bits), copies)
+        add(total, {"lut": TREE * element.entry_bits, "ff": element.entry_bits + 2}, copies)
+    else:
+        assert isinstance(element, ValuesAttr)
+        bits = element.value_bits
+        if isinstance(element, SparseAttr):
+            shared = 2 if element.pair(tiling) else 1
+            choosing = 8 * ceil(element.of.data / 4) * (1 if element.is_shared else shared)
+            add(total, {"dsp": 1, "lut": choosing + 20, "ff": 40}, copies / shared)
+        else:
+            product = NARROW_PRODUCT * bits**2 + 8 + bits + 4
+            add(total, {"lut": product, "ff": 2 * (8 + bits)}, copies)
+        add(total, {"ff": 16 * tiling.wide.data * tiling.tile})
+    dots = op.made()[0]
+    add(total, memory(tiling.row_blocks, dots.word_bits))
+    add(total, {"lut": dots.word_bits, "ff": dots.word_bits})
+    return total
+
+
+def _build_tables(op: BuildTablesOp) -> Amounts:
+    sums = op.ways.value.data * op.tiling.wide.data
+    adders = sums * op.element.width
+    bits = op.element.entry_bits
+    return {"lut": adders * (bits + 1) + 60, "ff": adders * 24 + 80}
+
+
+def _rescale(op: RescaleOp) -> Amounts:
+    total = dict.fromkeys(RESOURCES, 0.0)
+    sums = op.tiling.sums
+    add(total, FLOAT_MULTIPLY, 2 * sums)
+    add(total, FLOAT_ADD, sums)
+    add(total, {"lut": 150, "ff": 200}, sums)  # an integer to a float
+    add(total, memory(op.tiling.row_blocks, 32 * sums))
+    return total
+
+
+def _quantize(op: QuantizeOp) -> Amounts:
+    total = dict.fromkeys(RESOURCES, 0.0)
+    wide = op.tiling.wide.data
+    add(total, FLOAT_MULTIPLY, wide)
+    add(total, {"lut": 40 * 16 + 800, "ff": 1200})  # comparisons, and a division
+    add(total, {"lut": 250, "ff": 150}, wide)  # a float to an integer
+    add(total, memory(max(op.tiling.cols.data // 16, 65), 32 * 16), wide)
+    return total
+
+
+def _mover(op: ReadOp | WriteOp) -> Amounts:
+    return {"lut": 100, "ff": op.type.word_bits + 60}
+
+
+RULES: dict[type[ProcessOp], Callable[[Any], Amounts]] = {
+    ArrayOp: _array,
+    BuildTablesOp: _build_tables,
+    RescaleOp: _rescale,
+    QuantizeOp: _quantize,
+    ReadOp: _mover,
+    WriteOp: _mover,
+}
+"""Process -> what it takes. Estimates: only synthesis knows."""
+
+
+def _row(tiling: TilingAttr) -> int:
+    return tiling.wide.data * -(-tiling.cols.data // 16)
+
+
+FIRST: dict[type[ProcessOp], Callable[[Any], int]] = {
+    QuantizeOp: lambda op: _row(op.tiling),
+    ReadOp: lambda op: 0,
+    BuildTablesOp: lambda op: ENTRIES,
+    ArrayOp: lambda op: op.tiling.tiles_per_group * op.steps,
+    RescaleOp: lambda op: (op.tiling.groups - 1) * op.tiling.row_blocks,
+    WriteOp: lambda op: 0,
+}
+"""Process -> iterations before the first word that it writes."""
+
+
+class FitError(NybbleError):
+    """A kernel that is too large for a device."""
+
+
+def check_fits(found: Analysis, device: Target) -> None:
+    """Raise FitError with every resource that a device has too little of, and by how much."""
+    short = shortages(found, device)
+    if short:
+        raise FitError(
+            f"the kernel does not fit {device.name}: {'; '.join(short)}",
+            accepted="a larger device, fewer rows or fewer columns",
+        )
+
+
+def shortages(found: Analysis, device: Target) -> list[str]:
+    """Resources that a device has too little of, each with how many are missing."""
+    have = dict.fromkeys(found.resources, 0)
+    have |= {name: int(USABLE * fact.value) for name, fact in device.resources.items()}
+    return [
+        f"{count - have[name]:,} {name.upper()} too many ({count:,} of {have[name]:,})"
+        for name, count in found.resources.items()
+        if count > have[name]
+    ]

@@ -1,0 +1,1 @@
+"""C simulation: emitted kernels, compiled by g++ and run on many cases."""

@@ -1,0 +1,1 @@
+"""Synthesizable C++ of fpga kernels, with what a vendor tool needs beside it."""

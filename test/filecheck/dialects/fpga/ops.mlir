@@ -1,0 +1,28 @@
+// RUN: nybble-opt %s | nybble-opt | filecheck %s
+
+// CHECK-LABEL: fpga.kernel "looked_up" on "u280"
+fpga.kernel "looked_up" on "u280" {
+^bb0(%x: !fpga.memory<4x512>, %w: !fpga.memory<4x512>, %s: !fpga.memory<2x256>, %y: !fpga.memory<1x256>):
+  // CHECK: fpga.quantize %x tiling <tokens = 1, rows = 8, cols = 64, group = 32, lanes = 4, width = 5, high = 8, wide = 1>
+  %columns, %scales = fpga.quantize %x tiling <tokens = 1, rows = 8, cols = 64, group = 32, lanes = 4, width = 5, high = 8, wide = 1> : !fpga.memory<4x512> -> !fpga.stream<80x1xsi8, 2>, !fpga.stream<1x1xf32, 2>
+  // CHECK-NEXT: fpga.read %w repeat 1 : !fpga.memory<4x512> -> !fpga.stream<4x64xui5, 32>
+  %weights = fpga.read %w repeat 1 : !fpga.memory<4x512> -> !fpga.stream<4x64xui5, 32>
+  %factors = fpga.read %s repeat 1 : !fpga.memory<2x256> -> !fpga.stream<2x8xf32, 2>
+  // CHECK: fpga.build_tables %columns ways 4
+  // CHECK-SAME: element <digits = [0, 1], planes = 2, step = 1, first = -2>
+  // CHECK-SAME: sums !fpga.stream<4x1xsi13, 2>
+  %tables, %sums = fpga.build_tables %columns ways 4 tiling <tokens = 1, rows = 8, cols = 64, group = 32, lanes = 4, width = 5, high = 8, wide = 1> element <digits = [0, 1], planes = 2, step = 1, first = -2> : !fpga.stream<80x1xsi8, 2> -> !fpga.stream<128x4xsi11, 2> sums !fpga.stream<4x1xsi13, 2>
+  // CHECK: fpga.array %tables, %weights sums %sums
+  %dots = fpga.array %tables, %weights sums %sums : !fpga.stream<4x1xsi13, 2> tiling <tokens = 1, rows = 8, cols = 64, group = 32, lanes = 4, width = 5, high = 8, wide = 1> element #fpga.lookup<digits = [0, 1], planes = 2, step = 1, first = -2> : !fpga.stream<128x4xsi11, 2>, !fpga.stream<4x64xui5, 32> -> !fpga.stream<2x8xsi14, 2>
+  // CHECK: fpga.rescale %dots, %factors, %scales
+  %results = fpga.rescale %dots, %factors, %scales tiling <tokens = 1, rows = 8, cols = 64, group = 32, lanes = 4, width = 5, high = 8, wide = 1> element #fpga.lookup<digits = [0, 1], planes = 2, step = 1, first = -2> : !fpga.stream<2x8xsi14, 2>, !fpga.stream<2x8xf32, 2>, !fpga.stream<1x1xf32, 2> -> !fpga.stream<1x8xf32, 2>
+  // CHECK: fpga.write %results, %y : !fpga.stream<1x8xf32, 2>, !fpga.memory<1x256>
+  fpga.write %results, %y : !fpga.stream<1x8xf32, 2>, !fpga.memory<1x256>
+}
+
+// CHECK: #fpga.multiply<values = [-2, -1, 0, 1]>
+// CHECK: #fpga.sparse<values = [-1, 0, 1, 2], keep = 2, of = 4, block = 1>
+"test.op"() {
+  a = #fpga.multiply<values = [-2, -1, 0, 1]>,
+  b = #fpga.sparse<values = [-1, 0, 1, 2], keep = 2, of = 4, block = 1>
+} : () -> ()

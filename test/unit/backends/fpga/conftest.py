@@ -1,0 +1,92 @@
+"""Kernels of small odd shapes, compiled once for all tests of C simulation."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from nybble.backends.fpga.csim.build import Case, build
+from nybble.backends.fpga.csim.tools import ToolError, compiler, headers
+from nybble.backends.fpga.dataflows import MODE, checked_design
+from nybble.backends.fpga.design import Design
+from nybble.backends.fpga.network import network
+from nybble.backends.fpga.packing import pack, pack_activation, unpack_results
+from nybble.dialects.fpga.kernel import KernelOp
+from nybble.dialects.lowbit import formats
+from nybble.dialects.numpy_ref.quantize import dequantize_rows, quantize_rows
+from nybble.passes.targets import Product
+
+
+@dataclass(frozen=True)
+class Made:
+    """A design and its kernel."""
+
+    design: Design
+    kernel: KernelOp
+
+    @property
+    def shape(self):
+        tiling = self.design.tiling
+        return tiling.rows.data, tiling.cols.data, tiling.tokens.data
+
+    def weight(self, values):
+        return self.design.description.quantize(values.astype(np.float32))
+
+    def case(self, x, weight):
+        memories = (pack_activation(self.design, x), *pack(self.design, weight).memories)
+        return Case(self.kernel.sym_name.data, memories)
+
+    def reference(self, case):
+        """What the references of the processes give, bytes and f32 [tokens, rows]."""
+        type_ = self.kernel.outputs[0].type
+        empty = np.zeros((type_.words.data, type_.bits.data // 8), np.uint8)
+        (found,) = self.kernel.run(*case.memories, empty)
+        return found, unpack_results(self.design, found)
+
+
+def make(dataflow, spec, rows, cols, tokens, name="k", device="u280"):
+    """A kernel; the shapes of a test name what they are."""
+    product = Product(formats.get(spec), rows, cols, tokens, MODE, device)
+    design = checked_design(dataflow, product, device)
+    return Made(design, network(name, design))
+
+
+def product(x, weight):
+    """The product of rounded activations in f64, and the sum of its terms' magnitudes."""
+    rounded = quantize_rows(x, x.shape[1])
+    values = dequantize_rows(rounded.q, rounded.s).astype(np.float64)
+    dense = weight.dequantize().astype(np.float64)
+    return values @ dense.T, np.abs(values) @ np.abs(dense).T
+
+
+FAMILIES = (
+    ("lut_array", "w2g32", 7, 96, 1),  # groups of no whole number of elements
+    ("lut_array", "b1_58", 19, 100, 5),  # trits, a second pass of one token, a tail of columns
+    ("lut_array", "w1", 33, 70, 3),  # either sign, no sums
+    ("multiply_array", "w4g32", 5, 64, 2),
+    ("sparse_chain", "i4:g=32:s=f32:sparse=2of4", 7, 64, 2),  # two tokens in a DSP block
+    ("sparse_chain", "i8:g=64:s=f32:sparse=8of16.block16", 32, 64, 1),  # two rows in one
+)
+
+
+@pytest.fixture(scope="session")
+def tools():
+    try:
+        compiler(), headers()
+    except ToolError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def families():
+    return [make(*family, name=f"k{index}") for index, family in enumerate(FAMILIES)]
+
+
+@pytest.fixture(scope="session")
+def simulation(tools, families, tmp_path_factory):
+    return build([one.kernel for one in families], tmp_path_factory.mktemp("csim"))
+
+
+@pytest.fixture(scope="session")
+def counting(tools, families, tmp_path_factory):
+    return build([families[0].kernel], tmp_path_factory.mktemp("cycles"), counts=True)

@@ -1,0 +1,76 @@
+"""`nybble compile FILE.mlir --target fpga` and `nybble verify --target fpga`."""
+
+import json
+
+import pytest
+
+from nybble.backends.fpga.csim.tools import ToolError, compiler, headers
+from nybble.backends.fpga.dataflows import devices
+from nybble.tools.target import FPGAS
+
+TEXT = """func.func @f(
+    %x: tensor<1x64xf32>, %w: !lowbit.tensor<8x64, "{spec}">) -> tensor<1x8xf32> {{
+  %y = mpgemm.matmul %x, %w : tensor<1x64xf32>, !lowbit.tensor<8x64, "{spec}"> -> tensor<1x8xf32>
+  func.return %y : tensor<1x8xf32>
+}}
+"""
+
+
+def compiled(run_nybble, folder, spec, *more):
+    (folder / "f.mlir").write_text(TEXT.format(spec=spec))
+    out = folder / "out"
+    outcome = run_nybble("compile", str(folder / "f.mlir"), "-o", str(out), *more)
+    return outcome, out
+
+
+def test_levels_are_the_devices():
+    assert set(FPGAS) == set(devices())
+
+
+def test_files_and_manifest(run_nybble, tmp_path):
+    outcome, out = compiled(run_nybble, tmp_path, "w2g32", "--target", "fpga:zcu104")
+    assert outcome.code == 0, outcome.err
+    found = {one.name for one in out.iterdir()}
+    assert {"f_0.cpp", "f_0.h", "run_hls.tcl", "host.cpp", "connectivity.cfg"} < found
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["target"] == "fpga:zcu104"
+    (kernel,) = manifest["kernels"]
+    assert kernel["modelled"] is True
+    assert kernel["cycles"] == pytest.approx(max(kernel["processes"].values()), rel=3)
+    assert kernel["resources"]["lut"] < kernel["available"]["lut"] == 230400
+    assert [one["name"] for one in kernel["memories"]] == ["x", "w0", "s", "y"]
+
+
+def test_a_stage_before_the_last(run_nybble, tmp_path):
+    outcome, out = compiled(
+        run_nybble, tmp_path, "w2g32", "--target", "fpga", "--compile-to", "fused"
+    )
+    assert outcome.code == 0, outcome.err
+    assert {one.name for one in out.iterdir()} == {"fused.mlir", "manifest.json"}
+
+
+@pytest.mark.parametrize(("spec", "more", "told"), [
+    ("w2g32z", (), "has zeros of its groups"),
+    ("w2g32", ("--threads", "2"), "--threads with target fpga:u280"),
+    ("w2g32", ("--compile-to", "lowered"), "stage 'lowered' of target fpga:u280"),
+])  # fmt: skip
+def test_what_is_refused(run_nybble, tmp_path, spec, more, told):
+    outcome, out = compiled(run_nybble, tmp_path, spec, "--target", "fpga:u280", *more)
+    assert outcome.code
+    assert told in outcome.err
+    assert not out.exists()
+
+
+def test_cases_are_verified(run_nybble, tmp_path, monkeypatch):
+    try:
+        compiler(), headers()
+    except ToolError as error:
+        pytest.skip(str(error))
+    monkeypatch.setattr("nybble.tools.verify.fpga.KERNELS", 1)
+    report = tmp_path / "report.json"
+    arguments = ("--target", "fpga", "--cases", "40", "--formats", "w2g32", "--json", str(report))
+    outcome = run_nybble("verify", *arguments)
+    assert outcome.code == 0, outcome.err
+    found = json.loads(report.read_text())
+    assert (found["target"], found["cases"], found["failed"]) == ("fpga:u280", 40, 0)
+    assert 0 <= found["worst"]["error"] <= 1

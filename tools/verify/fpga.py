@@ -1,0 +1,203 @@
+"""`nybble verify --target fpga`: emitted C++ by C simulation against the numpy references.
+
+A few kernels are drawn and compiled into one program, and the cases are theirs in turn, with random
+weights and activations. Results must be those of the kernel's references bit by bit, and these must
+be near the product in f64.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from nybble.backends.fpga.csim.build import Case, Simulation, build
+from nybble.backends.fpga.dataflows import MODE, FpgaTarget, checked_design
+from nybble.backends.fpga.design import Design
+from nybble.backends.fpga.elements import ELEMENTS
+from nybble.backends.fpga.network import network
+from nybble.backends.fpga.packing import pack, pack_activation, unpack_results
+from nybble.dialects.fpga.kernel import KernelOp
+from nybble.dialects.fpga.words import U8
+from nybble.dialects.lowbit import formats
+from nybble.dialects.lowbit.formats import Weight
+from nybble.dialects.numpy_ref.quantize import dequantize_rows, quantize_rows
+from nybble.passes.targets import Product
+from nybble.tools.files import write_output
+from nybble.tools.target import VerifyRequest
+
+F32 = npt.NDArray[np.float32]
+FORMATS = (
+    "w1",
+    "b1_58",
+    "w2g32",
+    "w3g64",
+    "w4g32",
+    "q4_0",
+    "tq2_0",
+    "w2",
+    "fp4",
+    "bip2:g=32:s=f32",
+    "i4:g=32:s=f32:sparse=2of4",
+    "i4:g=64:s=f32:sparse=4of16.block16",
+)
+KERNELS = 6
+"""Kernels of a run: what is slow is to compile them."""
+PER_CALL = 2000
+"""Cases that are sent to the program at once."""
+DATA = ("normal", "extreme", "zero", "denormal", "infinite")
+TOLERANCE = 1e-5
+"""Of the sum of magnitudes: roundings of f32, group by group."""
+SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A kernel with its design and dataflow."""
+
+    dataflow: str
+    design: Design
+    kernel: KernelOp
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A case: its kernel, what it reads, and what the references give. near: the f64 product."""
+
+    number: int
+    drawn: Drawn
+    data: str
+    memories: tuple[U8, ...]
+    near: F32
+    bound: F32
+
+    def report(self, error: float, fault: str) -> dict[str, object]:
+        """The case in the words of the command's report."""
+        tiling = self.drawn.design.tiling
+        return {
+            "case": self.number,
+            "format": self.drawn.design.spec,
+            "shape": [tiling.rows.data, tiling.cols.data],
+            "tokens": tiling.tokens.data,
+            "dataflow": self.drawn.dataflow,
+            "data": self.data,
+            "error": error,
+            "fault": fault,
+        }
+
+
+def verify_on_fpga(request: VerifyRequest) -> int:
+    """Print or write the report; the exit code."""
+    request.refuse("formats", "dataflow")
+    asked = request.given["formats"]
+    specs = tuple(asked.split(",")) if asked else FORMATS
+    drawn = draw(request.seed, specs, request.given["dataflow"] or "", request.target.level)
+    cases = (make(drawn[n % len(drawn)], n, request.seed) for n in request.cases)
+    with tempfile.TemporaryDirectory() as folder:
+        simulation = build([one.kernel for one in drawn], Path(folder))
+        reports = list(run(simulation, list(cases)))
+    failures = [one for one in reports if one["fault"]]
+    found = {
+        "target": str(request.target), "op": "mpgemm.matmul", "seed": request.seed,
+        "kernels": len(drawn), "formats": len({one.design.spec for one in drawn}),
+        "cases": len(reports), "failed": len(failures),
+        "worst": max(reports, key=lambda one: float(str(one["error"]))),
+        "failures": failures[:SHOWN],
+    }  # fmt: skip
+    if request.json_file is not None:
+        write_output(request.json_file, (json.dumps(found) + "\n").encode())
+    else:
+        shown = ("kernels", "formats", "cases", "failed")
+        click.echo("\n".join(f"{key}: {found[key]}" for key in shown))
+        for one in failures[:SHOWN]:
+            click.echo(f"case {one['case']}: {one}")
+    return 1 if failures else 0
+
+
+def draw(seed: int, specs: Sequence[str], dataflow: str, device: str) -> list[Drawn]:
+    """Kernels of small odd shapes, each of a format and a dataflow that takes it."""
+    random = np.random.default_rng(seed)
+    found: list[Drawn] = []
+    for index in range(KERNELS):
+        description = formats.get(specs[int(random.integers(len(specs)))])
+        rows = int(random.choice([1, 3, 7, 17, 33]))
+        step = description.block
+        cols = step * int(random.integers(1, max(96 // step, 1) + 1))
+        tokens = int(random.choice([1, 1, 2, 5]))
+        product = Product(description, rows, cols, tokens, MODE, device)
+        able = [v.dataflow for v in FpgaTarget().verdicts(product) if v.refusal is None]
+        able = [one for one in able if dataflow in ("", one)] or [dataflow or next(iter(ELEMENTS))]
+        flow = able[int(random.integers(len(able)))]
+        made = checked_design(flow, product, device)
+        found.append(Drawn(flow, made, network(f"k{index}", made)))
+    return found
+
+
+def make(drawn: Drawn, number: int, seed: int) -> Tried:
+    """A case of a kernel: everything follows from the seed and the number."""
+    random = np.random.default_rng([seed, number])
+    design, data = drawn.design, str(random.choice(DATA))
+    tiling = design.tiling
+    weight = draw_weight(design, data, random)
+    x = random.standard_normal((tiling.tokens.data, tiling.cols.data)).astype(np.float32)
+    if data == "extreme":
+        x = np.where(x > 0, np.float32(1), np.float32(-1))
+    elif data == "zero":
+        x[random.random(len(x)) < 0.5] = 0
+    elif data == "denormal":
+        x *= np.float32(1e-39)
+    elif data == "infinite":
+        x[0, int(random.integers(x.shape[1]))] = random.choice([np.inf, -np.inf, np.nan])
+    packed = pack(design, weight)
+    with np.errstate(all="ignore"):
+        rounded = quantize_rows(x, x.shape[1])
+        values = dequantize_rows(rounded.q, rounded.s).astype(np.float64)
+        dense = weight.dequantize().astype(np.float64)
+        near, bound = values @ dense.T, np.abs(values) @ np.abs(dense).T
+    memories = (pack_activation(design, x), *packed.memories)
+    return Tried(number, drawn, data, memories, near.astype(np.float32), bound.astype(np.float32))
+
+
+def draw_weight(design: Design, data: str, random: np.random.Generator) -> Weight:
+    """A random weight of a design's format."""
+    tiling = design.tiling
+    values = random.standard_normal((tiling.rows.data, tiling.cols.data)).astype(np.float32)
+    if data == "extreme":
+        values = np.where(values > 0, np.float32(1), np.float32(-1))
+    elif data == "zero":
+        values[random.random(len(values)) < 0.5] = 0
+    return design.description.quantize(values)
+
+
+def run(simulation: Simulation, cases: Sequence[Tried]) -> Iterator[dict[str, object]]:
+    """The report of each case; the error is the largest share of what may be lost."""
+    for first in range(0, len(cases), PER_CALL):
+        some = cases[first : first + PER_CALL]
+        asked = [Case(one.drawn.kernel.sym_name.data, one.memories) for one in some]
+        for case, ran in zip(some, simulation.run(asked), strict=True):
+            yield judged(case, ran.written[0])
+
+
+def judged(case: Tried, found: U8) -> dict[str, object]:
+    """Hold what a kernel wrote against its references, and these against the product."""
+    design = case.drawn.design
+    (wanted,) = case.drawn.kernel.run(*case.memories, np.zeros_like(found))
+    got, right = unpack_results(design, found), unpack_results(design, wanted)
+    error = shares_lost(right, case.near, case.bound)
+    if not np.array_equal(got, right, equal_nan=True):
+        token, row = (int(i[0]) for i in np.nonzero(~((got == right) | (got != got))))
+        fault = f"result[{token}, {row}] is {got[token, row]!r}, not {right[token, row]!r}"
+        return case.report(error, fault)
+    return case.report(error, "the references are far from the product" if error > 1 else "")
+
+
+def shares_lost(right: F32, near: F32, bound: F32) -> float:
+    """The largest difference from the product, as a share of what may be lost."""
+    with np.errstate(all="ignore"):
+        lost = np.abs(right.astype(np.float64) - near) / (TOLERANCE * bound + 1e-37)
+    finite = np.isfinite(near)
+    return float(np.max(lost, where=finite, initial=0.0))
