@@ -42,6 +42,9 @@ def refusal(work: Work, order: Order) -> str | None:
             f"weights of '{work.description.spec}' are no integers of 1 to {MOST_BITS} bits on a "
             "line (accepted: w1 to w4, bipolar, ternary, Q4_0, Q4_1, Q2_K)"
         )
+    across = refused(lambda: work.description.group_size(work.cols))
+    if across is not None:
+        return across
     group = work.description.group_size(work.cols)
     if table_group(group) not in TABLE_GROUPS:
         return (

@@ -79,6 +79,7 @@ def test_tiles_pay_for_many_tokens():
             "groups of 16 columns, and tables are built for multiples of 32",
         ),
         ({"spec": "table[0,3]:g=32:s=f16"}, "lut", "cannot be looked up"),
+        ({"spec": "i4:g=32.rows:s=f16"}, "lut", "lie across rows"),
         ({}, "lut_dot", "'avx512-vnni' has nothing that looks up 64 bytes"),
         ({"mode": "i16"}, "lut", "activations i16, it keeps i8, i8-lut"),
     ],
