@@ -74,7 +74,8 @@ def overflowing(data: Data) -> npt.NDArray[np.bool_]:
     with np.errstate(over="ignore", invalid="ignore"):
         for weight in data.weights:
             scales = np.isfinite(weight.scale).all(axis=1) & (weight.scale.shape[1] > 0)
-            rows |= scales & ~np.isfinite(weight.dequantize()).all(axis=1)
+            wide = np.repeat(scales, len(rows) // max(len(scales), 1))  # of groups across rows
+            rows |= wide & ~np.isfinite(weight.dequantize()).all(axis=1)
     return rows
 
 
