@@ -25,8 +25,9 @@ EXIT_FAILED = 1
 ATTENTION = "sparse_attn.attention"
 MATMUL = "mpgemm.matmul"
 ALL = "all"
+LARGE_GROUPS = ("w4g512", "w2g1024z", "w4g4096m", "w3g4096")
 FAMILIES = (
-    "w4g512", "w2g1024z", "w4g4096m", "w3g4096", "w2", "w4", "w5g32", "w6g64m", "w7g32", "w8z",
+    *LARGE_GROUPS, "w2", "w4", "w5g32", "w6g64m", "w7g32", "w8z",
     "bip2:g=64:s=f16", "bip3:g=64:s=f16", "bip4:g=32:s=f16", "bip8:g=64:s=f16", "bitmod3g64",
     "u4:g=64:s=f16:z=scaled.f16", "i4:g=32.rows:s=f16", "i4:g=32:s=f16:sparse=2of4",
     "i8:g=32:s=f16:sparse=1of4", "u4:g=64:s=f16:z=int.u4:sparse=4of8",
