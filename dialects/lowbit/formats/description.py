@@ -248,16 +248,6 @@ def _native_layout(description: Description, group: int) -> Layout:
     )
 
 
-def _row_step(description: Description) -> int:
-    sparse, grouping = description.sparsity, description.grouping
-    steps = [(grouping.size or 1) * grouping.count if grouping.axis == "rows" else 1]
-    if isinstance(sparse, NOfM):
-        steps.append(sparse.block)
-    if isinstance(sparse, Blocks):
-        steps.append(sparse.rows)
-    return lcm(*steps)
-
-
 def _stream_reason(description: Description) -> str | None:
     """The part that does not fit rows of equal length, if any."""
     if isinstance(description.element, EntropyCoded):
