@@ -26,9 +26,9 @@ _MORE_NAMES = ("w8g32", "w4g32", "w3g32", "w2g32", "w1g32")
 
 def values_of(entry: TensorEntry) -> npt.NDArray[np.float32]:
     """The numbers of a parameter, f32 of its shape."""
-    raw = entry.raw()
-    found = formats.get(entry.format).unpack(raw.reshape(-1, raw.shape[-1]), entry.shape[-1])
-    return found.dequantize().reshape(entry.shape)
+    raw, form = entry.raw(), formats.get(entry.format)
+    stored = raw if form.is_streamed else raw.reshape(-1, raw.shape[-1])
+    return form.unpack(stored, entry.shape[-1]).dequantize().reshape(entry.shape)
 
 
 def requantized(checkpoint: Checkpoint, choice: WeightChoice) -> Checkpoint:

@@ -54,17 +54,22 @@ class AddedLayout:
 
 @dataclass(frozen=True)
 class Added:
-    """What is added to the weights of a format: at most so many outliers of 1000, a low rank."""
+    """What is added to the weights of a format: at most so many outliers of 1000, a low rank.
+
+    least: outliers that even a small matrix has room for.
+    """
 
     permille: int = 0
     rank: int = 0
+    least: int = 0
 
     def __bool__(self) -> bool:
         return self.permille > 0 or self.rank > 0
 
     def layout(self, rows: int, cols: int) -> AddedLayout:
         """Room for it beside a weight [rows, cols]."""
-        return AddedLayout(rows, cols, rows * cols * self.permille // 1000, self.rank)
+        outliers = max(rows * cols * self.permille // 1000, self.least)
+        return AddedLayout(rows, cols, outliers, self.rank)
 
 
 NOTHING = Added()

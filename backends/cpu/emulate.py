@@ -1,7 +1,8 @@
 """Instructions that this host lacks, spelled out in generic vector operations.
 
 Code generated for one instruction-set level then runs on any machine, bit for bit, and slowly: for
-tests, not for use. `SEMANTICS` has a row for each LLVM intrinsic that a lowering may call.
+tests, not for use. `SEMANTICS` has a row for each LLVM intrinsic that a lowering may call, or
+`emulate_tiles.EFFECTS` where it has no result.
 
     code = compile_runnable(ModuleOp([lower_matmul(spec, "f")]), AVX512_VNNI)
 
@@ -18,6 +19,7 @@ from xdsl.rewriter import Rewriter
 
 from nybble.backends.building.values import lanes
 from nybble.backends.cpu.codegen import compile_module
+from nybble.backends.cpu.emulate_tiles import EFFECTS, tiles_of
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.builder import Expressions, Value, i32
 from nybble.backends.cpu.machine import cpu_flags, for_level
@@ -28,7 +30,7 @@ Rule = Callable[[Expressions, Sequence[Value], Attribute], Value]
 
 
 class EmulationError(NybbleError):
-    """An intrinsic that SEMANTICS has no row for."""
+    """An intrinsic that neither SEMANTICS nor EFFECTS has a row for."""
 
 
 def compile_runnable(module: ModuleOp, level: Isa) -> bytes:
@@ -44,7 +46,7 @@ def compile_runnable(module: ModuleOp, level: Isa) -> bytes:
 def emulate(module: ModuleOp) -> ModuleOp:
     """A copy of a module whose intrinsics are calls of functions with their meaning.
 
-    Raises EmulationError at an intrinsic that is not in SEMANTICS.
+    Raises EmulationError at an intrinsic that is not in SEMANTICS or EFFECTS.
     """
     made = module.clone()
     functions: dict[tuple[str, Sequence[Attribute]], func.FuncOp] = {}
@@ -56,20 +58,27 @@ def emulate(module: ModuleOp) -> ModuleOp:
         called = func.CallOp(functions[key].sym_name.data, call.operands, call.result_types)
         Rewriter.replace_op(call, called)
     made.body.block.add_ops(functions.values())
+    if any(name in EFFECTS for name, _ in functions):
+        made.body.block.add_op(tiles_of())
     return made
 
 
 def _function(
     number: int, name: str, types: Sequence[Attribute], results: Sequence[Attribute]
 ) -> func.FuncOp:
-    rule = SEMANTICS.get(name)
-    if rule is None:
-        raise EmulationError(
-            f"no meaning is known of the intrinsic '{name}'", accepted=", ".join(SEMANTICS)
-        )
+    rule, effect = SEMANTICS.get(name), EFFECTS.get(name)
     b = Expressions(types)
-    value = rule(b, [Value(b, argument) for argument in b.entry.args], *results)
-    b.emit_effect(func.ReturnOp, (value,))
+    operands = [Value(b, argument) for argument in b.entry.args]
+    if effect is not None:
+        effect(b, operands)
+        b.emit_effect(func.ReturnOp, ())
+    elif rule is not None:
+        b.emit_effect(func.ReturnOp, (rule(b, operands, *results),))
+    else:
+        raise EmulationError(
+            f"no meaning is known of the intrinsic '{name}'",
+            accepted=", ".join((*SEMANTICS, *EFFECTS)),
+        )
     b.close_entry()
     made = func.FuncOp(
         f"emulated_{number}_{name}", (types, results), Region(b.entry), visibility="private"

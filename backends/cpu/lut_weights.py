@@ -6,17 +6,18 @@ import numpy as np
 import numpy.typing as npt
 
 from nybble.backends.cpu import lut_packing
-from nybble.backends.cpu.additions import NOTHING
 from nybble.backends.cpu.kernels.matmul.codes import Codes
 from nybble.backends.cpu.lut_packing import LutLayout, Order
-from nybble.backends.cpu.weights import added_of, weight_kind
+from nybble.backends.cpu.weights import weight_kind
 from nybble.dialects.lowbit.formats import Format, FormatError, Weight
 
 Bytes = npt.NDArray[np.uint8]
 
 
 def lut_codes(description: Format, cols: int) -> Codes:
-    """What the kernels see of a format in rows of `cols` weights: scales and zeros as floats.
+    """What the kernels see of a format that `can_look_up`, in rows of `cols` weights.
+
+    Scales and zeros are floats.
 
     Raises FormatError for one whose codes are no line.
     """
@@ -26,12 +27,6 @@ def lut_codes(description: Format, cols: int) -> Codes:
             f"weights of '{description.spec}' cannot be looked up",
             accepted="integer codes of 1 to 4 bits whose values lie on a line",
         )
-    if added_of(description, cols) != NOTHING:
-        raise FormatError(
-            f"lookup tables cannot hold the corrections of '{description.spec}'",
-            accepted="formats without corrections",
-        )
-    kind = replace(kind, keep=0)
     if kind.tree is None and not kind.integer_zero and not kind.by_subtile:
         return kind
     return replace(kind, tree=None, integer_zero=False, by_subtile=False, scale="f32")

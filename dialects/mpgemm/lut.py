@@ -10,7 +10,7 @@ from xdsl.irdl import IRDLOperation, irdl_op_definition, operand_def, result_def
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
-from nybble.dialects.lowbit.formats import Weight
+from nybble.dialects.lowbit.formats import Format, Weight
 from nybble.dialects.lowbit.formats.affine import Affine, affine
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.ops import ProductOp
@@ -56,6 +56,14 @@ class LutPrecomputeOp(IRDLOperation):
         return (tables,)
 
 
+def can_look_up(description: Format) -> bool:
+    """Whether products look up weights of a format: few bits on a line, dense, groups in rows."""
+    dense = description.sparsity is None and not description.corrections
+    along = dense and description.grouping.axis == "cols"
+    element = description.element
+    return along and affine(element) is not None and element.bits <= MOST_BITS
+
+
 class LookupProductOp(ProductOp, abc.ABC):
     """The product by one look-up per row, four columns and bit plane of the weight."""
 
@@ -72,9 +80,7 @@ class LookupProductOp(ProductOp, abc.ABC):
         tables = self.activation.type
         assert isinstance(tables, TableType)
         description = self.weight_type.number_format
-        dense = description.sparsity is None and not description.corrections
-        along = dense and description.grouping.axis == "cols"
-        if not along or self.line is None or description.element.bits > MOST_BITS:
+        if not can_look_up(description):
             raise VerifyException(
                 f'format "{self.weight_type.format.data}" cannot be looked up; accepted: integer '
                 f"codes of 1 to {MOST_BITS} bits whose values lie on a line, dense and grouped by "

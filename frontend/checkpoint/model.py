@@ -29,7 +29,8 @@ class TensorEntry:
     original: "TensorEntry | None" = field(default=None, repr=False, compare=False)
 
     def raw(self) -> NDArray[np.uint8]:
-        """The stored bytes, read-only uint8 [rows, row_bytes]; a vector counts as one row.
+        """The stored bytes, read-only uint8 [rows, row_bytes]; a vector counts as one row; of a
+        streamed format [n].
 
         A view of the mapped file, or a copy when the file's order of rows or its values differ
         from those of transformers.

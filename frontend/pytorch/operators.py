@@ -6,7 +6,7 @@ shapes, for export on the meta device.
 
 Conventions: S tokens, batch 1; H query heads, G key-value heads, D head dimension, C context.
 `pos` is a 0-d int64 tensor, the absolute position of token 0 of the call. Weights are the bytes of
-a checkpoint, uint8 [rows, bytes per row] in number format `fmt`.
+a checkpoint, uint8 [rows, bytes per row] in number format `fmt`, or a stream of bytes [n].
 """
 
 import torch
@@ -16,7 +16,7 @@ from nybble.dialects.lowbit import formats
 
 
 def decode(raw: Tensor, fmt: str, columns: int) -> Tensor:
-    """The values of stored rows: uint8 [r, bytes per row] -> f32 [r, columns]."""
+    """The values of stored rows: uint8 [r, bytes per row], or a stream, -> f32 [r, columns]."""
     weight = formats.get(fmt).unpack(raw.contiguous().numpy(), columns)
     return torch.from_numpy(weight.dequantize())
 
@@ -118,7 +118,9 @@ def _(
 @torch.library.custom_op("nybble::embed", mutates_args=())
 def embed(ids: Tensor, table: Tensor, fmt: str, n: int, k: int, scale: float) -> Tensor:
     """Rows of an [n, k] table times `scale`: ids int32 [1, S] -> f32 [1, S, k]."""
-    rows = decode(table[ids.reshape(-1)], fmt, k)
+    picked = ids.reshape(-1)
+    streamed = formats.get(fmt).is_streamed
+    rows = decode(table, fmt, k)[picked] if streamed else decode(table[picked], fmt, k)
     return rows.reshape([*ids.shape, k]) * scale
 
 

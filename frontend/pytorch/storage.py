@@ -27,7 +27,7 @@ class StoredTensor(Protocol):
         ...
 
     def raw(self) -> npt.NDArray[np.uint8]:
-        """Its bytes in storage order, uint8 [rows, bytes per row]."""
+        """Its bytes in storage order, uint8 [rows, bytes per row], or a stream uint8 [n]."""
         ...
 
 
@@ -55,7 +55,8 @@ class Storage(Protocol):
     """Gives the parameters that modules hold."""
 
     def matrix(self, name: str, shape: tuple[int, int]) -> tuple[Tensor, str]:
-        """Bytes uint8 [rows, bytes per row] and format of a matrix of this logical shape."""
+        """Bytes uint8 [rows, bytes per row], or of a stream [n], and format of a matrix of this
+        logical shape."""
         ...
 
     def vector(self, name: str, length: int) -> Tensor:
@@ -74,8 +75,9 @@ class MetaStorage:
         fmt = find(self._tensors, name, shape).format
         description = formats.get(fmt)
         description.check_shape(shape)
-        width = description.row_bytes(shape[1])
-        return torch.empty([shape[0], width], dtype=torch.uint8, device="meta"), fmt
+        # How long a stream is depends on its numbers, and nothing asks for it.
+        size = [1] if description.is_streamed else [shape[0], description.row_bytes(shape[1])]
+        return torch.empty(size, dtype=torch.uint8, device="meta"), fmt
 
     def vector(self, name: str, length: int) -> Tensor:
         """See `Storage`; raises NybbleError for an absent tensor, or one of another shape."""
@@ -92,7 +94,9 @@ class LoadedStorage:
     def matrix(self, name: str, shape: tuple[int, int]) -> tuple[Tensor, str]:
         """See `Storage`; raises NybbleError for an absent tensor, or one of another shape."""
         tensor = find(self._tensors, name, shape)
-        return torch.from_numpy(np.array(tensor.raw())).reshape(shape[0], -1), tensor.format
+        raw = torch.from_numpy(np.array(tensor.raw()))
+        streamed = formats.get(tensor.format).is_streamed
+        return raw if streamed else raw.reshape(shape[0], -1), tensor.format
 
     def vector(self, name: str, length: int) -> Tensor:
         """See `Storage`; raises NybbleError for an absent tensor, or one of another shape."""

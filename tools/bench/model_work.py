@@ -51,4 +51,7 @@ def model_work(checkpoint: Checkpoint) -> ModelWork:
 
 def _bytes(tensor: TensorEntry) -> int:
     rows, cols = tensor.shape
-    return rows * formats.get(tensor.format).row_bytes(cols)
+    form = formats.get(tensor.format)
+    if form.is_streamed:
+        return int(rows * cols * form.bits_per_weight / 8)
+    return rows * form.row_bytes(cols)

@@ -37,11 +37,16 @@ X, Y = "x", "y"
 class OurKernel:
     """Compiled and ready to run. dataflow: how the product is computed, and on which operands.
 
-    activations: a mode of CompileOptions.
+    activations, dataflow: as CompileOptions has them.
     """
 
     def __init__(
-        self, sample: Sample, threads: int, rotation: Rotation, activations: str = "i8"
+        self,
+        sample: Sample,
+        threads: int,
+        rotation: Rotation,
+        activations: str = "i8",
+        dataflow: str = "",
     ) -> None:
         self._count = rotation.products
         self._n = len(sample.x)
@@ -53,6 +58,7 @@ class OurKernel:
             chunk=self._n,
             threads=threads,
             isa=level or None,
+            dataflow=dataflow,
         )
         module = _module(sample)
         advance(module, FIRST, SCHEDULED, options)

@@ -6,7 +6,6 @@ tokens and data; every so often a case asks for a shape that the format cannot h
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import lcm
 
 import numpy as np
 
@@ -106,7 +105,7 @@ class Draw:
 
 def shape(description: Format, random: np.random.Generator) -> tuple[int, int]:
     """Rows, often few or odd, and columns that a format can have."""
-    tall = row_step(description)
+    tall = description.row_step
     rows = int(random.choice([1, 3, 64, 65, 127, 128, int(random.integers(1, LARGEST_ROWS))]))
     block = description.block
     if block > 1:
@@ -115,18 +114,12 @@ def shape(description: Format, random: np.random.Generator) -> tuple[int, int]:
     return rows * tall, int(random.choice([16, 32, 64, 128, 256, int(random.integers(1, 300))]))
 
 
-def row_step(description: Format) -> int:
-    """What the number of rows must be a multiple of."""
-    sparse = description.sparsity
-    return lcm(getattr(sparse, "rows", 1), getattr(sparse, "block", 1))
-
-
 def misfit(spec: str, random: np.random.Generator) -> Kernel:
     """A shape whose columns are no multiple of the format's block."""
     description = formats.get(spec)
     blocks, extra = int(random.integers(0, 4)), int(random.integers(1, description.block))
     cols = blocks * description.block + extra
-    return Kernel(spec, row_step(description), cols, True, MISFIT, ROWS[0].modes[0], "")
+    return Kernel(spec, description.row_step, cols, True, MISFIT, ROWS[0].modes[0], "")
 
 
 def all_specs(extra: Sequence[str]) -> tuple[str, ...]:

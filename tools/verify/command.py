@@ -26,6 +26,17 @@ ATTENTION = "sparse_attn.attention"
 MATMUL = "mpgemm.matmul"
 ALL = "all"
 LARGE_GROUPS = ("w4g512", "w2g1024z", "w4g4096m", "w3g4096")
+FAMILIES = (
+    *LARGE_GROUPS, "w2", "w4", "w5g32", "w6g64m", "w7g32", "w8z",
+    "bip2:g=64:s=f16", "bip3:g=64:s=f16", "bip4:g=32:s=f16", "bip8:g=64:s=f16", "bitmod3g64",
+    "u4:g=64:s=f16:z=scaled.f16", "i4:g=32.rows:s=f16", "i4:g=32:s=f16:sparse=2of4",
+    "i8:g=32:s=f16:sparse=1of4", "u4:g=64:s=f16:z=int.u4:sparse=4of8",
+    "i4:g=32:s=f16:sparse=2of4.block16", "i4:g=64:s=f16:sparse=csr.200",
+    "i4:g=64:s=f16:sparse=bitmap.500", "i4:g=64:s=f16:sparse=bcsr4x4.300", "bf16:sparse=csr.100",
+    "f16:sparse=2of4", "i4:g=32:s=f16:fix=outliers.csr.10.f16", "i4:g=32:s=f16:fix=lowrank.8.f16",
+    "i4:g=32:s=f16:fix=hadamard.32", "i4:g=32:s=f16:fix=smooth",
+)  # fmt: skip
+"""Formats without a short name that `--formats all` has too: widths, patterns, corrections."""
 SHOWN = 20
 """Failures that a report lists."""
 
@@ -75,7 +86,7 @@ def verify_attention(target: str, numbers: range, seed: int, json_file: str | No
 def chosen_specs(asked: str) -> tuple[str, ...]:
     """The formats of a list of names, or all; UsageError for an unknown one."""
     if asked == ALL:
-        return all_specs((*EXAMPLES, *LARGE_GROUPS))
+        return all_specs((*EXAMPLES, *FAMILIES))
     try:
         return tuple(dict.fromkeys(formats.get(name.strip()).spec for name in asked.split(",")))
     except formats.FormatError as error:

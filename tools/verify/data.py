@@ -56,7 +56,8 @@ def make(case: Case, seed: int) -> Data:
 
 def group_of(description: Format, cols: int) -> int:
     """Columns that share a scale, or 1."""
-    return 1 if description.is_plain else description.group_size(cols)
+    alone = description.is_plain or description.grouping.axis == "rows"
+    return 1 if alone else description.group_size(cols)
 
 
 def is_exact(x: F32, dense: F32) -> bool:

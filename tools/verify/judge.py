@@ -66,15 +66,20 @@ def judge(case: Case, data: Data, wanted: F64, found: F64) -> Judgement:
 
 
 def overflowing(data: Data) -> npt.NDArray[np.bool_]:
-    """The rows of finite scales whose dequantized weights are too large for f32: bool [rows].
+    """The rows in which kernel and reference may differ in what is finite: bool [rows].
 
-    A kernel that multiplies the scale last may have a finite result there.
+    Those of finite scales whose dequantized weights are too large for f32: a kernel that multiplies
+    the scale last may have a finite result. Those with pruned weights under scales that are not
+    finite: a kernel that holds them as codes which mean zero multiplies zero by infinity.
     """
     rows = np.zeros(len(data.bias), np.bool_)
     with np.errstate(over="ignore", invalid="ignore"):
         for weight in data.weights:
             scales = np.isfinite(weight.scale).all(axis=1) & (weight.scale.shape[1] > 0)
-            rows |= scales & ~np.isfinite(weight.dequantize()).all(axis=1)
+            wide = np.repeat(scales, len(rows) // max(len(scales), 1))  # of groups across rows
+            rows |= wide & ~np.isfinite(weight.dequantize()).all(axis=1)
+            if weight.kept is not None and weight.codes is not None:
+                rows |= ~wide
     return rows
 
 

@@ -152,11 +152,22 @@ class Description:
                 f"{cols} columns in format '{self.spec}'",
                 accepted=f"a multiple of {self.block} columns",
             )
-        tall = _row_step(self)
+        tall = self.row_step
         if rows % tall:
             raise FormatError(
                 f"{rows} rows in format '{self.spec}'", accepted=f"a multiple of {tall} rows"
             )
+
+    @property
+    def row_step(self) -> int:
+        """What the number of rows must be a multiple of."""
+        sparse, grouping = self.sparsity, self.grouping
+        steps = [(grouping.size or 1) * grouping.count if grouping.axis == "rows" else 1]
+        if isinstance(sparse, NOfM):
+            steps.append(sparse.block)
+        if isinstance(sparse, Blocks):
+            steps.append(sparse.rows)
+        return lcm(*steps)
 
     @property
     def bits_per_weight(self) -> float:
@@ -188,7 +199,7 @@ class Description:
         """Bytes of one stored row of `cols` weights; FormatError if it has no storage codec or is
         stored as a stream.
         """
-        self.check_shape((_row_step(self), cols))
+        self.check_shape((self.row_step, cols))
         stored = STORED_BLOCKS.get(self.store)
         if stored is not None:
             return cols // stored[0] * stored[1]
@@ -235,16 +246,6 @@ def _native_layout(description: Description, group: int) -> Layout:
             choices=description.element.choices,
         )
     )
-
-
-def _row_step(description: Description) -> int:
-    sparse, grouping = description.sparsity, description.grouping
-    steps = [(grouping.size or 1) * grouping.count if grouping.axis == "rows" else 1]
-    if isinstance(sparse, NOfM):
-        steps.append(sparse.block)
-    if isinstance(sparse, Blocks):
-        steps.append(sparse.rows)
-    return lcm(*steps)
 
 
 def _stream_reason(description: Description) -> str | None:

@@ -6,14 +6,14 @@ Source: the compressors of compressed-tensors 0.20.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
 
 from nybble.frontend.checkpoint.fields import Fields
 from nybble.frontend.checkpoint.quantized.blocks import Blocks
-from nybble.frontend.checkpoint.quantized.layer import FLOATS, Decoded, Layer
+from nybble.frontend.checkpoint.quantized.layer import FLOATS, Content, Decoded, Layer
 from nybble.frontend.checkpoint.quantized.numbers import (
     U8,
     Floats,
@@ -95,7 +95,7 @@ class Scheme:
         layer.groups(self.blocks.cols)
         layer.only(*self._parts(), *ACTIVATIONS)
         codes, scale, zeros = self._codes(layer), self._scale(layer), self._zeros(layer)
-        content = self.blocks.content(layer.shape[0], codes, scale, zeros)
+        content = self._under_total(layer, self.blocks.content(layer.shape[0], codes, scale, zeros))
         return layer.decoded(self._spelling(layer.tensors["weight_scale"].dtype), content)
 
     def _parts(self) -> tuple[str, ...]:
@@ -130,15 +130,19 @@ class Scheme:
         scales = layer.take("weight_scale", self.storage.scales, *self.blocks.shapes(layer.shape))
         if self.storage.scales == _EXPONENTS:
             return scales.exponents
+        return scales.floats
+
+    def _under_total(self, layer: Layer, content: Callable[[], Content]) -> Callable[[], Content]:
+        """The content with the scale of the matrix, if there is one; the file has what divides."""
         if not self.storage.total:
-            return scales.floats
-        total = layer.take("weight_global_scale", ("f32",), (1,))
+            return content
+        divisor = layer.take("weight_global_scale", ("f32",), (1,))
 
-        def divided() -> Floats:
-            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                return scales.floats() / total.floats()
+        def read() -> Content:
+            with np.errstate(divide="ignore", over="ignore"):
+                return replace(content(), total=np.float32(1) / divisor.floats())
 
-        return divided
+        return read
 
     def _zeros(self, layer: Layer) -> Callable[[], U8] | None:
         """What reads the zeros as codes, in the shape of the scales; None without zeros."""
@@ -160,7 +164,9 @@ class Scheme:
         if self.storage.scales == _EXPONENTS:
             blocks = self.bits == 4 and group == 32
             return "mxfp4" if blocks else spelled(_ELEMENTS[self.bits], group, "e8m0")
-        return spelled(_ELEMENTS[self.bits], group, "f32" if self.storage.total else scale)
+        return spelled(
+            _ELEMENTS[self.bits], group, f"{scale}*tensor" if self.storage.total else scale
+        )
 
 
 def _blocks(weights: Fields) -> Blocks:

@@ -11,7 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from nybble.dialects.lowbit import formats
-from nybble.dialects.lowbit.formats.assembly import Stored, assemble
+from nybble.dialects.lowbit.formats.assembly import Stored, Tree, assemble
+from nybble.dialects.lowbit.formats.numeric import encode_floats
+from nybble.dialects.lowbit.formats.scale import TensorScale
+from nybble.dialects.lowbit.formats.trees import expand, times_unit
+from nybble.dialects.lowbit.formats.weight import TreeParts
 from nybble.frontend.checkpoint.errors import CheckpointError, quoted
 from nybble.frontend.checkpoint.quantized.numbers import (
     U8,
@@ -32,13 +36,28 @@ class Content:
     """The numbers of a weight [rows, cols] in the terms of its format.
 
     codes: u8 [rows, cols]. scale: f32 [rows, groups] as the format stores it. zeros: u8 integer
-    zeros, minima: f32 stored minima, both [rows, groups]; None where the format has none.
+    zeros, minima: f32 stored minima, both [rows, groups]; None where the format has none. total:
+    f32 of one number, the scale of the matrix that multiplies the others; None likewise.
     """
 
     codes: U8
     scale: Floats
     zeros: U8 | None = None
     minima: Floats | None = None
+    total: Floats | None = None
+
+    def stored_in(self, form: formats.Format) -> Stored:
+        """The numbers as the format takes them."""
+        minima = None if self.minima is None else (self.minima, None)
+        return Stored(self.codes, self._scale(form), minima, self.zeros)
+
+    def _scale(self, form: formats.Format) -> Tree:
+        unit = form.element.unit
+        if self.total is None or not isinstance(form.scale, TensorScale):
+            return self.scale * np.float32(unit), None
+        codes = encode_floats(form.scale.dtype, self.scale)
+        parts = times_unit(TreeParts(self.total.reshape(1, 1), codes), unit)
+        return expand(form.scale, parts), parts
 
 
 @dataclass(frozen=True)
@@ -101,15 +120,13 @@ class Layer:
         def read() -> U8:
             found = content()
             self._require_finite("scales", found.scale)
-            if found.minima is not None:
-                self._require_finite("minima", found.minima)
+            for what, values in (("minima", found.minima), ("a scale", found.total)):
+                if values is not None:
+                    self._require_finite(what, values)
             table = form.element.plain_table
             if table is not None:
                 self._require_finite("weights", table[found.codes])
-            scale = (found.scale * np.float32(form.element.unit), None)
-            minima = None if found.minima is None else (found.minima, None)
-            stored = Stored(found.codes, scale, minima, found.zeros)
-            return form.pack(assemble(form, stored))
+            return form.pack(assemble(form, found.stored_in(form)))
 
         return Decoded(form.spec, read)
 

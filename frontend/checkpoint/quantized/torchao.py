@@ -7,7 +7,7 @@ Source: torchao 0.18, `prototype/safetensors`, and the classes' own files.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -136,12 +136,12 @@ def _nvfp4(layer: Layer, data: Fields) -> Decoded:
     blocks = _small_blocks(data)
     layer.groups(blocks.cols)
     scales = layer.take(SCALE, ("e4m3",), *blocks.shapes(layer.shape))
-    scale, dtype = scales.floats, "e4m3"
-    if TOTAL in layer.tensors:
-        total = layer.take(TOTAL, ("f32",), (), (1,))
-        scale, dtype = lambda: scales.floats() * total.floats().reshape(()), "f32"
-    read = blocks.content(layer.shape[0], _nibbles(layer), scale, None)
-    return layer.decoded(spelled("e2m1", blocks.cols, dtype), read)
+    read = blocks.content(layer.shape[0], _nibbles(layer), scales.floats, None)
+    if TOTAL not in layer.tensors:
+        return layer.decoded(spelled("e2m1", blocks.cols, "e4m3"), read)
+    total = layer.take(TOTAL, ("f32",), (), (1,))
+    spelling = spelled("e2m1", blocks.cols, "e4m3*tensor")
+    return layer.decoded(spelling, lambda: replace(read(), total=total.floats()))
 
 
 def _nibbles(layer: Layer) -> Callable[[], U8]:

@@ -51,8 +51,11 @@ def stored():
     return Stored("q4_1")
 
 
-@pytest.mark.parametrize("source", ["f32", "bf16", "q4_1", "nf4"])
-@pytest.mark.parametrize("target", ["w4g32", "w3g64z", "w2g64m", "w1g32", "q8_0", "nf4", "f16"])
+TARGETS = ["w4g32", "w3g64z", "w2g64m", "w1g32", "q8_0", "nf4", "f16", "df11", "nvfp4_scaled"]
+
+
+@pytest.mark.parametrize("source", ["f32", "bf16", "q4_1", "nf4", "i4:g=32:s=f16:sparse=2of4"])
+@pytest.mark.parametrize("target", [*TARGETS, "i4:g=32:s=f16:sparse=csr.200", "spqr3"])
 def test_a_weight_is_the_rounded_weight_of_the_checkpoint(source, target):
     before = Stored(source).checkpoint()
     after = requantized(before, WeightChoice(target))

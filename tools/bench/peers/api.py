@@ -83,6 +83,7 @@ class Peer(Protocol):
 
 
 PEERS = {
+    "int_dot": "nybble.tools.bench.peers.int_dot:IntDot",
     "llama.cpp": "nybble.tools.bench.peers.llama:LlamaCpp",
     "onnxruntime": "nybble.tools.bench.peers.onnxruntime:OnnxRuntime",
     "openvino": "nybble.tools.bench.peers.openvino:OpenVino",

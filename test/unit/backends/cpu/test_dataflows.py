@@ -48,6 +48,8 @@ def test_look_ups_pay_for_few_bits_and_where_there_are_no_dot_products():
     for spec, isa in (("w1g128", levels.X86_64_V3), ("w2g128", levels.X86_64_V3)):
         assert cost("lut", spec=spec, isa=isa) < cost("int_dot", spec=spec, isa=isa)
     assert cost("lut", spec="w4g128") > cost("int_dot", spec="w4g128")
+    small = {"spec": "w2g128", "isa": levels.X86_64_V3, "rows": 576, "cols": 1536}
+    assert cost("lut", **small) > cost("int_dot", **small), "tables are built for few rows"
     one_bit = {"spec": "w1g128", "mode": "i8-lut", "isa": levels.AVX512_VBMI}
     assert cost("lut_dot", **one_bit) < cost("int_dot", **one_bit)
 
@@ -79,6 +81,8 @@ def test_tiles_pay_for_many_tokens():
             "groups of 16 columns, and tables are built for multiples of 32",
         ),
         ({"spec": "table[0,3]:g=32:s=f16"}, "lut", "cannot be looked up"),
+        ({"spec": "i4:g=32.rows:s=f16"}, "lut", "are sparse, corrected or grouped across rows"),
+        ({"spec": "i4:g=32:s=f16:sparse=csr.200"}, "lut", "are sparse, corrected or grouped"),
         ({}, "lut_dot", "'avx512-vnni' has nothing that looks up 64 bytes"),
         ({"mode": "i16"}, "lut", "activations i16, it keeps i8, i8-lut"),
     ],

@@ -6,7 +6,7 @@ from xdsl.dialects.builtin import IntegerType, ModuleOp, i16
 
 from nybble.backends.cpu.codegen import compile_module
 from nybble.backends.cpu.emulate import SEMANTICS, EmulationError, emulate
-from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, i8, i32, vec
+from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, i8, i32, i64, vec
 from nybble.backends.cpu.loader import load
 from nybble.backends.cpu.machine import native
 
@@ -213,3 +213,28 @@ def test_module_itself_is_left_alone():
     assert str(module) == before
     assert "llvm.call_intrinsic" in before
     assert "llvm.call_intrinsic" not in str(made)
+
+
+def test_tiles_are_loaded_multiplied_and_stored():
+    """y += products of 16 x 32 and 32 x 16 bf16, by rows that are apart."""
+    sizes = {"x": (16 * 20, i32), "w": (16 * 16, i32), "y": (16 * 24, i32)}
+    b = KernelBuilder("f", [BufferSpec(name, *size) for name, size in sizes.items()])
+    b.intrinsic_effect("llvm.x86.ldtilecfg", (b.buffer("x").pointer(),))
+    for number, (name, stride) in enumerate((("y", 96), ("x", 80), ("w", 64))):
+        place = (b.immediate(number), b.buffer(name).pointer(), b.const(stride, i64))
+        b.intrinsic_effect("llvm.x86.tileloadd64", place)
+    b.intrinsic_effect("llvm.x86.tdpbf16ps", [b.immediate(number) for number in range(3)])
+    place = (b.immediate(0), b.buffer("y").pointer(), b.const(96, i64))
+    b.intrinsic_effect("llvm.x86.tilestored64", place)
+    b.intrinsic_effect("llvm.x86.tilerelease", ())
+    library = load([compile_module(emulate(ModuleOp([b.finish()])), opt=1)])
+    rng = np.random.default_rng(3)
+    x, w = (rng.integers(-64, 65, shape).astype(np.float32) / 8 for shape in ((16, 40), (32, 16)))
+    y = rng.integers(-9, 10, (16, 24)).astype(np.float32)
+    x[0], y[0] = 1e-38, 0  # denormal, which counts as zero
+    want = y.copy()
+    want[1:, :16] += x[1:, :32] @ w
+    pairs = np.ascontiguousarray(w.reshape(16, 2, 16).transpose(0, 2, 1))
+    halves = [(one.view(np.uint32) >> 16).astype(np.uint16).view(np.int32) for one in (x, pairs)]
+    library.call("f", halves[0].reshape(-1), halves[1].reshape(-1), y.view(np.int32), 1, 0, 0, 1)
+    np.testing.assert_array_equal(y, want)

@@ -133,8 +133,8 @@ def test_every_architecture_has_a_case():
     assert sorted(CONFIGS) == sorted(ARCHITECTURES)
 
 
-def test_swapped_modules_give_the_original_logits(case):
-    checkpoint, ids, expected = case
+def run_swapped(checkpoint: Checkpoint, ids: torch.Tensor) -> np.ndarray:
+    """The logits of transformers' model with nybble's modules in it; ids: int32 [1, tokens]."""
     model = open_model(checkpoint, CONTEXT, "f32")
     constants = rope_constants(model)
     storage = LoadedStorage(checkpoint.tensors)
@@ -160,7 +160,13 @@ def test_swapped_modules_give_the_original_logits(case):
                 ]
                 h, *caches[index] = layer(h, pos, *tables, *caches[index])
             found.append(head(h)[0].numpy())
-    np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-4, rtol=1e-4)
+    return np.concatenate(found)
+
+
+def test_swapped_modules_give_the_original_logits(case):
+    checkpoint, ids, expected = case
+    found = run_swapped(checkpoint, ids)
+    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
 
 
 def weight_of(checkpoint, name, type_):
@@ -213,6 +219,14 @@ def test_raised_functions_give_the_original_logits(case):
     graph = import_model(checkpoint, CONTEXT, "f32")
     found = run_raised(graph, checkpoint, ids[0].numpy())
     np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("spec", ["nvfp4_scaled", "i4:g=16:s=f16:sparse=2of4"])
+def test_weights_may_be_streams_of_bytes(spec):
+    checkpoint = checkpoint_of("llama", original("llama"), spec)
+    ids = torch.arange(sum(STEPS), dtype=torch.int32)[None]
+    found = run_raised(import_model(checkpoint, CONTEXT, "f32"), checkpoint, ids[0].numpy())
+    np.testing.assert_allclose(found, run_swapped(checkpoint, ids), atol=1e-4, rtol=1e-4)
 
 
 def test_equal_layers_share_one_function():

@@ -10,9 +10,13 @@ from nybble.tools.bench.peers.optional import package
 from nybble.tools.bench.rounds import Rotation
 
 SHAPE = Shape(64, 256)
-NEEDS = {"onnxruntime": ("onnxruntime", "onnx"), "openvino": ("openvino",), "torch": ("torch",)}
+NEEDS = {
+    "int_dot": (), "onnxruntime": ("onnxruntime", "onnx"), "openvino": ("openvino",),
+    "torch": ("torch",),
+}  # fmt: skip
 EIGHT_BITS = 2e-4  # normalized mean square error of a product of 8-bit activations
 FOUND = [
+    ("int_dot", "w1g128", {"i8-only"}),
     ("onnxruntime", "q4_0", {"int8", "f32"}),
     ("onnxruntime", "q4_1", {"int8", "f32"}),
     ("onnxruntime", "w2g128", {"int8", "f32", "int8 lut", "f32 lut"}),
@@ -44,6 +48,7 @@ def test_variants_multiply(name, spec, variants, n):
 @pytest.mark.parametrize(
     ("name", "spec", "message"),
     [
+        ("int_dot", "nf4", "int_dot"),
         ("onnxruntime", "nf4", "not on a line"),
         ("onnxruntime", "u4:g=24:s=f16", "no blocks of 24"),
         ("openvino", "q4_1", "zero points that are codes"),

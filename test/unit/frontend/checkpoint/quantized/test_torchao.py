@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from nybble.dialects.lowbit import formats
+from nybble.dialects.lowbit.formats.numeric import decode_floats
 from nybble.frontend.checkpoint import CheckpointError, open_checkpoint
 
 UP = "model.layers.0.mlp.up_proj"
@@ -29,6 +30,16 @@ def written(weights, config, tmp_path):
     return write
 
 
+def as_e4m3(path, name):
+    """Says in the header that a tensor of bytes has e4m3, which numpy has no type for."""
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header[name]["dtype"] = "F8_E4M3"
+    told = json.dumps(header).encode()
+    path.write_bytes(len(told).to_bytes(8, "little") + told + data[8 + size :])
+
+
 def int4():
     """(tensors, codes, scale, minima) of a weight [64, 32] in groups of 16."""
     random = np.random.default_rng(3)
@@ -49,6 +60,25 @@ def test_int4(written):
     found = formats.get(entry.format).unpack(entry.raw(), 32).dequantize()
     wide = [np.repeat(one.T.astype(np.float32), 16, axis=1) for one in (scale, minima)]
     assert np.array_equal(found, codes * wide[0] + wide[1])
+
+
+def test_nvfp4_keeps_the_scale_of_the_matrix(written):
+    random = np.random.default_rng(4)
+    packed = random.integers(0, 256, (64, 16)).astype(np.uint8)
+    scale = random.integers(0, 127, (64, 2)).astype(np.uint8)
+    total = np.array(0.0037, np.float32)
+    told = record("NVFP4Tensor", block_size=16, is_swizzled_scales=False)
+    tensors = {"qdata": packed, "per_tensor_scale": total}
+    folder = written(tensors | {"scale": scale}, told)
+    as_e4m3(folder / "model.safetensors", f"{UP}._weight_scale")
+    entry = open_checkpoint(folder).tensors[f"{UP}.weight"]
+    assert entry.format == "nvfp4_scaled"
+    found = formats.get(entry.format).unpack(entry.raw(), 32)
+    halves = np.stack([packed & 15, packed >> 4], axis=-1).reshape(64, 32)
+    magnitudes = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
+    codes = np.where(halves & 8, -1, 1) * magnitudes[halves & 7]
+    scales = np.repeat(decode_floats("e4m3", scale) * total, 16, axis=1)
+    assert np.array_equal(found.dequantize(), (codes * scales).astype(np.float32))
 
 
 BYTES = {"qdata": np.zeros((64, 16), np.uint8), "scale": np.ones((64, 2), np.float32)}

@@ -25,7 +25,7 @@ FORMATS = {
         "fp8_e4m3",
         "i3:g=row:s=bf16",
         "i4:g=32:s=bf16",
-        "e2m1:g=16:s=f32",
+        "nvfp4_scaled",
         "mxfp4",
     },
 }
