@@ -1,0 +1,291 @@
+"""Where harts add up the products of a window: a hash table, one with fragments, or an array.
+
+Each can be cleared, takes products from any hart at any time, and is written back by all harts
+together, which leaves it empty again.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xdsl.dialects import math
+from xdsl.ir import Attribute
+
+from nybble.backends.building.values import Value, i8, i32, i64
+from nybble.backends.spgemm.problem import EMPTY, Meeting, Word
+from nybble.backends.spgemm.rv.builder import Memory, element_bytes
+from nybble.backends.spgemm.rv.frame import Frame
+from nybble.dialects.atomics import Ordering
+
+GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+"""2^64 divided by the golden ratio (Knuth, The Art of Computer Programming, 6.4)."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A window: its first row and column, and how many of each it has."""
+
+    row: Value
+    rows: Value
+    column: Value
+    columns: Value
+
+
+@dataclass(frozen=True)
+class Product:
+    """A value for a place. hash: "high" or "low", empty where nothing is hashed."""
+
+    row: Value
+    column: Value
+    value: Value
+    hash: str = ""
+
+    @property
+    def key(self) -> Value:
+        """The place as one number."""
+        return (self.row << 32) | self.column
+
+    def local(self, part: Part) -> Value:
+        """The number of the place within a window, row by row."""
+        return (self.row - part.row) * part.columns + (self.column - part.column)
+
+
+@dataclass
+class Accumulator(ABC):
+    """bits: log2 of its slots or places; element: type of the sums."""
+
+    frame: Frame
+    bits: int
+    element: Attribute
+
+    @property
+    def slots(self) -> Value:
+        """How many slots or places it has."""
+        return self.frame.builder.int(1 << self.bits)
+
+    @property
+    def sums(self) -> Memory:
+        """The sums."""
+        return self.frame.array(Word.SUMS, self.element)
+
+    @property
+    def zero(self) -> Value:
+        """The sum of nothing."""
+        return self.frame.builder.const(0, self.element)
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Empty this hart's share, whatever is in it."""
+
+    @abstractmethod
+    def insert(self, part: Part, product: Product) -> None:
+        """Add a product that lies in the window."""
+
+    @abstractmethod
+    def write(self, part: Part) -> None:
+        """Append the entries to the result and empty the accumulator; then wait for all harts."""
+
+    def append(self, key: Value, value: Value) -> None:
+        """One more entry of the result."""
+        place = self.frame.descriptor.add(int(Word.OUT_COUNT), self.frame.builder.int(1))
+        self.frame.array(Word.OUT_KEYS, i64).store(key, place)
+        self.frame.array(Word.OUT_VALUES, self.element).store(value, place)
+
+
+@dataclass
+class Table(Accumulator):
+    """Open addressing with linear probing; a slot has a key and a sum."""
+
+    @property
+    def keys(self) -> Memory:
+        """The keys of the slots."""
+        return self.frame.array(Word.KEYS, i64)
+
+    @property
+    def empty(self) -> Value:
+        """The key of an empty slot."""
+        return self.frame.builder.int(EMPTY)
+
+    def clear(self) -> None:
+        """See `Accumulator`."""
+        with self.frame.builder.for_(*self.frame.share(self.slots)) as loop:
+            self.keys.store(self.empty, loop.iv)
+            self.sums.store(self.zero, loop.iv)
+
+    def slot(self, part: Part, product: Product) -> Value:
+        """The slot that is looked at first."""
+        if product.hash == "low":
+            return (product.key * GOLDEN).shr(64 - self.bits)
+        b = self.frame.builder
+        places = part.rows * part.columns
+        width = 64 - b.emit(math.CountLeadingZerosOp, (places - 1,), i64)
+        return product.local(part).shr(b.max(width - self.bits, 0))
+
+    def insert(self, part: Part, product: Product) -> None:
+        """See `Accumulator`."""
+        b = self.frame.builder
+        key = product.key
+
+        def test(state: Sequence[Value]) -> tuple[Value, Sequence[Value]]:
+            slot, left = state
+            there = self.keys.load(slot, Ordering.MONOTONIC)
+            there = b.either(there.eq(EMPTY), lambda: self.claimed(slot, key), lambda: there)
+            return there.ne(key) & (left > 0), (slot, left, there)
+
+        def step(state: Sequence[Value]) -> Sequence[Value]:
+            slot, left, _ = state
+            return (slot + 1) & ((1 << self.bits) - 1), left - 1
+
+        inits = (self.slot(part, product), self.slots - 1)
+        slot, _, there = b.while_(inits, test, step)
+        with b.if_(there.eq(key)) as found:
+            self.accumulate(slot, product)
+        with found.otherwise():
+            self.spill(product)
+
+    def claimed(self, slot: Value, key: Value) -> Value:
+        """The key that a slot has after this hart tried to make it its own."""
+        found = self.keys.claim(slot, self.empty, key)
+        b = self.frame.builder
+        return b.select(found.eq(EMPTY), key, found)
+
+    def accumulate(self, slot: Value, product: Product) -> None:
+        """Add to the sum of a slot that has the product's key."""
+        self.frame.accumulate(self.sums, slot, product.value)
+
+    def spill(self, product: Product) -> None:
+        """Append a product that found no room to the result."""
+        self.frame.descriptor.add(int(Word.SPILLED), self.frame.builder.int(1))
+        self.append(product.key, product.value)
+
+    def write(self, part: Part) -> None:
+        """See `Accumulator`."""
+        b = self.frame.builder
+        with b.for_(*self.frame.share(self.slots)) as loop:
+            key = self.keys.load(loop.iv)
+            with b.if_(key.ne(EMPTY)):
+                self.append(key, self.sums.load(loop.iv))
+                self.keys.store(self.empty, loop.iv)
+                self.sums.store(self.zero, loop.iv)
+        self.frame.barrier()
+
+
+@dataclass
+class Fragments(Table):
+    """A table whose slots point into arrays of keys and sums without gaps, which DMA can move."""
+
+    @property
+    def pointers(self) -> Memory:
+        """The fragment of each slot."""
+        return self.frame.array(Word.POINTERS, i32)
+
+    @property
+    def fragment_keys(self) -> Memory:
+        """The key of each fragment."""
+        return self.frame.array(Word.FRAGMENT_KEYS, i64)
+
+    @property
+    def fragment_slots(self) -> Memory:
+        """The slot of each fragment."""
+        return self.frame.array(Word.FRAGMENT_SLOTS, i32)
+
+    def clear(self) -> None:
+        """See `Accumulator`."""
+        super().clear()
+        b = self.frame.builder
+        with b.for_(*self.frame.share(self.slots)) as loop:
+            self.pointers.store(b.const(EMPTY, i32), loop.iv)
+
+    def claimed(self, slot: Value, key: Value) -> Value:
+        """See `Table`; the hart that gets a slot gives it the next fragment."""
+        b = self.frame.builder
+        found = self.keys.claim(slot, self.empty, key)
+        with b.if_(found.eq(EMPTY)):
+            fragment = self.frame.take(self.frame.sync, Meeting.FRAGMENTS)
+            self.fragment_keys.store(key, fragment)
+            self.fragment_slots.store(b.trunc(slot, i32), fragment)
+            self.pointers.store(b.trunc(fragment, i32), slot, Ordering.RELEASE)
+        return b.select(found.eq(EMPTY), key, found)
+
+    def accumulate(self, slot: Value, product: Product) -> None:
+        """See `Table`; waits for the fragment of a slot that another hart has just claimed."""
+        b = self.frame.builder
+
+        def test(_: Sequence[Value]) -> tuple[Value, Sequence[Value]]:
+            pointer = self.pointers.load(slot, Ordering.ACQUIRE)
+            return pointer < 0, (pointer,)
+
+        def step(_: Sequence[Value]) -> Sequence[Value]:
+            b.call("nybble_relax", ())
+            return ()
+
+        (pointer,) = b.while_((), test, step)
+        self.frame.accumulate(self.sums, b.sext(pointer, i64), product.value)
+
+    def write(self, part: Part) -> None:
+        """See `Accumulator`."""
+        frame, b = self.frame, self.frame.builder
+        total = frame.sync.load(Meeting.FRAGMENTS)
+        before = frame.descriptor.load(int(Word.OUT_COUNT))
+        first, last = frame.share(total)
+        for source, word in ((self.fragment_keys, Word.OUT_KEYS), (self.sums, Word.OUT_VALUES)):
+            target = frame.array(word, source.element).at(before + first)
+            size = (last - first) * element_bytes(source.element)
+            frame.copy(target, source.at(first), size)
+        with b.for_(first, last) as loop:
+            slot = b.sext(self.fragment_slots.load(loop.iv), i64)
+            self.keys.store(self.empty, slot)
+            self.pointers.store(b.const(EMPTY, i32), slot)
+            self.sums.store(self.zero, loop.iv)
+        frame.barrier()
+        with b.if_(frame.hart.eq(0)):
+            frame.descriptor.store(before + total, int(Word.OUT_COUNT))
+            frame.sync.store(b.int(0), Meeting.FRAGMENTS)
+        frame.barrier()
+
+
+@dataclass
+class Dense(Accumulator):
+    """A sum for each place of the window, and a byte that says whether it is an entry."""
+
+    @property
+    def present(self) -> Memory:
+        """Whether a place has an entry."""
+        return self.frame.array(Word.KEYS, i8)
+
+    def clear(self) -> None:
+        """See `Accumulator`."""
+        b = self.frame.builder
+        with b.for_(*self.frame.share(self.slots)) as loop:
+            self.present.store(b.const(0, i8), loop.iv)
+            self.sums.store(self.zero, loop.iv)
+
+    def insert(self, part: Part, product: Product) -> None:
+        """See `Accumulator`."""
+        b = self.frame.builder
+        place = product.local(part)
+        self.present.store(b.const(1, i8), place, Ordering.MONOTONIC)
+        self.frame.accumulate(self.sums, place, product.value)
+
+    def write(self, part: Part) -> None:
+        """See `Accumulator`; a hart takes whole rows."""
+        b = self.frame.builder
+        first, last = self.frame.share(part.rows)
+        with b.for_(first, last) as rows, b.for_(b.int(0), part.columns) as columns:
+            place = rows.iv * part.columns + columns.iv
+            with b.if_(self.present.load(place).ne(0)):
+                key = ((rows.iv + part.row) << 32) | (columns.iv + part.column)
+                self.append(key, self.sums.load(place))
+                self.present.store(b.const(0, i8), place)
+                self.sums.store(self.zero, place)
+        self.frame.barrier()
+
+
+ACCUMULATORS: dict[str, type[Accumulator]] = {
+    "table": Table,
+    "fragments": Fragments,
+    "dense": Dense,
+}
+"""Name in programs -> how it is done."""
