@@ -34,7 +34,7 @@ func.func @f(%a: !spgemm.tensor<?x?, f64, "csr", i32>, %b: !spgemm.tensor<?x?, f
         }
       }
     }
-    spgemm.writeback %w "table" "loop"
+    spgemm.writeback %w "table"
   } bits 16
   func.return %c : !spgemm.tensor<?x?, f64, "csr", i32>
 }
@@ -100,8 +100,7 @@ def program(lhs: SSAValue, rhs: SSAValue, result: SparseTensorType, how: Schedul
         rows = TokenOp(part, how.rows)
         with ImplicitBuilder(rows.body):
             _row(part, (lhs, rhs), rows.body.block.args[0], how)
-        transfer = how.transfer if how.accumulator == "fragments" else "loop"
-        WritebackOp(part, how.accumulator, transfer)
+        WritebackOp(part, how.accumulator)
     return made
 
 

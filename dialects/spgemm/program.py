@@ -239,7 +239,7 @@ class HashInsertOp(InsertOp):
     """Finds the place by hashing and linear probing; a product that finds no room is spilled.
 
     accumulator: "table" has sums in the slots, "fragments" collects them without gaps. hash: which
-    bits of the place choose the slot, "high" or "low". A spilled product is an entry of its own of
+    bits choose the slot: "high" of the column, or "low" of all. A spilled product is an entry of its own of
     the result, which is added up with the others of its place when the result is read.
     """
 
@@ -281,25 +281,20 @@ class DenseInsertOp(InsertOp):
 class WritebackOp(IRDLOperation):
     """Appends the entries of a window to the result, empties the accumulator, and waits.
 
-    transfer: "loop" stores them one by one, "dma" moves fragments, and nothing but them.
+    Entries of a "table" or "dense" are stored one by one; "fragments" are moved by DMA.
     """
 
     name = "spgemm.writeback"
     part = operand_def(Part)
     accumulator = prop_def(StringAttr)
-    transfer = prop_def(StringAttr)
     traits = traits_def(HasParent(WindowOp))
-    assembly_format = "$part $accumulator $transfer attr-dict"
+    assembly_format = "$part $accumulator attr-dict"
 
-    def __init__(self, part: SSAValue, accumulator: str, transfer: str):
-        properties = {"accumulator": StringAttr(accumulator), "transfer": StringAttr(transfer)}
-        super().__init__(operands=[part], properties=properties)
+    def __init__(self, part: SSAValue, accumulator: str):
+        super().__init__(operands=[part], properties={"accumulator": StringAttr(accumulator)})
 
     def verify_(self) -> None:
         _check_choice("accumulator", self.accumulator, CHOICES["accumulator"])
-        _check_choice("transfer", self.transfer, CHOICES["transfer"])
-        if self.transfer.data == "dma" and self.accumulator.data != "fragments":
-            raise VerifyException(f'DMA cannot move "{self.accumulator.data}"; accepted: fragments')
 
 
 OPS = (

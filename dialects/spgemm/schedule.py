@@ -1,6 +1,6 @@
 """A schedule of a row-wise product: what SMASH's versions differ in, as data.
 
-V1 deals rows out in turn and hashes by the high-order bits of a place, which keeps rows in order
+V1 deals rows out in turn and hashes by the high-order bits of the column, which keeps rows in order
 and lets neighbours collide; V2 lets harts take the next row when they are free and hashes by
 low-order bits; V3 collects entries in dense fragments that DMA moves (SMASH, arXiv 2105.14156).
 """
@@ -18,7 +18,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 """rows: who computes a row. hash: bits of a place that choose its slot. accumulator: a hash table
 with the sums in its slots; one that points into dense fragments; or an array of every place.
-transfer: whether rows and results are moved by loads and stores or by DMA."""
+transfer: whether rows of the right
+matrix are loaded where they lie or brought into the scratchpad by DMA."""
 BITS = range(4, 25)
 
 

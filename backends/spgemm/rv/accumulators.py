@@ -119,9 +119,8 @@ class Table(Accumulator):
         if product.hash == "low":
             return (product.key * GOLDEN).shr(64 - self.bits)
         b = self.frame.builder
-        places = part.rows * part.columns
-        width = 64 - b.emit(math.CountLeadingZerosOp, (places - 1,), i64)
-        return product.local(part).shr(b.max(width - self.bits, 0))
+        width = 64 - b.emit(math.CountLeadingZerosOp, (part.columns - 1,), i64)
+        return ((product.column - part.column) << self.bits).shr(width)
 
     def insert(self, part: Part, product: Product) -> None:
         """See `Accumulator`."""
