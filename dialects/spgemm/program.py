@@ -239,8 +239,8 @@ class HashInsertOp(InsertOp):
     """Finds the place by hashing and linear probing; a product that finds no room is spilled.
 
     accumulator: "table" has sums in the slots, "fragments" collects them without gaps. hash: which
-    bits choose the slot: "high" of the column, or "low" of all. A spilled product is an entry of its own of
-    the result, which is added up with the others of its place when the result is read.
+    bits choose the slot: "high" of the column, or "low" of all. A spilled product is an entry of its
+    own, which is added up with the others of its place when the result is read.
     """
 
     name = "spgemm.hash_insert"

@@ -7,7 +7,7 @@ import struct
 from typing import Any
 
 from riscv import dev, isa
-from riscv.processor import insn_desc_t
+from riscv.processor import insn_desc_t  # pyright: ignore[reportMissingImports]
 
 CUSTOM_0, MASK = 0x0B, 0xFE00_707F
 ALL_64 = (1 << 64) - 1
