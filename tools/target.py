@@ -41,6 +41,12 @@ ROWS: Mapping[str, Row] = {
         compiles="nybble.tools.gpu_file:compile_for_gpu",
         verifies="nybble.tools.verify.gpu:verify_on_gpu",
     ),
+    "spgemm": Row(
+        "piuma-like",
+        ("piuma-like",),
+        compiles="nybble.tools.spgemm_file:compile_for_spgemm",
+        verifies="nybble.tools.verify.spgemm:verify_spgemm",
+    ),
 }
 
 
