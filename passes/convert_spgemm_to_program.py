@@ -30,7 +30,7 @@ func.func @f(%a: !spgemm.tensor<?x?, f64, "csr", i32>, %b: !spgemm.tensor<?x?, f
         spgemm.nonzeros %ys : !spgemm.entries<!spgemm.tensor<?x?, f64, "csr", i32>> {
         ^bb3(%j: i64, %y: f64):
           %p = arith.mulf %x, %y : f64
-          spgemm.hash_insert %w, %row, %j, %p "table" "low" : f64
+          spgemm.hash_insert %w, %row, %j, %p "low" : f64
         }
       }
     }
@@ -100,7 +100,10 @@ def program(lhs: SSAValue, rhs: SSAValue, result: SparseTensorType, how: Schedul
         rows = TokenOp(part, how.rows)
         with ImplicitBuilder(rows.body):
             _row(part, (lhs, rhs), rows.body.block.args[0], how)
-        WritebackOp(part, how.accumulator)
+            if how.accumulator == "fragments":
+                WritebackOp(part, how.accumulator)
+        if how.accumulator != "fragments":
+            WritebackOp(part, how.accumulator)
     return made
 
 
@@ -113,10 +116,10 @@ def _row(part: SSAValue, factors: tuple[SSAValue, SSAValue], row: SSAValue, how:
         with ImplicitBuilder(inner.body):
             j, y = inner.body.block.args
             product = arith.MuliOp(x, y) if x.type == i64 else arith.MulfOp(x, y)
-            if how.accumulator == "dense":
-                DenseInsertOp(part, (row, j), product.result)
+            if how.accumulator == "table":
+                HashInsertOp(part, (row, j), product.result, how.hash)
             else:
-                HashInsertOp(part, (row, j), product.result, (how.accumulator, how.hash))
+                DenseInsertOp(part, (row, j), product.result, how.accumulator)
 
 
 @dataclass(frozen=True)

@@ -53,10 +53,11 @@ class Image:
 class Setup:
     """harts: how many take part. report: whether the result is written to file 1.
 
-    own_scratchpad: whether the machine has one. scratchpad: its bytes.
+    own_scratchpad: whether the machine has one. scratchpad: its bytes. entries: of a fragment.
     """
 
     harts: int = 1
+    entries: int = 1024
     report: bool = False
     own_scratchpad: bool = False
     scratchpad: int = 4 << 20
@@ -100,7 +101,7 @@ def make_image(
     words[Word.OUT_VALUES] = layout.take("OUT_VALUES", width * windows.capacity)
     near = _Layout(SCRATCHPAD) if setup.own_scratchpad else layout
     base = near.at
-    for word, size in scratchpad_sizes(how, width, setup.harts).items():
+    for word, size in scratchpad_sizes(how, width, setup).items():
         words[word] = near.take(word.name, size)
     if near.at - base > setup.scratchpad:
         raise SparseError(
@@ -109,7 +110,7 @@ def make_image(
         )
     numbers = {
         Word.HARTS: setup.harts, Word.REPORT: int(setup.report),
-        Word.WINDOWS: len(windows.rows), Word.ELEMENT_BYTES: width,
+        Word.WINDOWS: len(windows.rows), Word.ELEMENT_BYTES: width, Word.ENTRIES: setup.entries,
     }  # fmt: skip
     data = bytearray(written)
     for word, number in (words | numbers).items():
@@ -124,14 +125,16 @@ def make_image(
     return Image(bytes(data), size, shape, lhs.values.dtype, layout.regions | near.regions)
 
 
-def scratchpad_sizes(how: Schedule, width: int, harts: int) -> dict[Word, int]:
+def scratchpad_sizes(how: Schedule, width: int, setup: Setup) -> dict[Word, int]:
     """Bytes of each part of the scratchpad. width: bytes of a value."""
-    slots = how.slots
-    sizes = {Word.SYNC: 8 * 32, Word.SUMS: width * slots}
-    sizes[Word.KEYS] = slots * (1 if how.accumulator == "dense" else 8)
+    slots, harts = how.slots, setup.harts
+    sizes = {Word.SYNC: 8 * 24, Word.SUMS: width * slots, Word.KEYS: 8 * slots}
+    if how.accumulator == "dense":
+        sizes[Word.KEYS] = slots
     if how.accumulator == "fragments":
-        sizes |= {
-            Word.POINTERS: 4 * slots, Word.FRAGMENT_KEYS: 8 * slots, Word.FRAGMENT_SLOTS: 4 * slots,
+        sizes = {
+            Word.SYNC: 8 * 24, Word.SUMS: width * setup.entries * harts,
+            Word.FRAGMENT_KEYS: 8 * setup.entries * harts, Word.POINTERS: 2 * slots * harts,
         }  # fmt: skip
     if how.transfer == "dma":
         sizes |= {
@@ -145,7 +148,7 @@ def most_bits(how: Schedule, width: int, setup: Setup) -> int:
     bits = 24
     slack = ALIGNMENT * len(Word)
     while bits > 4:
-        sizes = scratchpad_sizes(how.with_bits(bits), width, setup.harts)
+        sizes = scratchpad_sizes(how.with_bits(bits), width, setup)
         if sum(sizes.values()) + slack <= setup.scratchpad:
             break
         bits -= 1

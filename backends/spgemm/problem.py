@@ -36,17 +36,17 @@ class Word(IntEnum):
     SPILLED = 13
     """Number of products that found no room in an accumulator."""
     SYNC = 14
-    """i64 [32]: words that harts meet at, 8 words apart: barrier, generation, token, fragments."""
+    """i64 [24]: words that harts meet at, 8 words apart: barrier, generation, token."""
     KEYS = 15
     """i64 [slots] of a hash table; i8 [places] of a dense accumulator: whether it has an entry."""
     SUMS = 16
-    """Sums of a table's slots, of fragments, or of the places of a dense accumulator."""
+    """Sums of a table's slots, of the places of a dense accumulator, or of [harts, ENTRIES]."""
     POINTERS = 17
-    """i32 [slots]: the fragment of a slot."""
+    """u16 [harts, columns]: the entry of a column in a hart's fragment, counted from 1; 0: none."""
     FRAGMENT_KEYS = 18
-    """i64 [slots]: the key of each fragment."""
-    FRAGMENT_SLOTS = 19
-    """i32 [slots]: the slot of each fragment."""
+    """i64 [harts, ENTRIES]: the key of each entry of a fragment."""
+    ENTRIES = 19
+    """Number: entries of a fragment."""
     STAGE_INDICES = 20
     """i32 [harts, STAGE]: what DMA brings of a row."""
     STAGE_VALUES = 21
@@ -62,10 +62,9 @@ class Meeting(IntEnum):
     BARRIER = 0
     GENERATION = 8
     TOKEN = 16
-    FRAGMENTS = 24
 
 
 STAGE = 256
 """Entries of a row that a hart's buffer takes."""
 EMPTY = -1
-"""The key of a slot that nothing is in, and the pointer of one whose fragment is not yet known."""
+"""The key of a slot that nothing is in."""

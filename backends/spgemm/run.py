@@ -1,14 +1,14 @@
 """Products on the accelerator: planned, compiled, and run on one of the simulators."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nybble.backends.spgemm.engines import qemu, rvsim, spike
 from nybble.backends.spgemm.engines.outcome import Outcome
 from nybble.backends.spgemm.image import Image, Setup, make_image
 from nybble.backends.spgemm.program import compiled
 from nybble.backends.spgemm.rv.frame import PROFILES
-from nybble.backends.spgemm.windows import LOAD, plan
+from nybble.backends.spgemm.windows import Filling, plan
 from nybble.dialects.errors import UnknownNameError
 from nybble.dialects.spgemm.errors import SparseError
 from nybble.dialects.spgemm.matrix import SparseMatrix
@@ -19,13 +19,13 @@ PLAIN, EXTENDED = PROFILES
 
 @dataclass(frozen=True)
 class Job:
-    """A product to run. harts: how many; load: see `windows.plan`. scratchpad: its bytes."""
+    """A product to run. harts: how many. scratchpad: its bytes."""
 
     lhs: SparseMatrix
     rhs: SparseMatrix
     how: Schedule
     harts: int = 1
-    load: float = LOAD
+    filling: Filling = field(default_factory=Filling)
     scratchpad: int = 4 << 20
 
 
@@ -73,9 +73,9 @@ def find_engine(name: str) -> Engine:
 
 def image_of(job: Job, engine: Engine) -> Image:
     """The memory of a job on an engine; raises SparseError for what programs do not take."""
-    windows = plan(job.lhs, job.rhs, job.how, job.load)
+    windows = plan(job.lhs, job.rhs, job.how, job.filling)
     own = engine.profile == EXTENDED
-    setup = Setup(job.harts, engine.reports, own, job.scratchpad)
+    setup = Setup(job.harts, job.filling.entries, engine.reports, own, job.scratchpad)
     return make_image(job.lhs, job.rhs, job.how, windows, setup)
 
 

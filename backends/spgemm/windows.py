@@ -15,8 +15,6 @@ from nybble.dialects.spgemm.errors import SparseError
 from nybble.dialects.spgemm.matrix import SparseMatrix
 from nybble.dialects.spgemm.schedule import Schedule
 
-LOAD = 0.5
-"""The share of a hash table's slots that a window may fill."""
 MOST_OVERFULL = 64.0
 
 Counts = NDArray[np.int64]
@@ -40,23 +38,46 @@ def products_of_rows(lhs: SparseMatrix, rhs: SparseMatrix) -> Counts:
     return sums[lhs.indptr[1:]] - sums[lhs.indptr[:-1]]
 
 
-def plan(lhs: SparseMatrix, rhs: SparseMatrix, how: Schedule, load: float = LOAD) -> Windows:
-    """The windows of a product under a schedule.
+@dataclass(frozen=True)
+class Filling:
+    """How full accumulators may get. Raises SparseError for what is no share.
 
-    load: the share of slots that may be filled by the bounds; more than 1 risks full tables, whose
-    products are then spilled. Raises SparseError for one that is no share.
+    load: the share of a table's slots that the bounds may fill; more than 1 risks full tables,
+    whose products are then spilled. entries: of a hart's fragment; a row with more is written in
+    parts.
     """
-    if not 0 < load <= MOST_OVERFULL:
-        raise SparseError(f"a table filled to {load}", accepted=f"more than 0, to {MOST_OVERFULL}")
-    columns = rhs.shape[1]
+
+    load: float = 0.5
+    entries: int = 1024
+
+    def __post_init__(self) -> None:
+        if not 0 < self.load <= MOST_OVERFULL:
+            raise SparseError(
+                f"a table filled to {self.load}", accepted=f"more than 0, to {MOST_OVERFULL}"
+            )
+        if not 0 < self.entries < 1 << 16:
+            raise SparseError(f"fragments of {self.entries} entries", accepted="1 to 65535")
+
+
+def plan(
+    lhs: SparseMatrix, rhs: SparseMatrix, how: Schedule, filling: Filling | None = None
+) -> Windows:
+    """The windows of a product under a schedule."""
+    filling = filling or Filling()
+    rows, columns = lhs.shape[0], rhs.shape[1]
     products = products_of_rows(lhs, rhs)
-    if how.accumulator == "dense":
-        bounds, limit = np.full(len(products), columns), how.slots
+    bounds = np.minimum(products, columns)
+    if how.accumulator == "fragments":
+        made = [(0, rows, at, min(columns, at + how.slots)) for at in range(0, columns, how.slots)]
+        certain = bounds <= filling.entries
+    elif how.accumulator == "dense":
+        made = [*_windows(np.full(rows, columns), how.slots, columns)]
+        certain = np.ones(rows, np.bool_)
     else:
-        bounds, limit = np.minimum(products, columns), max(1, int(load * how.slots))
-    made = np.array([*_windows(bounds, limit, columns)], np.int64).reshape(-1, 4)
-    certain = how.accumulator == "dense" or load <= 1
-    return Windows(made, int(np.minimum(products, columns).sum() if certain else products.sum()))
+        made = [*_windows(bounds, max(1, int(filling.load * how.slots)), columns)]
+        certain = np.full(rows, filling.load <= 1)
+    capacity = int(np.where(certain, bounds, products).sum())
+    return Windows(np.array(made, np.int64).reshape(-1, 4), capacity)
 
 
 def _windows(bounds: Counts, limit: int, columns: int) -> Iterator[tuple[int, int, int, int]]:

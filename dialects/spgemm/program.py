@@ -16,7 +16,7 @@ atomics (`hash_insert`, `dense_insert`), and `writeback` puts the entries of the
       spgemm.nonzeros %ys : !B {
       ^bb3(%j: i64, %y: f64):
         %p = arith.mulf %x, %y : f64
-        spgemm.hash_insert %w, %row, %j, %p "table" "low" : f64
+        spgemm.hash_insert %w, %row, %j, %p "low" : f64
       }
     }
   }
@@ -28,7 +28,7 @@ Which windows there are is data, which a planner derives from the matrices. Ever
 program; it waits for the others where a `token` and where a `writeback` ends.
 """
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from xdsl.dialects.builtin import (
@@ -58,8 +58,8 @@ from xdsl.utils.exceptions import VerifyException
 from nybble.dialects.spgemm.schedule import BITS, CHOICES
 from nybble.dialects.spgemm.types import SparseTensorType
 
-HASHED = ("table", "fragments")
-"""The accumulators that are found by hashing."""
+UNHASHED = ("fragments", "dense")
+"""The accumulators that have room for every place, or for a pointer to it."""
 
 
 @irdl_attr_definition
@@ -131,7 +131,7 @@ class WindowOp(IRDLOperation):
                 f"bits must be from {BITS.start} to {BITS.stop - 1}, got {self.bits.value.data}"
             )
         _check_arguments("a window", self.body, [PartType()])
-        written = [op.accumulator.data for op in self.body.ops if isinstance(op, WritebackOp)]
+        written = [op.accumulator.data for op in self.walk() if isinstance(op, WritebackOp)]
         if len(written) != 1:
             raise VerifyException(f"a window must be written back once, got {len(written)} times")
         for op in self.walk():
@@ -221,7 +221,7 @@ class NonzerosOp(IRDLOperation):
 
 
 class InsertOp(IRDLOperation, ABC):
-    """Adds a product to a place of the window, atomically; one outside of it is left alone."""
+    """Adds a product to a place of the window; one outside of it is left alone."""
 
     part = operand_def(Part)
     row = operand_def(i64)
@@ -229,32 +229,55 @@ class InsertOp(IRDLOperation, ABC):
     value = operand_def(Value)
 
     @property
+    @abstractmethod
     def into(self) -> str:
         """The accumulator that takes the product."""
-        return "dense"
 
 
 @irdl_op_definition
 class HashInsertOp(InsertOp):
-    """Finds the place by hashing and linear probing; a product that finds no room is spilled.
+    """Finds the place in a table of all harts by hashing and linear probing, and adds atomically.
 
-    accumulator: "table" has sums in the slots, "fragments" collects them without gaps. hash: which
-    bits choose the slot: "high" of the column, or "low" of all. A spilled product is an entry of its
-    own, which is added up with the others of its place when the result is read.
+    hash: which bits choose the slot: "high" of the column, or "low" of all. A product that finds no
+    room is spilled: it is an entry of its own, which is added up with the others of its place when
+    the result is read.
     """
 
     name = "spgemm.hash_insert"
-    accumulator = prop_def(StringAttr)
     hash = prop_def(StringAttr)
+    assembly_format = "$part `,` $row `,` $column `,` $value $hash attr-dict `:` type($value)"
+
+    def __init__(self, part: SSAValue, place: Sequence[SSAValue], value: SSAValue, hash_: str):
+        super().__init__(operands=[part, *place, value], properties={"hash": StringAttr(hash_)})
+
+    @property
+    def into(self) -> str:
+        """See `InsertOp`."""
+        return "table"
+
+    def verify_(self) -> None:
+        _check_choice("hash", self.hash, CHOICES["hash"])
+
+
+@irdl_op_definition
+class DenseInsertOp(InsertOp):
+    """Adds at an element of an array.
+
+    accumulator: "dense" is an array of all places and all harts, which add atomically. "fragments"
+    is one of the columns, of each hart by itself, that points to entries; when these are full they
+    are written to the result, and the place gets another one.
+    """
+
+    name = "spgemm.dense_insert"
+    accumulator = prop_def(StringAttr)
     assembly_format = (
-        "$part `,` $row `,` $column `,` $value $accumulator $hash attr-dict `:` type($value)"
+        "$part `,` $row `,` $column `,` $value $accumulator attr-dict `:` type($value)"
     )
 
-    def __init__(
-        self, part: SSAValue, place: Sequence[SSAValue], value: SSAValue, how: tuple[str, str]
-    ):
-        properties = {"accumulator": StringAttr(how[0]), "hash": StringAttr(how[1])}
-        super().__init__(operands=[part, *place, value], properties=properties)
+    def __init__(self, part: SSAValue, place: Sequence[SSAValue], value: SSAValue, into: str):
+        super().__init__(
+            operands=[part, *place, value], properties={"accumulator": StringAttr(into)}
+        )
 
     @property
     def into(self) -> str:
@@ -262,32 +285,21 @@ class HashInsertOp(InsertOp):
         return self.accumulator.data
 
     def verify_(self) -> None:
-        _check_choice("accumulator", self.accumulator, HASHED)
-        _check_choice("hash", self.hash, CHOICES["hash"])
-
-
-@irdl_op_definition
-class DenseInsertOp(InsertOp):
-    """The place is an element of an array of every place of the window."""
-
-    name = "spgemm.dense_insert"
-    assembly_format = "$part `,` $row `,` $column `,` $value attr-dict `:` type($value)"
-
-    def __init__(self, part: SSAValue, place: Sequence[SSAValue], value: SSAValue):
-        super().__init__(operands=[part, *place, value])
+        _check_choice("accumulator", self.accumulator, UNHASHED)
 
 
 @irdl_op_definition
 class WritebackOp(IRDLOperation):
-    """Appends the entries of a window to the result, empties the accumulator, and waits.
+    """Appends what an accumulator holds to the result, and empties it.
 
-    Entries of a "table" or "dense" are stored one by one; "fragments" are moved by DMA.
+    A "table" or "dense" one is written when a window is complete, entry by entry, by all harts,
+    which then wait for each other. "fragments" are moved by DMA when a row is complete.
     """
 
     name = "spgemm.writeback"
     part = operand_def(Part)
     accumulator = prop_def(StringAttr)
-    traits = traits_def(HasParent(WindowOp))
+    traits = traits_def(HasParent(WindowOp, TokenOp))
     assembly_format = "$part $accumulator attr-dict"
 
     def __init__(self, part: SSAValue, accumulator: str):
@@ -295,6 +307,10 @@ class WritebackOp(IRDLOperation):
 
     def verify_(self) -> None:
         _check_choice("accumulator", self.accumulator, CHOICES["accumulator"])
+        of_row = isinstance(self.parent_op(), TokenOp)
+        if of_row != (self.accumulator.data == "fragments"):
+            wanted = "rows" if of_row else "windows"
+            raise VerifyException(f'"{self.accumulator.data}" cannot be written after {wanted}')
 
 
 OPS = (

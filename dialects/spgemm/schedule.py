@@ -2,7 +2,8 @@
 
 V1 deals rows out in turn and hashes by the high-order bits of the column, which keeps rows in order
 and lets neighbours collide; V2 lets harts take the next row when they are free and hashes by
-low-order bits; V3 collects entries in dense fragments that DMA moves (SMASH, arXiv 2105.14156).
+low-order bits; V3 fragments the scratchpad, and collects entries without gaps for DMA to move
+(SMASH, arXiv 2105.14156).
 """
 
 from collections.abc import Mapping
@@ -16,16 +17,20 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "accumulator": ("table", "fragments", "dense"),
     "transfer": ("loop", "dma"),
 }
-"""rows: who computes a row. hash: bits of a place that choose its slot. accumulator: a hash table
-with the sums in its slots; one that points into dense fragments; or an array of every place.
-transfer: whether rows of the right
-matrix are loaded where they lie or brought into the scratchpad by DMA."""
+"""rows: who computes a row. hash: bits of a place that choose its slot. transfer: whether rows of
+the right matrix are loaded where they lie or brought into the scratchpad by DMA. accumulator:
+"table" is a hash table of all harts; "fragments" gives each hart a part of the scratchpad, with a
+pointer for every column and entries without gaps; "dense" is an array of every place, of all harts.
+"""
 BITS = range(4, 25)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a program is laid out; see `CHOICES`. bits: log2 of the slots or places of a window."""
+    """How a program is laid out; see `CHOICES`.
+
+    bits: log2 of the slots of a table, the columns of a fragment, or the places of an array.
+    """
 
     rows: str = "token"
     hash: str = "low"
@@ -46,7 +51,7 @@ class Schedule:
 
     @property
     def slots(self) -> int:
-        """Slots of the hash table, or places of the array."""
+        """Slots, columns or places."""
         return 1 << self.bits
 
     def with_bits(self, bits: int) -> "Schedule":

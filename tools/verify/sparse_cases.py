@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nybble.backends.spgemm.windows import Filling
 from nybble.dialects.spgemm.matrix import SparseMatrix
 from nybble.dialects.spgemm.schedule import PRESETS, Schedule
 
@@ -69,13 +70,19 @@ PATTERNS: Mapping[str, Callable[[Random, int, int], Pattern]] = {
 }
 """Name -> where a matrix has entries."""
 DENSE = Schedule("token", "low", "dense", "loop")
-SCHEDULES = (*PRESETS.values(), DENSE, Schedule("static", "low", "fragments", "loop"))
+SCHEDULES = (
+    *PRESETS.values(),
+    DENSE,
+    Schedule("static", "low", "fragments", "loop"),
+    Schedule(transfer="dma"),
+)
 ELEMENTS = {"i64": np.int64, "f64": np.float64, "f32": np.float32}
 LARGE, SMALL = 48, 10
 """Largest side of a matrix for engines that are fast, and for others."""
 FEW, USUAL, MANY = 4, 6, 9
 """Bits of a table: so few that it overflows, as usual, and more than anything fills."""
-OVERFULL = 32.0
+OVERFULL = Filling(32.0, 5)
+"""Tables and fragments that products do not fit."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ class SparseCase:
     lhs: SparseMatrix
     rhs: SparseMatrix
     how: Schedule
-    load: float
+    filling: Filling
 
     def report(self) -> dict[str, object]:
         """The case in the words of the command's report."""
@@ -96,7 +103,8 @@ class SparseCase:
             "case": self.number, "patterns": list(self.patterns),
             "shape": [rows, depth, self.rhs.shape[1]], "element": self.lhs.element.name,
             "schedule": f"{self.how.rows},{self.how.hash},{self.how.accumulator},"
-            f"{self.how.transfer}", "bits": self.how.bits, "load": self.load,
+            f"{self.how.transfer}", "bits": self.how.bits,
+            "load": self.filling.load, "entries": self.filling.entries,
         }  # fmt: skip
 
 
@@ -112,10 +120,8 @@ def draw(seed: int, number: int, large: bool) -> SparseCase:
     rhs = _matrix(random, PATTERNS[right](random, depth, cols), element)
     how = SCHEDULES[number % len(SCHEDULES)]
     bits = int(random.choice([FEW, USUAL, MANY])) if large else int(random.choice([FEW, USUAL]))
-    overfull = random.random() < 0.3 and how.accumulator != "dense"
-    return SparseCase(
-        number, (left, right), lhs, rhs, how.with_bits(bits), OVERFULL if overfull else 0.5
-    )
+    filling = OVERFULL if random.random() < 0.3 else Filling()
+    return SparseCase(number, (left, right), lhs, rhs, how.with_bits(bits), filling)
 
 
 def _matrix(random: Random, pattern: Pattern, element: str) -> SparseMatrix:

@@ -78,7 +78,7 @@ def runs_of(seed: int, number: int, engines: dict[str, Engine]) -> Iterator[Run]
 def run_case(case: SparseCase, name: str, harts: int) -> Run:
     """A case on one engine, judged."""
     try:
-        job = Job(case.lhs, case.rhs, case.how, harts, case.load)
+        job = Job(case.lhs, case.rhs, case.how, harts, case.filling)
         outcome = run(job, ENGINES[name])
     except NybbleError as error:
         return Run(case, name, harts, fault=str(error))

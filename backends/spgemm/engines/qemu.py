@@ -23,7 +23,8 @@ def program() -> str:
 def run(elf: bytes, image: Image, seconds: float = 60.0, plugin: str = "") -> Outcome:
     """Run a program on an image whose setup reports; raises EngineError.
 
-    plugin: a path of a plugin and its arguments, separated by commas.
+    plugin: a path of a plugin and its arguments, separated by commas; what it writes to standard
+    error, names and numbers in turn, are the figures.
     """
     with TemporaryDirectory() as folder:
         path = Path(folder) / "program"
@@ -37,4 +38,10 @@ def run(elf: bytes, image: Image, seconds: float = 60.0, plugin: str = "") -> Ou
     if done.returncode:
         words = done.stderr.decode("utf-8", "replace").strip()[:200]
         raise EngineError(f"qemu ended with status {done.returncode}: {words}")
-    return read_report(image, done.stdout, {})
+    return read_report(image, done.stdout, _figures(done.stderr) if plugin else {})
+
+
+def _figures(stderr: bytes) -> dict[str, float]:
+    """What a plugin says at the end: names and numbers in turn."""
+    words = stderr.decode("utf-8", "replace").split()
+    return {name: float(value) for name, value in zip(words[::2], words[1::2], strict=True)}

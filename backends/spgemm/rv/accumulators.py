@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from xdsl.dialects import math
 from xdsl.ir import Attribute
 
-from nybble.backends.building.values import Value, i8, i32, i64
-from nybble.backends.spgemm.problem import EMPTY, Meeting, Word
+from nybble.backends.building.values import Value, i8, i16, i64
+from nybble.backends.spgemm.problem import EMPTY, Word
 from nybble.backends.spgemm.rv.builder import Memory, element_bytes
 from nybble.backends.spgemm.rv.frame import Frame
 from nybble.dialects.atomics import Ordering
@@ -172,77 +172,77 @@ class Table(Accumulator):
 
 
 @dataclass
-class Fragments(Table):
-    """A table whose slots point into arrays of keys and sums without gaps, which DMA can move."""
+class Fragments(Accumulator):
+    """A part of the scratchpad for each hart: a pointer for each column, and entries without gaps.
+
+    Nothing is shared, so nothing is atomic; DMA moves the entries of a row when it is complete, or
+    when there is no room for another one.
+    """
+
+    _count: Memory | None = None
 
     @property
     def pointers(self) -> Memory:
-        """The fragment of each slot."""
-        return self.frame.array(Word.POINTERS, i32)
+        """The entry of each column, counted from 1."""
+        whole = self.frame.array(Word.POINTERS, i16)
+        return Memory(whole.builder, whole.at(self.frame.hart * self.slots), i16)
 
     @property
-    def fragment_keys(self) -> Memory:
-        """The key of each fragment."""
-        return self.frame.array(Word.FRAGMENT_KEYS, i64)
+    def entries(self) -> tuple[Memory, Memory]:
+        """Keys and sums of this hart's entries."""
+        first = self.frame.hart * self.frame.word(Word.ENTRIES)
+        keys, sums = self.frame.array(Word.FRAGMENT_KEYS, i64), self.sums
+        return (
+            Memory(keys.builder, keys.at(first), i64),
+            Memory(sums.builder, sums.at(first), self.element),
+        )
 
     @property
-    def fragment_slots(self) -> Memory:
-        """The slot of each fragment."""
-        return self.frame.array(Word.FRAGMENT_SLOTS, i32)
+    def count(self) -> Memory:
+        """How many entries there are."""
+        assert self._count is not None
+        return self._count
 
     def clear(self) -> None:
         """See `Accumulator`."""
-        super().clear()
         b = self.frame.builder
-        with b.for_(*self.frame.share(self.slots)) as loop:
-            self.pointers.store(b.const(EMPTY, i32), loop.iv)
+        self._count = b.variable(b.int(0))
+        pointers = self.pointers
+        with b.for_(b.int(0), self.slots) as loop:
+            pointers.store(b.const(0, i16), loop.iv)
 
-    def claimed(self, slot: Value, key: Value) -> Value:
-        """See `Table`; the hart that gets a slot gives it the next fragment."""
+    def insert(self, part: Part, product: Product) -> None:
+        """See `Accumulator`."""
         b = self.frame.builder
-        found = self.keys.claim(slot, self.empty, key)
-        with b.if_(found.eq(EMPTY)):
-            fragment = self.frame.take(self.frame.sync, Meeting.FRAGMENTS)
-            self.fragment_keys.store(key, fragment)
-            self.fragment_slots.store(b.trunc(slot, i32), fragment)
-            self.pointers.store(b.trunc(fragment, i32), slot, Ordering.RELEASE)
-        return b.select(found.eq(EMPTY), key, found)
-
-    def accumulate(self, slot: Value, product: Product) -> None:
-        """See `Table`; waits for the fragment of a slot that another hart has just claimed."""
-        b = self.frame.builder
-
-        def test(_: Sequence[Value]) -> tuple[Value, Sequence[Value]]:
-            pointer = self.pointers.load(slot, Ordering.ACQUIRE)
-            return pointer < 0, (pointer,)
-
-        def step(_: Sequence[Value]) -> Sequence[Value]:
-            b.call("nybble_relax", ())
-            return ()
-
-        (pointer,) = b.while_((), test, step)
-        self.frame.accumulate(self.sums, b.sext(pointer, i64), product.value)
+        column = product.column - part.column
+        pointer = b.zext(self.pointers.load(column), i64)
+        keys, sums = self.entries
+        with b.if_(pointer.ne(0)) as known:
+            sums.store(sums.load(pointer - 1) + product.value, pointer - 1)
+        with known.otherwise():
+            with b.if_(self.count.load(0).eq(self.frame.word(Word.ENTRIES))):
+                self.frame.descriptor.add(int(Word.SPILLED), self.count.load(0))
+                self.write(part)
+            place = self.count.load(0)
+            keys.store(product.key, place)
+            sums.store(product.value, place)
+            self.count.store(place + 1, 0)
+            self.pointers.store(b.trunc(place + 1, i16), column)
 
     def write(self, part: Part) -> None:
-        """See `Accumulator`."""
+        """See `Accumulator`; a hart by itself."""
         frame, b = self.frame, self.frame.builder
-        total = frame.sync.load(Meeting.FRAGMENTS)
-        before = frame.descriptor.load(int(Word.OUT_COUNT))
-        first, last = frame.share(total)
-        for source, word in ((self.fragment_keys, Word.OUT_KEYS), (self.sums, Word.OUT_VALUES)):
-            target = frame.array(word, source.element).at(before + first)
-            size = (last - first) * element_bytes(source.element)
-            frame.copy(target, source.at(first), size)
-        with b.for_(first, last) as loop:
-            slot = b.sext(self.fragment_slots.load(loop.iv), i64)
-            self.keys.store(self.empty, slot)
-            self.pointers.store(b.const(EMPTY, i32), slot)
-            self.sums.store(self.zero, loop.iv)
-        frame.barrier()
-        with b.if_(frame.hart.eq(0)):
-            frame.descriptor.store(before + total, int(Word.OUT_COUNT))
-            frame.sync.store(b.int(0), Meeting.FRAGMENTS)
-        frame.barrier()
+        count = self.count.load(0)
+        before = frame.descriptor.add(int(Word.OUT_COUNT), count)
+        keys, _ = self.entries
+        for source, word in zip(self.entries, (Word.OUT_KEYS, Word.OUT_VALUES), strict=True):
+            size = count * element_bytes(source.element)
+            frame.copy(frame.array(word, source.element).at(before), source.base, size)
+        pointers = self.pointers
+        with b.for_(b.int(0), count) as loop:
+            column = (keys.load(loop.iv) & 0xFFFF_FFFF) - part.column
+            pointers.store(b.const(0, i16), column)
+        self.count.store(b.int(0), 0)
 
 
 @dataclass

@@ -10,10 +10,13 @@ from xdsl.dialects.builtin import ArrayAttr, DenseArrayBase, FunctionType, Integ
 from xdsl.ir import Attribute, Block, Region
 
 from nybble.backends.building.expressions import Expressions
-from nybble.backends.building.values import Operand, Value, i32, i64
+from nybble.backends.building.values import Operand, Value, i1, i32, i64
+from nybble.dialects import upstream
 from nybble.dialects.atomics import AtomicRMWOp, Change, CmpXchgOp, Ordering
 
 POINTER = llvm.LLVMPointerType()
+UNSIGNED_LESS = 6
+"""Upstream's number of a predicate."""
 Condition = Callable[[Sequence[Value]], tuple[Value, Sequence[Value]]]
 Step = Callable[[Sequence[Value]], Sequence[Value]]
 
@@ -43,6 +46,19 @@ class HartBuilder(Expressions):
         """Call a function of the runtime that returns nothing."""
         made = func.CallOp(name, [one.ssa for one in operands], [])
         self.block.add_op(made)
+
+    def variable(self, first: Value) -> Memory:
+        """A variable of this hart, which LLVM keeps in a register."""
+        made = llvm.AllocaOp(self.int(1).ssa, first.type)
+        self.block.add_op(made)
+        found = Memory(self, Value(self, made.res), first.type)
+        found.store(first, 0)
+        return found
+
+    def below(self, value: Value, limit: Value) -> Value:
+        """Bit: whether an i64 is from 0 to limit - 1, for a limit that is not negative."""
+        predicate: dict[str, Attribute] = {"predicate": IntegerAttr(UNSIGNED_LESS, i64)}
+        return self.emit(upstream.CmpiOp, (value, limit), i1, predicate)
 
     def while_(self, inits: Sequence[Value], test: Condition, step: Step) -> list[Value]:
         """`test` gives whether to go on, and values; with these `step` makes the next ones.

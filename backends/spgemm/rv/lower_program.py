@@ -78,7 +78,7 @@ class Lowering:
             self._block(self.window.body.block)
 
     def _accumulator(self) -> Accumulator:
-        found = [op for op in self.window.body.block.ops if isinstance(op, WritebackOp)]
+        found = [op for op in self.window.walk() if isinstance(op, WritebackOp)]
         made = ACCUMULATORS[found[0].accumulator.data]
         return made(self.frame, self.window.bits.value.data, self.element)
 
@@ -167,8 +167,7 @@ class Lowering:
         hash_ = op.hash.data if isinstance(op, HashInsertOp) else ""
         row, column, value = (self.values[one] for one in (op.row, op.column, op.value))
         b = self.frame.builder
-        inside = (column >= part.column) & (column - part.column < part.columns)
-        with b.if_(inside):
+        with b.if_(b.below(column - part.column, part.columns)):
             accumulator.insert(part, Product(row, column, value, hash_))
 
     def _writeback(self, op: WritebackOp) -> None:
