@@ -42,7 +42,7 @@ class Word(IntEnum):
     SUMS = 16
     """Sums of a table's slots, of the places of a dense accumulator, or of [harts, ENTRIES]."""
     POINTERS = 17
-    """u16 [harts, columns]: the entry of a column in a hart's fragment, counted from 1; 0: none."""
+    """u16 [harts, columns]: the entry of a column in a hart's fragment, if it has one."""
     FRAGMENT_KEYS = 18
     """i64 [harts, ENTRIES]: the key of each entry of a fragment."""
     ENTRIES = 19

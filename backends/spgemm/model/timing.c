@@ -15,7 +15,7 @@ struct machine {
 };
 struct sums {
   double cycles, phase_cycles[PHASES], phase_instructions[PHASES], phase_bytes[PHASES];
-  double instructions, waits, posts, bytes, busiest, idle;
+  double instructions, waits, posts, bytes, idle;
 };
 
 static double now[MOST_THREADS], pipe_free[MOST_THREADS], channel_free[MOST_CHANNELS], near_free;
@@ -77,6 +77,7 @@ static void rows(const struct machine *m, const struct event *e, const int64_t *
   }
 }
 
+// A phase without rows, in equal parts.
 static void shares(const struct machine *m, const struct event *e, int64_t count) {
   int64_t at[MOST_THREADS], end[MOST_THREADS];
   for (int64_t t = 0; t < m->threads; t++) {
@@ -86,11 +87,10 @@ static void shares(const struct machine *m, const struct event *e, int64_t count
   for (int t; (t = earliest(at, end, m->threads)) >= 0;) step(m, t, &e[at[t]++]);
 }
 
-static void meet(const struct machine *m, struct sums *s, double start) {
-  double last = 0, first = INFINITY;
-  for (int t = 0; t < m->threads; t++) { last = fmax(last, now[t]); first = fmin(first, now[t]); }
+static void meet(const struct machine *m, struct sums *s) {
+  double last = 0;
+  for (int t = 0; t < m->threads; t++) last = fmax(last, now[t]);
   for (int t = 0; t < m->threads; t++) { s->idle += last - now[t]; now[t] = last + m->barrier; }
-  (void)first; (void)start;
 }
 
 // Simulates `count` events; `starts` is room for as many numbers.
@@ -122,7 +122,7 @@ void simulate(const struct machine *m, const struct event *e, int64_t count, int
     } else {
       shares(m, e + first, stop - first);
     }
-    meet(m, s, before);
+    meet(m, s);
     s->phase_cycles[phase] += now[0] - before;
     s->phase_instructions[phase] += instructions;
     s->phase_bytes[phase] += bytes;

@@ -18,6 +18,7 @@ from nybble.backends.spgemm.machine import Machine
 from nybble.backends.spgemm.model.library import library
 from nybble.backends.spgemm.model.trace import Trace
 from nybble.dialects.errors import InternalError
+from nybble.dialects.spgemm.schedule import Schedule
 
 PHASES = ("clear", "products", "writeback")
 _COUNTS = ("pipes", "threads", "channels", "tokens")
@@ -25,7 +26,7 @@ _NUMBERS = (
     "gap", "near_latency", "near_ports", "far_latency", "far_bytes", "queue", "dma_instructions",
     "barrier", "memory_gap",
 )  # fmt: skip
-_SUMS = ("instructions", "waits", "posts", "bytes", "busiest", "idle")
+_SUMS = ("instructions", "waits", "posts", "bytes", "idle")
 _ARRAYS = ("phase_cycles", "phase_instructions", "phase_bytes")
 
 
@@ -64,13 +65,13 @@ class Timing:
     phases: Mapping[str, Mapping[str, float]]
 
 
-def simulate(trace: Trace, machine: Machine, tokens: bool, memory_gap: float = 0.0) -> Timing:
-    """The time of a trace on a machine.
+def simulate(trace: Trace, machine: Machine, how: Schedule, memory_gap: float = 0.0) -> Timing:
+    """The time of a trace of a program with that schedule on a machine.
 
-    tokens: whether rows go to whoever is free. memory_gap: cycles that a pipeline of one thread
-    loses to each access. Raises InternalError where something was lost on the way.
+    memory_gap: cycles that a pipeline of one thread loses to each access. Raises InternalError
+    where something was lost on the way.
     """
-    sums = _run(trace, machine, tokens, memory_gap)
+    sums = _run(trace, machine, how, memory_gap)
     _check(trace, machine, sums)
     facts = {name: fact.value for name, fact in machine.facts().items()}
     cycles = sums.cycles
@@ -99,10 +100,11 @@ def simulate(trace: Trace, machine: Machine, tokens: bool, memory_gap: float = 0
     )
 
 
-def _run(trace: Trace, machine: Machine, tokens: bool, memory_gap: float) -> Any:
+def _run(trace: Trace, machine: Machine, how: Schedule, memory_gap: float) -> Any:
     facts = {name: fact.value for name, fact in machine.facts().items()}
+    facts |= {"tokens": how.rows == "token"}
     given = _Machine(
-        **{name: int(facts.get(name, tokens)) for name in _COUNTS},
+        **{name: int(facts[name]) for name in _COUNTS},
         **{name: facts.get(name, memory_gap) for name in _NUMBERS},
     )
     sums = _Sums()

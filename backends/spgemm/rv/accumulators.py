@@ -176,14 +176,16 @@ class Fragments(Accumulator):
     """A part of the scratchpad for each hart: a pointer for each column, and entries without gaps.
 
     Nothing is shared, so nothing is atomic; DMA moves the entries of a row when it is complete, or
-    when there is no room for another one.
+    when there is no room for another one. A pointer counts if the entry that it points to is there
+    and has the key that is looked for, so that pointers need no clearing (Briggs and Torczon, An
+    efficient representation for sparse sets, 1993).
     """
 
     _count: Memory | None = None
 
     @property
     def pointers(self) -> Memory:
-        """The entry of each column, counted from 1."""
+        """The entry of each column, if it has one."""
         whole = self.frame.array(Word.POINTERS, i16)
         return Memory(whole.builder, whole.at(self.frame.hart * self.slots), i16)
 
@@ -207,9 +209,6 @@ class Fragments(Accumulator):
         """See `Accumulator`."""
         b = self.frame.builder
         self._count = b.variable(b.int(0))
-        pointers = self.pointers
-        with b.for_(b.int(0), self.slots) as loop:
-            pointers.store(b.const(0, i16), loop.iv)
 
     def insert(self, part: Part, product: Product) -> None:
         """See `Accumulator`."""
@@ -217,31 +216,31 @@ class Fragments(Accumulator):
         column = product.column - part.column
         pointer = b.zext(self.pointers.load(column), i64)
         keys, sums = self.entries
-        with b.if_(pointer.ne(0)) as known:
-            sums.store(sums.load(pointer - 1) + product.value, pointer - 1)
-        with known.otherwise():
+        known = b.either(
+            b.below(pointer, self.count.load(0)),
+            lambda: keys.load(pointer).eq(product.key),
+            lambda: b.bit(value=False),
+        )
+        with b.if_(known) as branch:
+            sums.store(sums.load(pointer) + product.value, pointer)
+        with branch.otherwise():
             with b.if_(self.count.load(0).eq(self.frame.word(Word.ENTRIES))):
                 self.frame.descriptor.add(int(Word.SPILLED), self.count.load(0))
                 self.write(part)
             place = self.count.load(0)
             keys.store(product.key, place)
             sums.store(product.value, place)
+            self.pointers.store(b.trunc(place, i16), column)
             self.count.store(place + 1, 0)
-            self.pointers.store(b.trunc(place + 1, i16), column)
 
     def write(self, part: Part) -> None:
         """See `Accumulator`; a hart by itself."""
         frame, b = self.frame, self.frame.builder
         count = self.count.load(0)
         before = frame.descriptor.add(int(Word.OUT_COUNT), count)
-        keys, _ = self.entries
         for source, word in zip(self.entries, (Word.OUT_KEYS, Word.OUT_VALUES), strict=True):
             size = count * element_bytes(source.element)
             frame.copy(frame.array(word, source.element).at(before), source.base, size)
-        pointers = self.pointers
-        with b.for_(b.int(0), count) as loop:
-            column = (keys.load(loop.iv) & 0xFFFF_FFFF) - part.column
-            pointers.store(b.const(0, i16), column)
         self.count.store(b.int(0), 0)
 
 
