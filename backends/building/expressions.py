@@ -6,7 +6,7 @@ and `//` are signed) are those of `values`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +19,7 @@ from xdsl.dialects.builtin import (
     bf16,
     f16,
     f32,
+    f64,
 )
 from xdsl.dialects.utils import FastMathFlag
 from xdsl.ir import Attribute, Block, Operation, Region
@@ -43,7 +44,7 @@ from nybble.backends.building.values import (
 from nybble.dialects import upstream
 
 _REASSOCIATE: dict[str, Attribute] = {"fastmath": arith.FastMathFlagsAttr((FastMathFlag.REASSOC,))}
-_WIDTHS = {str(t): w for t, w in ((f16, 16), (bf16, 16), (f32, 32))}
+_WIDTHS = {str(t): w for t, w in ((f16, 16), (bf16, 16), (f32, 32), (f64, 64))}
 
 
 class For:
@@ -121,6 +122,56 @@ class If:
             self._builder.block = self._outer
 
 
+class While:
+    """An `scf.while` being built; `condition` gives the bit that a round of `args` begins with."""
+
+    def __init__(
+        self,
+        builder: Expressions,
+        inits: Sequence[Value],
+        condition: Callable[[Sequence[Value]], Value],
+    ):
+        types = [value.type for value in inits]
+        self._builder = builder
+        self._outer = builder.block
+        self._before, self._body = Block(arg_types=types), Block(arg_types=types)
+        self._inits = inits
+        self._yielded: Sequence[Value] = ()
+        builder.block = self._before
+        carried = [Value(builder, argument) for argument in self._before.args]
+        builder.emit_effect(scf.ConditionOp, (condition(carried), *carried))
+        builder.block = self._outer
+        self.args = [Value(builder, argument) for argument in self._body.args]
+        self.results: list[Value] = []
+
+    def yield_(self, *values: Value) -> None:
+        """The values of the next round; call once, last."""
+        self._yielded = values
+
+    def __enter__(self) -> Self:
+        self._builder.block = self._body
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            return
+        assert len(self._yielded) == len(self._inits), "yield_ must give every carried value"
+        self._builder.emit_effect(scf.YieldOp, self._yielded)
+        made = scf.WhileOp.create(
+            operands=[value.ssa for value in self._inits],
+            result_types=[value.type for value in self._inits],
+            regions=[Region(self._before), Region(self._body)],
+        )
+        self._outer.add_op(made)
+        self._builder.block = self._outer
+        self.results = [Value(self._builder, result) for result in made.results]
+
+
 class Expressions(Emitter):
     """Operations on values: what a kernel, or a function of vectors, computes with."""
 
@@ -159,6 +210,10 @@ class Expressions(Emitter):
     def count_bits(self, value: Value) -> Value:
         """How many bits of an integer are set, in every lane."""
         return self.emit(math.CtPopOp, (value,), value.type)
+
+    def trailing_zeros(self, value: Value) -> Value:
+        """How many bits of an integer are clear below its lowest set one."""
+        return self.emit(math.CountTrailingZerosOp, (value,), value.type)
 
     # -- types
 
@@ -313,6 +368,12 @@ class Expressions(Emitter):
         given = [bound.type for bound in (lo, hi, step) if isinstance(bound, Value)]
         type_ = given[0] if given else index
         return For(self, [self.value(bound, type_) for bound in (lo, hi, step)], inits)
+
+    def while_(
+        self, inits: Sequence[Value], condition: Callable[[Sequence[Value]], Value]
+    ) -> While:
+        """A loop for as long as `condition` of the carried values gives a set bit."""
+        return While(self, inits, condition)
 
     def if_(self, cond: Value) -> If:
         """A branch taken when the bit is set."""

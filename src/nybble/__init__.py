@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nybble.dialects.errors import NybbleError
     from nybble.dialects.lowbit import formats
+    from nybble.frontend import spgemm
     from nybble.frontend.api import compile, lower, quantize
     from nybble.frontend.compiled import Compiled
     from nybble.frontend.weight_choice import WeightChoice
@@ -23,6 +24,7 @@ _LAZY = {
     "formats": "nybble.dialects.lowbit.formats:",
     "lower": "nybble.frontend.api:lower",
     "quantize": "nybble.frontend.api:quantize",
+    "spgemm": "nybble.frontend.spgemm:",
 }
 """Name -> "module:object", or "module:" for the module itself."""
 
@@ -35,6 +37,7 @@ __all__ = [
     "formats",
     "lower",
     "quantize",
+    "spgemm",
 ]
 
 

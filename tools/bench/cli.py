@@ -1,4 +1,4 @@
-"""The command line of the benchmarks: `nybble bench attention | kernels | model`."""
+"""The command line of the benchmarks: `nybble bench attention | kernels | model | spgemm`."""
 
 import sys
 from collections.abc import Sequence
@@ -28,6 +28,7 @@ from nybble.tools.model_options import MODES, WEIGHT_OPTIONS, with_weights
 from nybble.tools.models import cache_root, shown_progress
 
 NO_PEERS = "none"
+SPARSE_ROUNDS = 7
 _PIPE_WIDTH = 200  # columns of a table that is not printed on a terminal
 
 
@@ -162,6 +163,34 @@ def _attention(
     _publish(report, COLUMNS, json_file)
 
 
+def _spgemm(
+    workloads: str,
+    size: str,
+    matrix_seed: int,
+    threads: str,
+    peers: str,
+    rounds: int,
+    seed: int,
+    json_file: str | None,
+) -> None:
+    from nybble.tools.bench.sparse.measure import COLUMNS, SparseOptions, bench_sparse
+    from nybble.tools.bench.sparse.peers import PEERS
+    from nybble.tools.bench.sparse.workloads import workloads as known
+
+    options = SparseOptions(
+        () if workloads == "all" else parse_choices(workloads, tuple(known(size))),
+        parse_counts(threads),
+        () if peers == NO_PEERS else parse_choices(peers, tuple(PEERS)),
+        size,
+        matrix_seed,
+        Schedule(rounds=rounds, seed=seed),
+        cache_root() / "kernels",
+    )
+    with shown_progress() as progress:
+        report = bench_sparse(options, progress)
+    _publish(report, COLUMNS, json_file)
+
+
 def _peers(names: str) -> tuple[str, ...]:
     return () if names.strip() == NO_PEERS else parse_names(names)
 
@@ -242,8 +271,28 @@ attention_command = click.Command(
     callback=_attention,
     help="Measure attention under masks against torch.",
 )
+_SPGEMM_PARAMETERS: list[click.Parameter] = [
+    _value("--workloads", "all", "NAME,..", "Which; an unknown name lists them."),
+    click.Option(
+        ["--size"],
+        type=click.Choice(["full", "small"]),
+        default="full",
+        show_default=True,
+        help="Of the matrices.",
+    ),
+    click.Option(["--matrix-seed"], type=int, default=1, help="Of the matrices."),
+    _value("--threads", "1", "N,..", "Numbers of threads."),
+    _value("--peers", "scipy,mkl,graphblas,torch", "NAME,..", "Libraries, or none."),
+    *_shared(SPARSE_ROUNDS)[2:],
+]
+spgemm_command = click.Command(
+    "spgemm",
+    params=_SPGEMM_PARAMETERS,
+    callback=_spgemm,
+    help="Measure products of sparse matrices against sparse libraries.",
+)
 bench = click.Group(
     "bench",
-    commands=[attention_command, kernels_command, model_command],
+    commands=[attention_command, kernels_command, model_command, spgemm_command],
     help="Measure kernels or a model against other systems, in turn and in one process.",
 )

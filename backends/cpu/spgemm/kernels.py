@@ -1,0 +1,69 @@
+"""The compiled kernels of a specification, and the threads that they run on."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.func import FuncOp
+
+from nybble.backends.cache import Cache
+from nybble.backends.cpu.codegen import compile_module, compile_modules
+from nybble.backends.cpu.isa import detect
+from nybble.backends.cpu.loader import Library, load
+from nybble.backends.cpu.machine import cpu_flags, native
+from nybble.backends.cpu.pool import Call, Pool, StepList
+from nybble.backends.cpu.runner import EXTERNALS, runner_module
+from nybble.backends.cpu.spgemm.rows import Rows
+from nybble.backends.cpu.spgemm.spec import Spec
+from nybble.backends.cpu.spgemm.spread import Sddmm, Spmm, Spread
+from nybble.backends.cpu.spgemm.structure import Check, Work
+
+WORDS = 8  # of a register that groups of columns are moved in
+
+
+def functions(spec: Spec) -> Mapping[str, FuncOp]:
+    """Every kernel of a specification, by what it is for."""
+    permute = detect(cpu_flags()).word_permute
+    lanes = max(4, 32 // spec.sum_bytes)
+    made: dict[str, FuncOp] = {
+        "check": Check(spec.index_bits).build("check"),
+        "work": Work(spec.index_bits).build("work"),
+        "rows": Rows(spec, permute.name if permute.lanes == WORDS else None).build("rows"),
+        "spread": Spread(spec).build("spread"),
+        "spmm": Spmm(spec, lanes).build("spmm"),
+    }
+    if spec.ring == "plus_times":
+        made["sddmm"] = Sddmm(spec, lanes).build("sddmm")
+    return made
+
+
+@cache
+def kernels(spec: Spec, folder: Path | None = None) -> Library:
+    """The kernels, loaded; folder: a cache of object code that is read and filled."""
+    module = ModuleOp(list(functions(spec).values()))
+    stored = None if folder is None else Cache(folder)
+    return load([compile_modules({spec.name: module}, cache=stored)[spec.name]])
+
+
+@cache
+def team(threads: int) -> Pool:
+    """So many threads, which kernels of all specifications share."""
+    data = compile_module(runner_module(native().architecture), native(), allowed=EXTERNALS)
+    return Pool(load([data], EXTERNALS), threads)
+
+
+def launch(
+    library: Library,
+    name: str,
+    arrays: Sequence[NDArray[Any]],
+    threads: int = 1,
+) -> None:
+    """Runs a kernel on so many threads; arrays: its buffers, C-contiguous, in their order."""
+    if threads == 1:
+        library.call(name, *arrays, 0, 0, 0, 1)
+        return
+    pointers = tuple(array.ctypes.data for array in arrays)
+    team(threads).run(StepList([Call(library.symbol(name), pointers)]), 0, 0)

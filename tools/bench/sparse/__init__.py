@@ -1,0 +1,1 @@
+"""`nybble bench spgemm`: products of sparse matrices beside the sparse libraries."""
