@@ -138,7 +138,7 @@ class Table(Accumulator):
             return (slot + 1) & ((1 << self.bits) - 1), left - 1
 
         inits = (self.slot(part, product), self.slots - 1)
-        slot, _, there = b.while_(inits, test, step)
+        slot, _, there = b.repeat(inits, test, step)
         with b.if_(there.eq(key)) as found:
             self.accumulate(slot, product)
         with found.otherwise():

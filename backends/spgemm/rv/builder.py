@@ -60,7 +60,7 @@ class HartBuilder(Expressions):
         predicate: dict[str, Attribute] = {"predicate": IntegerAttr(UNSIGNED_LESS, i64)}
         return self.emit(upstream.CmpiOp, (value, limit), i1, predicate)
 
-    def while_(self, inits: Sequence[Value], test: Condition, step: Step) -> list[Value]:
+    def repeat(self, inits: Sequence[Value], test: Condition, step: Step) -> list[Value]:
         """`test` gives whether to go on, and values; with these `step` makes the next ones.
 
         The values of the test that ended the loop are the results.

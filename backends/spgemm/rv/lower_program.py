@@ -112,7 +112,7 @@ class Lowering:
             body(state[0])
             return ()
 
-        b.while_((), test, step)
+        b.repeat((), test, step)
         frame.barrier()
         with b.if_(frame.hart.eq(0)):  # whoever asks next has passed another barrier
             frame.sync.store(b.int(0), Meeting.TOKEN)
