@@ -158,11 +158,6 @@ def most_bits(how: Schedule, width: int, setup: Setup) -> int:
 def _check(lhs: SparseMatrix, rhs: SparseMatrix, setup: Setup) -> None:
     lhs.check()
     rhs.check()
-    if lhs.shape[1] != rhs.shape[0]:
-        raise SparseError(
-            f"{lhs.shape[0]} x {lhs.shape[1]} times {rhs.shape[0]} x {rhs.shape[1]}",
-            accepted="as many columns on the left as rows on the right",
-        )
     for matrix in (lhs, rhs):
         if matrix.values.dtype not in VALUES or matrix.values.dtype != lhs.values.dtype:
             raise SparseError(

@@ -32,7 +32,12 @@ class Windows:
 
 
 def products_of_rows(lhs: SparseMatrix, rhs: SparseMatrix) -> Counts:
-    """How many products each row of the result takes."""
+    """How many products each row of the result takes; SparseError where the shapes do not fit."""
+    if lhs.shape[1] != rhs.shape[0]:
+        raise SparseError(
+            f"{lhs.shape[0]} x {lhs.shape[1]} times {rhs.shape[0]} x {rhs.shape[1]}",
+            accepted="as many columns on the left as rows on the right",
+        )
     lengths = np.diff(rhs.indptr).astype(np.int64)
     sums = np.concatenate(([0], np.cumsum(lengths[lhs.indices])))
     return sums[lhs.indptr[1:]] - sums[lhs.indptr[:-1]]
