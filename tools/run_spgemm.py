@@ -84,7 +84,7 @@ def scheduled(
         choice = choose(lhs, rhs, machine, setup)
         return choice.name, choice.how
     width = lhs.values.dtype.itemsize
-    return name, sized(PRESETS[name], rhs.shape[1], width, setup)
+    return name, sized(PRESETS[name], (lhs.shape[0], rhs.shape[1]), width, setup)
 
 
 def time(lhs: SparseMatrix, rhs: SparseMatrix, how: Schedule, machine: Machine) -> Timing:

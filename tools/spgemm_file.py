@@ -81,4 +81,5 @@ def schedule_of(product: MatmulOp, setup: Setup) -> tuple[Schedule, str]:
     known = type_.cols != DYNAMIC_INDEX and type_.cols <= LARGEST_FRAGMENT
     how = PRESETS["v3" if known else "v2"]
     assert element in ELEMENTS
-    return sized(how, type_.cols if known else LARGEST_FRAGMENT, width, setup), element
+    shape = (LARGEST_FRAGMENT, type_.cols if known else LARGEST_FRAGMENT)
+    return sized(how, shape, width, setup), element

@@ -58,18 +58,18 @@ class Choice:
     cycles: Mapping[str, float]
 
 
-def sized(how: Schedule, columns: int, width: int, setup: Setup) -> Schedule:
-    """The schedule with the largest accumulator that fits, or that the columns need."""
-    bits = most_bits(how, width, setup)
-    if how.accumulator == "fragments":
-        bits = min(bits, max(4, int(columns - 1).bit_length()))
-    return how.with_bits(bits)
+def sized(how: Schedule, shape: tuple[int, int], width: int, setup: Setup) -> Schedule:
+    """The schedule with the largest accumulator that fits, or that a result of that shape needs."""
+    rows, columns = shape
+    needed = {"table": 2 * rows * columns, "dense": rows * columns, "fragments": columns}
+    bits = max(4, (needed[how.accumulator] - 1).bit_length())
+    return how.with_bits(min(bits, most_bits(how, width, setup)))
 
 
 def choose(lhs: SparseMatrix, rhs: SparseMatrix, machine: Machine, setup: Setup) -> Choice:
     """The candidate with the fewest cycles by the cost model."""
-    width = lhs.values.dtype.itemsize
-    made = {name: sized(how, rhs.shape[1], width, setup) for name, how in CANDIDATES.items()}
+    width, shape = lhs.values.dtype.itemsize, (lhs.shape[0], rhs.shape[1])
+    made = {name: sized(how, shape, width, setup) for name, how in CANDIDATES.items()}
     cycles = {name: estimate(lhs, rhs, how, machine) for name, how in made.items()}
     best = min(cycles, key=cycles.__getitem__)
     return Choice(best, made[best], cycles)
@@ -88,7 +88,7 @@ def estimate(lhs: SparseMatrix, rhs: SparseMatrix, how: Schedule, machine: Machi
     if how.accumulator == "table":
         slots = float(len(windows)) * how.slots
     elif how.accumulator == "dense":
-        slots = float(lhs.shape[0]) * columns
+        slots = float(lhs.shape[0]) * columns + how.slots
     walked = total * (passes - 1) * 8.0  # products outside of a window are looked at all the same
     instructions = total * work.product + entries * work.entry + slots * work.slot
     instructions += lhs.nnz * passes * left + walked

@@ -109,7 +109,7 @@ def test_auto_takes_the_cheapest() -> None:
     lhs = _matrix(30, 20)
     choice = choose(lhs, _matrix(20, 40), find_machine("piuma-like"), Setup(64))
     assert choice.cycles[choice.name] == min(choice.cycles.values())
-    assert sized(PRESETS["v3"], 40, 8, Setup(64)).bits == 6
+    assert sized(PRESETS["v3"], (30, 40), 8, Setup(64)).bits == 6
 
 
 @pytest.mark.parametrize(
