@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from xdsl.dialects.builtin import ModuleOp
 
-from nybble.backends.cpu.codegen import generic_text
+from nybble.backends.llvm.text import generic_text
 from nybble.backends.llvm.toolchain import CodegenError, last_words
 from nybble.backends.llvm.workers import lower
 from nybble.backends.spgemm.rv.frame import PROFILES
