@@ -22,6 +22,7 @@ PASSES: dict[str, str] = {
     "specialize-tokens": "nybble.passes.specialize_tokens:SpecializeTokens",
     "schedule-kernels": "nybble.passes.schedule_kernels:ScheduleKernels",
     "tile-kernels": "nybble.passes.tile_kernels:TileKernels",
+    "convert-spgemm-to-program": ("nybble.passes.convert_spgemm_to_program:ConvertSpGEMMToProgram"),
     "lower-kernels-to-cpu": "nybble.backends.cpu.lower_kernels_to_cpu:LowerKernelsToCpu",
     "lower-kernels-to-fpga": ("nybble.backends.fpga.lower_kernels_to_fpga:LowerKernelsToFpga"),
 }

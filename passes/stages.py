@@ -86,7 +86,7 @@ def _is_scheduled(operation: Operation) -> str | None:
     return "a kernel may not be without a schedule" if missing else None
 
 
-_OPERATORS = frozenset({"builtin", "func", "mpgemm", "sparse_attn", "fused", "lowbit"})
+_OPERATORS = frozenset({"builtin", "func", "mpgemm", "sparse_attn", "fused", "lowbit", "spgemm"})
 _UPSTREAM = frozenset({"builtin", "func", "scf", "memref", "vector", "arith", "math", "llvm"})
 _KERNELS = frozenset({"mpgemm", "sparse_attn", "fused", "lowbit", "builtin", "func"})
 _TENSOR_SUM = frozenset({"arith.addf"})

@@ -50,6 +50,12 @@ ROWS: Mapping[str, Row] = {
         compiles="nybble.tools.compile_fpga:compile_for_fpga",
         verifies="nybble.tools.verify.fpga:verify_on_fpga",
     ),
+    "spgemm": Row(
+        "piuma-like",
+        ("piuma-like",),
+        compiles="nybble.tools.spgemm_file:compile_for_spgemm",
+        verifies="nybble.tools.verify.spgemm:verify_spgemm",
+    ),
 }
 
 

@@ -10,32 +10,18 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import sha256
-from io import StringIO
-
-from xdsl.dialects.builtin import ModuleOp
-from xdsl.printer import Printer
 
 from nybble.backends.cache import Cache, CacheError
 from nybble.backends.cpu.elf import symbols
 from nybble.backends.cpu.loader import PROCESS_SYMBOLS, Library, load
 from nybble.backends.cpu.machine import Machine, native
 from nybble.backends.llvm.lowering import PIPELINE
+from nybble.backends.llvm.text import Source, generic_text
 from nybble.backends.llvm.toolchain import CodegenError, run, versions
 from nybble.backends.llvm.workers import lower
 
 FORMAT = "3"
 JOBS = 2
-
-Source = ModuleOp | str
-
-
-def generic_text(source: Source) -> str:
-    """The module in the generic form that upstream MLIR parses; a text is returned as it is."""
-    if isinstance(source, str):
-        return source
-    stream = StringIO()
-    Printer(stream=stream, print_generic_format=True).print_op(source)
-    return stream.getvalue()
 
 
 def assemble(llvm_ir: str, machine: Machine, opt: int = 3) -> bytes:

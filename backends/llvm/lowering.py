@@ -33,6 +33,7 @@ VECTOR_OPTIONS = {
     "x86_64": "enable-amx=1 enable-x86vector=1",
     "aarch64": "enable-arm-neon=1",
     "nvptx64": "",
+    "riscv64": "",
 }
 LENGTH = struct.Struct("<Q")
 LOCATION = re.compile(r'loc\("(?P<file>[^"]*)":(?P<line>\d+):(?P<column>\d+)')

@@ -25,10 +25,21 @@ EXTRAS = {
     "torch-mlir": "torch",
     "transformers": "torch",
     "llama-cpp-python": "bench",
+    "spike": "spgemm",
+    "rvsim": "spgemm",
 }
 """Package -> the extra that brings it."""
-PROGRAMS = {"qemu-aarch64": "qemu-user", "aarch64-linux-gnu-ld": "binutils-aarch64-linux-gnu"}
-"""What the tests run code for AArch64 with -> Debian's package that brings it."""
+PROGRAMS = {
+    "qemu-aarch64": "qemu-user",
+    "aarch64-linux-gnu-ld": "binutils-aarch64-linux-gnu",
+    "riscv64-linux-gnu-as": "binutils-riscv64-linux-gnu",
+    "riscv64-linux-gnu-ld": "binutils-riscv64-linux-gnu",
+    "qemu-riscv64": "qemu-user",
+    "dtc": "device-tree-compiler",
+    "cc": "gcc",
+}
+"""What makes and runs code for AArch64 in tests, and for the SpGEMM accelerator -> Debian's package
+that brings it."""
 
 
 @dataclass(frozen=True)

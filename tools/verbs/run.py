@@ -18,14 +18,25 @@ from nybble.tools.model_options import activations_option, isa_option, json_opti
 from nybble.tools.models import check_isa
 from nybble.tools.run_file import FileRun, run_file
 from nybble.tools.run_model import run_model
+from nybble.tools.run_spgemm import AUTO, MODEL, SCHEDULES, SparseRun, run_spgemm
 from nybble.tools.simulate_ptx import SUFFIX as PTX_SUFFIX
 from nybble.tools.simulate_ptx import PtxRun, run_ptx
+from nybble.tools.target import ChosenTarget, TargetType, compiles
 
 EXIT_DISAGREES = 1
 
 
 @click.command(name="run")
 @click.argument("what")
+@click.argument("right", required=False)
+@click.option(
+    "--target",
+    type=TargetType(compiles),
+    help="spgemm: multiply the matrices WHAT and RIGHT.",
+)
+@click.option("--schedule", type=click.Choice(SCHEDULES), help="Of target spgemm.  [default: auto]")
+@click.option("--engine", help="Of target spgemm: a simulator's name.  [default: model]")
+@click.option("--harts", type=click.IntRange(1, 64), help="Of target spgemm.")
 @click.option("--function", help="Function of an MLIR file; default: its only one.")
 @click.option("--tokens", type=click.IntRange(1), default=1, show_default=True, help="Token rows.")
 @click.option(
@@ -54,6 +65,11 @@ EXIT_DISAGREES = 1
 def command(
     session: Session,
     what: str,
+    right: str | None,
+    target: ChosenTarget | None,
+    schedule: str | None,
+    engine: str | None,
+    harts: int | None,
     function: str | None,
     tokens: int,
     position: int,
@@ -72,9 +88,17 @@ def command(
     json_file: str | None,
 ) -> int:
     """Run WHAT: a directory of `nybble compile`; a .mlir file at the operators stage (- is
-    standard input), whose results are compared with the reference; or, with --sim, a model for a
-    GPU or a kernel of a .ptx file in the simulator. Exits with 1 if results differ, or a kernel
-    has findings."""
+    standard input), whose results are compared with the reference; with --sim, a model for a GPU or
+    a kernel of a .ptx file in the simulator; or, with --target spgemm, a sparse matrix (.mtx,
+    .npz), times RIGHT, on a simulator or the cycle model of the accelerator. Exits with 1 if
+    results differ, or a kernel has findings."""
+    sparse = {"schedule": schedule, "engine": engine, "harts": harts}
+    if target is not None and target.name == "spgemm" and right is not None:
+        asked = SparseRun(what, right, target, schedule or AUTO, engine or MODEL, harts)
+        return _report(run_spgemm(asked), json_file)
+    _refuse({"target": target, **sparse}, "what is no product of two matrices")
+    if right is not None:
+        raise UsageError(f"'{right[:60]}' after {what[:60]}", accepted="--target spgemm with it")
     kernel = {"args": arguments, "grid": grid, "block": block, "shared": shared, "save": save}
     host = {"ids": ids, "isa": isa, "activations": activations}
     if is_gpu_model(what):

@@ -1,0 +1,1 @@
+"""The SpGEMM accelerator: programs for harts, emitted as RISC-V, run on simulators, and timed."""

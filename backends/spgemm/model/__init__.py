@@ -1,0 +1,1 @@
+"""The cycle model of the machine, driven by traces of programs."""

@@ -1,0 +1,137 @@
+"""`nybble verify --target spgemm`: programs on simulators against the reference.
+
+Each case runs on each engine with each of its numbers of harts. Sums of i64 must be exact; those of
+floats may be in any order, so that an entry that takes k products is allowed gamma_k = k u / (1 -
+k u) of the sum of their sizes (Higham, Accuracy and Stability, 4.2).
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import click
+import numpy as np
+
+from nybble.backends.llvm.workers import close_idle
+from nybble.backends.spgemm.run import ENGINES, Engine, Job, find_engine, run
+from nybble.dialects.errors import NybbleError
+from nybble.dialects.spgemm.matrix import SparseMatrix
+from nybble.tools.files import write_output
+from nybble.tools.target import VerifyRequest
+from nybble.tools.verify.command import EXIT_FAILED, SHOWN, shown_progress
+from nybble.tools.verify.sparse_cases import SparseCase, draw
+
+USUAL = "qemu,spike,rvsim"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A case on an engine. error: the largest, over what is allowed. fault: empty if it is right.
+
+    spilled: products that found no room in an accumulator.
+    """
+
+    case: SparseCase
+    engine: str
+    harts: int
+    error: float = 0.0
+    spilled: int = 0
+    fault: str = ""
+
+    def report(self) -> dict[str, object]:
+        """The run in the words of the command's report."""
+        return {
+            **self.case.report(), "engine": self.engine, "harts": self.harts,
+            "spilled": self.spilled, "error": self.error, "fault": self.fault,
+        }  # fmt: skip
+
+
+def verify_spgemm(request: VerifyRequest) -> int:
+    """Print or write the report; the exit code."""
+    request.refuse("engines")
+    names = (request.given["engines"] or USUAL).split(",")
+    engines = {name.strip(): find_engine(name.strip()) for name in names}
+    for engine in engines.values():
+        engine.check()
+    runs: list[Run] = []
+    with shown_progress(len(request.cases)) as progress:
+        for done, number in enumerate(request.cases, 1):
+            runs += runs_of(request.seed, number, engines)
+            progress(done)
+    close_idle()
+    found = {"target": str(request.target), "seed": request.seed, **report(runs)}
+    if request.json_file is not None:
+        write_output(request.json_file, (json.dumps(found) + "\n").encode())
+    else:
+        click.echo("\n".join(lines(found)))
+    return EXIT_FAILED if found["failed"] else 0
+
+
+def runs_of(seed: int, number: int, engines: dict[str, Engine]) -> Iterator[Run]:
+    """A case on every engine with every number of harts."""
+    for name, engine in engines.items():
+        case = draw(seed, number, engine.large)
+        for harts in engine.harts:
+            yield run_case(case, name, harts)
+
+
+def run_case(case: SparseCase, name: str, harts: int) -> Run:
+    """A case on one engine, judged."""
+    try:
+        job = Job(case.lhs, case.rhs, case.how, harts, case.filling)
+        outcome = run(job, ENGINES[name])
+    except NybbleError as error:
+        return Run(case, name, harts, fault=str(error))
+    error, fault = judge(case.lhs, case.rhs, outcome.product)
+    return Run(case, name, harts, error, outcome.spilled, fault)
+
+
+def judge(lhs: SparseMatrix, rhs: SparseMatrix, found: SparseMatrix) -> tuple[float, str]:
+    """The largest error over what is allowed, and what is wrong with a product, if anything."""
+    places = (lhs.to_dense() != 0).astype(np.int64) @ (rhs.to_dense() != 0).astype(np.int64)
+    if not np.array_equal(_pattern(found), places > 0):
+        return np.inf, "entries at other places than the products"
+    got = found.to_dense()
+    if lhs.values.dtype == np.int64:
+        with np.errstate(over="ignore"):
+            wrong = int((got != lhs.to_dense() @ rhs.to_dense()).sum())
+        return float(wrong), f"{wrong} entries differ" if wrong else ""
+    left, right = (one.to_dense().astype(np.longdouble) for one in (lhs, rhs))
+    unit = float(np.finfo(lhs.values.dtype).eps) / 2
+    steps = places * unit  # one rounding of each product, and one of each sum
+    allowed = steps / (1 - steps) * (np.abs(left) @ np.abs(right))
+    tiny = float(np.finfo(lhs.values.dtype).smallest_subnormal) * places
+    error = float(np.max(np.abs(got - left @ right) / (allowed + tiny + 1e-300), initial=0.0))
+    return error, f"an error {error:.3g} times what is allowed" if not error <= 1 else ""
+
+
+def _pattern(matrix: SparseMatrix) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    made = np.zeros(matrix.shape, np.bool_)
+    made[matrix.row_ids, matrix.indices] = True
+    return made
+
+
+def report(runs: Sequence[Run]) -> dict[str, object]:
+    """The keys of `--json`.
+
+    spilled: runs in which products found no room in a table.
+    """
+    failures = [one.report() for one in runs if one.fault]
+    worst = max(runs, key=lambda one: one.error)
+    by_engine: dict[str, dict[str, int]] = {}
+    for one in runs:
+        counts = by_engine.setdefault(one.engine, {})
+        counts[str(one.harts)] = counts.get(str(one.harts), 0) + 1
+    return {
+        "cases": len({one.case.number for one in runs}), "runs": len(runs), "engines": by_engine,
+        "spilled": sum(one.spilled > 0 for one in runs), "failed": len(failures),
+        "worst": worst.report(), "failures": failures[:SHOWN],
+    }  # fmt: skip
+
+
+def lines(found: dict[str, object]) -> list[str]:
+    """The printed form of a report."""
+    told = [f"{key}: {found[key]}" for key in ("cases", "runs", "engines", "spilled", "failed")]
+    failures = found["failures"]
+    assert isinstance(failures, list)
+    return [*told, *(f"case {one['case']}: {one}" for one in failures)]
