@@ -1,0 +1,1 @@
+"""The FPGA backend: HLS C++, RTL and an instruction stream."""

@@ -1,0 +1,117 @@
+"""Circuits run by Verilator: built once, kept by content, many products in one run."""
+
+import hashlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import which
+
+import numpy as np
+
+from nybble.backends.cache import Cache
+from nybble.backends.fpga.rtl.encoding import U32, Beats
+from nybble.backends.fpga.rtl.errors import RtlError
+
+DRIVER = Path(__file__).with_name("driver.cpp")
+OPTIONS = ("--cc", "--exe", "--build", "-O3", "--x-assign", "fast", "--x-initial", "unique", "-Wno-fatal")
+SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one product gave: words of y u32 [rows, words], and cycles.
+
+    loading: before the first weights were taken; cycles: from then to the last of y.
+    """
+
+    y: U32
+    loading: int
+    cycles: int
+
+
+def verilator() -> str:
+    """The program; raises RtlError where it is missing."""
+    found = which("verilator")
+    if found is None:
+        raise RtlError("Verilator is not installed", accepted="apt-get install verilator")
+    return found
+
+
+def program(verilog: str, top: str, cache: Cache) -> bytes:
+    """The simulator of a circuit as an executable file, from the cache or built.
+
+    Raises RtlError with what Verilator or the compiler says.
+    """
+    driver = DRIVER.read_bytes()
+    key = hashlib.blake2b(
+        "\0".join((verilog, top, *OPTIONS)).encode() + driver, digest_size=32
+    ).hexdigest()
+    return cache.get(key) or _built(verilog, top, key, cache)
+
+
+def _built(verilog: str, top: str, key: str, cache: Cache) -> bytes:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "design.sv").write_text(verilog)
+        command = [
+            verilator(), *OPTIONS, "-CFLAGS", f"-O1 -DDESIGN=V{top}", "--top-module", top,
+            "--Mdir", name, "-o", "simulate", str(folder / "design.sv"), str(DRIVER),
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
+        if done.returncode != 0:
+            wrong = [line for line in (done.stdout + done.stderr).splitlines() if "rror" in line]
+            raise RtlError(f"Verilator cannot build '{top}': {wrong[0] if wrong else 'it failed'}")
+        data = (folder / "simulate").read_bytes()
+    cache.put(key, data)
+    return data
+
+
+def run(executable: bytes, cases: Sequence[Beats], rows: Sequence[int], y_words: int,
+        pause: int = 0, seed: int = 0) -> list[Ran]:  # fmt: skip
+    """Runs products on a simulator; rows: cycles of results of each.
+
+    pause: out of 256, how often an input makes the element wait. Raises RtlError for one that does
+    not end.
+    """
+    parts = [np.array([len(cases), cases[0].a.shape[1], cases[0].w.shape[1], y_words])]
+    for case, count in zip(cases, rows, strict=True):
+        parts += [
+            np.array([case.limit, len(case.a), len(case.w), count, pause, seed]),
+            case.a.ravel(),
+            case.w.ravel(),
+        ]
+    given = b"".join(part.astype("<u4").tobytes() for part in parts)
+    return _read(_output(executable, given), len(cases), y_words)
+
+
+def _output(executable: bytes, given: bytes) -> bytes:
+    descriptor, name = tempfile.mkstemp(prefix="nybble-rtl-")
+    path = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(executable)
+        path.chmod(0o700)
+        done = subprocess.run([name], input=given, capture_output=True, check=False, timeout=SECONDS)
+    finally:
+        path.unlink()
+    if done.returncode != 0:
+        raise RtlError(f"the simulation ended with {done.returncode}: {done.stderr[-200:]!r}")
+    return done.stdout
+
+
+def _read(data: bytes, cases: int, y_words: int) -> list[Ran]:
+    words = np.frombuffer(data, "<u4")
+    found: list[Ran] = []
+    at = 0
+    for number in range(cases):
+        status, loading, cycles, rows = (int(word) for word in words[at : at + 4])
+        if status != 0:
+            raise RtlError(f"case {number} does not end: {rows} rows of results came")
+        at += 4
+        y = words[at : at + rows * y_words].reshape(rows, y_words)
+        found.append(Ran(y, loading, cycles))
+        at += rows * y_words
+    return found
