@@ -219,15 +219,23 @@ class Module:
         array = self._name()
         self._lines.append(f"{array} = hw.array_create {names} : {wires[0].type}")
         text = (
-            f"hw.array_get {array}[{index.name}] : "
-            f"!hw.array<{size}x{wires[0].type}>, {index.type}"
+            f"hw.array_get {array}[{index.name}] : !hw.array<{size}x{wires[0].type}>, {index.type}"
         )
         return self._emit(text, min(w.low for w in wires), max(w.high for w in wires))
 
     def rom(self, values: Sequence[int], width: int, index: Wire) -> Wire:
-        """values[index] as plain bits."""
-        kinds = {value: self.constant(value, width) for value in set(values)}
-        return self.pick([kinds[value] for value in values], index)
+        """values[index] as plain bits, each a shifted constant: Yosys reads no array constants."""
+        size = 1 << index.width
+        return self.concat([
+            self._rom_bit(sum((value >> bit & 1) << at for at, value in enumerate(values)),
+                          size, index)
+            for bit in range(width)
+        ])  # fmt: skip
+
+    def _rom_bit(self, content: int, size: int, index: Wire) -> Wire:
+        names = f"{self.constant(content, size).name}, {self.extend(index, size).name}"
+        shifted = self._emit(f"comb.shru {names} : i{size}", 0, (1 << size) - 1)
+        return self.extract(shifted, 0, 1)
 
     # ---- state
 

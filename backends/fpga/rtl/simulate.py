@@ -16,7 +16,10 @@ from nybble.backends.fpga.rtl.encoding import U32, Beats
 from nybble.backends.fpga.rtl.errors import RtlError
 
 DRIVER = Path(__file__).with_name("driver.cpp")
-OPTIONS = ("--cc", "--exe", "--build", "-O3", "--x-assign", "fast", "--x-initial", "unique", "-Wno-fatal")
+OPTIONS = (
+    "--cc", "--exe", "--build", "-O3", "-Wno-fatal", "-MAKEFLAGS",
+    "OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O0",
+)  # fmt: skip
 SECONDS = 600
 
 
@@ -57,7 +60,7 @@ def _built(verilog: str, top: str, key: str, cache: Cache) -> bytes:
         folder = Path(name)
         (folder / "design.sv").write_text(verilog)
         command = [
-            verilator(), *OPTIONS, "-CFLAGS", f"-O1 -DDESIGN=V{top}", "--top-module", top,
+            verilator(), *OPTIONS, "-CFLAGS", f"-DDESIGN=V{top}", "--top-module", top,
             "--Mdir", name, "-o", "simulate", str(folder / "design.sv"), str(DRIVER),
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
@@ -94,7 +97,9 @@ def _output(executable: bytes, given: bytes) -> bytes:
         with os.fdopen(descriptor, "wb") as file:
             file.write(executable)
         path.chmod(0o700)
-        done = subprocess.run([name], input=given, capture_output=True, check=False, timeout=SECONDS)
+        done = subprocess.run(
+            [name], input=given, capture_output=True, check=False, timeout=SECONDS
+        )
     finally:
         path.unlink()
     if done.returncode != 0:

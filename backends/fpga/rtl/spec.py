@@ -102,6 +102,13 @@ class PeSpec:
         return _products(self.k, self.digits.low, self.digits.high, self)
 
     @property
+    def offset_range(self) -> tuple[int, int]:
+        """(2**planes - 1) times the sum of the activations of a tile."""
+        low, high = self.activation_range
+        factor = ((1 << self.digits.planes) - 1) * self.k
+        return low * factor, high * factor
+
+    @property
     def max_tiles(self) -> int:
         """Tiles whose sum certainly fits into an accumulator."""
         half = 1 << (self.accumulator_bits - 1)

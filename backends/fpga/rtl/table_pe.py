@@ -54,9 +54,7 @@ def weight_order(spec: PeSpec) -> str:
 class TableRows(RowSums):
     """Rows over the values that the tables give; look-ups of a lane are [row][plane]."""
 
-    def __init__(
-        self, top: Module, spec: PeSpec, row: Module, found: list[list[Wire]]
-    ) -> None:
+    def __init__(self, top: Module, spec: PeSpec, row: Module, found: list[list[Wire]]) -> None:
         self._top, self._spec, self._row, self._found = top, spec, row, found
         self.latency = 1 + levels(spec.lanes) + levels(spec.digits.planes)
 
@@ -64,9 +62,7 @@ class TableRows(RowSums):
         planes = self._spec.digits.planes
         sums = [bits(self._top.flag().name, wire.width) for wire in so_far]
         for row, total in enumerate(sums):
-            mine = [
-                lane[row * planes + plane] for plane in range(planes) for lane in self._found
-            ]
+            mine = [lane[row * planes + plane] for plane in range(planes) for lane in self._found]
             inputs = [*mine, so_far[row], first]
             self._top.instance(f"row{row}", self._row, inputs, [total])
         return sums

@@ -29,9 +29,7 @@ def walk(digits: Digits, group: int) -> list[Step]:
     """The steps that write every entry of a table once."""
     steps = [Step(clear=True)]
     least = digits.values[0]
-    steps += [
-        Step(which, minus=least < 0) for which in range(group) for _ in range(abs(least))
-    ]
+    steps += [Step(which, minus=least < 0) for which in range(group) for _ in range(abs(least))]
     last = steps[-1]
     steps[-1] = Step(last.which, last.minus, last.clear, write=True)
     state = [0] * group
