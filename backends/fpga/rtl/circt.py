@@ -22,6 +22,6 @@ def system_verilog(modules: Sequence[Module]) -> str:
         command, input=text, capture_output=True, text=True, check=False, timeout=SECONDS
     )
     if done.returncode != 0:
-        words = [line for line in done.stderr.splitlines() if line.strip()]
-        raise RtlError(f"CIRCT rejects the circuit: {words[-1] if words else done.returncode}")
+        words = [line for line in done.stderr.splitlines() if "rror" in line]
+        raise RtlError(f"CIRCT rejects the circuit: {words[0] if words else done.returncode}")
     return done.stdout

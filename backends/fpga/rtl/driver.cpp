@@ -1,7 +1,8 @@
 // Runs many cases on a processing element; DESIGN is the class that Verilator made.
 //
 // stdin: a header of u32 [cases, words of a, words of w, words of y], then for each case
-// u32 [limit, beats of a, cycles of w, rows of y, pause, seed] and the words of a and of w.
+// u32 [limit, beats of a, cycles of w, rows of y, pause, seed] and the words of
+// a, of w, and of flags (a word a cycle).
 // stdout: for each case u32 [status, cycles before the weights, cycles with weights, rows of y],
 // then the words of y. pause: out of 256, how often an input is not valid; status 1: a timeout.
 #include <cstdint>
@@ -47,18 +48,17 @@ int main() {
   for (uint32_t number = 0; number < header[0]; number++) {
     auto facts = receive(6);
     const uint32_t limit = facts[0], beats = facts[1], cycles = facts[2], share = facts[4];
-    auto a = receive(beats * a_words), w = receive(cycles * w_words);
+    auto a = receive(beats * a_words), w = receive(cycles * w_words), flags = receive(cycles);
     state = facts[5];
     std::vector<uint32_t> y;
     VerilatedContext context;
     DESIGN dut(&context);
     auto tick = [&]() { dut.clk = 1; dut.eval(); dut.clk = 0; dut.eval(); };
-    dut.clk = 0; dut.rst = 1; dut.a_valid = 0; dut.w_valid = 0; dut.w_first = 0; dut.w_last = 0;
+    dut.clk = 0; dut.rst = 1; dut.a_valid = 0; dut.w_valid = 0; dut.w_flags = 0;
     dut.limit = limit;
     dut.eval();
     for (int i = 0; i < 64; i++) tick();
     dut.rst = 0;
-    const uint32_t rows = limit + 1;
     const uint64_t most = 1000 + 64ull * (beats * 64 + cycles);
     uint64_t at_a = 0, at_w = 0, started = 0, ended = 0, count = 0, now = 0;
     bool offers_w = false;
@@ -70,8 +70,7 @@ int main() {
       if (dut.a_valid) put(dut.a, &a[at_a * a_words]);
       if (offers_w) {
         put(dut.w, &w[at_w * w_words]);
-        dut.w_first = at_w < rows;
-        dut.w_last = at_w >= cycles - rows;
+        dut.w_flags = flags[at_w];
       }
       dut.eval();
       if (dut.y_valid) {

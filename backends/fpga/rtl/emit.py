@@ -132,6 +132,11 @@ class Module:
         copies = f"comb.replicate {sign.name} : (i1) -> i{missing}"
         return self.concat([wire, self._emit(copies, 0, (1 << missing) - 1)])
 
+    def extend_range(self, wire: Wire, width: int) -> Wire:
+        """A signed wire in `width` bits, with all their range."""
+        edge = 1 << (width - 1)
+        return Wire(self.extend(wire, width).name, -edge, edge - 1)
+
     def add(self, left: Wire, right: Wire) -> Wire:
         """left + right."""
         return self._sum("add", left, right, left.low + right.low, left.high + right.high)

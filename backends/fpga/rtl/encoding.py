@@ -29,18 +29,16 @@ class Product:
 class Beats:
     """A product as words of the ports: a u32 [beats, words], w u32 [cycles, words].
 
-    limit: cycles of a tile less one; ideal: cycles if every multiplier were busy in each.
+    flags: u32 [cycles], as in `flow`; limit: cycles of a tile less one; results: cycles of y;
+    ideal: cycles if every multiplier were busy in each.
     """
 
     a: U32
     w: U32
+    flags: U32
     limit: int
+    results: int
     ideal: float
-
-    @property
-    def steps(self) -> int:
-        """Cycles of a tile."""
-        return self.limit + 1
 
 
 def words_of(fields: I64, width: int) -> U32:
@@ -118,4 +116,7 @@ def multiplier_beats(spec: PeSpec, product: Product) -> Beats:
 def _beats(spec: PeSpec, product: Product, activations: I64, w: U32, steps: int) -> Beats:
     n, k = product.weights.shape
     a = words_of(activations.reshape(-1, spec.group), spec.activation_bits)
-    return Beats(a, w, steps - 1, n * k / spec.macs_per_cycle)
+    flags = np.zeros(len(w), np.uint32)
+    flags[:steps] |= 1
+    flags[-steps:] |= 2
+    return Beats(a, w, flags, steps - 1, steps, n * k / spec.macs_per_cycle)

@@ -1,15 +1,21 @@
-"""What both kinds of processing element share: who may go, which outputs a cycle works on.
+"""What processing elements share: who may go, which outputs a cycle works on.
 
 A tile is `limit + 1` cycles of weights against one set of activations. Activations come `group` at
 a time (`a`, taken where `a_take` is set), weights of one cycle at a time (`w`, taken where
-`w_ready` and `w_valid` are set) with two flags: `w_first` starts sums from zero, `w_last` gives
-them out as `y`, one cycle of `rows` sums at a time while `y_valid` is set; nothing holds `y` back.
+`w_ready` and `w_valid` are set) with flags: `first` starts sums from zero, `last` gives them out as
+`y`, one cycle of `rows` sums at a time while `y_valid` is set; nothing holds `y` back. A sparse
+element takes the next activations with the flag `next` instead of after `limit + 1` cycles. `rst`
+must be held for 64 cycles, so that what was on its way is gone.
 """
 
 from dataclasses import dataclass
 
 from nybble.backends.fpga.rtl.emit import Module, Wire
 from nybble.backends.fpga.rtl.spec import PeSpec
+
+
+FLAGS = ("first", "last", "next")
+"""Bits of `w_flags`, lowest first."""
 
 
 @dataclass(frozen=True)
@@ -23,21 +29,27 @@ class Ports:
     w_valid: Wire
     w_first: Wire
     w_last: Wire
+    w_next: Wire
     limit: Wire
 
 
-def ports(top: Module, spec: PeSpec, weight_bits: int) -> Ports:
+def ports(top: Module, a_bits: int, w_bits: int, limit_bits: int) -> Ports:
     """Declares the inputs of a processing element."""
-    return Ports(
-        top.input("rst", 1),
-        top.input("a", spec.group * spec.activation_bits),
-        top.input("a_valid", 1),
-        top.input("w", weight_bits),
-        top.input("w_valid", 1),
-        top.input("w_first", 1),
-        top.input("w_last", 1),
-        top.input("limit", (spec.depth - 1).bit_length()),
-    )
+    plain = [
+        top.input(name, width)
+        for name, width in (
+            ("rst", 1), ("a", a_bits), ("a_valid", 1), ("w", w_bits), ("w_valid", 1),
+            ("w_flags", len(FLAGS)), ("limit", limit_bits),
+        )
+    ]  # fmt: skip
+    flags = [top.extract(plain[5], at, 1) for at in range(len(FLAGS))]
+    return Ports(*plain[:5], *flags, plain[6])
+
+
+def tile_ports(top: Module, spec: PeSpec, w_bits: int) -> Ports:
+    """Declares the inputs of an element that keeps a tile of activations."""
+    limit_bits = (spec.depth - 1).bit_length()
+    return ports(top, spec.group * spec.activation_bits, w_bits, limit_bits)
 
 
 def counter(module: Module, limit: Wire, enable: Wire, reset: Wire) -> tuple[Wire, Wire]:

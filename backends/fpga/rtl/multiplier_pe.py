@@ -7,7 +7,14 @@ takes whichever needs fewer LUTs.
 
 from nybble.backends.fpga.rtl.emit import Module, Wire, bits
 from nybble.backends.fpga.rtl.errors import RtlError
-from nybble.backends.fpga.rtl.flow import Ports, RowSums, accumulated, accumulator, counter, ports
+from nybble.backends.fpga.rtl.flow import (
+    Ports,
+    RowSums,
+    accumulated,
+    accumulator,
+    counter,
+    tile_ports,
+)
 from nybble.backends.fpga.rtl.narrow_products import PRODUCTS, Products, products_of
 from nybble.backends.fpga.rtl.spec import PeSpec
 
@@ -19,7 +26,7 @@ def multiplier_pe(spec: PeSpec, products: str) -> list[Module]:
     kind = products_of(spec, products)
     top = Module(f"{products}_{spec.name}")
     weight_bits = spec.digits.bits * spec.k
-    given = ports(top, spec, weight_bits * spec.rows)
+    given = tile_ports(top, spec, weight_bits * spec.rows)
     row = _row_module(spec, kind)
     fire, activations, offset = _control(top, spec, given, kind)
     weights = [

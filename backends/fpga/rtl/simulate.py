@@ -72,20 +72,18 @@ def _built(verilog: str, top: str, key: str, cache: Cache) -> bytes:
     return data
 
 
-def run(executable: bytes, cases: Sequence[Beats], rows: Sequence[int], y_words: int,
-        pause: int = 0, seed: int = 0) -> list[Ran]:  # fmt: skip
-    """Runs products on a simulator; rows: cycles of results of each.
+def run(
+    executable: bytes, cases: Sequence[Beats], y_words: int, pause: int = 0, seed: int = 0
+) -> list[Ran]:
+    """Runs products on a simulator.
 
     pause: out of 256, how often an input makes the element wait. Raises RtlError for one that does
     not end.
     """
     parts = [np.array([len(cases), cases[0].a.shape[1], cases[0].w.shape[1], y_words])]
-    for case, count in zip(cases, rows, strict=True):
-        parts += [
-            np.array([case.limit, len(case.a), len(case.w), count, pause, seed]),
-            case.a.ravel(),
-            case.w.ravel(),
-        ]
+    for case in cases:
+        facts = [case.limit, len(case.a), len(case.w), case.results, pause, seed]
+        parts += [np.array(facts), case.a.ravel(), case.w.ravel(), case.flags]
     given = b"".join(part.astype("<u4").tobytes() for part in parts)
     return _read(_output(executable, given), len(cases), y_words)
 

@@ -8,7 +8,14 @@ After LUT Tensor Core (Mo et al., 2024), but with RAM instead of a multiplexer p
 """
 
 from nybble.backends.fpga.rtl.emit import Module, Wire, bits
-from nybble.backends.fpga.rtl.flow import Ports, RowSums, accumulated, accumulator, counter, ports
+from nybble.backends.fpga.rtl.flow import (
+    Ports,
+    RowSums,
+    accumulated,
+    accumulator,
+    counter,
+    tile_ports,
+)
 from nybble.backends.fpga.rtl.spec import READS, PeSpec
 from nybble.backends.fpga.rtl.sums import combined, levels, tree
 from nybble.backends.fpga.rtl.table_walk import walk
@@ -18,7 +25,7 @@ def table_pe(spec: PeSpec) -> list[Module]:
     """The modules of a table-stationary element; the last is the top."""
     top = Module(f"table_{spec.name}")
     look_ups = spec.rows * spec.digits.planes
-    given = ports(top, spec, look_ups * spec.lanes * spec.address_bits)
+    given = tile_ports(top, spec, look_ups * spec.lanes * spec.address_bits)
     builder = builder_module(spec)
     row = row_module(spec)
     fire, written, bank = _control(top, spec, given, builder)
