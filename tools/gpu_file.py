@@ -3,24 +3,24 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from xdsl.dialects.builtin import ModuleOp
 
 from nybble.backends.gpu.dataflows import spec_of
 from nybble.backends.gpu.driver import GpuError
 from nybble.backends.gpu.image import KernelImage
+from nybble.backends.gpu.products import Product as Compiled
 from nybble.backends.gpu.program import compile_products, described
 from nybble.backends.gpu.ptxas import assemble
 from nybble.backends.llvm.toolchain import versions
 from nybble.backends.llvm.workers import close_idle
 from nybble.passes.options import Option
 from nybble.passes.targets import Product
-from nybble.tools.diagnostics import Session, UsageError
+from nybble.tools.diagnostics import UsageError
 from nybble.tools.folder import check_folder, write_folder
 from nybble.tools.kernels_file import dump, stages_of
-from nybble.tools.mlir_file import FIRST, advance, read_module
-from nybble.tools.target import ChosenTarget
+from nybble.tools.mlir_file import FIRST, advance, is_mlir, read_module
+from nybble.tools.target import ChosenTarget, CompileRequest
 
 MANIFEST = "manifest.json"
 """The file that tells a folder of ours: target, compiler, and each kernel with its launch."""
@@ -47,16 +47,20 @@ class GpuOptions:
         }
 
 
-def compile_gpu_file(
-    path: str,
-    output: Path,
-    options: GpuOptions,
-    start: str | None,
-    stop: str | None,
-    session: Session,
-) -> None:
-    """Write a directory with the IR of the last stage, and unless `stop` says where to end, PTX."""
-    first, last = start or FIRST, stop or SCHEDULED
+def compile_for_gpu(request: CompileRequest) -> None:
+    """Write a directory with the IR of the last stage, and unless it ends earlier, PTX."""
+    request.refuse("emit")
+    if not is_mlir(request.model):
+        raise UsageError(
+            f"'{request.model[:60]}' for target {request.target}", accepted="FILE.mlir"
+        )
+    if request.json_file is not None:
+        raise UsageError(
+            f"--json with target {request.target}", accepted="the manifest in the directory"
+        )
+    options, output = GpuOptions(request.target), request.folder()
+    first, stop = request.start or FIRST, request.stop
+    last = stop or SCHEDULED
     if last not in (FIRST, "fused", SCHEDULED):
         raise UsageError(
             f"stage '{last}' of target {options.target}", accepted=f"up to {SCHEDULED}"
@@ -64,22 +68,24 @@ def compile_gpu_file(
     check_folder(output, MANIFEST)
     reached = first
     stages = stages_of(first, last)
-    module = read_module(path, first, session)
+    module = read_module(request.model, first, request.session)
     for stage in stages:
         advance(module, reached, stage.name, options)
         reached = stage.name
     described_by = {"stage": last, "target": str(options.target), "compiler": versions()}
     files = dump(module, last)
     if stop is None:
-        images = compile_images(module, options.target.level)
-        files |= {f"{one.name}.ptx": one.ptx.encode() for one in images}
-        kernels = [{**described(one), "assembled": assembled(one)} for one in images]
-        described_by |= {"kernels": kernels}
+        kernels = compile_kernels(module, options.target.level)
+        files |= {f"{one.image.name}.ptx": one.image.ptx.encode() for one in kernels}
+        if request.given["emit"]:
+            files |= {f"{one.image.name}.cu": one.source().encode() for one in kernels}
+        listed = [{**described(one.image), "assembled": assembled(one.image)} for one in kernels]
+        described_by |= {"kernels": listed}
     files[MANIFEST] = (json.dumps(described_by, indent=1) + "\n").encode()
     write_folder(output, files, MANIFEST)
 
 
-def compile_images(module: ModuleOp, arch: str) -> list[KernelImage]:
+def compile_kernels(module: ModuleOp, arch: str) -> list[Compiled]:
     """The kernels of a module at the scheduled stage."""
     try:
         return compile_products(module, arch)

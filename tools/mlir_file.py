@@ -1,6 +1,7 @@
 """An MLIR file as the verbs of `nybble` take it: read, checked, and brought from stage to stage."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
 
 import click
@@ -16,7 +17,7 @@ from nybble.passes.options import Option, configure
 from nybble.passes.pipeline import build_pipeline, run_passes
 from nybble.passes.stages import STAGES, find_stage, stages_between
 from nybble.tools.diagnostics import Session
-from nybble.tools.files import display_name, read_input
+from nybble.tools.files import STANDARD_STREAM, display_name, read_input
 from nybble.tools.time_limit import time_limit
 
 FIRST, LAST = "operators", STAGES[-1].name
@@ -33,6 +34,11 @@ class HasPassOptions(Protocol):
     def pass_options(self) -> Mapping[str, Option]:
         """The options that passes know by these names."""
         ...
+
+
+def is_mlir(path: str) -> bool:
+    """Whether what a user named is an MLIR file, or standard input, rather than a model."""
+    return Path(path).suffix == SUFFIX or path == STANDARD_STREAM
 
 
 def read_module(path: str, stage: str, session: Session) -> ModuleOp:

@@ -1,33 +1,29 @@
 """nybble compile: a model or an MLIR file to an artifact."""
 
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from nybble.backends.cpu.artifact import MANIFEST
-from nybble.frontend.weight_choice import WeightChoice
-from nybble.tools.diagnostics import Session, UsageError
-from nybble.tools.files import STANDARD_STREAM
-from nybble.tools.folder import check_folder
-from nybble.tools.gpu_file import GpuOptions, compile_gpu_file
-from nybble.tools.kernels_file import compile_file
-from nybble.tools.mlir_file import STAGE_NAMES, SUFFIX
-from nybble.tools.model_options import model_options
-from nybble.tools.models import ModelChoice, choose
-from nybble.tools.target import ChosenTarget, target_option
-from nybble.tools.tuning import usable
+from nybble.frontend.weight_choice import AS_STORED, WeightChoice
+from nybble.tools.diagnostics import Session
+from nybble.tools.mlir_file import STAGE_NAMES
+from nybble.tools.model_options import json_option, model_options
+from nybble.tools.target import (
+    ROWS,
+    ChosenTarget,
+    CompileRequest,
+    compiles,
+    serve,
+    target_option,
+)
 
-TARGETS = ("cpu",)
-"""Those that models are compiled for."""
 _FOLDER = click.Path(path_type=Path)
 
 
 @click.command(name="compile")
 @click.argument("model")
-@click.option("-o", "--output", required=True, type=_FOLDER, help="Directory to write.")
-@target_option
+@click.option("-o", "--output", type=_FOLDER, help="Directory to write.")
+@target_option(compiles, "What to compile for")
 @click.option("--dump-stages", type=_FOLDER, help="Directory for the IR of each stage.")
 @click.option(
     "--compile-from",
@@ -40,17 +36,23 @@ _FOLDER = click.Path(path_type=Path)
 @click.option(
     "--schedules", metavar="DB", help="Sizes of loops that nybble tune chose, for this machine."
 )
+@click.option(
+    "--emit", type=click.Choice(["cuda"]), help="Also write the kernels of a GPU as CUDA C++."
+)
+@json_option
 @model_options
 @click.pass_obj
 def command(
     session: Session,
     model: str,
-    output: Path,
+    output: Path | None,
     target: ChosenTarget,
     dump_stages: Path | None,
     compile_from: str | None,
     compile_to: str | None,
     schedules: str | None,
+    emit: str | None,
+    json_file: str | None,
     activations: str | None,
     kv: str | None,
     attention: str,
@@ -60,41 +62,15 @@ def command(
     weights: WeightChoice,
 ) -> None:
     """Compile MODEL (alias, GGUF file, Hugging Face folder) or an MLIR file into a directory."""
-    choice = choose(model, activations, kv, context, isa, threads, weights, attention)
-    options = replace(choice.options, dump=dump_stages, schedules=usable(schedules))
-    is_file = Path(model).suffix == SUFFIX or model == STANDARD_STREAM
-    if target.name not in TARGETS:
-        given = {"--activations": activations, "--isa": isa, "--dump-stages": dump_stages}
-        given |= {"--schedules": schedules}
-        check_gpu_options(model, target, is_file, given)
-        compile_gpu_file(model, output, GpuOptions(target), compile_from, compile_to, session)
-    elif is_file:
-        compile_file(model, output, options, compile_from, compile_to, session)
-    elif compile_from or compile_to:
-        raise UsageError(
-            "only an MLIR file can start or end at a stage",
-            accepted="FILE.mlir; --dump-stages DIR writes every stage of a model",
-        )
-    else:
-        compile_model(replace(choice, options=options), output)
-    click.echo(f"wrote {output}")
-
-
-def check_gpu_options(
-    model: str, target: ChosenTarget, is_file: bool, given: Mapping[str, object]
-) -> None:
-    """Raise UsageError for what cannot be compiled for a GPU, and for options of CPUs alone."""
-    if not is_file:
-        raise UsageError(f"'{model[:60]}' for target {target}", accepted="FILE.mlir")
-    unknown = [name for name, value in given.items() if value is not None]
-    if unknown:
-        raise UsageError(f"{unknown[0]} with target {target}", accepted="target cpu")
-
-
-def compile_model(choice: ModelChoice, output: Path) -> None:
-    """Write the artifact of a model; what is wrong with the folders is said before the work."""
-    check_folder(output, MANIFEST)
-    if choice.options.dump is not None:
-        check_folder(choice.options.dump, f"{STAGE_NAMES[0]}{SUFFIX}")
-    choice.say_notes()
-    choice.compile_to(output)
+    given = {
+        "emit": emit, "dump-stages": dump_stages, "schedules": schedules,
+        "activations": activations, "kv": kv,
+        "attention": attention or None, "context": context, "isa": isa, "threads": threads,
+        "weights": None if weights == AS_STORED else weights,
+    }  # fmt: skip
+    request = CompileRequest(
+        model, output, target, compile_from, compile_to, json_file, session, given
+    )
+    serve(ROWS[target.name].compiles, request)
+    if output is not None and json_file is None:
+        click.echo(f"wrote {output}")

@@ -3,7 +3,6 @@
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import click
 
@@ -15,13 +14,13 @@ from nybble.frontend.weight_choice import WeightChoice
 from nybble.tools.ask_model import CPU, Ask, ModelAnswer, ask_model, check_target
 from nybble.tools.diagnostics import Session, UsageError
 from nybble.tools.explain import OPERATORS, Answer, Question, answer, gpu_answer, notes
-from nybble.tools.files import STANDARD_STREAM, write_output
+from nybble.tools.files import write_output
 from nybble.tools.gpu_file import GpuOptions
-from nybble.tools.mlir_file import FIRST, STAGE_NAMES, SUFFIX, advance, read_module
+from nybble.tools.mlir_file import FIRST, STAGE_NAMES, advance, is_mlir, read_module
 from nybble.tools.model_options import json_option, model_options
 from nybble.tools.models import ModelChoice, choose, shown_progress
 from nybble.tools.run_file import SCHEDULED
-from nybble.tools.target import ACCEPTED, ChosenTarget, read_target
+from nybble.tools.target import ChosenTarget, accepted, read_target
 
 MAX_SIDE = 1 << 24
 _SHAPE = re.compile(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})")
@@ -47,7 +46,7 @@ _SHAPE = re.compile(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})")
     default=CPU,
     show_default=True,
     help=f"Of a model: {CPU}, {', '.join(TARGETS)}, or a YAML file that describes a machine; "
-    f"with --op: {ACCEPTED}.",
+    f"with --op: {accepted()}.",
 )
 @click.option(
     "--batch",
@@ -104,7 +103,7 @@ def command(
         chosen = code_target(target, activations or isa)
         target, reported = chosen.name, chosen.level or reported
         found = ask_operator(question, options, chosen)
-    elif Path(model or "").suffix == SUFFIX or model == STANDARD_STREAM:
+    elif is_mlir(model or ""):
         require_cpu(target, "an MLIR file")
         found = ask_file(choice, from_stage, session)
     else:
@@ -122,7 +121,7 @@ def code_target(text: str, for_cpu: str | None) -> ChosenTarget:
     """The target of generated code that a text names; UsageError. for_cpu: an option of the CPU."""
     found = read_target(text)
     if found is None:
-        raise UsageError(f"'{text[:40]}' is no target that --op can ask about", accepted=ACCEPTED)
+        raise UsageError(f"'{text[:40]}' is no target that --op can ask about", accepted=accepted())
     if found.name != CPU and for_cpu:
         raise UsageError(f"--activations or --isa with target {found}", accepted=f"--target {CPU}")
     return found

@@ -11,8 +11,8 @@ from nybble.backends.cpu.artifact import MANIFEST
 from nybble.backends.gpu.sim.simulate import Launch
 from nybble.dialects.errors import NybbleError
 from nybble.tools.diagnostics import Session, UsageError
-from nybble.tools.files import STANDARD_STREAM, write_output
-from nybble.tools.mlir_file import SUFFIX
+from nybble.tools.files import write_output
+from nybble.tools.mlir_file import is_mlir
 from nybble.tools.model_options import activations_option, isa_option, json_option, threads_option
 from nybble.tools.models import check_isa
 from nybble.tools.run_file import FileRun, run_file
@@ -86,7 +86,7 @@ def command(
         given = {"function": function, "isa": isa, "activations": activations}
         _refuse(given, "a compiled model")
         result = run_model(Path(what), ids, tokens, seed, threads)
-    elif Path(what).suffix == SUFFIX or what == STANDARD_STREAM:
+    elif is_mlir(what):
         _refuse({"ids": ids}, "an MLIR file")
         check_isa(isa)
         mode = activations or "i8"

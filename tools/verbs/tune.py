@@ -9,8 +9,7 @@ from nybble.backends.llvm.workers import close_idle
 from nybble.costmodel.data.schedules import write_schedules
 from nybble.frontend.weight_choice import WeightChoice
 from nybble.tools.diagnostics import Session
-from nybble.tools.files import STANDARD_STREAM
-from nybble.tools.mlir_file import FIRST, SUFFIX, advance, read_module
+from nybble.tools.mlir_file import FIRST, advance, is_mlir, read_module
 from nybble.tools.model_options import model_options
 from nybble.tools.models import choose, shown_progress
 from nybble.tools.run_file import SCHEDULED
@@ -53,7 +52,7 @@ def command(
     learned = cost_model(trained)
     choice = choose(model, activations, kv, context, isa, threads, weights, attention)
     start = time.monotonic()
-    if Path(model).suffix == SUFFIX or model == STANDARD_STREAM:
+    if is_mlir(model):
         module = read_module(model, FIRST, session)
         advance(module, FIRST, SCHEDULED, choice.options)
     else:

@@ -1,42 +1,28 @@
-"""nybble verify: generated kernels against the numpy references, over random cases."""
-
-import json
-import os
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+"""nybble verify: generated code against the references, over random cases."""
 
 import click
-from rich.console import Console
-from rich.progress import Progress as Bar
 
-from nybble.backends.cpu import isa as levels
 from nybble.backends.cpu.dataflows import DATAFLOWS
-from nybble.backends.cpu.machine import cpu_flags
-from nybble.backends.llvm.workers import close_idle
-from nybble.dialects.lowbit import formats
-from nybble.tools.diagnostics import UsageError
 from nybble.tools.explain import OPERATORS
-from nybble.tools.files import write_output
 from nybble.tools.model_options import isa_option, json_option
-from nybble.tools.verbs.compile import TARGETS
-from nybble.tools.verbs.formats import EXAMPLES
-from nybble.tools.verify import attention
-from nybble.tools.verify.cases import Draw, all_specs
-from nybble.tools.verify.run import Outcome, Progress, run
-
-EXIT_FAILED = 1
-ATTENTION = "sparse_attn.attention"
-ALL = "all"
-LARGE_GROUPS = ("w4g512", "w2g1024z", "w4g4096m", "w3g4096")
-SHOWN = 20
-"""Failures that a report lists."""
+from nybble.tools.target import (
+    ROWS,
+    ChosenTarget,
+    VerifyRequest,
+    serve,
+    target_option,
+    verifies,
+)
+from nybble.tools.verify.command import ATTENTION
 
 
 @click.command(name="verify")
-@click.option("--target", type=click.Choice(TARGETS), default="cpu", show_default=True)
+@target_option(verifies, "Whose code, with commas between", several=True)
 @isa_option
-@click.option("--op", type=click.Choice([*OPERATORS, ATTENTION]), default="mpgemm.matmul")
-@click.option("--formats", "asked", default=ALL, show_default=True, help="Names, or all of them.")
+@click.option(
+    "--op", type=click.Choice([*OPERATORS, ATTENTION]), help="On the CPU.  [default: mpgemm.matmul]"
+)
+@click.option("--formats", help="Names, with commas between.  [default: all]")
 @click.option("--dataflow", type=click.Choice(list(DATAFLOWS)), help="Default: all that take it.")
 @click.option("--cases", type=click.IntRange(1), default=200, show_default=True, help="How many.")
 @click.option("--case", type=click.IntRange(0), help="Run this one alone.")
@@ -44,10 +30,10 @@ SHOWN = 20
 @click.option("--jobs", type=click.IntRange(1), help="Processes; default: one for each processor.")
 @json_option
 def command(
-    target: str,
+    target: tuple[ChosenTarget, ...],
     isa: str | None,
-    op: str,
-    asked: str,
+    op: str | None,
+    formats: str | None,
     dataflow: str | None,
     cases: int,
     case: int | None,
@@ -55,98 +41,12 @@ def command(
     jobs: int | None,
     json_file: str | None,
 ) -> int:
-    """Run random products (formats, shapes, tokens, dataflows, epilogues, data) on generated code
+    """Run random cases (formats, shapes, tokens, dataflows, epilogues, data) on generated code
     and compare them with the numpy reference. A level that this machine lacks is emulated. Exits
     with 1 if a case fails."""
-    if op == ATTENTION:
-        numbers = range(cases) if case is None else range(case, case + 1)
-        return verify_attention(target, numbers, seed, json_file)
-    level = levels.get(isa) if isa else levels.detect(cpu_flags())
-    draw = Draw(seed, chosen_specs(asked), level, dataflow or "")
     numbers = range(cases) if case is None else range(case, case + 1)
-    with shown_progress(len(numbers)) as progress:
-        outcomes = run(draw, numbers, jobs or os.cpu_count() or 1, progress)
-    found = report(draw, outcomes)
-    found = {"target": target, "op": op, **found}
-    if json_file is not None:
-        write_output(json_file, (json.dumps(found) + "\n").encode())
-    else:
-        click.echo("\n".join(lines(found, asked)))
-    return EXIT_FAILED if found["failed"] else 0
-
-
-def verify_attention(target: str, numbers: range, seed: int, json_file: str | None) -> int:
-    """Random attentions, in this process; the exit code."""
-    with shown_progress(len(numbers)) as progress:
-        outcomes = attention.run(seed, numbers, os.cpu_count() or 1, progress)
-    close_idle()
-    failures = [one.report() for one in outcomes if one.fault]
-    worst = max(outcomes, key=lambda one: one.error)
-    found = {
-        "target": target, "op": ATTENTION, "seed": seed, "cases": len(outcomes),
-        "failed": len(failures), "worst": worst.report(), "failures": failures[:SHOWN],
-    }  # fmt: skip
-    if json_file is not None:
-        write_output(json_file, (json.dumps(found) + "\n").encode())
-    else:
-        click.echo(f"cases: {len(outcomes)}\nfailed: {len(failures)}")
-        click.echo(f"worst: case {worst.number}, {worst.error:.2f} of what may be lost")
-        for one in failures[:SHOWN]:
-            click.echo(f"case {one['case']}: {one}")
-    return EXIT_FAILED if failures else 0
-
-
-def chosen_specs(asked: str) -> tuple[str, ...]:
-    """The formats of a list of names, or all; UsageError for an unknown one."""
-    if asked == ALL:
-        return all_specs((*EXAMPLES, *LARGE_GROUPS))
-    try:
-        return tuple(dict.fromkeys(formats.get(name.strip()).spec for name in asked.split(",")))
-    except formats.FormatError as error:
-        raise UsageError(error.message, accepted=error.accepted) from None
-
-
-def report(draw: Draw, outcomes: Sequence[Outcome]) -> dict[str, object]:
-    """The keys of `--json`.
-
-    refused: cases that must be an error and were. worst: the case with the largest error.
-    """
-    failures = [one.report() for one in outcomes if one.judgement.fault]
-    ran = [one for one in outcomes if one.ran]
-    worst = max(ran, key=lambda one: one.judgement.nmse, default=None)
-    return {
-        "isa": draw.isa.name,
-        "seed": draw.seed,
-        "formats": len({one.case.kernel.spec for one in outcomes}),
-        "cases": len(outcomes),
-        "refused": len(outcomes) - len(ran),
-        "failed": len(failures),
-        "worst": None if worst is None else worst.report(),
-        "failures": failures[:SHOWN],
-    }
-
-
-def lines(found: dict[str, object], asked: str) -> list[str]:
-    """The printed form of a report."""
-    failures, worst = found["failures"], found["worst"]
-    assert isinstance(failures, list)
-    told = [f"{key}: {found[key]}" for key in ("isa", "formats", "cases", "refused", "failed")]
-    if isinstance(worst, dict):
-        told.append(f"worst: {worst['format']} {worst['shape']}, NMSE {worst['error']:.3g}")
-    for one in failures:
-        told.append(f"case {one['case']}: {one}")
-        rerun = f"--formats {asked} --isa {found['isa']} --seed {found['seed']}"
-        told.append(f"  again: nybble verify {rerun} --case {one['case']}")
-    return told
-
-
-@contextmanager
-def shown_progress(total: int) -> Generator[Progress]:
-    """A bar on the error stream; nothing where that is no terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda _done: None
-        return
-    with Bar(console=console, transient=True) as bar:
-        task = bar.add_task("verifying", total=total)
-        yield lambda done: bar.update(task, completed=done)
+    given = {"isa": isa, "op": op, "formats": formats, "dataflow": dataflow, "jobs": jobs}
+    request = VerifyRequest(target, numbers, seed, json_file, given)
+    found = serve(ROWS[target[0].name].verifies, request)
+    assert isinstance(found, int)
+    return found
