@@ -41,6 +41,7 @@ ROWS: Mapping[str, Row] = {
         compiles="nybble.tools.gpu_file:compile_for_gpu",
         verifies="nybble.tools.verify.gpu:verify_on_gpu",
     ),
+    "fpga-rtl": Row(verifies="nybble.tools.verify.rtl:verify_rtl"),
 }
 
 

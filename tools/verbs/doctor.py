@@ -24,10 +24,17 @@ EXTRAS = {
     "torch-mlir": "torch",
     "transformers": "torch",
     "llama-cpp-python": "bench",
+    "circt": "fpga",
+    "pyosys": "fpga",
 }
 """Package -> the extra that brings it."""
-PROGRAMS = {"qemu-aarch64": "qemu-user", "aarch64-linux-gnu-ld": "binutils-aarch64-linux-gnu"}
-"""What the tests run code for AArch64 with -> Debian's package that brings it."""
+PROGRAMS = {
+    "qemu-aarch64": "qemu-user",
+    "aarch64-linux-gnu-ld": "binutils-aarch64-linux-gnu",
+    "verilator": "verilator",
+    "g++": "g++",
+}
+"""What the tests run code for AArch64, and circuits, with -> Debian's package that brings it."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ so nothing overflows and no adder is wider than it must be. Every register has t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nybble.backends.fpga.rtl.errors import RtlError
 
@@ -41,6 +41,27 @@ def bits(name: str, width: int) -> Wire:
     return Wire(name, 0, (1 << width) - 1)
 
 
+@dataclass
+class Tally:
+    """What a module has in it, for estimates.
+
+    bits of the wider operand of each adder; bits that logic puts into registers; bits of
+    registers; bits of comparisons; (inputs, width) of each choice; widths of factors;
+    (depth, width, reads, late) of each memory; modules used, one for each copy.
+    """
+
+    adders: int = 0
+    logic: int = 0
+    registers: int = 0
+    compared: int = 0
+    choices: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    factors: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    memories: list[tuple[int, int, int, bool]] = field(
+        default_factory=list[tuple[int, int, int, bool]]
+    )
+    parts: "list[Module]" = field(default_factory=lambda: list[Module]())
+
+
 class Module:
     """A module being written: ports are declared, operations are appended, `text` gives it."""
 
@@ -50,6 +71,8 @@ class Module:
         self._lines: list[str] = []
         self._outputs: list[Wire] = []
         self._count = 0
+        self._bitwise_names: set[str] = set()
+        self.tally = Tally()
 
     # ---- ports
 
@@ -146,6 +169,7 @@ class Module:
         return self._sum("sub", left, right, left.low - right.high, left.high - right.low)
 
     def _sum(self, verb: str, left: Wire, right: Wire, low: int, high: int) -> Wire:
+        self.tally.adders += max(left.width, right.width)
         width = max(width_of(low, high), left.width, right.width)
         names = f"{self.extend(left, width).name}, {self.extend(right, width).name}"
         total = self._emit(f"comb.{verb} {names} : i{width}", 0, (1 << width) - 1)
@@ -161,6 +185,7 @@ class Module:
         """left * right."""
         corners = [a * b for a in (left.low, left.high) for b in (right.low, right.high)]
         low, high = min(corners), max(corners)
+        self.tally.factors.append((left.width, right.width))
         width = max(width_of(low, high), left.width, right.width)
         names = f"{self.extend(left, width).name}, {self.extend(right, width).name}"
         product = self._emit(f"comb.mul {names} : i{width}", 0, (1 << width) - 1)
@@ -201,7 +226,9 @@ class Module:
 
     def _bitwise(self, verb: str, wires: Sequence[Wire]) -> Wire:
         names = ", ".join(wire.name for wire in wires)
-        return self._emit(f"comb.{verb} {names} : {wires[0].type}", 0, (1 << wires[0].width) - 1)
+        wire = self._emit(f"comb.{verb} {names} : {wires[0].type}", 0, (1 << wires[0].width) - 1)
+        self._bitwise_names.add(wire.name)
+        return wire
 
     def repeat(self, flag: Wire, width: int) -> Wire:
         """One bit, `width` times."""
@@ -209,16 +236,19 @@ class Module:
 
     def equal(self, left: Wire, right: Wire) -> Wire:
         """Whether two wires have the same bits."""
+        self.tally.compared += left.width
         return self._emit(f"comb.icmp eq {left.name}, {right.name} : {left.type}", 0, 1)
 
     def choose(self, flag: Wire, one: Wire, other: Wire) -> Wire:
         """One if the flag is set, else the other; both of one width."""
+        self.tally.choices.append((2, one.width))
         text = f"comb.mux {flag.name}, {one.name}, {other.name} : {one.type}"
         return self._emit(text, min(one.low, other.low), max(one.high, other.high))
 
     def pick(self, wires: Sequence[Wire], index: Wire) -> Wire:
         """wires[index]; the last is repeated for an index beyond."""
         size = 1 << index.width
+        self.tally.choices.append((size, wires[0].width))
         padded = [*wires, *[wires[-1]] * (size - len(wires))]
         names = ", ".join(wire.name for wire in reversed(padded))
         array = self._name()
@@ -246,6 +276,8 @@ class Module:
 
     def register(self, wire: Wire, enable: Wire | None = None, reset: Wire | None = None) -> Wire:
         """The wire of the last cycle; kept where `enable` is off; zero after a reset."""
+        self.tally.registers += wire.width
+        self.tally.logic += wire.width if wire.name in self._bitwise_names else 0
         clause = ""
         if reset is not None:
             clause = f" reset {reset.name}, {self.zero(wire).name}"
@@ -268,6 +300,7 @@ class Module:
 
         late: the data come a cycle after their address, as block RAM gives them.
         """
+        self.tally.memories.append((depth, data.width, len(reads), late))
         name = self._name()
         kind = f"<{depth}x{data.type}>"
         off, on = self.constant(0, 1), self.constant(1, 1)
@@ -290,6 +323,7 @@ class Module:
         outs = [port for port in module._ports if port.startswith("out ")]
         if len(ins) != len(inputs) or len(outs) != len(outputs):
             raise ValueError(f"{module.name} has {len(ins)} inputs and {len(outs)} outputs")
+        self.tally.parts.append(module)
         given = ", ".join(
             f"{port.split()[1][1:]}: {wire.name}: {wire.type}"
             for port, wire in zip(ins, inputs, strict=True)

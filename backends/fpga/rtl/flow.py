@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from nybble.backends.fpga.rtl.emit import Module, Wire
 from nybble.backends.fpga.rtl.spec import PeSpec
 
-
 FLAGS = ("first", "last", "next")
 """Bits of `w_flags`, lowest first."""
 

@@ -73,16 +73,17 @@ def _built(verilog: str, top: str, key: str, cache: Cache) -> bytes:
 
 
 def run(
-    executable: bytes, cases: Sequence[Beats], y_words: int, pause: int = 0, seed: int = 0
+    executable: bytes, cases: Sequence[Beats], y_words: int, pauses: Sequence[int] = ()
 ) -> list[Ran]:
     """Runs products on a simulator.
 
-    pause: out of 256, how often an input makes the element wait. Raises RtlError for one that does
-    not end.
+    pauses: for each product, how often out of 256 an input makes the element wait; default: never.
+    Raises RtlError for a product that does not end.
     """
     parts = [np.array([len(cases), cases[0].a.shape[1], cases[0].w.shape[1], y_words])]
-    for case in cases:
-        facts = [case.limit, len(case.a), len(case.w), case.results, pause, seed]
+    for number, case in enumerate(cases):
+        pause = pauses[number] if pauses else 0
+        facts = [case.limit, len(case.a), len(case.w), case.results, pause, number]
         parts += [np.array(facts), case.a.ravel(), case.w.ravel(), case.flags]
     given = b"".join(part.astype("<u4").tobytes() for part in parts)
     return _read(_output(executable, given), len(cases), y_words)

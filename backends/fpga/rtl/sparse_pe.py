@@ -28,7 +28,7 @@ class SparseSpec:
     block: int = 4
     rows: int = 8
     tokens: int = 2
-    accumulator_bits: int = 24
+    accumulator_bits: int = 28
 
     def __post_init__(self) -> None:
         for name, allowed in (("block", (4, 8, 16)), ("tokens", (1, 2))):

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
-from pathlib import Path
 
 from nybble.backends.cache import Cache
 from nybble.backends.fpga.rtl.errors import RtlError
