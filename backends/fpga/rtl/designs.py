@@ -31,7 +31,7 @@ KINDS = (TABLE, *PRODUCTS, SPARSE)
 
 @dataclass(frozen=True)
 class Design:
-    """One element; kind: "table", or how the products of `narrow_products` are made, or "sparse"."""
+    """One element; kind: "table", "sparse", or which of `narrow_products` multiplies."""
 
     kind: str
     spec: PeSpec | SparseSpec

@@ -1,9 +1,9 @@
 """What an element takes of a device, from its spec alone: no synthesis.
 
 The circuit is generated (which takes milliseconds) and what is in it is counted: an adder takes a
-LUT for each bit of its wider operand, logic in front of a register one for each bit, a choice of n
-one for each bit and two halvings, memories the primitives that are cheapest. What was fitted to Yosys
-are the factors below; `recorded.json` has the designs they were fitted to, and others.
+LUT for each bit of its wider operand, logic in front of a register one for each bit, a memory the
+primitives that are cheapest. What was fitted to Yosys are the factors below; `recorded.json` has
+the designs that they were fitted to, and others.
 """
 
 import json
