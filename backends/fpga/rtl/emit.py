@@ -41,18 +41,23 @@ def bits(name: str, width: int) -> Wire:
     return Wire(name, 0, (1 << width) - 1)
 
 
+SHIFTED = 3
+"""Cycles from which on Yosys makes a shift register of LUTs."""
+
+
 @dataclass
 class Tally:
     """What a module has in it, for estimates.
 
     bits of the wider operand of each adder; bits that logic puts into registers; bits of
-    registers; bits of comparisons; (inputs, width) of each choice; widths of factors;
-    (depth, width, reads, late) of each memory; modules used, one for each copy.
+    registers, and of shift registers; bits of comparisons; (inputs, width) of each choice; widths
+    of factors; (depth, width, reads, late) of each memory; modules used, one for each copy.
     """
 
     adders: int = 0
     logic: int = 0
     registers: int = 0
+    shifts: int = 0
     compared: int = 0
     choices: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     factors: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
@@ -163,6 +168,13 @@ class Module:
     def add(self, left: Wire, right: Wire) -> Wire:
         """left + right."""
         return self._sum("add", left, right, left.low + right.low, left.high + right.high)
+
+    def add_carry(self, left: Wire, right: Wire, carry: Wire) -> Wire:
+        """left + right + carry, one bit, in one adder."""
+        adders = self.tally.adders
+        found = self.add(self.add(left, right), carry)
+        self.tally.adders = adders + max(left.width, right.width)
+        return found
 
     def sub(self, left: Wire, right: Wire) -> Wire:
         """left - right."""
@@ -288,9 +300,14 @@ class Module:
         return self._emit(text, wire.low, wire.high)
 
     def delay(self, wire: Wire, cycles: int) -> Wire:
-        """The wire of some cycles ago."""
+        """The wire of some cycles ago; a shift register in LUTs if they are many."""
+        before = self.tally.registers, self.tally.logic
+        width = wire.width
         for _ in range(cycles):
             wire = self.register(wire)
+        if cycles >= SHIFTED:
+            self.tally.registers, self.tally.logic = before
+            self.tally.shifts += width
         return wire
 
     def memory(

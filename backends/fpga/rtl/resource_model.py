@@ -57,7 +57,8 @@ def recorded() -> list[dict[str, object]]:
 
 def _counted(module: Module, dsps: bool) -> Count:
     tally = module.tally
-    found = Count(tally.adders + tally.logic + tally.compared / 5, registers=tally.registers)
+    luts = tally.adders + tally.logic + tally.shifts + tally.compared / 5
+    found = Count(luts, tally.shifts, tally.registers)
     found.luts += CHOICE_LUTS * sum(width * (inputs - 1) for inputs, width in tally.choices)
     if dsps:
         found.dsps = len(tally.factors)

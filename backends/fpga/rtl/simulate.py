@@ -20,7 +20,7 @@ OPTIONS = (
     "--cc", "--exe", "--build", "-O3", "-Wno-fatal", "-MAKEFLAGS",
     "OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O0",
 )  # fmt: skip
-SECONDS = 600
+SECONDS = 3600
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def sparse_pe(spec: SparseSpec) -> list[Module]:
     fire = top.both(given.a_valid, given.w_valid)
     top.output("a_take", top.both(fire, given.w_next))
     top.output("w_ready", given.a_valid)
-    activations, weights = top.register(given.a), top.register(given.w)
+    activations = top.register(given.a)
     going = top.delay(fire, LATENCY - 1)
     first = top.delay(given.w_first, LATENCY - 1)
     last = top.delay(top.both(fire, given.w_last), LATENCY)
@@ -81,7 +81,7 @@ def sparse_pe(spec: SparseSpec) -> list[Module]:
     width = ENTRIES * spec.entry_bits
     sums: list[Wire] = []
     for number in range(spec.rows):
-        mine = top.extract(weights, number * width, width)
+        mine = top.extract(given.w, number * width, width)
         found = bits(top.flag().name, spec.tokens * spec.accumulator_bits)
         top.instance(f"row{number}", row, [activations, mine, first, going], [found])
         sums.append(found)
@@ -99,8 +99,10 @@ def _row_module(spec: SparseSpec) -> Module:
     chain: Wire | None = None
     for number in range(ENTRIES):
         entry = module.extract(entries, number * spec.entry_bits, spec.entry_bits)
-        chosen, weight = _chosen(module, spec, activations, entry)
-        product = module.mul(module.delay(chosen, number), module.delay(weight, number))
+        chosen = _chosen(module, spec, activations, entry)
+        plain = module.delay(module.extract(entry, 0, 8), number + 3)
+        weight = Wire(plain.name, -128, 127)
+        product = module.mul(module.delay(chosen, number), weight)
         chain = module.register(product if chain is None else module.add(product, chain))
     if chain is None:
         raise ValueError("an empty chain")
@@ -110,21 +112,20 @@ def _row_module(spec: SparseSpec) -> Module:
     return module
 
 
-def _chosen(module: Module, spec: SparseSpec, activations: Wire, entry: Wire) -> tuple[Wire, Wire]:
-    """The activations of an entry's place, packed, and its weight: two cycles late."""
-    place = module.extract(entry, 8, spec.index_bits)
+def _chosen(module: Module, spec: SparseSpec, activations: Wire, entry: Wire) -> Wire:
+    """The activations of an entry's place, packed: three cycles after the entry."""
+    place = module.register(module.extract(entry, 8, spec.index_bits))
     tokens: list[Wire] = []
     for token in range(spec.tokens):
         start = token * spec.block * 8
         parts = [module.extract(activations, start + 8 * at, 8) for at in range(spec.block)]
         tokens.append(Wire(module.register(module.pick(parts, place)).name, -128, 127))
-    weight = Wire(module.delay(module.extract(entry, 0, 8), 2).name, -128, 127)
     packed = tokens[0]
     if spec.tokens == 2:
         packed = module.shifted_sum(
             module.extend_range(tokens[0], FIELD + 1), tokens[1], FIELD, False
         )
-    return module.register(packed), weight
+    return module.register(packed)
 
 
 def _split(module: Module, spec: SparseSpec, chain: Wire) -> list[tuple[Wire, Wire | None]]:
@@ -150,8 +151,7 @@ def _accumulator(
     after = bits(module.flag().name, width)
     total = module.register(after, going)
     kept = module.both(total, module.repeat(module.invert(first), width))
-    whole = module.add(kept, bits(module.extend(part[0], width).name, width))
-    if part[1] is not None:
-        whole = module.add(whole, part[1])
+    value = bits(module.extend(part[0], width).name, width)
+    whole = module.add(kept, value) if part[1] is None else module.add_carry(kept, value, part[1])
     module.define(after, module.extract(whole, 0, width))
     return total

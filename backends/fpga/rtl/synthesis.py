@@ -21,7 +21,7 @@ from nybble.backends.fpga.rtl.errors import RtlError
 SERVE = (
     "import sys; from nybble.backends.fpga.rtl.synthesis_worker import serve; serve(*sys.argv[1:])"
 )
-SECONDS = 900
+SECONDS = 3600
 _LUTS = {
     **{f"LUT{inputs}": 1 for inputs in range(1, 7)},
     "INV": 1, "SRL16E": 1, "SRLC32E": 1, "RAM32X1D": 2, "RAM64X1D": 2, "RAM32X1S": 1,

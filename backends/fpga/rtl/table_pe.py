@@ -189,5 +189,5 @@ def _plus_or_minus(module: Module, total: Wire, part: Wire, minus: Wire) -> Wire
     width = total.width
     flipped = module.differ(module.extend(part, width), module.repeat(minus, width))
     plain = [Wire(total.name, 0, (1 << width) - 1), flipped, minus]
-    whole = module.add(module.add(plain[0], plain[1]), plain[2])
+    whole = module.add_carry(*plain)
     return Wire(module.extract(whole, 0, width).name, total.low, total.high)

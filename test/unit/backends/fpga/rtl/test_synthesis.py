@@ -1,0 +1,60 @@
+"""Resources: a small element by Yosys, what is counted, and the model against what was recorded."""
+
+import pytest
+
+from nybble.backends.fpga.rtl import synthesis
+from nybble.backends.fpga.rtl.designs import Design
+from nybble.backends.fpga.rtl.errors import RtlError
+from nybble.backends.fpga.rtl.resource_model import predicted, recorded
+from nybble.backends.fpga.rtl.spec import PeSpec
+from nybble.backends.fpga.rtl.synthesis import Resources, counted, synthesized
+from nybble.dialects.lowbit.formats.element import Uniform
+
+SMALL = Design("table", PeSpec(Uniform(2, 2), lanes=2, rows=2, depth=512))
+
+
+def test_a_small_element_is_synthesized_once(circuits, monkeypatch):
+    pytest.importorskip("pyosys", reason="needs pyosys: pip install 'nybble[fpga]'")
+    found = synthesized(SMALL.verilog, SMALL.top, circuits)
+    assert found.dsps == 0
+    assert found.brams == 2  # 512 sums of two rows
+    model = predicted(SMALL)
+    assert model.luts == pytest.approx(found.luts, rel=0.1)
+    assert model.registers == pytest.approx(found.registers, rel=0.1)
+    monkeypatch.setattr(synthesis, "_run", None)
+    assert synthesized(SMALL.verilog, SMALL.top, circuits) == found
+
+
+def test_what_yosys_says_is_told(circuits, monkeypatch):
+    pytest.importorskip("pyosys", reason="needs pyosys: pip install 'nybble[fpga]'")
+    with pytest.raises(RtlError, match=r"Yosys cannot synthesize 'm': .*syntax error"):
+        synthesized("module m(; endmodule", "m", circuits)
+    monkeypatch.setattr(synthesis, "find_spec", lambda _name: None)
+    with pytest.raises(RtlError, match="pyosys is not installed"):
+        synthesized("", "m", circuits)
+
+
+def test_cells_are_counted_by_their_luts():
+    cells = {"LUT6": 3, "INV": 1, "RAM32M16": 2, "FDRE": 9, "CARRY4": 8, "RAMB36E2": 1, "row": 2}
+    assert counted(cells, "module row(\n") == Resources(20, 16, 9, 0, 2)
+    with pytest.raises(RtlError, match="not counted: LDCE"):
+        counted({"LDCE": 1}, "")
+
+
+def rows(part):
+    return {row["top"]: row for row in recorded() if row["part"] == part}
+
+
+@pytest.mark.parametrize("part", ["fit", "held_out"])
+def test_the_model_is_within_a_tenth_of_what_yosys_counted(part, recorded_designs):
+    for top, row in rows(part).items():
+        model = predicted(recorded_designs[top]).as_json()
+        for name in ("luts", "registers", "lutram", "dsps", "brams"):
+            assert model[name] == pytest.approx(row[name], rel=0.1, abs=8), (top, name)
+
+
+def test_recorded_designs_have_their_names(recorded_designs):
+    assert len(rows("held_out")) >= 8
+    assert not rows("fit").keys() & rows("held_out").keys()
+    for top, design in recorded_designs.items():
+        assert design.top == top
