@@ -5,6 +5,8 @@ CIRCT's bindings carry an MLIR of their own, and some of its passes end the proc
 
 import io
 import sys
+from importlib import import_module
+from typing import Any
 
 OPTIONS = "disallowPackedArrays,disallowLocalVariables,locationInfoStyle=none"
 PIPELINE = (
@@ -15,9 +17,9 @@ PIPELINE = (
 
 def serve() -> None:
     """One request; an error is one line on stderr and exit code 1."""
-    import circt  # pyright: ignore[reportMissingImports]
-    from circt import ir, passmanager  # pyright: ignore[reportMissingImports]
-
+    circt: Any = import_module("circt")
+    ir: Any = import_module("circt.ir")
+    passmanager: Any = import_module("circt.passmanager")
     context = ir.Context()
     circt.register_dialects(context)
     with context, ir.Location.unknown():

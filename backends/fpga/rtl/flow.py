@@ -41,8 +41,9 @@ def ports(top: Module, a_bits: int, w_bits: int, limit_bits: int) -> Ports:
             ("w_flags", len(FLAGS)), ("limit", limit_bits),
         )
     ]  # fmt: skip
-    flags = [top.extract(plain[5], at, 1) for at in range(len(FLAGS))]
-    return Ports(*plain[:5], *flags, plain[6])
+    reset, a, a_valid, w, w_valid, flags, limit = plain
+    first, last, then = (top.extract(flags, at, 1) for at in range(len(FLAGS)))
+    return Ports(reset, a, a_valid, w, w_valid, first, last, then, limit)
 
 
 def tile_ports(top: Module, spec: PeSpec, w_bits: int) -> Ports:

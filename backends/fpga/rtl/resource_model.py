@@ -58,7 +58,7 @@ def recorded() -> list[dict[str, object]]:
 def _counted(module: Module, dsps: bool) -> Count:
     tally = module.tally
     luts = tally.adders + tally.logic + tally.shifts + tally.compared / 5
-    found = Count(luts, tally.shifts, tally.registers)
+    found = Count(luts, registers=tally.registers)
     found.luts += CHOICE_LUTS * sum(width * (inputs - 1) for inputs, width in tally.choices)
     if dsps:
         found.dsps = len(tally.factors)

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +13,13 @@ import numpy as np
 from nybble.backends.cache import Cache
 from nybble.backends.fpga.rtl.encoding import U32, Beats
 from nybble.backends.fpga.rtl.errors import RtlError
+from nybble.backends.fpga.rtl.tool import run_tool
 
 DRIVER = Path(__file__).with_name("driver.cpp")
 OPTIONS = (
     "--cc", "--exe", "--build", "-O3", "-Wno-fatal", "-MAKEFLAGS",
     "OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O0",
 )  # fmt: skip
-SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,11 @@ def _built(verilog: str, top: str, key: str, cache: Cache) -> bytes:
             verilator(), *OPTIONS, "-CFLAGS", f"-DDESIGN=V{top}", "--top-module", top,
             "--Mdir", name, "-o", "simulate", str(folder / "design.sv"), str(DRIVER),
         ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
+        done = run_tool("Verilator", command)
         if done.returncode != 0:
-            wrong = [line for line in (done.stdout + done.stderr).splitlines() if "rror" in line]
+            wrong = [
+                line for line in (done.stdout + done.stderr).decode().splitlines() if "rror" in line
+            ]
             raise RtlError(f"Verilator cannot build '{top}': {wrong[0] if wrong else 'it failed'}")
         data = (folder / "simulate").read_bytes()
     cache.put(key, data)
@@ -96,9 +97,7 @@ def _output(executable: bytes, given: bytes) -> bytes:
         with os.fdopen(descriptor, "wb") as file:
             file.write(executable)
         path.chmod(0o700)
-        done = subprocess.run(
-            [name], input=given, capture_output=True, check=False, timeout=SECONDS
-        )
+        done = run_tool("the simulation", [name], given)
     finally:
         path.unlink()
     if done.returncode != 0:

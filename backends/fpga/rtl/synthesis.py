@@ -7,7 +7,6 @@ counted a little high. No placement and no clock is known here.
 
 import hashlib
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -17,11 +16,11 @@ from importlib.util import find_spec
 
 from nybble.backends.cache import Cache
 from nybble.backends.fpga.rtl.errors import RtlError
+from nybble.backends.fpga.rtl.tool import run_tool
 
 SERVE = (
     "import sys; from nybble.backends.fpga.rtl.synthesis_worker import serve; serve(*sys.argv[1:])"
 )
-SECONDS = 3600
 _LUTS = {
     **{f"LUT{inputs}": 1 for inputs in range(1, 7)},
     "INV": 1, "SRL16E": 1, "SRLC32E": 1, "RAM32X1D": 2, "RAM64X1D": 2, "RAM32X1S": 1,
@@ -36,7 +35,7 @@ _FREE = ("CARRY4", "CARRY8", "MUXF7", "MUXF8", "MUXF9", "BUFG")
 
 @dataclass(frozen=True)
 class Resources:
-    """luts: all, those of RAM and shift registers (lutram) included; brams: of 18 kbit."""
+    """luts: all, those of RAM (lutram) and shift registers included; brams: of 18 kbit."""
 
     luts: int
     lutram: int
@@ -77,7 +76,7 @@ def counted(cells: Mapping[str, int], verilog: str) -> Resources:
         raise RtlError(f"Yosys gave cells that are not counted: {', '.join(odd)}")
     return Resources(
         sum(count * cells.get(cell, 0) for cell, count in _LUTS.items()),
-        sum(n * cells.get(c, 0) for c, n in _LUTS.items() if c.startswith(("RAM", "SRL"))),
+        sum(n * cells.get(c, 0) for c, n in _LUTS.items() if c.startswith("RAM")),
         sum(cells.get(cell, 0) for cell in _REGISTERS),
         cells.get("DSP48E2", 0),
         sum(count * cells.get(cell, 0) for cell, count in _BLOCKS.items()),
@@ -89,7 +88,7 @@ def _run(verilog: str, top: str, options: str) -> bytes:
         file.write(verilog)
         file.flush()
         command = [sys.executable, "-P", "-c", SERVE, file.name, top, options]
-        done = subprocess.run(command, capture_output=True, check=False, timeout=SECONDS)
+        done = run_tool("Yosys", command)
     if done.returncode != 0 or not done.stdout.startswith(b"{"):
         wrong = [line for line in done.stderr.decode().splitlines() if "ERROR" in line]
         raise RtlError(

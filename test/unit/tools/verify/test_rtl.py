@@ -1,4 +1,4 @@
-"""`nybble verify --target fpga-rtl`: cases follow from their number, and wrong sums are reported."""
+"""`nybble verify --target fpga-rtl`: cases follow from their number; wrong sums are reported."""
 
 import json
 from dataclasses import replace

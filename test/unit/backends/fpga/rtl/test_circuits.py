@@ -13,6 +13,7 @@ from nybble.backends.fpga.rtl.simulate import program, run
 from nybble.backends.fpga.rtl.sparse_encoding import sparse_beats
 from nybble.backends.fpga.rtl.sparse_pe import SparseSpec
 from nybble.backends.fpga.rtl.spec import PeSpec
+from nybble.backends.fpga.rtl.tool import run_tool
 from nybble.dialects.lowbit.formats.element import Ternary, Uniform
 
 DENSE = Design("table", PeSpec(Uniform(2, 2), lanes=2, rows=2, depth=2048))
@@ -102,3 +103,8 @@ def test_a_simulation_that_does_not_end_is_told(simulators):
         run(executable, [beats.__class__(**{**vars(beats), "results": 5})], TERNARY.y_words)
     with pytest.raises(RtlError, match="the simulation ended with 3"):
         simulate._output(executable, b"")
+
+
+def test_a_program_that_hangs_is_told():
+    with pytest.raises(RtlError, match="it did not end within 0 seconds"):
+        run_tool("it", ["sleep", "9"], seconds=0.01)
