@@ -12,7 +12,8 @@ from nybble.backends.fpga.rtl.emit import Module, Wire, bits
 from nybble.backends.fpga.rtl.spec import PeSpec
 from nybble.backends.fpga.rtl.sums import combined, levels, tree
 
-PRODUCTS = ("multiply", "planes")
+MULTIPLY = "multiply"
+PRODUCTS = (MULTIPLY, "planes")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Products:
 def products_of(spec: PeSpec, name: str) -> Products:
     """The way of a name of `PRODUCTS` for the weights of a spec."""
     depth = 1 + levels(spec.k)
-    if name == "multiply":
+    if name == MULTIPLY:
         return Multiply(spec, depth)
     if spec.digits.radix == 3:
         return Signs(spec, depth + 1)

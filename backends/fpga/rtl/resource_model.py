@@ -12,11 +12,13 @@ from pathlib import Path
 
 from nybble.backends.fpga.rtl.designs import SPARSE, Design
 from nybble.backends.fpga.rtl.emit import Module
+from nybble.backends.fpga.rtl.errors import RtlError
+from nybble.backends.fpga.rtl.narrow_products import MULTIPLY
 from nybble.backends.fpga.rtl.synthesis import Resources
 
 RECORDED = Path(__file__).with_name("recorded.json")
-PRODUCT_LUTS = 1.1
-"""LUTs for each product of two bits of a multiplication without DSP."""
+PACKED_REGISTERS = 15
+"""Registers of two packed activations that a DSP takes in."""
 CHOICE_LUTS = 0.36
 """LUTs for each bit and each input but one of a choice."""
 _LUT_RAMS = {
@@ -45,7 +47,14 @@ class Count:
 
 
 def predicted(design: Design) -> Resources:
-    """The resources of a design; accumulators are taken to be deep enough for block RAM."""
+    """The resources of a design; accumulators are taken to be deep enough for block RAM.
+
+    Raises RtlError for multipliers that are left to synthesis.
+    """
+    if design.kind == MULTIPLY:
+        raise RtlError(
+            f"'{design.top}' has multipliers that are left to synthesis", accepted="other kinds"
+        )
     found = _counted(design.modules[-1], design.kind == SPARSE)
     return Resources(round(found.luts), found.lutram, found.registers, found.dsps, found.brams)
 
@@ -62,8 +71,8 @@ def _counted(module: Module, dsps: bool) -> Count:
     found.luts += CHOICE_LUTS * sum(width * (inputs - 1) for inputs, width in tally.choices)
     if dsps:
         found.dsps = len(tally.factors)
-    else:
-        found.luts += PRODUCT_LUTS * sum(left * right for left, right in tally.factors)
+        packed = sum(left > right for left, right in tally.factors)
+        found.registers -= PACKED_REGISTERS * packed
     for depth, width, reads, late in tally.memories:
         found.include(_block_ram(depth, width) if late else _lut_ram(depth, width, reads))
     for part in tally.parts:

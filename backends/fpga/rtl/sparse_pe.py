@@ -9,7 +9,7 @@ WP486), the products are added along the chain, and the lower sum's sign is give
 
 from dataclasses import dataclass
 
-from nybble.backends.fpga.rtl.emit import Module, Wire, bits
+from nybble.backends.fpga.rtl.emit import SHIFTED, Module, Wire, bits
 from nybble.backends.fpga.rtl.errors import RtlError
 from nybble.backends.fpga.rtl.flow import ports
 
@@ -102,6 +102,7 @@ def _row_module(spec: SparseSpec) -> Module:
         chosen = _chosen(module, spec, activations, entry)
         plain = module.delay(module.extract(entry, 0, 8), number + 3)
         weight = Wire(plain.name, -128, 127)
+        _note_shifts(module, spec, number + 2)
         product = module.mul(module.delay(chosen, number), weight)
         chain = module.register(product if chain is None else module.add(product, chain))
     if chain is None:
@@ -126,6 +127,14 @@ def _chosen(module: Module, spec: SparseSpec, activations: Wire, entry: Wire) ->
             module.extend_range(tokens[0], FIELD + 1), tokens[1], FIELD, False
         )
     return module.register(packed)
+
+
+def _note_shifts(module: Module, spec: SparseSpec, cycles: int) -> None:
+    """For estimates: bits of the first token that pass registers one after the other unchanged."""
+    if cycles >= SHIFTED:
+        passed = 8 if spec.tokens == 1 else 7
+        module.tally.shifts += passed
+        module.tally.registers -= cycles * passed
 
 
 def _split(module: Module, spec: SparseSpec, chain: Wire) -> list[tuple[Wire, Wire | None]]:

@@ -55,9 +55,9 @@ def test_tables_are_built_behind_the_weights(simulators):
 
 
 def test_a_circuit_that_is_wrong_is_noticed(simulators):
-    broken = DENSE.verilog.replace("module row(", "module row_(").replace("  row row", "  row_ row")
-    assert broken.count(" - ") == 1
-    broken = broken.replace(" - ", " + ")  # the sign of two's complement
+    minus = "]} - {"  # the sign of two's complement
+    assert DENSE.verilog.count(minus) == 1
+    broken = DENSE.verilog.replace(minus, "]} + {")
     one = product(DENSE.spec, (30, 20), np.random.default_rng(2))
     [found], _ = ran(DENSE, [one], simulators, verilog=broken)
     assert not np.array_equal(found, one.reference())

@@ -41,6 +41,11 @@ def test_cells_are_counted_by_their_luts():
         counted({"LDCE": 1}, "")
 
 
+def test_multipliers_left_to_synthesis_are_not_modelled():
+    with pytest.raises(RtlError, match="left to synthesis"):
+        predicted(Design("multiply", SMALL.spec))
+
+
 def rows(part):
     return {row["top"]: row for row in recorded() if row["part"] == part}
 
@@ -54,7 +59,7 @@ def test_the_model_is_within_a_tenth_of_what_yosys_counted(part, recorded_design
 
 
 def test_recorded_designs_have_their_names(recorded_designs):
-    assert len(rows("held_out")) >= 8
+    assert len(rows("held_out")) >= 5
     assert not rows("fit").keys() & rows("held_out").keys()
     for top, design in recorded_designs.items():
         assert design.top == top
