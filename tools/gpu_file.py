@@ -18,6 +18,7 @@ from nybble.passes.options import Option
 from nybble.passes.targets import Product
 from nybble.tools.diagnostics import UsageError
 from nybble.tools.folder import check_folder, write_folder
+from nybble.tools.gpu_model import write_gpu_model
 from nybble.tools.kernels_file import dump, stages_of
 from nybble.tools.mlir_file import FIRST, advance, is_mlir, read_module
 from nybble.tools.target import ChosenTarget, CompileRequest
@@ -48,16 +49,15 @@ class GpuOptions:
 
 
 def compile_for_gpu(request: CompileRequest) -> None:
-    """Write a directory with the IR of the last stage, and unless it ends earlier, PTX."""
-    request.refuse("emit")
-    if not is_mlir(request.model):
-        raise UsageError(
-            f"'{request.model[:60]}' for target {request.target}", accepted="FILE.mlir"
-        )
+    """Write a directory: of a model, or of an MLIR file the IR of the last stage and PTX."""
     if request.json_file is not None:
         raise UsageError(
             f"--json with target {request.target}", accepted="the manifest in the directory"
         )
+    if not is_mlir(request.model):
+        write_gpu_model(request)
+        return
+    request.refuse("emit")
     options, output = GpuOptions(request.target), request.folder()
     first, stop = request.start or FIRST, request.stop
     last = stop or SCHEDULED
