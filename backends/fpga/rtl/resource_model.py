@@ -9,12 +9,16 @@ the designs that they were fitted to, and others.
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from nybble.backends.fpga.rtl.designs import SPARSE, Design
 from nybble.backends.fpga.rtl.emit import Module
 from nybble.backends.fpga.rtl.errors import RtlError
 from nybble.backends.fpga.rtl.narrow_products import MULTIPLY
+from nybble.backends.fpga.rtl.sparse_pe import SparseSpec
+from nybble.backends.fpga.rtl.spec import PeSpec
 from nybble.backends.fpga.rtl.synthesis import Resources
+from nybble.dialects.lowbit import formats
 
 RECORDED = Path(__file__).with_name("recorded.json")
 PACKED_REGISTERS = 15
@@ -59,9 +63,31 @@ def predicted(design: Design) -> Resources:
     return Resources(round(found.luts), found.lutram, found.registers, found.dsps, found.brams)
 
 
-def recorded() -> list[dict[str, object]]:
-    """What Yosys counted: top, part ("fit" or "held_out") and resources of each design."""
-    return json.loads(RECORDED.read_text())
+@dataclass(frozen=True)
+class Recorded:
+    """What Yosys counted of a design; part: "fit", or "held_out" of what factors are fitted to."""
+
+    design: Design
+    part: str
+    resources: Resources
+
+
+def recorded() -> list[Recorded]:
+    """The syntheses of `recorded.json`."""
+    rows: list[dict[str, Any]] = json.loads(RECORDED.read_text())
+    names = [one.name for one in fields(Resources)]
+    return [
+        Recorded(_design(row), row["part"], Resources(*(row[name] for name in names)))
+        for row in rows
+    ]
+
+
+def _design(row: dict[str, Any]) -> Design:
+    spec = dict(row["spec"])
+    if row["kind"] == SPARSE:
+        return Design(SPARSE, SparseSpec(**spec))
+    element = formats.get(f"{spec.pop('element')}:g=32:s=f16").element
+    return Design(row["kind"], PeSpec(element, **spec))
 
 
 def _counted(module: Module, dsps: bool) -> Count:
