@@ -21,11 +21,12 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check lint types lit docs format bench lock clean
+.PHONY: help demo test test-rtl check lint types lit docs format bench lock clean
 
 help:
 	@echo "make demo    install, compile a small language model and let it answer a question"
 	@echo "make test    install what tests need and run all of them (what CI runs)"
+	@echo "make test-rtl  co-simulate and synthesize circuits at length"
 	@echo "make check   lint, types, IR tests, docs and fast tests"
 	@echo "make format  format the code and repair what the linter can"
 	@echo "make docs    build the documentation into site/"
@@ -63,6 +64,12 @@ check: lint types lit docs
 # The last line of the output is pytest's summary, which CI reads.
 test: lint types lit docs
 	$(BIN)/python -m pytest $(SPREAD)
+
+# Long co-simulations, and syntheses against what was recorded.
+test-rtl: $(VENV)/test.stamp
+	$(BIN)/nybble verify --target fpga-rtl --cases 2000
+	$(BIN)/nybble bench fpga
+	$(BIN)/python -m pytest test/rtl
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check $(PYFILES)

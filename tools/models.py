@@ -51,6 +51,11 @@ def kernel_cache() -> Cache:
     return Cache(_made(cache_root()) / "kernels")
 
 
+def circuit_cache() -> Cache:
+    """Simulators of circuits, and what Yosys counted in them."""
+    return Cache(_made(cache_root()) / "circuits")
+
+
 def models_folder() -> Path:
     """Where models that `generate` and others compiled on the way are kept."""
     return cache_root() / "models"

@@ -56,6 +56,7 @@ ROWS: Mapping[str, Row] = {
         compiles="nybble.tools.spgemm_file:compile_for_spgemm",
         verifies="nybble.tools.verify.spgemm:verify_spgemm",
     ),
+    "fpga-rtl": Row(verifies="nybble.tools.verify.rtl:verify_rtl"),
 }
 
 

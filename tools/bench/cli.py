@@ -1,13 +1,10 @@
-"""The command line of the benchmarks: `nybble bench attention | kernels | model | spgemm`."""
-
-import sys
-from collections.abc import Sequence
+"""The command line of `nybble bench`: attention, fpga, kernels, model and spgemm."""
 
 import click
-from rich.console import Console
 
 from nybble.dialects.sparse_attn.ops import SOFTMAX
 from nybble.frontend.weight_choice import WeightChoice
+from nybble.tools.bench.fpga_cli import fpga_command
 from nybble.tools.bench.options import (
     CACHES,
     COLD_BYTES,
@@ -21,15 +18,13 @@ from nybble.tools.bench.options import (
     parse_shapes,
 )
 from nybble.tools.bench.peers.llama_bench import parse_external
-from nybble.tools.bench.report import Column, Report
+from nybble.tools.bench.publish import publish
 from nybble.tools.bench.rounds import Schedule
-from nybble.tools.files import STANDARD_STREAM, write_output
 from nybble.tools.model_options import MODES, WEIGHT_OPTIONS, with_weights
 from nybble.tools.models import cache_root, shown_progress
 
 NO_PEERS = "none"
 SPARSE_ROUNDS = 7
-_PIPE_WIDTH = 200  # columns of a table that is not printed on a terminal
 
 
 def _value(name: str, default: str, metavar: str, help: str) -> click.Option:
@@ -81,7 +76,7 @@ def _kernels(
 
     with shown_progress() as progress:
         report = bench_kernels(options, progress)
-    _publish(report, COLUMNS, json_file)
+    publish(report, COLUMNS, json_file)
 
 
 def _model(
@@ -119,7 +114,7 @@ def _model(
 
     with shown_progress() as progress:
         report = bench_model(options, progress)
-    _publish(report, COLUMNS, json_file)
+    publish(report, COLUMNS, json_file)
 
 
 def _attention(
@@ -160,7 +155,7 @@ def _attention(
     )
     with shown_progress() as progress:
         report = bench_attention(options, progress)
-    _publish(report, COLUMNS, json_file)
+    publish(report, COLUMNS, json_file)
 
 
 def _spgemm(
@@ -188,20 +183,11 @@ def _spgemm(
     )
     with shown_progress() as progress:
         report = bench_sparse(options, progress)
-    _publish(report, COLUMNS, json_file)
+    publish(report, COLUMNS, json_file)
 
 
 def _peers(names: str) -> tuple[str, ...]:
     return () if names.strip() == NO_PEERS else parse_names(names)
-
-
-def _publish(report: Report, columns: Sequence[Column], json_file: str | None) -> None:
-    """The JSON where it is asked for, and the table unless the JSON is on standard output."""
-    if json_file is not None:
-        write_output(json_file, report.as_json().encode())
-    if json_file != STANDARD_STREAM:
-        width = None if sys.stdout.isatty() else _PIPE_WIDTH
-        report.print(Console(file=sys.stdout, width=width), columns)
 
 
 _KERNEL_PARAMETERS: list[click.Parameter] = [
@@ -293,6 +279,6 @@ spgemm_command = click.Command(
 )
 bench = click.Group(
     "bench",
-    commands=[attention_command, kernels_command, model_command, spgemm_command],
-    help="Measure kernels or a model against other systems, in turn and in one process.",
+    commands=[attention_command, fpga_command, kernels_command, model_command, spgemm_command],
+    help="Measure kernels, a model or circuits against what else there is, in turn.",
 )

@@ -7,7 +7,7 @@ import click
 from filelock import FileLock, Timeout
 
 from nybble.tools.graph_cache import clear_graphs, graph_entries
-from nybble.tools.models import cache_root, kernel_cache, models_folder
+from nybble.tools.models import cache_root, circuit_cache, kernel_cache, models_folder
 
 
 def folder_bytes(folder: Path) -> int:
@@ -41,6 +41,8 @@ def list_entries() -> None:
     click.echo(f"folder {cache_root()}")
     cache = kernel_cache()
     click.echo(f"kernels {len(list(cache.entries()))} entries, {cache.size() / 1e6:.1f} MB")
+    circuits = circuit_cache()
+    click.echo(f"circuits {len(list(circuits.entries()))} entries, {circuits.size() / 1e6:.1f} MB")
     models = model_entries()
     click.echo(f"models {len(models)} entries, {sum(map(folder_bytes, models)) / 1e6:.1f} MB")
     for folder in models:
@@ -53,6 +55,9 @@ def list_entries() -> None:
 def clear() -> None:
     """Remove everything that was compiled before; a model that is just being made stays."""
     removed = kernel_cache().clear()
+    circuits = circuit_cache().clear()
     models = sum(remove_model(folder) for folder in model_entries())
     imports = clear_graphs()
-    click.echo(f"removed {removed} kernels, {models} models and {imports} imports")
+    click.echo(
+        f"removed {removed} kernels, {circuits} circuits, {models} models and {imports} imports"
+    )

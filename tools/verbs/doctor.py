@@ -27,6 +27,8 @@ EXTRAS = {
     "llama-cpp-python": "bench",
     "spike": "spgemm",
     "rvsim": "spgemm",
+    "circt": "fpga",
+    "pyosys": "fpga",
 }
 """Package -> the extra that brings it."""
 PROGRAMS = {
@@ -37,9 +39,10 @@ PROGRAMS = {
     "qemu-riscv64": "qemu-user",
     "dtc": "device-tree-compiler",
     "cc": "gcc",
+    "verilator": "verilator",
 }
-"""What makes and runs code for AArch64 in tests, and for the SpGEMM accelerator -> Debian's package
-that brings it."""
+"""What makes and runs code for AArch64 and the SpGEMM accelerator, and circuits, in tests -> the
+package of Debian that brings it."""
 
 
 @dataclass(frozen=True)

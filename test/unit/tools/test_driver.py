@@ -155,7 +155,7 @@ def test_cache_is_listed_and_cleared(run_nybble, cache_folder, artifact, tiny):
     assert listed.startswith(f"folder {cache_folder}\nkernels ")
     kernels = int(listed.split("kernels ")[1].split()[0])
     assert kernels > 0
-    removed = f"removed {kernels} kernels, 0 models and 0 imports\n"
+    removed = f"removed {kernels} kernels, 0 circuits, 0 models and 0 imports\n"
     assert run_nybble("cache", "clear").out == removed
     assert "kernels 0 entries" in run_nybble("cache", "list").out
 

@@ -1,0 +1,1 @@
+"""Processing elements as circuits: hw/comb/seq IR, SystemVerilog, simulation and resources."""

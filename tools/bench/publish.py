@@ -1,0 +1,20 @@
+"""Where a finished measurement goes."""
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from nybble.tools.bench.report import Column, Report
+from nybble.tools.files import STANDARD_STREAM, write_output
+
+_PIPE_WIDTH = 200  # columns of a table that is not printed on a terminal
+
+
+def publish(report: Report, columns: Sequence[Column], json_file: str | None) -> None:
+    """The JSON where it is asked for, and the table unless the JSON is on standard output."""
+    if json_file is not None:
+        write_output(json_file, report.as_json().encode())
+    if json_file != STANDARD_STREAM:
+        width = None if sys.stdout.isatty() else _PIPE_WIDTH
+        report.print(Console(file=sys.stdout, width=width), columns)

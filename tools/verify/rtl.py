@@ -1,0 +1,154 @@
+"""`nybble verify` for processing elements: random products through Verilator.
+
+Cases take the elements in turn, so that each is built once and all its cases run in one process.
+Shapes rarely fill a tile, inputs pause at random, and some data are as large as can be.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from nybble.backends.fpga.rtl.designs import (
+    SPARSE,
+    Design,
+    beats_of,
+    random_sparse,
+    random_weights,
+)
+from nybble.backends.fpga.rtl.encoding import Beats, Product
+from nybble.backends.fpga.rtl.simulate import program, run
+from nybble.backends.fpga.rtl.sparse_encoding import sparse_beats
+from nybble.backends.fpga.rtl.sparse_pe import SparseSpec
+from nybble.backends.fpga.rtl.spec import PeSpec
+from nybble.dialects.lowbit.formats.element import Bipolar, Ternary, Uniform
+from nybble.tools.files import write_output
+from nybble.tools.models import circuit_cache
+from nybble.tools.target import VerifyRequest
+from nybble.tools.verify.command import EXIT_FAILED, SHOWN, shown_progress
+
+PAUSES = (0, 0, 30, 128)
+DATA = ("uniform", "extreme", "zero")
+
+
+def signed(width: int) -> Uniform:
+    """Two's complement integers."""
+    return Uniform(width, 1 << (width - 1))
+
+
+DESIGNS = (
+    Design("table", PeSpec(Bipolar(1), lanes=3, rows=2, depth=32)),
+    Design("table", PeSpec(signed(2), lanes=2, rows=4, depth=16)),
+    Design("table", PeSpec(Ternary(), group=3, lanes=3, rows=1, depth=32)),
+    Design("table", PeSpec(signed(4), lanes=2, rows=2, depth=32)),
+    Design(SPARSE, SparseSpec(block=4, rows=2, tokens=2)),
+    Design(SPARSE, SparseSpec(block=16, rows=1, tokens=2)),
+    Design("table", PeSpec(signed(3), lanes=4, rows=1, depth=64)),
+    Design("table", PeSpec(Bipolar(3), group=3, lanes=2, rows=1, depth=32)),
+    Design("table", PeSpec(Uniform(2), group=2, lanes=5, rows=3, depth=16)),
+    Design("planes", PeSpec(Bipolar(2), group=2, lanes=3, rows=2, depth=32)),
+    Design("multiply", PeSpec(signed(2), group=2, lanes=3, rows=1, depth=32)),
+    Design("planes", PeSpec(Ternary(), group=3, lanes=2, rows=1, depth=32)),
+    Design(SPARSE, SparseSpec(block=4, rows=1, tokens=1)),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RtlCase:
+    """One product: what goes in and what must come out, i64 [n, tokens]."""
+
+    number: int
+    design: Design
+    data: str
+    pause: int
+    shape: tuple[int, int]
+    beats: Beats
+    expected: NDArray[np.int64]
+
+    def report(self) -> dict[str, Any]:
+        """The case in the words of the command's report."""
+        return {
+            "case": self.number, "element": self.design.top, "data": self.data,
+            "pause": self.pause, "shape": list(self.shape),
+        }  # fmt: skip
+
+
+def verify_rtl(request: VerifyRequest) -> int:
+    """Runs the cases of a request; the exit code."""
+    request.refuse()
+    drawn = [draw(request.seed, number) for number in request.cases]
+    with shown_progress(len(drawn)) as progress:
+        failures: list[dict[str, Any]] = []
+        done = 0
+        for design in DESIGNS:
+            mine = [case for case in drawn if case.design is design]
+            failures += run_cases(design, mine)
+            progress(done := done + len(mine))
+    found = {
+        "target": str(request.target), "seed": request.seed, "cases": len(drawn),
+        "elements": len({case.design.top for case in drawn}), "failed": len(failures),
+        "failures": failures[:SHOWN],
+    }  # fmt: skip
+    if request.json_file is not None:
+        write_output(request.json_file, (json.dumps(found) + "\n").encode())
+    else:
+        click.echo(f"cases: {len(drawn)}\nfailed: {len(failures)}")
+        for one in failures[:SHOWN]:
+            click.echo(f"case {one['case']}: {one}")
+    return EXIT_FAILED if failures else 0
+
+
+def run_cases(design: Design, mine: Sequence[RtlCase]) -> list[dict[str, Any]]:
+    """The failures among the cases of one element."""
+    if not mine:
+        return []
+    executable = program(design.verilog, design.top, circuit_cache())
+    pauses = [case.pause for case in mine]
+    failures: list[dict[str, Any]] = []
+    results = run(executable, [case.beats for case in mine], design.y_words, pauses)
+    for case, ran in zip(mine, results, strict=True):
+        given = design.sums(ran.y, len(case.expected))
+        wrong = np.argwhere(given != case.expected)
+        if len(wrong):
+            at = tuple(int(i) for i in wrong[0])
+            fault = f"{len(wrong)} wrong: {given[at]} instead of {case.expected[at]} at {at}"
+            failures.append({**case.report(), "fault": fault})
+    return failures
+
+
+def draw(seed: int, number: int) -> RtlCase:
+    """The case of a number; everything follows from it and the seed."""
+    random = np.random.default_rng([seed, number])
+    design = DESIGNS[number % len(DESIGNS)]
+    data = DATA[int(random.integers(0, 10)) // 4]
+    pause = PAUSES[int(random.integers(0, len(PAUSES)))]
+    spec = design.spec
+    if isinstance(spec, SparseSpec):
+        shape = (int(random.integers(1, 12)), int(random.integers(1, 9 * spec.block)))
+        kept = int(random.integers(1, spec.block + 1))
+        weights = random_sparse(shape, spec.block, kept, random)
+        activations = _activations(data, (shape[1], spec.tokens), random)
+        beats = sparse_beats(spec, weights, activations)
+        expected = weights.astype(np.int64) @ activations
+    else:
+        most = spec.depth * spec.rows
+        shape = (int(random.integers(1, most + 1)), int(random.integers(1, 5 * spec.k)))
+        dense = Product(
+            random_weights(spec, shape, random), _activations(data, (shape[1],), random)
+        )
+        beats = beats_of(design.kind, spec, dense)
+        expected = dense.reference()[:, None]
+    return RtlCase(number, design, data, pause, shape, beats, expected)
+
+
+def _activations(
+    data: str, shape: tuple[int, ...], random: np.random.Generator
+) -> NDArray[np.int64]:
+    if data == "zero":
+        return np.zeros(shape, np.int64)
+    choices = (-128, 127) if data == "extreme" else tuple(range(-128, 128))
+    return random.choice(choices, shape)
