@@ -8,6 +8,7 @@ import click
 
 from nybble.backends.cpu.isa import LEVELS
 from nybble.dialects.errors import NybbleError
+from nybble.dialects.sparse_attn.kv import parse as parse_kv
 from nybble.dialects.sparse_attn.masks import parse_policy
 from nybble.frontend.weight_choice import QUANTIZERS, ROTATIONS, USE_INPUTS, WeightChoice
 from nybble.tools.diagnostics import UsageError
@@ -43,8 +44,10 @@ _MODEL_OPTIONS = (
     activations_option,
     click.option(
         "--kv",
-        type=click.Choice(["f16", "f32"]),
-        help="Type of the key-value cache; default: f16, and f32 with --activations f32.",
+        metavar="FORMAT",
+        callback=lambda _context, _option, text: None if text is None else parse_kv(text).name,
+        help="Format of the key-value cache: f32, f16, bf16, kv8, kv4, kv2, kivi4, kivi2; default: "
+        "f16, and f32 with --activations f32.",
     ),
     click.option(
         "--context",
