@@ -17,6 +17,7 @@ from nybble.backends.cpu.artifact_writer import save
 from nybble.backends.cpu.codegen import compile_module, compile_modules
 from nybble.backends.cpu.compute_layouts import pack_storage
 from nybble.backends.cpu.isa import Isa
+from nybble.backends.cpu.kernels.kv import padded_positions
 from nybble.backends.cpu.machine import Machine, cpu_flags, for_level, native
 from nybble.backends.cpu.plan import Json
 from nybble.backends.cpu.runner import EXTERNALS, runner_module
@@ -263,11 +264,16 @@ class ModelCompiler:
             "architecture": graph.architecture,
             "activations": self.options.activations,
             "kv": graph.dimensions.kv_dtype,
+            "kv_room": self._kv_room(graph.dimensions.kv_dtype),
             "isa": str(self.options.pass_options()["isa"]),
             "weights": self.options.weights.describe(),
             "attention": self.options.attention,
             "parameters": sum(int(np.prod(t.shape)) for t in self.checkpoint.tensors.values()),
         }
+
+    def _kv_room(self, kv: str) -> int:
+        """Tokens that a cache with codes keeps as they are."""
+        return padded_positions(parse_kv(kv).room(min(self.options.chunk, self.options.context)))
 
     def _objects(self, module: ModuleOp, model: LanguageModel) -> list[bytes]:
         kernels = {kernel.symbol for kernel in model.plan.kernels}

@@ -45,9 +45,9 @@ func.func @f(%x: memref<16xf32>, %y: memref<16xf32>, %0: index, %1: index, %2: i
 
 Tensors become flat buffers; an argument that is a weight says in which layout its bytes are. A
 result that took over the memory of an argument is found there; other results are further arguments.
-A quantized matrix is three buffers: codes, scales, sums. So is a cache with codes: what is not coded
-yet, codes, scales. Lookup tables are as many: tables, scales,
-sums (and what an entry is worth where it is rounded).
+A quantized matrix is three buffers: codes, scales, sums. A cache with codes is three: what is not
+coded yet, codes, scales. Lookup tables are three too: tables, scales, sums (and what an entry is
+worth where it is rounded).
 
 Does not handle: operators outside of kernels; two results in one buffer.
 """

@@ -28,6 +28,11 @@ _DTYPES: dict[str, tuple[Attribute, type[np.float32 | np.float16 | np.uint16]]] 
 }
 
 
+def padded_positions(count: int) -> int:
+    """`count` rounded up to what is allocated."""
+    return -(-count // PADDING) * PADDING
+
+
 @dataclass(frozen=True)
 class KvCache:
     """The cache of one layer: `kv_heads` of `head_dim` over `context` positions.
@@ -52,7 +57,7 @@ class KvCache:
     @property
     def padded(self) -> int:
         """Positions allocated."""
-        return -(-self.context // PADDING) * PADDING
+        return padded_positions(self.context)
 
     @property
     def size(self) -> int:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Value, f16, i8, i32
-from nybble.backends.cpu.kernels.kv import KEY_BLOCK, PADDING, KvCache
+from nybble.backends.cpu.kernels.kv import KEY_BLOCK, KvCache, padded_positions
 from nybble.dialects.lowbit.formats import Weight
 from nybble.dialects.numpy_ref.arrays import KvArray
 from nybble.dialects.sparse_attn.kv import KEYS, VALUES, KvError, KvFormat
@@ -64,7 +64,7 @@ class KvPages:
     @property
     def padded(self) -> int:
         """Positions that have room for codes."""
-        return -(-self.context // PADDING) * PADDING
+        return padded_positions(self.context)
 
     @cached_property
     def exact(self) -> KvCache:

@@ -4,6 +4,7 @@ from nybble.dialects.sparse_attn.kv.errors import KvError
 from nybble.dialects.sparse_attn.kv.format import (
     EXACT,
     KEYS,
+    LATER,
     NAMES,
     SIDES,
     VALUES,
@@ -11,4 +12,4 @@ from nybble.dialects.sparse_attn.kv.format import (
     parse,
 )
 
-__all__ = ["EXACT", "KEYS", "NAMES", "SIDES", "VALUES", "KvError", "KvFormat", "parse"]
+__all__ = ["EXACT", "KEYS", "LATER", "NAMES", "SIDES", "VALUES", "KvError", "KvFormat", "parse"]

@@ -1,4 +1,4 @@
-"""Attention over caches with codes, and their append: against the reference, bit by bit of codes."""
+"""Attention over caches with codes and what makes them codes, against the reference."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from nybble.backends.cpu.kernels.attention import Attention
 from nybble.backends.cpu.kernels.attention_merge import AttentionMerge
 from nybble.backends.cpu.kernels.kv_append import KvQuantize
 from nybble.backends.cpu.kernels.kv_pages import KvPages
+from nybble.backends.cpu.kernels.rope import RopeAppend
 from nybble.dialects.numpy_ref.attention import partial
 from nybble.dialects.numpy_ref.merge import finish, merge
 from nybble.dialects.sparse_attn.kv import KEYS, VALUES, KvError, parse
@@ -15,6 +16,7 @@ from nybble.dialects.sparse_attn.masks import parse as parse_mask
 
 THREADS = 2
 BOUND = 2e-5
+ROTATION = (("cos", 1.0), ("sin", 0.0))
 NAMES = ("kv8", "kv4", "kv2", "kivi4(32,32)", "kivi2(16,64)")
 
 
@@ -68,8 +70,9 @@ def spec_of(name, rows, mask="causal", dim=32, heads=6, **options):
     return Attention(pages_of(name, dim), heads, rows, 0.02, THREADS, parse_mask(mask), **options)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("key_block", [16, 64])
+@pytest.mark.parametrize(
+    ("name", "key_block"), [*((name, 64) for name in NAMES), ("kv8", 16), ("kivi2(16,64)", 16)]
+)
 def test_decode(run, rng, name, key_block):
     spec = spec_of(name, 1, key_block=key_block)
     for pos in (0, 1, 63, 64, 130, 300, 511):
@@ -83,18 +86,23 @@ def test_prefill(run, rng, name):
         Case(rng, spec, n, pos).check(run)
 
 
-@pytest.mark.parametrize(("dim", "heads"), [(16, 2), (80, 2), (128, 14)])
-@pytest.mark.parametrize("name", ["kv8", "kv4", "kv2", "kivi2(16,16)"])
-@pytest.mark.parametrize("rows", [1, 20])
+@pytest.mark.parametrize(
+    ("name", "dim", "heads", "rows"),
+    [("kv4", 16, 2, 1), ("kv2", 80, 2, 1), ("kivi2(16,16)", 80, 4, 20), ("kv8", 128, 14, 1)],
+)
 def test_heads(run, rng, name, dim, heads, rows):
     Case(rng, spec_of(name, rows, dim=dim, heads=heads), rows, 470).check(run)
 
 
 @pytest.mark.parametrize(
-    "mask", ["window(100)", "sink(4)+window(70)", "stride(64,3,1)&window(300)"]
+    ("mask", "softmax", "rows"),
+    [
+        ("window(100)", "online", 1),
+        ("sink(4)+window(70)", "two_pass", 40),
+        ("stride(64,3,1)&window(300)", "unified", 1),
+        ("window(100)", "unified", 40),
+    ],
 )
-@pytest.mark.parametrize("softmax", ["online", "two_pass", "unified"])
-@pytest.mark.parametrize("rows", [1, 40])
 def test_masks_and_kinds_of_softmax(run, rng, mask, softmax, rows):
     spec = spec_of("kv4", rows, mask, softmax=softmax)
     for n, pos in ((1, 100), (rows, 63), (rows, 440)):
@@ -109,11 +117,11 @@ def test_splits(run, rng):
     np.testing.assert_allclose(out, case.want()[0], atol=BOUND * 10)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("dim", [32, 80])
+@pytest.mark.parametrize(
+    ("name", "dim"),
+    [("kv8", 32), ("kv4", 80), ("kv2", 80), ("kivi4(32,32)", 96), ("kivi2(16,64)", 32)],
+)
 def test_pages_become_the_codes_of_the_reference(run, rng, name, dim):
-    if dim % parse(name).value_group(dim):
-        dim = 96
     pages = pages_of(name, dim)
     size, (pos, n) = pages.format.page, (190, 70)
     tokens = rng.standard_normal((2, pages.kv_heads, pages.padded, dim)).astype(np.float16)
@@ -146,6 +154,25 @@ def tokens_of(pages, part, flat):
     else:
         rows = flat.reshape(heads, pages.value_groups, 2, pages.padded).transpose(0, 3, 1, 2)
     return rows
+
+
+def test_one_row_turns_the_page_it_leaves_behind_into_codes(run, rng):
+    pages = pages_of("kivi4(32,32)")
+    tokens = rng.standard_normal((2, pages.kv_heads, pages.padded, pages.head_dim))
+    tokens = tokens.astype(np.float16)
+    pos = 160  # the boundary goes from 64 to 128
+    want = [pages.pack(side, one, pos) for side, one in zip((KEYS, VALUES), tokens, strict=True)]
+    rows = {name: tokens[i, :, pos].astype(np.float32) for i, name in enumerate(("new_k", "new_v"))}
+    tables = {name: np.full(pages.context * 16, value, np.float32) for name, value in ROTATION}
+    rings = {name: one[name] for name, one in zip("kv", want, strict=True)}
+    spec = RopeAppend(pages, 2, 1)
+    found = run(spec, n=1, pos=pos, threads=2, q=rows["new_k"], **rows, **tables, **rings)
+    for side, expected in zip((KEYS, VALUES), want, strict=True):
+        for part in (f"{side[0]}_codes", f"{side[0]}_scales"):
+            a, b = (tokens_of(pages, part, one[part]) for one in (found, expected))
+            np.testing.assert_array_equal(a[:, 64:128], b[:, 64:128])
+    ring = pages.exact.keys_as_rows(found["k"])
+    np.testing.assert_array_equal(ring[:, pos % pages.exact.padded], tokens[0, :, pos])
 
 
 def test_a_wrong_code_would_be_seen(run, rng):
