@@ -13,9 +13,16 @@ from nybble.tools.models import ModelChoice, choose
 from nybble.tools.target import CompileRequest
 from nybble.tools.tuning import usable
 
+TAKEN = (
+    "dump-stages", "schedules", "activations", "kv", "attention", "context", "isa", "threads",
+    "weights",
+)  # fmt: skip
+"""The options of `nybble compile` that this target takes."""
+
 
 def compile_for_cpu(request: CompileRequest) -> None:
     """Write the directory of a model or a file."""
+    request.refuse(*TAKEN)
     given, output = request.given, request.folder()
     if request.json_file is not None:
         raise UsageError("--json with target cpu", accepted="the manifest in the directory")

@@ -9,6 +9,7 @@ from xdsl.dialects.builtin import ModuleOp
 from nybble.backends.gpu.dataflows import spec_of
 from nybble.backends.gpu.driver import GpuError
 from nybble.backends.gpu.image import KernelImage
+from nybble.backends.gpu.products import Product as Compiled
 from nybble.backends.gpu.program import compile_products, described
 from nybble.backends.gpu.ptxas import assemble
 from nybble.backends.llvm.toolchain import versions
@@ -17,6 +18,7 @@ from nybble.passes.options import Option
 from nybble.passes.targets import Product
 from nybble.tools.diagnostics import UsageError
 from nybble.tools.folder import check_folder, write_folder
+from nybble.tools.gpu_model import write_gpu_model
 from nybble.tools.kernels_file import dump, stages_of
 from nybble.tools.mlir_file import FIRST, advance, is_mlir, read_module
 from nybble.tools.target import ChosenTarget, CompileRequest
@@ -47,16 +49,15 @@ class GpuOptions:
 
 
 def compile_for_gpu(request: CompileRequest) -> None:
-    """Write a directory with the IR of the last stage, and unless it ends earlier, PTX."""
-    request.refuse()
-    if not is_mlir(request.model):
-        raise UsageError(
-            f"'{request.model[:60]}' for target {request.target}", accepted="FILE.mlir"
-        )
+    """Write a directory: of a model, or of an MLIR file the IR of the last stage and PTX."""
     if request.json_file is not None:
         raise UsageError(
             f"--json with target {request.target}", accepted="the manifest in the directory"
         )
+    if not is_mlir(request.model):
+        write_gpu_model(request)
+        return
+    request.refuse("emit")
     options, output = GpuOptions(request.target), request.folder()
     first, stop = request.start or FIRST, request.stop
     last = stop or SCHEDULED
@@ -74,15 +75,17 @@ def compile_for_gpu(request: CompileRequest) -> None:
     described_by = {"stage": last, "target": str(options.target), "compiler": versions()}
     files = dump(module, last)
     if stop is None:
-        images = compile_images(module, options.target.level)
-        files |= {f"{one.name}.ptx": one.ptx.encode() for one in images}
-        kernels = [{**described(one), "assembled": assembled(one)} for one in images]
-        described_by |= {"kernels": kernels}
+        kernels = compile_kernels(module, options.target.level)
+        files |= {f"{one.image.name}.ptx": one.image.ptx.encode() for one in kernels}
+        if request.given["emit"]:
+            files |= {f"{one.image.name}.cu": one.source().encode() for one in kernels}
+        listed = [{**described(one.image), "assembled": assembled(one.image)} for one in kernels]
+        described_by |= {"kernels": listed}
     files[MANIFEST] = (json.dumps(described_by, indent=1) + "\n").encode()
     write_folder(output, files, MANIFEST)
 
 
-def compile_images(module: ModuleOp, arch: str) -> list[KernelImage]:
+def compile_kernels(module: ModuleOp, arch: str) -> list[Compiled]:
     """The kernels of a module at the scheduled stage."""
     try:
         return compile_products(module, arch)

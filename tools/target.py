@@ -35,7 +35,12 @@ ROWS: Mapping[str, Row] = {
         compiles="nybble.tools.compile_cpu:compile_for_cpu",
         verifies="nybble.tools.verify.command:verify_on_cpu",
     ),
-    "cuda": Row("sm_90a", tuple(ARCHS), compiles="nybble.tools.gpu_file:compile_for_gpu"),
+    "cuda": Row(
+        "sm_90a",
+        tuple(ARCHS),
+        compiles="nybble.tools.gpu_file:compile_for_gpu",
+        verifies="nybble.tools.verify.gpu:verify_on_gpu",
+    ),
 }
 
 
@@ -80,17 +85,28 @@ class CompileRequest:
 
 @dataclass(frozen=True)
 class VerifyRequest:
-    """What `nybble verify` was asked: the numbers of the cases, and options as CompileRequest's."""
+    """What `nybble verify` was asked: the numbers of the cases, and options as CompileRequest's.
 
-    target: ChosenTarget
+    targets: one or more of one row.
+    """
+
+    targets: tuple[ChosenTarget, ...]
     cases: range
     seed: int
     json_file: str | None
     given: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
+    @property
+    def target(self) -> ChosenTarget:
+        """The only one; UsageError where there are several."""
+        first, *others = self.targets
+        if others:
+            raise UsageError(f"several targets, {first} and {others[0]}", accepted="one of them")
+        return first
+
     def refuse(self, *kept: str) -> None:
         """Raise UsageError for an option that was given and is none of the `kept` ones."""
-        refuse_given(self.given, kept, self.target)
+        refuse_given(self.given, kept, self.targets[0])
 
 
 def refuse_given(given: Mapping[str, Any], kept: tuple[str, ...], target: ChosenTarget) -> None:
@@ -120,6 +136,22 @@ class TargetType(click.ParamType[ChosenTarget]):
                 f"unknown target '{str(value)[:40]}'; accepted: {accepted(self.serves)}", param, ctx
             )
         return found
+
+
+class TargetsType(TargetType):
+    """Reads one or more targets of one kind, with commas between: cuda:sm_80,cuda:sm_90a."""
+
+    name = "targets"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """See `click.ParamType`; gives a tuple."""
+        if isinstance(value, tuple):
+            return value
+        read = super().convert
+        found = [read(one.strip(), param, ctx) for one in str(value).split(",")]
+        if len({one.name for one in found}) > 1:
+            self.fail(f"targets of several kinds: {str(value)[:40]}", param, ctx)
+        return tuple(dict.fromkeys(found))
 
 
 def compiles(row: Row) -> str:
@@ -154,9 +186,12 @@ def serve(reference: str, request: CompileRequest | VerifyRequest) -> Any:
     return getattr(import_module(module), function)(request)
 
 
-def target_option(serves: Callable[[Row], str], help_text: str) -> Callable[[Any], Any]:
-    """The option, for the targets whose row has `serves`."""
+def target_option(
+    serves: Callable[[Row], str], help_text: str, several: bool = False
+) -> Callable[[Any], Any]:
+    """The option, for the targets whose row has `serves`. several: gives a tuple of them."""
+    kind = TargetsType if several else TargetType
     return click.option(
-        "--target", type=TargetType(serves), default="cpu", show_default=True,
+        "--target", type=kind(serves), default="cpu", show_default=True,
         metavar="NAME[:LEVEL]", help=f"{help_text}: {accepted(serves)}.",
     )  # fmt: skip

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from nybble.backends.gpu.arch import find_arch
 from nybble.backends.gpu.codegen import compile_kernel
+from nybble.backends.gpu.cuda.source import cuda_source
 from nybble.backends.gpu.image import KernelImage
 from nybble.backends.gpu.kernels.matmul.flat import FlatKernel
 from nybble.backends.gpu.kernels.matmul.spec import QUAD_BYTES, FlatSpec, Tuning
@@ -57,6 +58,11 @@ class Product:
     def weight_bytes(self) -> int:
         """Bytes of packed weights, all of which a launch reads once."""
         return self.spec.layout.bytes
+
+    def source(self) -> str:
+        """The kernel as CUDA C++; see `cuda.source`."""
+        module = FlatKernel(self.spec, self.image.name).build()
+        return cuda_source(module, [one.name for one in self.spec.parameters])
 
     def pack(self, weight: Weight) -> Bytes:
         """u8 [weight_bytes]; raises PackingError or NybbleError for what does not fit."""

@@ -1,4 +1,4 @@
-"""Scheduled IR becomes kernels of a GPU: one image for each product."""
+"""Scheduled IR becomes kernels of a GPU: one for each product."""
 
 from dataclasses import asdict
 from typing import Any
@@ -9,6 +9,7 @@ from xdsl.ir import Operation
 
 from nybble.backends.gpu.dataflows import spec_of
 from nybble.backends.gpu.image import KernelImage
+from nybble.backends.gpu.products import Product as Compiled
 from nybble.backends.gpu.products import compile_spec
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp, YieldOp
@@ -20,8 +21,8 @@ from nybble.passes.targets import Product
 ACCEPTED = "mpgemm.stream_matmul without a bias, of a number of tokens that is known"
 
 
-def compile_products(module: ModuleOp, arch: str) -> list[KernelImage]:
-    """The images of a module at the scheduled stage, in program order.
+def compile_products(module: ModuleOp, arch: str) -> list[Compiled]:
+    """The kernels of a module at the scheduled stage, in program order.
 
     Raises NybbleError at an operation that has no kernel, before any code is generated.
     """
@@ -33,7 +34,7 @@ def compile_products(module: ModuleOp, arch: str) -> list[KernelImage]:
         for index, op in enumerate(inner):
             wanted.append((f"k_{stem}_{index}", product_of(op, arch), op))
     specs = [(name, product, _spec(product, arch, op)) for name, product, op in wanted]
-    return [compile_spec(one.description.spec, spec, name).image for name, one, spec in specs]
+    return [compile_spec(one.description.spec, spec, name) for name, one, spec in specs]
 
 
 def product_of(op: Operation, arch: str) -> Product:

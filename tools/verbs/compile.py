@@ -36,6 +36,9 @@ _FOLDER = click.Path(path_type=Path)
 @click.option(
     "--schedules", metavar="DB", help="Sizes of loops that nybble tune chose, for this machine."
 )
+@click.option(
+    "--emit", type=click.Choice(["cuda"]), help="Also write the kernels of a GPU as CUDA C++."
+)
 @json_option
 @model_options
 @click.pass_obj
@@ -48,6 +51,7 @@ def command(
     compile_from: str | None,
     compile_to: str | None,
     schedules: str | None,
+    emit: str | None,
     json_file: str | None,
     activations: str | None,
     kv: str | None,
@@ -59,7 +63,8 @@ def command(
 ) -> None:
     """Compile MODEL (alias, GGUF file, Hugging Face folder) or an MLIR file into a directory."""
     given = {
-        "dump-stages": dump_stages, "schedules": schedules, "activations": activations, "kv": kv,
+        "emit": emit, "dump-stages": dump_stages, "schedules": schedules,
+        "activations": activations, "kv": kv,
         "attention": attention or None, "context": context, "isa": isa, "threads": threads,
         "weights": None if weights == AS_STORED else weights,
     }  # fmt: skip

@@ -12,6 +12,7 @@ from nybble.backends.gpu.sim.simulate import Launch
 from nybble.dialects.errors import NybbleError
 from nybble.tools.diagnostics import Session, UsageError
 from nybble.tools.files import write_output
+from nybble.tools.gpu_model import is_gpu_model, simulate_gpu_model
 from nybble.tools.mlir_file import is_mlir
 from nybble.tools.model_options import activations_option, isa_option, json_option, threads_option
 from nybble.tools.models import check_isa
@@ -71,10 +72,17 @@ def command(
     json_file: str | None,
 ) -> int:
     """Run WHAT: a directory of `nybble compile`; a .mlir file at the operators stage (- is
-    standard input), whose results are compared with the reference; or, with --sim, a kernel of a
-    .ptx file in the simulator. Exits with 1 if results differ, or a kernel has findings."""
+    standard input), whose results are compared with the reference; or, with --sim, a model for a
+    GPU or a kernel of a .ptx file in the simulator. Exits with 1 if results differ, or a kernel
+    has findings."""
     kernel = {"args": arguments, "grid": grid, "block": block, "shared": shared, "save": save}
     host = {"ids": ids, "isa": isa, "activations": activations}
+    if is_gpu_model(what):
+        _refuse({**kernel, "isa": isa, "activations": activations}, "a model for a GPU")
+        _refuse({"threads": threads, "function": function}, "a model for a GPU")
+        if not sim:
+            raise UsageError(f"{what} runs in the simulator", accepted="--sim")
+        return _report(simulate_gpu_model(Path(what), ids, tokens, seed), json_file)
     if sim or Path(what).suffix == PTX_SUFFIX:
         _refuse({**host, "threads": threads}, "a PTX kernel")
         return _simulate(session, what, sim, PtxRun(
@@ -94,6 +102,11 @@ def command(
         result = run_file(what, run, session)
     else:
         raise NybbleError(f"cannot run {what}", accepted="a compiled directory or a .mlir file")
+    return _report(result, json_file)
+
+
+def _report(result: Mapping[str, object], json_file: str | None) -> int:
+    """Print or write what came of it; the exit code."""
     if json_file is not None:
         write_output(json_file, (json.dumps(result) + "\n").encode())
     else:

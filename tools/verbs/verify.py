@@ -17,7 +17,7 @@ from nybble.tools.verify.command import ATTENTION
 
 
 @click.command(name="verify")
-@target_option(verifies, "Whose code")
+@target_option(verifies, "Whose code, with commas between", several=True)
 @isa_option
 @click.option(
     "--op", type=click.Choice([*OPERATORS, ATTENTION]), help="On the CPU.  [default: mpgemm.matmul]"
@@ -30,7 +30,7 @@ from nybble.tools.verify.command import ATTENTION
 @click.option("--jobs", type=click.IntRange(1), help="Processes; default: one for each processor.")
 @json_option
 def command(
-    target: ChosenTarget,
+    target: tuple[ChosenTarget, ...],
     isa: str | None,
     op: str | None,
     formats: str | None,
@@ -47,6 +47,6 @@ def command(
     numbers = range(cases) if case is None else range(case, case + 1)
     given = {"isa": isa, "op": op, "formats": formats, "dataflow": dataflow, "jobs": jobs}
     request = VerifyRequest(target, numbers, seed, json_file, given)
-    found = serve(ROWS[target.name].verifies, request)
+    found = serve(ROWS[target[0].name].verifies, request)
     assert isinstance(found, int)
     return found

@@ -1,18 +1,17 @@
 """Runs cases in worker processes, a batch of kernels at a time, and sums up what they found."""
 
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 import numpy as np
 
-from nybble.backends.llvm.workers import close_idle
 from nybble.dialects.errors import InternalError, NybbleError
 from nybble.tools.verify.batch import Batch, advanced, compiled, function_name
 from nybble.tools.verify.cases import MISFIT, Case, Draw, Kernel
 from nybble.tools.verify.data import make
 from nybble.tools.verify.judge import Judgement, judge
+from nybble.tools.verify.pool import runner
 
 KERNELS = 12
 """Kernels that are compiled in one module."""
@@ -122,24 +121,11 @@ def refused(draw: Draw, case: Case) -> Judgement:
     return Judgement(np.inf, "it was not refused")
 
 
-@contextmanager
-def runner(jobs: int) -> Generator[Callable[[Sequence[Task]], Iterable[list[Outcome]]]]:
-    """What runs tasks, in any order: this process, or so many others."""
-    if jobs == 1:
-        try:
-            yield lambda given: map(run_task, given)
-        finally:
-            close_idle()
-        return
-    with get_context("spawn").Pool(jobs) as pool:
-        yield lambda given: pool.imap_unordered(run_task, given)
-
-
 def run(draw: Draw, numbers: Sequence[int], jobs: int, progress: Progress) -> list[Outcome]:
     """The outcome of each case, in order; `progress` is told how many are done."""
     found: list[Outcome] = []
     planned = tasks(draw, numbers)
-    with runner(min(jobs, len(planned))) as execute:
+    with runner(min(jobs, len(planned)), run_task) as execute:
         for outcomes in execute(planned):
             found += outcomes
             progress(len(found))

@@ -205,6 +205,20 @@ def test_compile_a_file_to_ptx(run_nybble, tmp_path):
     assert (manifest["target"], kernel["arch"]) == ("cuda:sm_80", "sm_80")
     assert ".target sm_80" in (folder / kernel["file"]).read_text()
     assert "stream_matmul" in (folder / "scheduled.mlir").read_text()
+    assert not list(folder.glob("*.cu"))
+
+
+def test_compile_a_file_to_cuda_source(run_nybble, tmp_path):
+    source, folder = tmp_path / "f.mlir", tmp_path / "out"
+    source.write_text(STREAMED)
+    options = ["compile", str(source), "-o", str(folder), "--emit", "cuda"]
+    assert run_nybble(*options, "--target", "cuda:sm_80").code == 0
+    (text,) = [one.read_text() for one in folder.glob("*.cu")]
+    assert 'extern "C" __global__ void __launch_bounds__(' in text
+    assert "mma.sync.aligned" in text
+    outcome = run_nybble(*options)
+    assert outcome.code == 2
+    assert "--emit with target cpu" in outcome.err
 
 
 def test_compile_for_a_gpu_stops_at_a_stage(run_nybble, tmp_path):

@@ -315,10 +315,10 @@ COMMANDS = {
         EXIT_USAGE,
         "tpu",
     ),
-    "model for a GPU": (
-        ["compile", "{tiny}", "-o", "{work}/o", "--target", "cuda"],
+    "isa for a GPU": (
+        ["compile", "{tiny}", "-o", "{work}/o", "--target", "cuda", "--isa", "x86-64-v3"],
         EXIT_USAGE,
-        "for target cuda:sm_90a",
+        "--isa with target cuda:sm_90a",
     ),
     "unknown architecture": (
         ["compile", "{work}/good.mlir", "-o", "{work}/o", "--target", "cuda:sm_70"],

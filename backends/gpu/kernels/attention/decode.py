@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from math import e, log2
 from typing import TypeAlias
 
-from xdsl.dialects.builtin import i1, i32, i64
+from xdsl.dialects.builtin import ModuleOp, i1, i32, i64
 
 from nybble.backends.building.values import Value, f32
 from nybble.backends.gpu.arch import Arch
@@ -99,13 +99,12 @@ class Decode:
         self.zero = b.const(0.0, f32)
         self.merge = Merge(b, spec, self.at)
 
-    def build(self, arch: Arch) -> KernelImage:
-        """The image; raises CodegenError."""
-        b, spec = self.b, self.spec
+    def module(self) -> ModuleOp:
+        """The kernel; once."""
+        b, spec, each = self.b, self.spec, warp_bytes(self.spec)
         first, last = self._bounds()
         self.factor = b.const(spec.scale * log2(e), f32)
         self.keys, self.values = (self._head_rows(one, self.row) for one in ("k", "v"))
-        each = warp_bytes(spec)
         if spec.quantized:
             room = b.offset(b.shared(), self.warp * each)
             self.scales = Scales(b, spec, self.at, self.head, room)
@@ -115,15 +114,19 @@ class Decode:
             b.barrier()  # what is merged goes where steps were
         self._hand_in(state)
         self.merge.finish()
-        module = b.finish(spec.threads, spec.blocks)
+        return b.finish(spec.threads, spec.blocks)
+
+    def build(self, arch: Arch) -> KernelImage:
+        """The image; raises CodegenError."""
+        spec = self.spec
         return KernelImage(
             name(spec),
             arch.name,
-            compile_kernel(module, arch),
+            compile_kernel(self.module(), arch),
             self.parameters,
             (spec.heads * spec.splits, 1, 1),
             (spec.threads, 1, 1),
-            max(shared_bytes(spec), spec.warps * each),
+            max(shared_bytes(spec), spec.warps * warp_bytes(spec)),
             facts={"attention": "decode", **asdict(spec)},
         )
 

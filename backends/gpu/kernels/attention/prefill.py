@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import e, log2
 
-from xdsl.dialects.builtin import i32, i64
+from xdsl.dialects.builtin import ModuleOp, i32, i64
 
 from nybble.backends.building.values import Value, f32
 from nybble.backends.gpu.arch import Arch
@@ -155,8 +155,8 @@ class Prefill:
         self.factor = b.const(spec.scale * log2(e), f32)
         self.zero = b.const(0.0, f32)
 
-    def build(self, arch: Arch) -> KernelImage:
-        """The image; raises CodegenError."""
+    def module(self) -> ModuleOp:
+        """The kernel; once."""
         b, spec = self.b, self.spec
         length = b.load(b.offset(self.at["lengths"], self.sequence * 4), i32)
         self.past = length - spec.tokens
@@ -176,10 +176,15 @@ class Prefill:
         state = self._loop(whole, every, state, masked=True)
         b.arrive(0)
         self._write(state)
+        return b.finish(32 * WARPS, spec.blocks)
+
+    def build(self, arch: Arch) -> KernelImage:
+        """The image; raises CodegenError."""
+        spec = self.spec
         return KernelImage(
             self.name,
             arch.name,
-            compile_kernel(b.finish(32 * WARPS, spec.blocks), arch),
+            compile_kernel(self.module(), arch),
             spec.parameters,
             (spec.row_tiles * spec.sequences * spec.heads, 1, 1),
             (32 * WARPS, 1, 1),

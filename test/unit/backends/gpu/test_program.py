@@ -54,7 +54,7 @@ def scheduled(text: str):
 
 
 def test_every_product_is_a_kernel_that_computes_it():
-    images = compile_products(scheduled(TWO), "sm_90a")
+    images = [one.image for one in compile_products(scheduled(TWO), "sm_90a")]
     assert [one.name for one in images] == ["k_two_0", "k_two_1"]
     image = images[1]
     product = compile_product("w2g64", 24, 128, 2)
@@ -71,7 +71,7 @@ def test_every_product_is_a_kernel_that_computes_it():
 
 
 def test_a_manifest_has_all_but_the_code():
-    (image, _) = compile_products(scheduled(TWO), "sm_90a")
+    image = compile_products(scheduled(TWO), "sm_90a")[0].image
     row = described(image)
     assert row["file"] == "k_two_0.ptx"
     assert "ptx" not in row

@@ -1,0 +1,1 @@
+"""The second emitter: a kernel as CUDA C++, to read, and as an oracle for the PTX."""

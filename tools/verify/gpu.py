@@ -1,0 +1,248 @@
+"""`nybble verify` for GPUs: the PTX of random products, executed in the simulator.
+
+Everything follows from the seed and the number of the case. Cases take the formats in turn, and
+architectures at random. A case that has no kernel must be refused before code is generated, and is
+counted by its reason; a shape that a format cannot have must be refused too.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from nybble.backends.gpu.kernels.matmul.spec import FlatSpec
+from nybble.backends.gpu.products import Product, ProductError, compile_spec, product_spec
+from nybble.backends.gpu.sim.findings import SimulationError
+from nybble.backends.gpu.sim.simulate import simulate
+from nybble.dialects.errors import InternalError, NybbleError
+from nybble.dialects.lowbit import formats
+from nybble.dialects.lowbit.formats.numeric import decode_floats, encode_floats
+from nybble.tools.files import write_output
+from nybble.tools.target import VerifyRequest
+from nybble.tools.verify.cases import MISFIT_EVERY, Case, Kernel, all_specs, misfit
+from nybble.tools.verify.command import (
+    ALL,
+    EXIT_FAILED,
+    LARGE_GROUPS,
+    SHOWN,
+    chosen_specs,
+    shown_progress,
+)
+from nybble.tools.verify.data import Data, make
+from nybble.tools.verify.pool import runner
+
+DATA = ("normal", "exact", "extreme", "zero_groups", "denormal")
+"""Not "infinite": f16 and bf16 activations times an infinite scale are NaN on both sides."""
+TYPES = (("f16", "f16"), ("f16", "f32"), ("bf16", "bf16"), ("bf16", "f32"))
+"""Of activations, and of results."""
+ROUNDING = {"f16": 2.0**-11, "bf16": 2.0**-8, "f32": 2.0**-24}
+SMALLEST = {"f16": 2.0**-25, "bf16": 2.0**-133, "f32": 2.0**-150}
+"""Half of the smallest number of a type."""
+LARGEST = {"f16": 65504.0, "bf16": 3.38e38, "f32": 3.4e38}
+"""Results of this size may be infinite."""
+SUMMED = 2.0**-18
+"""Relative error of sums of hundreds of products in f32."""
+TOKENS = (1, 2, 5, 8, 9, 16, 17, 33)
+LARGEST_ROWS, UNIT_COLS, UNITS = 80, 64, 6
+STREAM = "stream"
+F64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class GpuCase:
+    """A case, and what it is compiled for. output: the type of the results."""
+
+    case: Case
+    arch: str
+    output: str
+
+
+@dataclass(frozen=True)
+class GpuOutcome:
+    """error: the largest, over what is allowed. refusal, fault: empty where there is none."""
+
+    drawn: GpuCase
+    error: float = 0.0
+    refusal: str = ""
+    fault: str = ""
+
+    def report(self) -> dict[str, object]:
+        """The case in the words of the command's report."""
+        case = self.drawn.case
+        return {
+            "case": case.number, "arch": self.drawn.arch, "format": case.kernel.spec,
+            "shape": [case.kernel.rows, case.kernel.cols], "tokens": case.tokens,
+            "activations": case.kernel.activations, "output": self.drawn.output,
+            "data": case.data, "error": self.error, "fault": self.fault,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GpuDraw:
+    """A family of cases: the seed, the formats and the architectures."""
+
+    seed: int
+    specs: tuple[str, ...]
+    archs: tuple[str, ...]
+
+    def case(self, number: int) -> GpuCase:
+        """The case of a number >= 0."""
+        random = np.random.default_rng([self.seed, number, 2])
+        spec = self.specs[number % len(self.specs)]
+        description = formats.get(spec)
+        activations, output = TYPES[int(random.integers(len(TYPES)))]
+        tokens, data = int(random.choice(TOKENS)), str(random.choice(DATA))
+        arch = str(random.choice(self.archs))
+        draw = number // len(self.specs)
+        if draw % MISFIT_EVERY == MISFIT_EVERY - 1 and description.block > 1:
+            kernel = replace(misfit(spec, random), activations=activations)
+        else:
+            step = int(np.lcm(UNIT_COLS, description.block))
+            cols = step * int(random.integers(1, max(2, UNITS * UNIT_COLS // step + 1)))
+            rows = int(random.choice([1, 3, 16, int(random.integers(1, LARGEST_ROWS))]))
+            kernel = Kernel(spec, rows, cols, tokens > 1, STREAM, activations, "")
+        return GpuCase(Case(number, kernel, tokens, data), arch, output)
+
+
+def verify_on_gpu(request: VerifyRequest) -> int:
+    """Print or write the report; the exit code."""
+    request.refuse("formats", "jobs")
+    asked = request.given["formats"] or ALL
+    specs = all_specs(LARGE_GROUPS[:1]) if asked == ALL else chosen_specs(asked)
+    draw = GpuDraw(request.seed, specs, tuple(one.level for one in request.targets))
+    outcomes = run(draw, request.cases, request.given["jobs"] or os.cpu_count() or 1)
+    found = {"target": ",".join(str(one) for one in request.targets), **report(draw, outcomes)}
+    if request.json_file is not None:
+        write_output(request.json_file, (json.dumps(found) + "\n").encode())
+    else:
+        click.echo("\n".join(lines(found)))
+    return EXIT_FAILED if found["failed"] else 0
+
+
+def run(draw: GpuDraw, numbers: range, jobs: int) -> list[GpuOutcome]:
+    """The outcome of each case, in order."""
+    found: list[GpuOutcome] = []
+    work = [(draw, number) for number in numbers]
+    with runner(min(jobs, len(work)), run_case) as execute, shown_progress(len(work)) as progress:
+        for outcome in execute(work):
+            found.append(outcome)
+            progress(len(found))
+    return sorted(found, key=lambda one: one.drawn.case.number)
+
+
+def run_case(given: tuple[GpuDraw, int]) -> GpuOutcome:
+    """Compile, execute and judge one case in this process."""
+    draw, number = given
+    drawn = draw.case(number)
+    try:
+        spec = spec_of(drawn)
+    except NybbleError as error:
+        return GpuOutcome(drawn, refusal=error.message)
+    if drawn.case.kernel.dataflow != STREAM:
+        return GpuOutcome(drawn, np.inf, fault="it was not refused")
+    try:
+        return executed(drawn, spec, draw.seed)
+    except (NybbleError, InternalError) as error:
+        return GpuOutcome(drawn, np.inf, fault=f"{type(error).__name__}: {error}")
+
+
+def spec_of(drawn: GpuCase) -> FlatSpec:
+    """The kernel of a case; NybbleError if there is none."""
+    kernel, case = drawn.case.kernel, drawn.case
+    return product_spec(
+        kernel.spec, kernel.rows, kernel.cols, case.tokens, drawn.arch,
+        "bf16" if kernel.activations == "bf16" else "f16", drawn.output,
+    )  # fmt: skip
+
+
+def executed(drawn: GpuCase, spec: FlatSpec, seed: int) -> GpuOutcome:
+    """The outcome of a case that has a kernel."""
+    kernel, tokens = drawn.case.kernel, drawn.case.tokens
+    data = make(drawn.case, seed)
+    product = compile_spec(formats.get(kernel.spec).spec, spec, f"case_{drawn.case.number}")
+    try:
+        packed = product.pack(data.weights[0])
+    except ProductError as error:
+        return GpuOutcome(drawn, refusal=error.message)
+    x = decode_floats(spec.activations, encode_floats(spec.activations, data.x))
+    y = encode_floats(drawn.output, np.full((tokens, kernel.rows), np.nan, np.float32))
+    y = simulated(product, encode_floats(spec.activations, data.x), packed, y)
+    return judged(drawn, data, x, decode_floats(drawn.output, y).astype(np.float64))
+
+
+def simulated(
+    product: Product,
+    x: npt.NDArray[np.uint8],
+    weight: npt.NDArray[np.uint8],
+    y: npt.NDArray[np.uint8],
+) -> npt.NDArray[np.uint8]:
+    """The bytes of the result; SimulationError for a race, or an access outside of a buffer."""
+    sizes = {one.name: one.bytes for one in product.image.parameters}
+    sums = np.full(sizes["sums"], 0xFF, np.uint8)
+    counters = np.zeros(sizes["counters"], np.uint8)
+    simulate(
+        product.image, {"x": x, "w": weight, "y": y, "sums": sums, "counters": counters}
+    ).check()
+    if counters.any():
+        raise SimulationError("the kernel left counters that are not zero")
+    return y
+
+
+def judged(drawn: GpuCase, data: Data, x: npt.NDArray[np.float32], y: F64) -> GpuOutcome:
+    """Hold a result, f64 [tokens, rows], against the product of x [tokens, cols] in f64."""
+    exact = x.astype(np.float64) @ data.weights[0].dequantize().astype(np.float64).T
+    allowed = bound(drawn, data, x, exact)
+    large = np.abs(exact) + allowed >= LARGEST[drawn.output]
+    errors = np.abs(y - exact, where=~large, out=np.zeros_like(exact)) / allowed
+    if not np.isfinite(errors).all():
+        return GpuOutcome(drawn, np.inf, fault="a result is not finite")
+    token, row = (int(place) for place in np.unravel_index(np.argmax(errors), errors.shape))
+    worst = float(errors[token, row])
+    said = f"result[{token}, {row}] is {y[token, row]:.9g}, {exact[token, row]:.9g} is right"
+    return GpuOutcome(drawn, worst, fault=said if worst > 1 else "")
+
+
+def bound(drawn: GpuCase, data: Data, x: npt.NDArray[np.float32], exact: F64) -> F64:
+    """The error that is allowed of each element, f64 [tokens, rows]: the rounding of the result,
+    that of weights (some in units of two) to the activations' type, and sums in f32. Integers are
+    exact but for the first.
+    """
+    half, output = drawn.case.kernel.activations, drawn.output
+    allowed = ROUNDING[output] * np.abs(exact) + SMALLEST[output]
+    if data.exact:
+        return allowed
+    dense = np.abs(data.weights[0].dequantize().astype(np.float64))
+    lost = (ROUNDING[half] + SUMMED) * dense + 2 * SMALLEST[half]
+    return allowed + np.abs(x).astype(np.float64) @ lost.T
+
+
+def report(draw: GpuDraw, outcomes: Iterable[GpuOutcome]) -> dict[str, object]:
+    """The keys of `--json`. refused: how many cases, by reason; worst: the largest error."""
+    found = list(outcomes)
+    failures = [one.report() for one in found if one.fault]
+    ran = [one for one in found if not one.refusal]
+    worst = max(ran, key=lambda one: one.error, default=None)
+    reasons = Counter(one.refusal for one in found if one.refusal)
+    return {
+        "seed": draw.seed, "formats": len({one.drawn.case.kernel.spec for one in found}),
+        "cases": len(found), "refused": sum(reasons.values()), "failed": len(failures),
+        "worst": None if worst is None else worst.report(), "failures": failures[:SHOWN],
+        "reasons": dict(reasons.most_common()),
+    }  # fmt: skip
+
+
+def lines(found: dict[str, object]) -> list[str]:
+    """The printed form of a report."""
+    failures, worst, reasons = found["failures"], found["worst"], found["reasons"]
+    assert isinstance(failures, list)
+    assert isinstance(reasons, dict)
+    told = [f"{key}: {found[key]}" for key in ("target", "formats", "cases", "refused", "failed")]
+    told += [f"  {count} times: {reason}" for reason, count in reasons.items()]
+    if isinstance(worst, dict):
+        told.append(f"worst: case {worst['case']}, {worst['error']:.2f} of what may be lost")
+    return told + [f"case {one['case']}: {one}" for one in failures]
