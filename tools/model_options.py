@@ -8,6 +8,7 @@ import click
 
 from nybble.backends.cpu.isa import LEVELS
 from nybble.dialects.errors import NybbleError
+from nybble.dialects.sparse_attn.kv import KvError
 from nybble.dialects.sparse_attn.kv import parse as parse_kv
 from nybble.dialects.sparse_attn.masks import parse_policy
 from nybble.frontend.weight_choice import QUANTIZERS, ROTATIONS, USE_INPUTS, WeightChoice
@@ -19,6 +20,15 @@ MAX_THREADS = 64
 POLICY_KEYS = {"default", "layers"}
 
 Result = TypeVar("Result")
+
+
+def kv_format(text: str) -> str:
+    """A format of caches in its one spelling; raises UsageError."""
+    try:
+        return parse_kv(text).name
+    except KvError as error:
+        raise UsageError(error.message, accepted=error.accepted) from error
+
 
 isa_option = click.option(
     "--isa",
@@ -45,7 +55,7 @@ _MODEL_OPTIONS = (
     click.option(
         "--kv",
         metavar="FORMAT",
-        callback=lambda _context, _option, text: None if text is None else parse_kv(text).name,
+        callback=lambda _context, _option, text: None if text is None else kv_format(text),
         help="Format of the key-value cache: f32, f16, bf16, kv8, kv4, kv2, kivi4, kivi2; default: "
         "f16, and f32 with --activations f32.",
     ),
