@@ -128,7 +128,7 @@ class KvFormat:
         """What tokens are before they become codes, of f32 of any shape."""
         if self.exact == "bf16":
             return round_to("bf16", rows)
-        return rows.astype(np.float32 if self.exact == "f32" else np.float16)
+        return rows.astype(np.float32) if self.exact == "f32" else rows.astype(np.float16)
 
     def decoded(self, side: str, cache: KvArray, tokens: int) -> npt.NDArray[np.float32]:
         """What the codes of the first `tokens` of [heads, context, features] mean; 0 after them."""
