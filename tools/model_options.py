@@ -30,6 +30,10 @@ def kv_format(text: str) -> str:
         raise UsageError(error.message, accepted=error.accepted) from error
 
 
+def _kv_option(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    return None if text is None else kv_format(text)
+
+
 isa_option = click.option(
     "--isa",
     type=click.Choice(list(LEVELS)),
@@ -55,7 +59,7 @@ _MODEL_OPTIONS = (
     click.option(
         "--kv",
         metavar="FORMAT",
-        callback=lambda _context, _option, text: None if text is None else kv_format(text),
+        callback=_kv_option,
         help="Format of the key-value cache: f32, f16, bf16, kv8, kv4, kv2, kivi4, kivi2; default: "
         "f16, and f32 with --activations f32.",
     ),

@@ -19,7 +19,7 @@ KEY_BLOCK = 16
 PADDING = 128
 """Positions are allocated in multiples of this: attention reads whole blocks of keys."""
 
-Floats = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint16]
+Floats = NDArray[np.float32 | np.float16 | np.uint16]
 """Numbers of a cache as they lie in memory: those of bf16 are words of 16 bits."""
 _DTYPES: dict[str, tuple[Attribute, type[np.float32 | np.float16 | np.uint16]]] = {
     "f32": (f32, np.float32),
