@@ -17,6 +17,7 @@ from nybble.backends.cpu.artifact_writer import save
 from nybble.backends.cpu.codegen import compile_module, compile_modules
 from nybble.backends.cpu.compute_layouts import pack_storage
 from nybble.backends.cpu.isa import Isa
+from nybble.backends.cpu.kernels.kv import padded_positions
 from nybble.backends.cpu.machine import Machine, cpu_flags, for_level, native
 from nybble.backends.cpu.plan import Json
 from nybble.backends.cpu.runner import EXTERNALS, runner_module
@@ -25,6 +26,7 @@ from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.registry import make_context
+from nybble.dialects.sparse_attn.kv import parse as parse_kv
 from nybble.frontend.attention_choice import restrictions, with_policy
 from nybble.frontend.calibration import Calibration
 from nybble.frontend.calibration_text import calibration_text
@@ -47,6 +49,7 @@ from nybble.passes.fold_smoothing import FoldSmoothing
 from nybble.passes.insert_hadamard import InsertHadamard
 from nybble.passes.options import Option, configure
 from nybble.passes.pipeline import build_pipeline, run_passes
+from nybble.passes.quantize_cache import QuantizeCache, held_as, needs_quantizing
 from nybble.passes.stages import STAGES, stages_between
 from nybble.passes.targets import load_target
 
@@ -82,7 +85,8 @@ class CompileOptions:
 
     activations: a key of KV_OF_MODE. "i8": products of 8-bit digits, as many as precision needs, or
     bf16 where it is faster; "i8-only": of one digit; "i8-lut": of one, and lookup tables may be
-    rounded to 8 bits; "i16": of two; "f32": exact. kv: type of the cache, None for the mode's own.
+    rounded to 8 bits; "i16": of two; "f32": exact. kv: format of the cache (see
+    `sparse_attn.kv`), None for the mode's own.
     context: tokens that a text may have. chunk: tokens of a prefill
     step. threads: the most that will run it. isa: level of `backends.cpu.isa`, None for the host's.
     weights: what becomes of a checkpoint's weights. attention: a policy, see `masks.policy`; empty
@@ -102,6 +106,11 @@ class CompileOptions:
     attention: str = ""
     dump: Path | None = None
     schedules: Mapping[str, Entry] = field(default_factory=dict[str, Entry])
+
+    @property
+    def kv_format(self) -> str:
+        """The format of the cache, in its one spelling; raises KvError."""
+        return parse_kv(self.kv or KV_OF_MODE.get(self.activations, "f32")).name
 
     def pass_options(self) -> Mapping[str, Option]:
         """The options that passes know by these names."""
@@ -173,8 +182,10 @@ class ModelCompiler:
     def graph(self) -> ModelGraph:
         """The model at the import stage."""
         self.progress("importing the model")
-        kv = self.options.kv or KV_OF_MODE.get(self.options.activations, "f32")
-        graph = self.importer(self.checkpoint, self.options.context, kv)
+        kv = parse_kv(self.options.kv_format)
+        graph = self.importer(self.checkpoint, self.options.context, held_as(kv.name))
+        kv.check(self.options.context, graph.dimensions.head_dim)
+        graph = replace(graph, dimensions=replace(graph.dimensions, kv_dtype=kv.name))
         return with_policy(graph, self.options.attention)
 
     def lower(self, graph: ModelGraph, stop: str = STAGES[-1].name) -> ModuleOp:
@@ -198,7 +209,12 @@ class ModelCompiler:
 
     def _model_passes(self, graph: ModelGraph) -> list[ModulePass]:
         """What choices make of the operators of this model."""
-        return [*restrictions(graph, self.options.attention), *self._weight_passes(graph)]
+        masks = restrictions(graph, self.options.attention)
+        return [*masks, *self._weight_passes(graph), *self._cache_passes()]
+
+    def _cache_passes(self) -> list[ModulePass]:
+        kv, rows = self.options.kv_format, min(self.options.chunk, self.options.context)
+        return [QuantizeCache(kv, rows)] if needs_quantizing(kv) else []
 
     def _weight_passes(self, graph: ModelGraph) -> list[ModulePass]:
         weights = self.options.weights
@@ -248,11 +264,16 @@ class ModelCompiler:
             "architecture": graph.architecture,
             "activations": self.options.activations,
             "kv": graph.dimensions.kv_dtype,
+            "kv_room": self._kv_room(graph.dimensions.kv_dtype),
             "isa": str(self.options.pass_options()["isa"]),
             "weights": self.options.weights.describe(),
             "attention": self.options.attention,
             "parameters": sum(int(np.prod(t.shape)) for t in self.checkpoint.tensors.values()),
         }
+
+    def _kv_room(self, kv: str) -> int:
+        """Tokens that a cache with codes keeps as they are."""
+        return padded_positions(parse_kv(kv).room(min(self.options.chunk, self.options.context)))
 
     def _objects(self, module: ModuleOp, model: LanguageModel) -> list[bytes]:
         kernels = {kernel.symbol for kernel in model.plan.kernels}

@@ -53,8 +53,8 @@ class Argument:
 class Dimensions:
     """Sizes of a decoder-only model.
 
-    kv_dtype: element type of the key-value caches, "f32" or "f16"; each is [kv_heads, context,
-    head_dim].
+    kv_dtype: format of the key-value caches, see `sparse_attn.kv`; each is [kv_heads, context,
+    head_dim]. An import makes "f32" or "f16" of them.
     """
 
     layers: int

@@ -11,11 +11,13 @@ import numpy.typing as npt
 from xdsl.dialects.builtin import ModuleOp
 
 from nybble.backends.cpu.assemble import Assembler
+from nybble.backends.cpu.kernels.kv_pages import PARTS
 from nybble.backends.cpu.kernels.loops import padded_rows
 from nybble.backends.cpu.plan import Buffer, BufferRef, Config, Json, Kind, Plan, Program, Step
 from nybble.dialects.lowbit.steps import StepAttr
 from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
+from nybble.dialects.sparse_attn.kv import parse as parse_kv
 from nybble.frontend.graph import Argument, ModelGraph, Role
 from nybble.frontend.prepare import Recipes
 
@@ -182,18 +184,23 @@ class Planner:
             for argument in self.graph.functions[function]
             if argument.role is not Role.POSITION
         ]
-        sizes = self.assembler.argument_bytes(name)
-        layouts = self.assembler.argument_layouts(name)
-        recipes = [self.recipes.get((function, argument.name), ()) for argument in arguments]
-        wanted = [Wanted(*one) for one in zip(sizes, layouts, recipes, strict=False)]
-        refs = [
-            self._bind(argument, layer, source, one)
-            for argument, one in zip(arguments, wanted, strict=False)
-        ]
+        sizes = iter(self.assembler.argument_bytes(name))
+        layouts = iter(self.assembler.argument_layouts(name))
+        refs: list[BufferRef] = []
+        for argument in arguments:
+            recipe = self.recipes.get((function, argument.name), ())
+            for part in range(self._buffers_of(argument)):
+                wanted = Wanted(next(sizes), next(layouts), recipe)
+                refs.append(self._bind(argument, layer, source, wanted, part))
         return self.assembler.call(name, [*refs, *results])
 
+    def _buffers_of(self, argument: Argument) -> int:
+        """How many buffers hold an argument."""
+        is_cache = argument.role in (Role.KEYS, Role.VALUES)
+        return PARTS if is_cache and parse_kv(self.graph.dimensions.kv_dtype).is_coded else 1
+
     def _bind(
-        self, argument: Argument, layer: int | None, source: str, wanted: Wanted
+        self, argument: Argument, layer: int | None, source: str, wanted: Wanted, part: int
     ) -> BufferRef:
         """A tensor that functions want in several ways has a buffer for each of them."""
         match argument.role:
@@ -206,7 +213,7 @@ class Planner:
                 origin = WeightSource(tensor, "", wanted.steps, layer, wanted.layout)
                 return self._weight(wanted.name_of(stored), wanted.size, origin)
             case Role.KEYS | Role.VALUES:
-                name = f"{argument.role.value}.{layer}"
+                name = f"{argument.role.value}.{layer}" + (f".{part}" if part else "")
                 self.buffers.setdefault(name, Buffer(name, wanted.size, Kind.STATE))
                 return BufferRef(name)
             case _:

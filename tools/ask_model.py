@@ -7,7 +7,8 @@ from pathlib import Path
 from nybble.backends.cpu import isa as levels
 from nybble.costmodel.targets.reader import TARGETS, find_target, target_for_level
 from nybble.dialects.errors import NybbleError, UnknownNameError
-from nybble.frontend.compile_model import KV_OF_MODE, CompileOptions
+from nybble.frontend.compile_model import CompileOptions
+from nybble.passes.quantize_cache import held_as, needs_quantizing, quantize_caches
 from nybble.tools.explain import KernelNote, notes
 from nybble.tools.graph_cache import imported
 from nybble.tools.mlir_file import FIRST, advance
@@ -62,8 +63,10 @@ def open_model(choice: ModelChoice, spec: str, progress: Progress) -> tuple[Mode
     """A model at the operators stage, and the tokens that its texts may have."""
     if is_shape(choice.model):
         shape, options = SHAPES[choice.model], choice.options
-        kv = options.kv or KV_OF_MODE.get(options.activations, "f32")
-        module = shape_module(shape, spec, options.context, kv)
+        kv = options.kv_format
+        module = shape_module(shape, spec, options.context, held_as(kv))
+        if needs_quantizing(kv):
+            quantize_caches(module, kv, min(options.chunk, options.context))
         return Model(choice.model, module, ("layer_0",) * shape.layers), options.context
     if choice.is_artifact:
         raise NybbleError(

@@ -59,7 +59,7 @@ def _key(choice: ModelChoice) -> str:
     options = choice.options
     parts = [
         [file_facts(file) for file in files],
-        [choice.context, options.kv, options.activations, str(options.weights)],
+        [choice.context, options.kv_format, options.attention, str(options.weights)],
         [_version(package) for package in ("nybble", *NEEDED)],
         source_digest(),
     ]

@@ -1,5 +1,6 @@
 """What a whole model takes on a target: prompts, answers, weights and caches, by the cost model."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -8,12 +9,13 @@ from functools import cached_property
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.ir import Operation
 
+from nybble.costmodel.analytic.attention import token_bytes
 from nybble.costmodel.analytic.model import Line, Part, Phase, phase
 from nybble.costmodel.analytic.work import CostOptions, value_bytes
 from nybble.costmodel.kernels import AnalyticModel
 from nybble.costmodel.targets.target import Target
 from nybble.dialects.fused.kernel import KernelOp
-from nybble.dialects.shapes import tensor_shape
+from nybble.dialects.sparse_attn.cache_type import cache_shape
 from nybble.dialects.sparse_attn.ops import AttentionOp
 from nybble.frontend.compile_model import CompileOptions
 from nybble.frontend.graph import LAYER
@@ -63,10 +65,7 @@ class Model:
 
 def _cache_row_bytes(op: AttentionOp, target: Target) -> int:
     """Bytes of the keys and values of one token."""
-    size = CostOptions()
-    _, capacity, _ = tensor_shape(op.keys)
-    both = value_bytes(op.keys, target, size) + value_bytes(op.values, target, size)
-    return both // capacity
+    return math.ceil(cache_shape(op.keys)[0] * token_bytes(op.keys.type, target))
 
 
 @dataclass(frozen=True)

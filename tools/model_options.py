@@ -8,6 +8,8 @@ import click
 
 from nybble.backends.cpu.isa import LEVELS
 from nybble.dialects.errors import NybbleError
+from nybble.dialects.sparse_attn.kv import KvError
+from nybble.dialects.sparse_attn.kv import parse as parse_kv
 from nybble.dialects.sparse_attn.masks import parse_policy
 from nybble.frontend.weight_choice import QUANTIZERS, ROTATIONS, USE_INPUTS, WeightChoice
 from nybble.tools.diagnostics import UsageError
@@ -18,6 +20,19 @@ MAX_THREADS = 64
 POLICY_KEYS = {"default", "layers"}
 
 Result = TypeVar("Result")
+
+
+def kv_format(text: str) -> str:
+    """A format of caches in its one spelling; raises UsageError."""
+    try:
+        return parse_kv(text).name
+    except KvError as error:
+        raise UsageError(error.message, accepted=error.accepted) from error
+
+
+def _kv_option(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    return None if text is None else kv_format(text)
+
 
 isa_option = click.option(
     "--isa",
@@ -43,8 +58,10 @@ _MODEL_OPTIONS = (
     activations_option,
     click.option(
         "--kv",
-        type=click.Choice(["f16", "f32"]),
-        help="Type of the key-value cache; default: f16, and f32 with --activations f32.",
+        metavar="FORMAT",
+        callback=_kv_option,
+        help="Format of the key-value cache: f32, f16, bf16, kv8, kv4, kv2, kivi4, kivi2; default: "
+        "f16, and f32 with --activations f32.",
     ),
     click.option(
         "--context",

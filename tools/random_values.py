@@ -17,16 +17,21 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.ir import Attribute, BlockArgument, SSAValue
 
+from nybble.backends.cpu.bindings.attention import cache_of
 from nybble.backends.cpu.compute_layouts import pack_weight
 from nybble.backends.cpu.kernels.kv import KvCache
+from nybble.backends.cpu.kernels.kv_pages import KvPages
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.ops import EmbedOp, NllOp, RopeOp
 from nybble.dialects.locations import location_of
 from nybble.dialects.lowbit.formats import Format, Weight
 from nybble.dialects.lowbit.formats.grid_blocks import GRID_BLOCKS
+from nybble.dialects.lowbit.formats.numeric import encode_floats
 from nybble.dialects.lowbit.formats.table_element import Grid
 from nybble.dialects.lowbit.types import STORAGE, LowBitTensorType
-from nybble.dialects.shapes import tensor_shape
+from nybble.dialects.numpy_ref.arrays import KvArray
+from nybble.dialects.sparse_attn.cache_type import CacheType, cache_shape
+from nybble.dialects.sparse_attn.kv import KEYS
 from nybble.dialects.sparse_attn.masks.blocks import selections_of
 from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp, PartialOp
 
@@ -63,6 +68,9 @@ class Inputs:
             case LowBitTensorType() as type_:
                 rows = self.tokens if type_.rows == DYNAMIC_INDEX else type_.rows
                 return random_weight(type_.number_format, (rows, type_.cols), random)
+            case CacheType() as type_:
+                tokens = random.standard_normal(type_.get_shape(), np.float32)
+                return type_.format.rounded(tokens)
             case Float32Type():
                 return float(np.float32(random.uniform(0.5, 1.0)))
             case IntegerType():
@@ -113,7 +121,7 @@ def refusal(type_: Attribute) -> NybbleError:
     """The error about an argument of a type that has no random values."""
     return NybbleError(
         f"no random value for an argument of type {type_}",
-        accepted="index, f32, integers, !lowbit.tensor, and tensors of f32, f16 or i32",
+        accepted="index, f32, integers, !lowbit.tensor, caches, and tensors of f32, f16 or i32",
     )
 
 
@@ -134,11 +142,14 @@ def index_bound(argument: SSAValue) -> int:
 def runs_of_list(op: AttentionOp | PartialOp, argument: SSAValue) -> int:
     """How many runs of keys a list of an attention may choose from."""
     selection = selections_of(op.mask.mask)[list(op.selected).index(argument)]
-    return tensor_shape(op.keys)[1] // selection.size
+    return cache_shape(op.keys)[1] // selection.size
 
 
 def key_caches(function: func.FuncOp) -> frozenset[int]:
-    """The numbers of the arguments that attention reads keys from, at the operators stage."""
+    """The numbers of the arguments that attention reads keys from, at the operators stage.
+
+    Of tensors alone: other caches say what they are in their type.
+    """
     found = [op.keys for op in function.walk() if isinstance(op, AttentionOp | PartialOp)]
     found += [
         op.cache
@@ -146,7 +157,8 @@ def key_caches(function: func.FuncOp) -> frozenset[int]:
         if isinstance(op, AppendKVOp) and isinstance(op.rows.owner, RopeOp)
     ]
     sources = [key.owner.cache if isinstance(key.owner, AppendKVOp) else key for key in found]
-    return frozenset(key.index for key in sources if isinstance(key, BlockArgument))
+    tensors = (key for key in sources if isinstance(key.type, TensorType))
+    return frozenset(key.index for key in tensors if isinstance(key, BlockArgument))
 
 
 def stored_keys(values: Array) -> Array:
@@ -163,12 +175,24 @@ def loaded_keys(flat: Array, shape: Sequence[int]) -> Array:
     return cache.keys_as_rows(cast("npt.NDArray[np.float32]", flat))
 
 
-def buffers_of(value: Value, type_: Attribute) -> Sequence[Array]:
+def cache_arrays(type_: CacheType, tokens: KvArray, end: int) -> Sequence[Array]:
+    """The buffers of a cache after `end` tokens, of all tokens [heads, context, head_dim]."""
+    cache, side = cache_of(type_), type_.side.data
+    if isinstance(cache, KvPages):
+        return [*cache.pack(side, tokens, end).values()]
+    words = encode_floats(cache.dtype, tokens.astype(np.float32)).view(np.uint16)
+    return [cache.keys_from_rows(words) if side == KEYS else words]
+
+
+def buffers_of(value: Value, type_: Attribute, end: int = 0) -> Sequence[Array]:
     """The arrays that a value occupies in the buffers of a lowered function.
 
-    A weight in a compute layout is one, a quantized activation three: codes, scales, sums.
+    A weight in a compute layout is one, a quantized activation three: codes, scales, sums. end: of
+    a cache with codes, how many tokens it holds.
     """
     match type_:
+        case CacheType():
+            return cache_arrays(type_, cast("KvArray", value), end)
         case LowBitTensorType() if isinstance(value, Weight):
             return _low_bit(value, type_)
         case IntegerType():

@@ -34,6 +34,7 @@ from nybble.dialects.interpreter import Interpreter
 from nybble.dialects.locations import location_of
 from nybble.dialects.lowbit.formats import Weight
 from nybble.dialects.lowbit.types import LowBitTensorType
+from nybble.dialects.sparse_attn.cache_type import CacheType
 from nybble.frontend.compile_model import CompileOptions
 from nybble.tools.diagnostics import Session
 from nybble.tools.kernels_file import compile_kernels
@@ -108,7 +109,14 @@ class Layout:
             held[argument] = [f"argument.{index}.{part}" for part in range(count)]
         self.inputs = list(held.values())
         self.keys = {name for index in keys for name in self.inputs[index]}
+        self.argument_types: list[Attribute] = [argument.type for argument in block.args]
         self.types: list[Attribute] = [value.type for value in terminator.operands]
+        for type_ in self.types:
+            if isinstance(type_, CacheType):
+                raise NybbleError(
+                    f"a result of type {type_} has no reference of its own",
+                    accepted="a function that returns what an attention makes of the cache",
+                )
         self.results: list[list[str]] = []
         origin = FunctionLowering(lowering, function).origin
         for index, value in enumerate(terminator.operands):
@@ -240,7 +248,7 @@ def compile_function(
     inputs = {
         buffer: array
         for names, value, type_ in zip(layout.inputs, values, types, strict=True)
-        for buffer, array in zip(names, buffers_of(value, type_), strict=False)
+        for buffer, array in zip(names, buffers_of(value, type_, run.end), strict=False)
     }
     inputs |= {name: stored_keys(inputs[name]) for name in layout.keys}
     return Compiled(executor, layout, inputs, rows, run.position)

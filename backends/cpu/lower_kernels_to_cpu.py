@@ -45,8 +45,9 @@ func.func @f(%x: memref<16xf32>, %y: memref<16xf32>, %0: index, %1: index, %2: i
 
 Tensors become flat buffers; an argument that is a weight says in which layout its bytes are. A
 result that took over the memory of an argument is found there; other results are further arguments.
-A quantized matrix is three buffers: codes, scales, sums. Lookup tables are as many: tables, scales,
-sums (and what an entry is worth where it is rounded).
+A quantized matrix is three buffers: codes, scales, sums. A cache with codes is three: what is not
+coded yet, codes, scales. Lookup tables are three too: tables, scales, sums (and what an entry is
+worth where it is rounded).
 
 Does not handle: operators outside of kernels; two results in one buffer.
 """
@@ -79,6 +80,7 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
 from nybble.backends.cpu import isa as levels
+from nybble.backends.cpu.bindings.attention import cache_of
 from nybble.backends.cpu.bindings.site import Binding, In, Out, Partial, Slot
 from nybble.backends.cpu.bindings.table import bind
 from nybble.backends.cpu.bindings.tables import table_rows
@@ -92,6 +94,7 @@ from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.locations import location_of
 from nybble.dialects.lowbit.types import STORAGE, LowBitTensorType
 from nybble.dialects.mpgemm.tables import TableType
+from nybble.dialects.sparse_attn.cache_type import CacheType
 
 CALL_INDICES = 4
 """n, pos, tid and nth close every argument list."""
@@ -147,6 +150,8 @@ class Lowering:
             return [MemRefType(type_, [1])]
         if isinstance(type_, LowBitTensorType):
             return self._low_bit(type_)
+        if isinstance(type_, CacheType):
+            return [buffer.type for buffer in cache_of(type_).buffers_of(type_.side.data)]
         if isinstance(type_, TableType):
             tables = table_rows(type_, self._tokens(type_.rows))
             return [buffer.type for buffer in tables.buffers]

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from nybble.backends.cpu.executor import Executor, StepTime
 from nybble.backends.cpu.plan import Plan, PlanError
 from nybble.dialects.errors import NybbleError
+from nybble.dialects.sparse_attn.kv import parse as parse_kv
 
 PROGRAMS = ("prefill", "decode", "head_last", "sample")
 
@@ -117,7 +118,20 @@ class Session:
         """Forgets all but the first `position` tokens; feed a token before reading logits."""
         if not 0 <= position <= self.position:
             raise SessionError(f"cannot rewind to {position}", accepted=f"0 to {self.position}")
+        self._check_held(position)
         self.position = position
+
+    def _check_held(self, position: int) -> None:
+        """Raise where a cache has only codes of tokens that the next one would see as they were."""
+        extra = self.executor.plan.config.extra
+        kv, room = parse_kv(str(extra.get("kv", "f32"))), extra.get("kv_room", 0)
+        assert isinstance(room, int)
+        if kv.is_coded and kv.boundary(position) < min(position, self.position - room):
+            first = self.position - room + kv.recent + kv.page
+            raise SessionError(
+                f"cannot rewind to {position}: '{kv}' has left its tokens as codes alone",
+                accepted=f"0, or {first} to {self.position}",
+            )
 
     def prefill(self, ids: Sequence[int]) -> None:
         """Feeds tokens, in chunks; the logits of the last one can be read then."""

@@ -1,14 +1,16 @@
 """The work of attention over a key-value cache and of the append that fills it."""
 
+import math
 from dataclasses import replace
 
 from xdsl.dialects.builtin import TensorType
-from xdsl.ir import Operation
+from xdsl.ir import Attribute, Operation
 
 from nybble.costmodel.analytic.cost import tally
 from nybble.costmodel.analytic.traffic import Stream
 from nybble.costmodel.analytic.work import CostOptions, Work, element_bytes, elements, moved
 from nybble.costmodel.targets.target import Target
+from nybble.dialects.sparse_attn.cache_type import CacheType, cache_shape
 from nybble.dialects.sparse_attn.masks import density
 from nybble.dialects.sparse_attn.ops import (
     AppendKVOp,
@@ -38,8 +40,7 @@ def attention(op: AttentionOp | PartialOp, target: Target, options: CostOptions)
     query heads of a group share a tile, as FlashAttention does (arXiv:2307.08691). Of a mask that
     is no band, pairs and keys count by its density.
     """
-    assert isinstance(op.keys.type, TensorType)
-    heads, _, dim = op.keys.type.get_shape()
+    heads, _, dim = cache_shape(op.keys)
     query_rows = elements(op.query, options) // dim
     tokens = query_rows * dim // _columns(op)
     texts = min(options.sequences, tokens)
@@ -49,8 +50,7 @@ def attention(op: AttentionOp | PartialOp, target: Target, options: CostOptions)
     share = 1.0 if mask.is_band else density(mask, most, heads, options.cached)
     pairs = round(seen(queries, options.cached, span) * texts * heads * group * share)
     keys = round(min(most, queries - 1 + (span or most)) * share)
-    size = element_bytes(op.keys.type.element_type, target)
-    one_head = keys * dim * size
+    one_head = math.ceil(keys * token_bytes(op.keys.type, target) / 2)
     tile = options.tile or target.tile
     passes = max(1, -(-queries * group // tile.tokens))
     both = Stream("read", one_head, None, one_head, passes, 2 * one_head)
@@ -65,6 +65,14 @@ def attention(op: AttentionOp | PartialOp, target: Target, options: CostOptions)
             *(moved(result, "written", target, options) for result in op.results),
         ),
     )
+
+
+def token_bytes(type_: Attribute, target: Target) -> float:
+    """Bytes of keys and values of a token and head, of a cache of either; codes count as such."""
+    if isinstance(type_, CacheType):
+        return type_.format.bits_per_token(type_.get_shape()[2]) / 8
+    assert isinstance(type_, TensorType)
+    return 2.0 * type_.get_shape()[2] * element_bytes(type_.element_type, target)
 
 
 def merge(op: MergeOp, target: Target, options: CostOptions) -> Work:
@@ -92,8 +100,9 @@ def _columns(op: AttentionOp | PartialOp) -> int:
 
 
 def append_kv(op: AppendKVOp, target: Target, options: CostOptions) -> Work:
-    """The new rows, in the type of the cache."""
-    assert isinstance(op.cache.type, TensorType)
-    size = element_bytes(op.cache.type.element_type, target)
-    written = Stream("written", elements(op.rows, options) * size)
+    """The new rows, in the format of the cache; codes are counted when they are written."""
+    heads, _, dim = cache_shape(op.cache)
+    tokens = elements(op.rows, options) / (heads * dim)
+    size = math.ceil(tokens * heads * token_bytes(op.cache.type, target) / 2)
+    written = Stream("written", size)
     return Work(streams=(moved(op.rows, "read", target, options), written))

@@ -16,7 +16,7 @@ from nybble.costmodel.analytic.rules import cost_of
 from nybble.costmodel.analytic.work import CostOptions
 from nybble.costmodel.targets.target import Target
 from nybble.dialects.fused.kernel import KernelOp, YieldOp
-from nybble.dialects.shapes import tensor_shape
+from nybble.dialects.sparse_attn.cache_type import cache_shape
 from nybble.dialects.sparse_attn.ops import AttentionOp
 
 
@@ -130,7 +130,7 @@ def estimated(kernel: Operation, target: Target, options: CostOptions) -> tuple[
 
 def end_of_context(kernel: Operation, tokens: int) -> int:
     """Tokens before the last `tokens` that the caches hold which a kernel attends to; 0 without."""
-    caches = [tensor_shape(op.keys)[1] for op in kernel.walk() if isinstance(op, AttentionOp)]
+    caches = [cache_shape(op.keys)[1] for op in kernel.walk() if isinstance(op, AttentionOp)]
     return max(0, min(caches, default=tokens) - tokens)
 
 

@@ -24,6 +24,7 @@ from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.lut import LookupProductOp
 from nybble.dialects.mpgemm.ops import ProductOp, QuantizedProductOp
 from nybble.dialects.mpgemm.tables import TableType
+from nybble.dialects.sparse_attn.cache_type import cache_shape, format_of
 from nybble.dialects.sparse_attn.ops import AttentionOp
 
 Numbers = Mapping[str, float]
@@ -137,12 +138,12 @@ def _low_bit(value: SSAValue) -> LowBitTensorType:
 
 @dataclass(frozen=True)
 class AttentionSketch:
-    """Attention without IR: heads of queries and keys, their length, and the cache."""
+    """Attention without IR: heads of queries and keys, their length, and bytes of an element."""
 
     heads: int
     kv_heads: int
     dim: int
-    bytes: int
+    bytes: float
     span: int | None = None
 
     def facts(self) -> Facts:
@@ -155,15 +156,14 @@ class AttentionSketch:
             "bytes": float(self.bytes),
             "span": float(self.span or 0),
         }
-        shape = f"{self.heads}/{self.kv_heads}x{self.dim}x{self.bytes}"
+        shape = f"{self.heads}/{self.kv_heads}x{self.dim}x{self.bytes:g}"
         return Facts("attention", f"attention {shape} {self.span or 'all'}", numbers)
 
 
 def _attention(kernel: KernelOp, ops: Sequence[Operation]) -> Facts:
     (op,) = [one for one in ops if isinstance(one, AttentionOp)]
-    assert isinstance(op.keys.type, TensorType)
-    kv_heads, _, dim = op.keys.type.get_shape()
-    size = getattr(op.keys.type.element_type, "size", 4)
+    kv_heads, _, dim = cache_shape(op.keys)
+    size = format_of(op.keys.type).bits / 8
     return AttentionSketch(_columns(op.query) // dim, kv_heads, dim, size, op.span).facts()
 
 

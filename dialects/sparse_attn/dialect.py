@@ -2,6 +2,7 @@
 
 from xdsl.ir import Dialect
 
+from nybble.dialects.sparse_attn.cache_type import CacheType
 from nybble.dialects.sparse_attn.mask_attr import MaskAttr
 from nybble.dialects.sparse_attn.ops import (
     AppendKVOp,
@@ -12,5 +13,5 @@ from nybble.dialects.sparse_attn.ops import (
 )
 
 SparseAttn = Dialect(
-    "sparse_attn", [AppendKVOp, AttentionOp, FinishOp, MergeOp, PartialOp], [MaskAttr]
+    "sparse_attn", [AppendKVOp, AttentionOp, FinishOp, MergeOp, PartialOp], [MaskAttr, CacheType]
 )

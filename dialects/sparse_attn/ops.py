@@ -1,6 +1,7 @@
 """Attention over a key-value cache, whole or in parts, and the append that fills the cache."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from xdsl.dialects.builtin import (
     UnitAttr,
     i32,
 )
-from xdsl.ir import SSAValue
+from xdsl.ir import Attribute, SSAValue
 from xdsl.irdl import (
     BaseAttr,
     IRDLOperation,
@@ -36,6 +37,8 @@ from nybble.dialects.numpy_ref import merge as joining
 from nybble.dialects.numpy_ref.arrays import KvArray
 from nybble.dialects.numpy_ref.rope import append_kv
 from nybble.dialects.shapes import check_equal, check_rank
+from nybble.dialects.sparse_attn.cache_type import CacheType, cache_shape, format_of, other_side
+from nybble.dialects.sparse_attn.kv import KEYS, VALUES
 from nybble.dialects.sparse_attn.mask_attr import MaskAttr
 from nybble.dialects.sparse_attn.masks import MaskError, dense
 from nybble.dialects.sparse_attn.masks.blocks import selections_of
@@ -43,7 +46,8 @@ from nybble.dialects.sparse_attn.masks.blocks import selections_of
 Array = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
 F32Tensor = TensorType.constr(Float32Type())
-CacheTensor = TensorType.constr(BaseAttr(Float32Type) | BaseAttr(Float16Type))
+PlainCache = TensorType.constr(BaseAttr(Float32Type) | BaseAttr(Float16Type))
+CacheTensor = PlainCache | BaseAttr(CacheType)
 ListTensor = TensorType.constr(i32)
 FloatProp = FloatAttr[Float32Type]
 SOFTMAX = ("online", "two_pass", "unified")
@@ -71,24 +75,28 @@ class AppendKVOp(IRDLOperation):
     )
 
     def verify_(self) -> None:
-        heads, _, dim = check_rank("cache", self.cache, 3)
+        heads, _, dim = cache_shape(self.cache)
         _, features = check_rank("rows", self.rows, 2)
         check_equal("columns of the rows", features, heads * dim, "heads * head_dim of the cache")
         if self.result.type != self.cache.type:
             raise VerifyException("the result must have the type of the cache")
 
     def reference(self, cache: KvArray, rows: Array, position: int) -> tuple[KvArray]:
-        """cache [H, C, D]; rows f32 [n, H*D]; raises ValueError past the end of the context."""
-        return (append_kv(cache, rows, position),)
+        """cache [H, C, D]; rows f32 [n, H*D]; raises ValueError past the end of the context.
+
+        The value of a cache with codes is what its tokens were before: when they become codes
+        follows from where a query stands.
+        """
+        exact = format_of(self.cache.type).rounded(rows)
+        return (append_kv(cache, exact.astype(np.float32), position),)
 
 
 def check_attention(op: "AttentionOp | PartialOp") -> None:
     """Raise unless queries, caches, mask and lists fit each other."""
-    heads, context, dim = check_rank("keys", op.keys, 3)
-    check_rank("values", op.values, 3)
+    heads, context, dim = cache_shape(op.keys)
+    cache_shape(op.values)
     _, features = check_rank("query", op.query, 2)
-    if op.keys.type != op.values.type:
-        raise VerifyException("keys and values must have the same type")
+    check_sides(op.keys.type, op.values.type)
     if features % (heads * dim):
         raise VerifyException(
             f"columns of the query must be a multiple of kv_heads * head_dim = {heads * dim},"
@@ -99,6 +107,15 @@ def check_attention(op: "AttentionOp | PartialOp") -> None:
     except MaskError as error:
         raise VerifyException(str(error)) from error
     check_lists(op.mask, op.selected, heads)
+
+
+def check_sides(keys: Attribute, values: Attribute) -> None:
+    """Raise unless two types are those of keys and values that go together."""
+    if isinstance(keys, CacheType):
+        if keys.side.data != KEYS or other_side(keys) != values:
+            raise VerifyException(f"keys {keys} go with values {other_side(keys)}, got {values}")
+    elif keys != values:
+        raise VerifyException("keys and values must have the same type")
 
 
 def check_lists(mask: MaskAttr, lists: Sequence[SSAValue], heads: int) -> None:
@@ -119,6 +136,28 @@ def seen_by(
     rows = len(query)
     places = position + np.arange(rows)
     return dense(op.mask.mask, places, np.arange(position + rows), len(keys), lists)
+
+
+def part_of(
+    op: "AttentionOp | PartialOp",
+    query: Array,
+    caches: tuple[KvArray, KvArray],
+    position: int,
+    seen: npt.NDArray[np.bool_],
+) -> joining.Part:
+    """The part of what `seen` sees, in f64; of caches with codes that of codes and all others."""
+    cap = None if op.softcap is None else op.softcap.value.data
+    kv, (keys, values) = format_of(op.keys.type), caches
+    attend = partial(ref.partial, query, pos=position, scale=op.scale.value.data, softcap=cap)
+    if not kv.is_coded:
+        return attend(keys, values, seen=seen)
+    first = kv.boundaries(position + np.arange(len(query)))
+    coded = np.arange(position + len(query)) < first[:, None]
+    last = int(first.max(initial=0))
+    meant = kv.decoded(KEYS, keys, last), kv.decoded(VALUES, values, last)
+    return joining.merge(
+        attend(*meant, seen=seen & coded), attend(keys, values, seen=seen & ~coded)
+    )
 
 
 @irdl_op_definition
@@ -168,11 +207,9 @@ class AttentionOp(IRDLOperation):
         self, query: Array, keys: KvArray, values: KvArray, position: int, *lists: Ints
     ) -> tuple[Array]:
         """query f32 [n, Hq*D]; keys, values [Hkv, C, D]; lists i32; f32 [n, Hq*D]."""
-        cap = None if self.softcap is None else self.softcap.value.data
         seen = seen_by(self, query, keys, position, lists)
-        scale = self.scale.value.data
-        attended = ref.attention(query, keys, values, position, scale=scale, seen=seen, softcap=cap)
-        return (attended,)
+        _, total, acc = part_of(self, query, (keys, values), position, seen)
+        return (joining.finish(total, acc).reshape(query.shape).astype(np.float32),)
 
 
 @irdl_op_definition
@@ -216,33 +253,16 @@ class PartialOp(IRDLOperation):
         self, query: Array, keys: KvArray, values: KvArray, position: int, *lists: Ints
     ) -> tuple[Array, Array, Array]:
         """As of AttentionOp; max, sum f32 [n, Hq]; acc f32 [n, Hq*D]."""
-        cap = None if self.softcap is None else self.softcap.value.data
-        scale = self.scale.value.data
+        caches = keys, values
         if self.shared is None:
             seen = seen_by(self, query, keys, position, lists)
-            part = ref.partial(query, keys, values, position, scale=scale, seen=seen, softcap=cap)
+            part = part_of(self, query, caches, position, seen)
         else:
-            part = self._shared(query, keys, values, position, scale, cap, lists)
+            seen = seen_by(self, query[:1], keys, position, lists)
+            rows = [part_of(self, row[None], caches, position, seen) for row in query]
+            part = tuple(np.concatenate(parts) for parts in zip(*rows, strict=True))
         largest, total, acc = (one.astype(np.float32) for one in part)
         return largest, total, acc.reshape(query.shape)
-
-    def _shared(
-        self,
-        query: Array,
-        keys: KvArray,
-        values: KvArray,
-        position: int,
-        scale: float,
-        cap: float | None,
-        lists: Sequence[Ints],
-    ) -> joining.Part:
-        seen = seen_by(self, query[:1], keys, position, lists)
-        rows = [
-            ref.partial(row[None], keys, values, position, scale=scale, seen=seen, softcap=cap)
-            for row in query
-        ]
-        largest, total, acc = (np.concatenate(parts) for parts in zip(*rows, strict=True))
-        return largest, total, acc
 
 
 def check_part(largest: SSAValue, total: SSAValue, acc: SSAValue) -> int:

@@ -2,9 +2,10 @@
 
 A decode step is one token at the end of a full cache, a prefill all tokens from an empty one. The
 roof of a decode is the memory that the keys and values it sees are read from, that of a prefill the
-multiplications of the pairs that are seen.
+multiplications of the pairs that are seen. Beside a cache of fewer bits runs our own on bf16.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from itertools import product
 import numpy as np
 
 from nybble.backends.cpu.kernels.kv import PADDING
+from nybble.dialects.sparse_attn.kv import parse as parse_kv
 from nybble.dialects.sparse_attn.masks import Mask, dense, density, parse
 from nybble.passes.restrict_attention import static_mask
 from nybble.tools.bench.attention_runners import Inputs, OurAttention, TorchAttention
@@ -25,8 +27,7 @@ from nybble.tools.bench.rounds import Contestant, Schedule, interleave
 
 DECODE, PREFILL = "decode", "prefill"
 PHASES = (DECODE, PREFILL)
-KV = {"f32": 4, "f16": 2}
-OURS, TORCH = "ours", "torch"
+OURS, HALF, TORCH = "ours", "bf16", "torch"
 COLUMNS = (
     Column("phase", "phase"),
     Column("mask", "mask"),
@@ -40,6 +41,7 @@ COLUMNS = (
     Column("ours us", "ours_us", "{:.1f}"),
     Column("torch us", "torch_us", "{:.1f}"),
     Column("speedup", "speedup", "{:.2f}"),
+    Column("over bf16", "over_bf16", "{:.2f}"),
     Column("roof", "roof"),
     Column("of roof", "roof_fraction", "{:.0%}"),
     Column("nmse", "nmse", "{:.1e}"),
@@ -102,6 +104,8 @@ class AttentionOptions:
                 raise BenchError(f"a context of {context}", accepted=f"a multiple of {PADDING}")
             for text in self.masks:
                 static_mask(text).check(context, self.kv_heads)
+            for name in self.kv:
+                parse_kv(name).check(context, self.d)
 
     def cases(self) -> Iterator[AttentionCase]:
         """All combinations."""
@@ -134,20 +138,25 @@ def measured(
     """The row of one case."""
     mask = parse(case.mask)
     share = case.density(mask)
-    cache_bytes = 2 * case.kv_heads * case.context * case.d * KV[case.kv]
-    inputs = Inputs.random(case.rows, case.context, (case.heads, case.kv_heads, case.d), case.kv)
+    kv = parse_kv(case.kv)
+    cache_bytes = math.ceil(case.kv_heads * case.context * kv.bits_per_token(case.d) / 8)
+    inputs = Inputs.random(case.rows, case.context, (case.heads, case.kv_heads, case.d))
     with ExitStack() as held:
         team = Team(options.threads)
         held.callback(team.close)
         level = host.level(cache_bytes, options.threads)
         probes: Sequence[Probe] = [*read_probes(team, level, cache_bytes), *peak_probes(team)]
-        ours = OurAttention(inputs, case.mask, case.softmax, options.threads)
+        ours = OurAttention(inputs, case.kv, case.mask, case.softmax, options.threads)
         held.callback(ours.close)
         runs: dict[str, Contestant] = {OURS: ours.seconds}
+        if kv.is_coded:
+            half = OurAttention(inputs, HALF, case.mask, case.softmax, options.threads)
+            held.callback(half.close)
+            runs[HALF] = half.seconds
         peer = None
         if TORCH in options.peers:
             try:
-                peer = TorchAttention(inputs, mask, options.threads)
+                peer = TorchAttention(inputs, case.kv, mask, options.threads)
                 runs[TORCH] = peer.seconds
             except UnavailableError as reason:
                 note(f"torch: {reason}")
@@ -159,7 +168,7 @@ def measured(
     flops = 4 * case.heads * case.d * case.pairs() * share
     limits = {level: cache_bytes * share / each[level], "f32": flops / each["f32"]}
     name = max(limits, key=limits.__getitem__)
-    best, theirs = timings[OURS], timings.get(TORCH)
+    best, theirs, half = timings[OURS], timings.get(TORCH), timings.get(HALF)
     return {
         "phase": case.phase, "mask": case.mask, "softmax": case.softmax, "kv": case.kv,
         "heads": case.heads, "kv_heads": case.kv_heads, "d": case.d, "context": case.context,
@@ -167,6 +176,8 @@ def measured(
         "peers": {} if theirs is None else {TORCH: theirs.best * 1e6},
         "torch_us": None if theirs is None else theirs.best * 1e6,
         "speedup": None if theirs is None else theirs.best / best.best,
+        "over_bf16": None if half is None else half.best / best.best,
+        "bits_per_token": kv.bits_per_token(case.d) * case.kv_heads,
         "roof": name, "roof_us": limits[name] * 1e6, "roof_fraction": limits[name] / best.best,
         "nmse": against, "rates": each,
     }  # fmt: skip

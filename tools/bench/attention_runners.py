@@ -8,19 +8,22 @@ import numpy.typing as npt
 
 from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
+from nybble.dialects.sparse_attn.kv import SIDES, parse
 from nybble.dialects.sparse_attn.masks import Causal, Mask, dense
 from nybble.tools.bench.own_thread import OwnThread
 from nybble.tools.bench.peers.optional import package
 from nybble.tools.bench.rounds import timed
-from nybble.tools.mlir_file import FIRST, advance
+from nybble.tools.cache_text import cache_text
+from nybble.tools.mlir_file import FIRST, advance, find_function
+from nybble.tools.random_values import key_caches
 from nybble.tools.run_file import SCHEDULED, FileRun, compile_function
 
 F32 = npt.NDArray[np.float32]
 TEXT = """
-func.func @f(%q: tensor<{rows}x{width}xf32>, %k: tensor<{cache}x{kv}>, %v: tensor<{cache}x{kv}>,
-             %p: index) -> tensor<{rows}x{width}xf32> {{
+func.func @f(%q: tensor<{rows}x{width}xf32>, %k: {keys}, %v: {values}, %p: index)
+    -> tensor<{rows}x{width}xf32> {{
   %r = sparse_attn.attention %q, %k, %v at %p mask <"{mask}"> scale {scale:.9e}
-    softmax "{softmax}" : tensor<{rows}x{width}xf32>, tensor<{cache}x{kv}>, tensor<{cache}x{kv}>
+    softmax "{softmax}" : tensor<{rows}x{width}xf32>, {keys}, {values}
     -> tensor<{rows}x{width}xf32>
   func.return %r : tensor<{rows}x{width}xf32>
 }}
@@ -29,22 +32,20 @@ func.func @f(%q: tensor<{rows}x{width}xf32>, %k: tensor<{cache}x{kv}>, %v: tenso
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """q f32 [rows, heads * d], the last rows of k, v [kv_heads, context, d]."""
+    """q f32 [rows, heads * d], the last rows of k, v f32 [kv_heads, context, d]."""
 
     q: F32
-    k: npt.NDArray[np.float32] | npt.NDArray[np.float16]
-    v: npt.NDArray[np.float32] | npt.NDArray[np.float16]
-    kv: str
+    k: F32
+    v: F32
 
     @staticmethod
-    def random(rows: int, context: int, sizes: tuple[int, int, int], kv: str) -> "Inputs":
+    def random(rows: int, context: int, sizes: tuple[int, int, int]) -> "Inputs":
         """Normally distributed numbers. sizes: heads, heads of keys, d."""
         heads, kv_heads, d = sizes
         random = np.random.default_rng(0)
         q = random.standard_normal((rows, heads * d), np.float32)
         k, v = random.standard_normal((2, kv_heads, context, d), np.float32)
-        element = np.float32 if kv == "f32" else np.float16
-        return Inputs(q, k.astype(element), v.astype(element), kv)
+        return Inputs(q, k, v)
 
     @property
     def position(self) -> int:
@@ -55,18 +56,20 @@ class Inputs:
 class OurAttention:
     """Compiled and ready to run."""
 
-    def __init__(self, inputs: Inputs, mask: str, softmax: str, threads: int) -> None:
-        cache = "x".join(map(str, inputs.k.shape))
+    def __init__(self, inputs: Inputs, kv: str, mask: str, softmax: str, threads: int) -> None:
         rows, width = inputs.q.shape
+        keys, values = (cache_text(side, inputs.k.shape, kv, rows) for side in SIDES)
         text = TEXT.format(
-            rows=rows, width=width, cache=cache, kv=inputs.kv, mask=mask, softmax=softmax,
+            rows=rows, width=width, keys=keys, values=values, mask=mask, softmax=softmax,
             scale=inputs.k.shape[2] ** -0.5,
         )  # fmt: skip
         module = parse_module(make_context(), text, "<attention>")
         run = FileRun("f", rows, inputs.position, 0, threads, None, "f32")
+        plain = key_caches(find_function(module, "f"))
         advance(module, FIRST, SCHEDULED, run.options())
-        values = [inputs.q, inputs.k, inputs.v, inputs.position]
-        self._compiled = compile_function(module, "f", values, frozenset({1}), run)
+        caches = [parse(kv).rounded(one) for one in (inputs.k, inputs.v)]
+        given = [inputs.q, *caches, inputs.position]
+        self._compiled = compile_function(module, "f", given, plain, run)
         self._compiled.run()
 
     def seconds(self) -> float:
@@ -84,19 +87,19 @@ class OurAttention:
 
 
 class TorchAttention:
-    """torch's scaled_dot_product_attention, on bf16 where ours is on f16, its fast half type."""
+    """torch's scaled_dot_product_attention, on bf16, its fast half type, but where ours is f32."""
 
-    def __init__(self, inputs: Inputs, mask: Mask, threads: int) -> None:
+    def __init__(self, inputs: Inputs, kv: str, mask: Mask, threads: int) -> None:
         self._torch: Any = package("torch", "torch", "pip install 'nybble[torch]'")
         self._thread = OwnThread("torch")
         self._shape = inputs.q.shape
-        self._thread.run(self._set_up, inputs, mask, threads)
+        self._thread.run(self._set_up, inputs, kv, mask, threads)
         self.seconds()
 
-    def _set_up(self, inputs: Inputs, mask: Mask, threads: int) -> None:
+    def _set_up(self, inputs: Inputs, kv: str, mask: Mask, threads: int) -> None:
         torch = self._torch
         torch.set_num_threads(threads)
-        kind = torch.float32 if inputs.kv == "f32" else torch.bfloat16
+        kind = torch.float32 if kv == "f32" else torch.bfloat16
         heads, _, d = inputs.k.shape
         q = torch.from_numpy(inputs.q).reshape(len(inputs.q), -1, d).transpose(0, 1)[None]
         self._q = q.to(kind).contiguous()

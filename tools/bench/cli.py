@@ -12,6 +12,7 @@ from nybble.tools.bench.options import (
     MODEL_SCHEDULE,
     KernelOptions,
     ModelOptions,
+    parse_caches,
     parse_choices,
     parse_counts,
     parse_names,
@@ -134,7 +135,6 @@ def _attention(
 ) -> None:
     from nybble.tools.bench.attention import (
         COLUMNS,
-        KV,
         PHASES,
         AttentionOptions,
         bench_attention,
@@ -144,7 +144,7 @@ def _attention(
         parse_choices(phases, PHASES),
         masks or ("causal",),
         parse_choices(softmax, SOFTMAX),
-        parse_choices(kv, tuple(KV)),
+        parse_caches(kv),
         parse_counts(contexts),
         heads,
         kv_heads,
@@ -242,7 +242,7 @@ _ATTENTION_PARAMETERS: list[click.Parameter] = [
     _value("--phases", "decode,prefill", "PHASE,..", "One token on a full cache, or all tokens."),
     click.Option(["--mask", "masks"], multiple=True, help="A mask; may be repeated. [causal]"),
     _value("--softmax", "online", "KIND,..", "online, two_pass, unified."),
-    _value("--kv", "f32", "TYPE,..", "Of the cache: f32, f16."),
+    _value("--kv", "f32", "TYPE,..", "Of the cache: f32, f16, bf16, kv8, kv4, kivi2."),
     _value("--contexts", "4096", "N,..", "Tokens."),
     _count("--heads", 32, "Heads of queries."),
     _count("--kv-heads", 8, "Heads of keys and values."),

@@ -1,8 +1,10 @@
 """What a benchmark is asked to measure, as data, and how it is spelled on a command line."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from nybble.dialects.sparse_attn.kv import parse as parse_kv
 from nybble.frontend.weight_choice import AS_STORED, WeightChoice
 from nybble.tools.bench.errors import BenchError
 from nybble.tools.bench.peers.llama_bench import External
@@ -109,6 +111,15 @@ def parse_choices(text: str, accepted: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if name not in accepted:
             raise BenchError(f"'{name}' is not one of the choices", accepted=", ".join(accepted))
+    return names
+
+
+def parse_caches(text: str) -> tuple[str, ...]:
+    """A comma-separated list of formats of caches, each once; raises BenchError, KvError."""
+    parts = re.split(r",(?![^(]*\))", text)  # a comma in parentheses is a format's own
+    names = tuple(dict.fromkeys(parse_kv(part).name for part in parts if part.strip()))
+    if not names:
+        raise BenchError(f"'{text}' names nothing", accepted="formats with commas between them")
     return names
 
 

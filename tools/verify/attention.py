@@ -15,15 +15,19 @@ import numpy.typing as npt
 from nybble.dialects.interpreter import Interpreter
 from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
+from nybble.dialects.sparse_attn.kv import KEYS, VALUES
+from nybble.dialects.sparse_attn.kv import parse as parse_kv
 from nybble.dialects.sparse_attn.masks import parse
 from nybble.dialects.sparse_attn.masks.blocks import selections_of
 from nybble.dialects.sparse_attn.ops import SOFTMAX
-from nybble.tools.mlir_file import FIRST, advance
-from nybble.tools.random_values import Value, stored_keys
+from nybble.tools.cache_text import cache_text
+from nybble.tools.mlir_file import FIRST, advance, find_function
+from nybble.tools.random_values import Value, buffers_of, key_caches, stored_keys
 from nybble.tools.run_file import SCHEDULED, Compiled, FileRun, compile_function, variant_name
 
 CASES_A_KERNEL = 30
 CONTEXT = 256
+KV = ("f32", "f16", "bf16", "kv8", "kv4", "kv2", "kv4(32)", "kivi4(16,32)", "kivi2(16,64)")
 SCALES = (0.0, 1.0, 1.0, 30.0, 1000.0)
 """Of queries: logits of all sizes, up to those that a fixed maximum cannot hold."""
 BOUND = 3e-6
@@ -33,10 +37,10 @@ ATOMS = (
     "stride(64,2)", "pages(64,2)", "blocks(16)", "windowkv(32,3,20)",
 )  # fmt: skip
 TEXT = """
-func.func @f(%q: tensor<{rows}x{width}xf32>, %k: tensor<{cache}>, %v: tensor<{cache}>{lists},
+func.func @f(%q: tensor<{rows}x{width}xf32>, %k: {keys}, %v: {values}{lists},
              %p: index) -> tensor<{rows}x{width}xf32> {{
   %r = sparse_attn.attention %q, %k, %v at %p mask <"{mask}"> {selected} scale 2.5e-01
-    softmax "{softmax}" : tensor<{rows}x{width}xf32>, tensor<{cache}>, tensor<{cache}>
+    softmax "{softmax}" : tensor<{rows}x{width}xf32>, {keys}, {values}
     -> tensor<{rows}x{width}xf32>
   func.return %r : tensor<{rows}x{width}xf32>
 }}
@@ -55,6 +59,11 @@ class Attention:
     d: int
     rows: int
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the cache."""
+        return self.kv_heads, CONTEXT, self.d
+
     def text(self) -> str:
         """A function around it."""
         lists = [
@@ -66,7 +75,8 @@ class Attention:
         return TEXT.format(
             rows=self.rows if self.rows == 1 else "?",
             width=self.heads * self.d,
-            cache=f"{self.kv_heads}x{CONTEXT}x{self.d}x{self.kv}",
+            keys=cache_text(KEYS, self.shape, self.kv, self.rows),
+            values=cache_text(VALUES, self.shape, self.kv, self.rows),
             lists="".join(pairs),
             mask=self.mask,
             selected=f"selected {', '.join(names)} : {', '.join(lists)}" if lists else "",
@@ -107,7 +117,7 @@ def drawn(seed: int, group: int) -> Attention:
     kv_heads = int(random.choice([1, 2, 3]))
     return Attention(
         mask=str(parse(mask)),
-        kv=str(random.choice(["f32", "f16"])),
+        kv=str(random.choice(KV)),
         softmax=str(random.choice(SOFTMAX)),
         heads=kv_heads * int(random.choice([1, 2, 3])),
         kv_heads=kv_heads,
@@ -138,9 +148,10 @@ def run_group(
     inputs = [draw_case(seed, number, attention) for number in numbers]
     run = FileRun("f", attention.rows, CONTEXT - attention.rows, 0, threads, None, "f32")
     reference = Interpreter(module.clone())
+    keys = key_caches(find_function(module, "f"))
     advance(module, FIRST, SCHEDULED, run.options())
     name = variant_name(module, "f", attention.rows)
-    compiled = compile_function(module, name, inputs[0], frozenset({1}), run)
+    compiled = compile_function(module, name, inputs[0], keys, run)
     with closing(compiled.executor):
         for number, values in zip(numbers, inputs, strict=True):
             (wanted,) = reference.call("f", *values)
@@ -154,10 +165,9 @@ def draw_case(seed: int, number: int, attention: Attention) -> list[Value]:
     position = int(random.integers(0, CONTEXT - attention.rows + 1))
     if random.random() < 0.2:
         position = int(random.choice([0, CONTEXT - attention.rows]))
-    shape = (attention.kv_heads, CONTEXT, attention.d)
-    element = np.float32 if attention.kv == "f32" else np.float16
+    kv = parse_kv(attention.kv)
     q = random.standard_normal((attention.rows, attention.heads * attention.d), np.float32)
-    k, v = random.standard_normal((2, *shape), np.float32)
+    k, v = random.standard_normal((2, *attention.shape), np.float32)
     scale = np.float32(random.choice(SCALES))
     lists = [
         random.integers(-1, CONTEXT // one.size, (attention.kv_heads, 1, one.count or 2)).astype(
@@ -165,7 +175,7 @@ def draw_case(seed: int, number: int, attention: Attention) -> list[Value]:
         )
         for one in selections_of(parse(attention.mask))
     ]
-    return [q * scale, k.astype(element), v.astype(element), *lists, position]
+    return [q * scale, kv.rounded(k), kv.rounded(v), *lists, position]
 
 
 def position_of(values: list[Value]) -> int:
@@ -178,10 +188,10 @@ def position_of(values: list[Value]) -> int:
 def run_case(compiled: Compiled, values: list[Value]) -> npt.NDArray[np.float64]:
     """What the machine code gives."""
     compiled.position = position_of(values)
-    arrays = [np.asarray(one) for one in values[:-1]]
-    for names, array in zip(compiled.layout.inputs, arrays, strict=False):
-        kept = stored_keys(array) if names[0] in compiled.layout.keys else array
-        compiled.inputs[names[0]] = kept
+    layout, end = compiled.layout, compiled.position + compiled.rows
+    for names, value, type_ in zip(layout.inputs, values, layout.argument_types, strict=True):
+        for name, array in zip(names, buffers_of(value, type_, end), strict=False):
+            compiled.inputs[name] = stored_keys(array) if name in layout.keys else array
     compiled.run()
     return compiled.results()[0]
 

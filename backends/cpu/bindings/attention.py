@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from xdsl.dialects.builtin import TensorType
-from xdsl.ir import SSAValue
+from xdsl.ir import Attribute, SSAValue
 
 from nybble.backends.cpu.bindings.scheduled import Scheduled, scheduled_attention
 from nybble.backends.cpu.bindings.site import (
@@ -24,9 +24,13 @@ from nybble.backends.cpu.kernels.attention_parts import PartsFinish, PartsMerge,
 from nybble.backends.cpu.kernels.attention_tile import accumulators
 from nybble.backends.cpu.kernels.attention_walk import KeyList
 from nybble.backends.cpu.kernels.kv import KEY_BLOCK, PADDING, KvCache
+from nybble.backends.cpu.kernels.kv_append import KvQuantize
+from nybble.backends.cpu.kernels.kv_pages import Cache, KvPages
 from nybble.backends.cpu.kernels.rope import HeadNorm, RopeAppend
 from nybble.dialects.fused.ops import RmsNormOp, RopeOp
 from nybble.dialects.shapes import tensor_shape
+from nybble.dialects.sparse_attn.cache_type import CacheType, format_of
+from nybble.dialects.sparse_attn.kv import KEYS, VALUES
 from nybble.dialects.sparse_attn.masks.blocks import selections_of
 from nybble.dialects.sparse_attn.ops import (
     SOFTMAX,
@@ -45,7 +49,8 @@ LARGEST_BLOCK = 64
 def bind_rope_append(site: Site) -> Binding:
     """Rotary embedding of queries and keys, and the append of keys and values to the cache.
 
-    Queries are rotated in place, the caches are updated in place.
+    Queries are rotated in place, the caches are updated in place. A second launch turns pages into
+    codes where many rows may fill them.
     """
     ropes, appends = site.all(RopeOp), site.all(AppendKVOp)
     keys = [op for op in appends if isinstance(op.rows.owner, RopeOp)]
@@ -64,20 +69,24 @@ def bind_rope_append(site: Site) -> Binding:
         rows=site.tokens,
         norm=head_norm(site, norms),
     )
+    caches = cache_slots(site, key.cache, value.cache)
     slots = [
         In(site.place(before_norm(query))),
         In(site.place(before_norm(key_rope))),
         *(In(site.place(operand)) for operand in (value.rows, query.cos, query.sin)),
-        In(site.place(key.cache)),
-        In(site.place(value.cache)),
+        *caches,
         *(In(site.place(norm.weight)) for norm in norms),
     ]
     in_place = {
         site.result(query.result): slots[0].index,
-        site.result(key.result): slots[5].index,
-        site.result(value.result): slots[6].index,
+        site.result(key.result): site.place(key.cache),
+        site.result(value.result): site.place(value.cache),
     }
-    return Binding(kernel, tuple(slots), in_place)
+    if site.tokens == 1 or not isinstance(cache, KvPages):
+        return Binding(kernel, tuple(slots), in_place)
+    return Binding(
+        kernel, tuple(slots), in_place, then=Binding(KvQuantize(cache), tuple(caches), in_place)
+    )
 
 
 def before_norm(rope: RopeOp) -> SSAValue:
@@ -97,16 +106,33 @@ def head_norm(site: Site, norms: Sequence[RmsNormOp]) -> HeadNorm | None:
     return HeadNorm(eps, offset)
 
 
-def kv_cache(cache: SSAValue) -> KvCache:
-    """The shape of a cache tensor [kv_heads, context, head_dim]."""
-    assert isinstance(cache.type, TensorType)
-    heads, context, head_dim = cache.type.get_shape()
-    held = KvCache(heads, head_dim, context, str(cache.type.element_type))
-    if held.padded != context:
+def kv_cache(cache: SSAValue) -> Cache:
+    """The shape and the format of a cache, of keys or of values."""
+    return cache_of(cache.type)
+
+
+def cache_of(type_: Attribute) -> Cache:
+    """The same of a type; raises BindingError."""
+    kv = format_of(type_)
+    assert isinstance(type_, TensorType | CacheType)
+    heads, context, head_dim = type_.get_shape()
+    if context % PADDING:
         raise BindingError(
             f"a context of {context} positions", accepted=f"a multiple of {PADDING} positions"
         )
-    return held
+    if isinstance(type_, CacheType) and kv.is_coded:
+        return KvPages(heads, head_dim, context, kv, type_.room.data)
+    return KvCache(heads, head_dim, context, kv.exact)
+
+
+def cache_slots(site: Site, keys: SSAValue, values: SSAValue) -> tuple[In, ...]:
+    """The buffers of keys, then those of values."""
+    cache = kv_cache(keys)
+    return tuple(
+        In(site.place(value), part)
+        for side, value in ((KEYS, keys), (VALUES, values))
+        for part in range(len(cache.buffers_of(side)))
+    )
 
 
 def decode_splits(site: Site, kv_heads: int) -> int:
@@ -125,9 +151,9 @@ def key_lists(op: AttentionOp | PartialOp) -> tuple[KeyList, ...]:
     return tuple(lists)
 
 
-def key_block(lists: Sequence[KeyList]) -> int:
-    """Keys of a block: those of a whole number of blocks make an entry of any list."""
-    return math.gcd(LARGEST_BLOCK, *(one.selection.size for one in lists))
+def key_block(lists: Sequence[KeyList], page: int = 0) -> int:
+    """Keys of a block: those of a whole number of blocks make an entry of any list, and a page."""
+    return math.gcd(LARGEST_BLOCK, page, *(one.selection.size for one in lists))
 
 
 def attention_kernel(site: Site, op: AttentionOp | PartialOp) -> Attention:
@@ -141,7 +167,7 @@ def attention_kernel(site: Site, op: AttentionOp | PartialOp) -> Attention:
         threads=site.threads,
         mask=op.mask.mask,
         softcap=None if op.softcap is None else op.softcap.value.data,
-        key_block=key_block(lists),
+        key_block=key_block(lists, cache.format.page if isinstance(cache, KvPages) else 0),
         accumulators=accumulators(site.isa),
         lists=lists,
     )
@@ -149,7 +175,8 @@ def attention_kernel(site: Site, op: AttentionOp | PartialOp) -> Attention:
 
 def attention_inputs(site: Site, op: AttentionOp | PartialOp) -> tuple[In, ...]:
     """Query, keys, values and lists."""
-    return tuple(In(site.place(one)) for one in (op.query, op.keys, op.values, *op.selected))
+    lists = (In(site.place(one)) for one in op.selected)
+    return (In(site.place(op.query)), *cache_slots(site, op.keys, op.values), *lists)
 
 
 def bind_attention(site: Site) -> Binding:

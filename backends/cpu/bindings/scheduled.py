@@ -74,8 +74,9 @@ def scheduled(kernel: RowKernel, space: Space[Any], options: Options) -> Schedul
 
 
 def _key_blocks(spec: Attention) -> Sequence[int]:
-    """Blocks of which a whole number makes an entry of any list."""
-    sizes = divisors(PADDING, PADDING, KEY_BLOCK)
+    """Blocks of which a whole number makes an entry of any list, and a page of codes."""
+    page = PADDING if spec.pages is None else spec.pages.format.page
+    sizes = divisors(page, PADDING, KEY_BLOCK)
     return [size for size in sizes if all(one.selection.size % size == 0 for one in spec.lists)]
 
 

@@ -12,6 +12,7 @@ from functools import partial
 
 from xdsl.dialects.func import FuncOp
 
+from nybble.backends.cpu.kernels.attention_codes import CodedTile, StagedCodes
 from nybble.backends.cpu.kernels.attention_merge import PartialRows
 from nybble.backends.cpu.kernels.attention_parts import PartsShape
 from nybble.backends.cpu.kernels.attention_tile import (
@@ -22,8 +23,9 @@ from nybble.backends.cpu.kernels.attention_tile import (
     TileShape,
 )
 from nybble.backends.cpu.kernels.attention_walk import KeyList, Walk, WalkShape
-from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Value, f32
+from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Operand, Value, f32
 from nybble.backends.cpu.kernels.kv import KEY_BLOCK, PADDING, KvCache
+from nybble.backends.cpu.kernels.kv_pages import Cache, KvPages
 from nybble.backends.cpu.kernels.loops import padded_rows
 from nybble.backends.cpu.kernels.mathlib import LOG2_E
 from nybble.dialects.sparse_attn.masks import Causal, Mask
@@ -31,6 +33,25 @@ from nybble.dialects.sparse_attn.masks import Causal, Mask
 CAUSAL = Causal()
 CENTRE = 0.0
 """The fixed number in the place of a maximum (FlashDecoding++), of logits in base 2."""
+
+
+Tiles = tuple[Tile, CodedTile | StagedCodes | None]
+"""That of numbers, and that of codes where the cache has them; they share their scratch."""
+Step = Callable[[Tile, Value, Value], None]
+Sees = Callable[[Value, Value], Value]
+Restriction = tuple[Value, Sees]
+
+
+def _before(b: KernelBuilder, pages: KvPages, query: Value, key: Value) -> Value:
+    return key < pages.boundary_lanes(b, query)
+
+
+def _after(b: KernelBuilder, pages: KvPages, query: Value, key: Value) -> Value:
+    return key >= pages.boundary_lanes(b, query)
+
+
+def _both_see(one: Sees, other: Sees, query: Value, key: Value) -> Value:
+    return one(query, key) & other(query, key)
 
 
 @dataclass(frozen=True)
@@ -46,7 +67,7 @@ class Attention:
     on `splits`, never on the number of threads.
     """
 
-    cache: KvCache
+    cache: Cache
     q_heads: int
     rows: int
     scale: float
@@ -74,12 +95,26 @@ class Attention:
             raise ValueError(f"{self.splits} splits of {self.rows} rows: only decode can split")
         if self.key_block % KEY_BLOCK or PADDING % self.key_block:
             raise ValueError(f"key block {self.key_block} is not 16, 32, 64 or 128")
+        if self.pages is not None and self.pages.format.page % self.key_block:
+            raise ValueError(
+                f"key block {self.key_block} does not divide the pages of {self.pages.format}"
+            )
         for one in self.walk.lists:
             if one.rows > 1 and one.selection.size < self.shape.row_block:
                 raise ValueError(
                     f"{one.selection} has a list for each run of {one.selection.size} queries,"
                     f" fewer than the {self.shape.row_block} of a tile"
                 )
+
+    @property
+    def pages(self) -> KvPages | None:
+        """The cache, if it has codes."""
+        return self.cache if isinstance(self.cache, KvPages) else None
+
+    @property
+    def exact(self) -> KvCache:
+        """The part of the cache that has none."""
+        return self.cache.exact if isinstance(self.cache, KvPages) else self.cache
 
     @property
     def walk(self) -> WalkShape:
@@ -96,13 +131,14 @@ class Attention:
         """The tile: some query rows in prefill, the group's heads in decode."""
         staged = self.rows > 1 and self.cache.dtype != "f32"
         return TileShape(
-            self.cache,
+            self.exact,
             self.group,
             self.row_block or self.default_row_block,
             self.key_block,
             staged,
             self.accumulators,
             self.registers,
+            folded=self.pages is not None and not staged,
         )
 
     @property
@@ -143,17 +179,23 @@ class Attention:
         b = KernelBuilder(name, self.buffers)
         log2_cap = None if self.softcap is None else self.softcap * LOG2_E
         tile = Tile(b, self.shape, log2_cap)
+        coded = None
+        if self.pages is not None:
+            kind = StagedCodes if self.shape.staged else CodedTile
+            coded = kind(b, self.shape, log2_cap, self.pages)
+        tiles = tile, coded
         heads, block = self.cache.kv_heads, self.shape.row_block
         n = b.const(1) if self.rows == 1 else b.n
         blocks = (n + (block - 1)) // block
         with b.for_(b.tid, blocks * (heads * self.splits), b.nth) as item:
             first_row = item.iv // (heads * self.splits) * block
-            tile.head = item.iv % heads
+            for one in filter(None, tiles):
+                one.head = item.iv % heads
             split = item.iv // heads % self.splits
             rows = b.min(n - first_row, b.const(block))
             self._load(tile, first_row, rows)
             position, apart = (b.pos, b.const(1)) if self.shared else (b.pos + first_row, rows)
-            self._attend(tile, position, apart, split)
+            self._attend(tiles, position, apart, split)
             self._store(tile, first_row, rows, split)
         return b.finish()
 
@@ -172,7 +214,8 @@ class Attention:
             at = self._row_at(tile, source, member.iv)
             tile.load_query(member.iv * block + row.iv, b.buffer("q"), at, scale)
 
-    def _attend(self, tile: Tile, position: Value, rows: Value, split: Value) -> None:
+    def _attend(self, tiles: Tiles, position: Value, rows: Value, split: Value) -> None:
+        tile, _ = tiles
         b = tile.b
         walk = Walk(b, self.walk)
         lo, hi = walk.plan(tile.head, position, rows)
@@ -180,35 +223,63 @@ class Attention:
             begin, count = lo, hi - lo
             lo = begin + split * count // self.splits
             hi = begin + (split + 1) * count // self.splits
-        each = partial(self._each_block, tile, walk, (lo, hi))
+        each = partial(self._each_block, tiles, walk, (lo, hi))
         if self.softmax == "two_pass":
-            each(tile.peaks)
-        each(tile.online if self.softmax == "online" else tile.around)
+            each(Tile.peaks)
+        each(Tile.online if self.softmax == "online" else Tile.around)
         if self.softmax == "unified":
             with b.if_(tile.out_of_range()):
                 tile.clear()
-                each(tile.online)
+                each(Tile.online)
 
     def _each_block(
+        self, tiles: Tiles, walk: Walk, bounds: tuple[Value, Value], step: Step
+    ) -> None:
+        """Compute the logits of each block of a walk, then do a step with them."""
+        exact, coded = tiles
+        b, size = exact.b, self.shape.key_block
+        with b.for_(*bounds) as loop:
+            block = walk.block(loop.iv)
+            ahead = walk.ahead(loop.iv, bounds[1])
+            if coded is None:
+                self._one_block(exact, walk, (block, ahead), step)
+                return
+            pages, first_key = coded.pages, block * size
+            low, high = (pages.boundary(b, one) for one in (walk.position, walk.end - 1))
+            mixed = (first_key >= low) & (first_key < high)
+            with b.if_(first_key < high):
+                before = partial(_before, b, pages)
+                self._one_block(coded, walk, (block, ahead), step, (mixed, before))
+            with b.if_(first_key >= low):
+                after = partial(_after, b, pages)
+                self._one_block(exact, walk, (block, ahead), step, (mixed, after))
+
+    def _one_block(
         self,
         tile: Tile,
         walk: Walk,
-        bounds: tuple[Value, Value],
-        step: Callable[[Value, Value], None],
+        place: tuple[Value, Operand],
+        step: Step,
+        only: Restriction | None = None,
     ) -> None:
-        """Compute the logits of each block of a walk, then do a step with them."""
+        """A block by one of the tiles.
+
+        place: its number, and how far the next one is. only: whether some rows do not see this
+        tile's form of it, and which pairs of query and key do.
+        """
         b, size = tile.b, self.shape.key_block
-        with b.for_(*bounds) as loop:
-            block = walk.block(loop.iv)
-            first_key = block * size
-            keys = b.min(walk.end - first_key, b.const(size))
-            tile.ahead = walk.ahead(loop.iv, bounds[1])
-            tile.stage(first_key, keys)
-            tile.scores(first_key)
-            with b.if_(walk.edge(block)):
-                sees = partial(walk.sees, block)
-                tile.mask(first_key, walk.position, sees, shared=self.shared)
-            step(first_key, keys)
+        block, tile.ahead = place
+        first_key = block * size
+        keys = b.min(walk.end - first_key, b.const(size))
+        tile.stage(first_key, keys)
+        tile.scores(first_key)
+        edge, sees = walk.edge(block), partial(walk.sees, block)
+        if only is not None and self.rows > 1:
+            mixed, form = only
+            edge, sees = edge | mixed, partial(_both_see, sees, form)
+        with b.if_(edge):
+            tile.mask(first_key, walk.position, sees, shared=self.shared)
+        step(tile, first_key, keys)
 
     def _store(self, tile: Tile, first_row: Value, rows: Value, split: Value) -> None:
         b, block = tile.b, self.shape.row_block

@@ -60,6 +60,7 @@ class TileShape:
 
     accumulators: sums of 16 lanes that the registers keep, at most; they change no result.
     own: the register tiles where somebody chose them; None for what follows from `accumulators`.
+    folded: whether there is room for queries and weights times the scales of codes.
     """
 
     cache: KvCache
@@ -69,6 +70,7 @@ class TileShape:
     staged: bool
     accumulators: int = ACCUMULATORS
     own: RegisterTile | None = None
+    folded: bool = False
 
     @property
     def rows(self) -> int:
@@ -103,6 +105,7 @@ class TileShape:
     def parts(self) -> dict[str, int]:
         """Name -> elements, in the order in which they lie."""
         width, staged = self.cache.head_dim, self.key_block * self.cache.head_dim
+        folded = self.rows if self.folded else 0
         return {
             "q": self.rows * width,
             "o": self.rows * width,
@@ -112,6 +115,9 @@ class TileShape:
             "alpha": self.rows,
             "k": staged if self.staged else 0,
             "v": staged if self.staged else 0,
+            "folded_q": folded * width,
+            "folded_s": folded * self.key_block,
+            "offset": folded,
         }
 
     def offset(self, part: str) -> int:
@@ -123,7 +129,7 @@ class TileShape:
     @property
     def scratch(self) -> int:
         """Elements that one thread needs."""
-        return self.offset("v") + self.parts["v"]
+        return self.offset("offset") + self.parts["offset"]
 
 
 class Tile:
@@ -141,6 +147,7 @@ class Tile:
         self._base = b.tid * shape.scratch
         self.head = b.const(0)
         self.ahead: Operand = 1
+        self.key_vectors, self.value_vectors = shape.key_vectors, shape.value_vectors
 
     def at(self, part: str, index: Operand) -> Value:
         """Index into the scratch of element `index` of a part."""
@@ -217,40 +224,87 @@ class Tile:
         cache, b = self.shape.cache, self.b
         for part, source, base, count in (
             ("k", self.k, self._key_base(first_key), b.const(self.shape.key_block)),
-            ("v", self.v, cache.value_row(self.head, first_key), keys),
+            ("v", self.v, cache.value_row(self.head, cache.slot(first_key)), keys),
         ):
             with b.for_(0, count * cache.head_dim, KEY_BLOCK) as loop:
                 wide = b.to_float(source.vload(base + loop.iv, KEY_BLOCK))
                 self.scratch.vstore(wide, self.at(part, loop.iv))
 
     def _key_base(self, first_key: Value) -> Value:
-        return self.shape.cache.key_vector(self.head, first_key // KEY_BLOCK, 0)
+        cache = self.shape.cache
+        return cache.key_vector(self.head, cache.slot(first_key) // KEY_BLOCK, 0)
+
+    # What follows is what codes do otherwise: `queries` and `weights` are names of parts.
+
+    queries, weights = "q", "s"
+    components = 2
+    """Components of keys in a turn of a loop."""
+
+    def key_runs(self) -> list[range]:
+        """The first keys of runs of 16, cut where scales change."""
+        return [range(0, self.shape.key_block, KEY_BLOCK)]
+
+    def value_runs(self) -> list[range]:
+        """The first components of runs of 16, cut where scales change."""
+        return [range(0, self.shape.cache.head_dim, KEY_BLOCK)]
+
+    def fold_query(self, first_key: Value) -> None:
+        """Prepare `queries` for the run of keys from `first_key` on."""
+
+    def fold_weights(self, first_key: Value, component: int) -> None:
+        """Prepare `weights` for the run of components from `component` on."""
+
+    def score_start(self, row: Value) -> list[Value]:
+        """What the scores of a register tile begin with, row by row."""
+        zero = self.b.const(0.0, _VECTOR)
+        return [zero] * (self.shape.row_tile * self.key_vectors)
+
+    def read_keys(self, first_key: Value, component: Value, block: int, turn: int) -> list[Value]:
+        """A component of `key_vectors` vectors of keys, f32; turn: which of `components`."""
+        shape = self.shape
+        source = self.scratch if shape.staged else self.k
+        base = self.at("k", 0) if shape.staged else self._key_base(first_key)
+        rows = (component + (block + i) * shape.cache.head_dim for i in range(self.key_vectors))
+        places = [base + row * KEY_BLOCK for row in rows]
+        keys = [self.b.to_float(source.vload(place, KEY_BLOCK)) for place in places]
+        self._prefetch(source, places)
+        return keys
+
+    def read_values(self, first_key: Value, key: Value, offset: int) -> list[Value]:
+        """`value_vectors` vectors of a value from a component on, f32."""
+        shape, b = self.shape, self.b
+        if shape.staged:
+            source, base = self.scratch, self.at("v", key * shape.cache.head_dim + offset)
+        else:
+            source = self.v
+            first = shape.cache.slot(first_key)
+            base = shape.cache.value_row(self.head, first + key) + offset
+        places = [base + i * KEY_BLOCK for i in range(self.value_vectors)]
+        return [b.to_float(source.vload(place, KEY_BLOCK)) for place in places]
+
+    # The same for all.
 
     def scores(self, first_key: Value) -> None:
         """S = Q K^T in base-2 logits, soft-capped if the tile has a cap."""
         shape = self.shape
-        with self.b.for_(0, shape.rows, shape.row_tile) as rows:
-            for block in range(0, shape.key_block // KEY_BLOCK, shape.key_vectors):
-                self._score_tile(rows.iv, first_key, block)
+        for run in self.key_runs():
+            self.fold_query(first_key + run[0])
+            with self.b.for_(0, shape.rows, shape.row_tile) as rows:
+                for key in run[:: self.key_vectors]:
+                    self._score_tile(rows.iv, first_key, key // KEY_BLOCK)
 
     def _score_tile(self, row: Value, first_key: Value, block: int) -> None:
         shape, b = self.shape, self.b
-        width, vectors = shape.cache.head_dim, shape.key_vectors
-        source = self.scratch if shape.staged else self.k
-        base = self.at("k", 0) if shape.staged else self._key_base(first_key)
-        rows = range(shape.row_tile)
-        zeros = [b.const(0.0, _VECTOR)] * (shape.row_tile * vectors)
-        with b.for_(0, width, 2, inits=zeros) as loop:
+        width, vectors, rows = shape.cache.head_dim, self.key_vectors, range(shape.row_tile)
+        with b.for_(0, width, self.components, inits=self.score_start(row)) as loop:
             sums = list(loop.args)
-            for component in (loop.iv, loop.iv + 1):
-                at = [base + (component + (block + i) * width) * KEY_BLOCK for i in range(vectors)]
-                keys = [b.to_float(source.vload(place, KEY_BLOCK)) for place in at]
-                self._prefetch(source, at)
+            for turn in range(self.components):
+                component = loop.iv + turn
+                keys = self.read_keys(first_key, component, block, turn)
                 for r in rows:
-                    q = self.scratch.load(self.at("q", (row + r) * width + component))
-                    sums[r * vectors : (r + 1) * vectors] = self._fma_row(
-                        q, keys, sums[r * vectors : (r + 1) * vectors]
-                    )
+                    q = self.scratch.load(self.at(self.queries, (row + r) * width + component))
+                    mine = slice(r * vectors, (r + 1) * vectors)
+                    sums[mine] = self._fma_row(q, keys, sums[mine])
             loop.yield_(*sums)
         for r in rows:
             for i in range(vectors):
@@ -340,10 +394,12 @@ class Tile:
 
     def _accumulate(self, first_key: Value, keys: Value, *, corrected: bool) -> None:
         shape = self.shape
-        with self.b.for_(0, shape.rows, shape.row_tile) as rows:
-            for vector in range(0, shape.cache.head_dim // KEY_BLOCK, shape.value_vectors):
-                sums = self._begin(rows.iv, vector * KEY_BLOCK, corrected=corrected)
-                self._output_tile(rows.iv, vector * KEY_BLOCK, first_key, keys, sums)
+        for run in self.value_runs():
+            self.fold_weights(first_key, run[0])
+            with self.b.for_(0, shape.rows, shape.row_tile) as rows:
+                for offset in run[:: self.value_vectors]:
+                    sums = self.output_start(rows.iv, offset, corrected=corrected)
+                    self._output_tile(rows.iv, offset, first_key, keys, sums)
 
     def _places(self, row: Value, offset: int) -> list[Value]:
         """Where the vectors of a register tile of O lie, row by row."""
@@ -351,12 +407,12 @@ class Tile:
         return [
             self.at("o", (row + r) * shape.cache.head_dim + offset + i * KEY_BLOCK)
             for r in range(shape.row_tile)
-            for i in range(shape.value_vectors)
+            for i in range(self.value_vectors)
         ]
 
-    def _begin(self, row: Value, offset: int, *, corrected: bool) -> list[Value]:
+    def output_start(self, row: Value, offset: int, *, corrected: bool) -> list[Value]:
         """The vectors of O, each times the alpha of its row if they are corrected by it."""
-        b, vectors = self.b, self.shape.value_vectors
+        b, vectors = self.b, self.value_vectors
         sums = [self.scratch.vload(place, KEY_BLOCK) for place in self._places(row, offset)]
         if not corrected:
             return sums
@@ -383,16 +439,10 @@ class Tile:
     def _add_value(
         self, sums: list[Value], row: Value, offset: int, first_key: Value, key: Value
     ) -> list[Value]:
-        shape, b = self.shape, self.b
-        width, vectors = shape.cache.head_dim, shape.value_vectors
-        if shape.staged:
-            source, base = self.scratch, self.at("v", key * width + offset)
-        else:
-            source = self.v
-            base = shape.cache.value_row(self.head, first_key + key) + offset
-        values = [b.to_float(source.vload(base + i * KEY_BLOCK, KEY_BLOCK)) for i in range(vectors)]
+        shape, vectors = self.shape, self.value_vectors
+        values = self.read_values(first_key, key, offset)
         out: list[Value] = []
         for r in range(shape.row_tile):
-            p = self.scratch.load(self.at("s", (row + r) * shape.key_block + key))
+            p = self.scratch.load(self.at(self.weights, (row + r) * shape.key_block + key))
             out += self._fma_row(p, values, sums[r * vectors : (r + 1) * vectors])
         return out

@@ -9,7 +9,8 @@ first marked there, block by block.
 from dataclasses import dataclass
 
 from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Value, i32
-from nybble.backends.cpu.kernels.kv import KEY_BLOCK, KvCache
+from nybble.backends.cpu.kernels.kv import KEY_BLOCK
+from nybble.backends.cpu.kernels.kv_pages import Cache
 from nybble.dialects.sparse_attn.masks import Mask, Pair, Selected, Tile
 from nybble.dialects.sparse_attn.masks.mask import both
 
@@ -35,7 +36,7 @@ class WalkShape:
     """A mask over the blocks of a cache. key_block: keys of a block; lists: of the selections."""
 
     mask: Mask
-    cache: KvCache
+    cache: Cache
     key_block: int
     lists: tuple[KeyList, ...] = ()
 

@@ -3,7 +3,8 @@
 Values are [kv_heads][context][head_dim]. Keys are stored transposed in blocks of 16 positions,
 [kv_heads][context / 16][head_dim][16]: a vector holds one component of 16 keys, so that the logits
 of 16 keys need no horizontal sum and one load serves every query head of a group. Both have room
-for `padded` positions; what was never written is read, but never used.
+for `padded` positions; what was never written is read, but never used. A ring holds the last
+positions alone, each at its number modulo `padded`.
 """
 
 from dataclasses import dataclass
@@ -12,26 +13,38 @@ import numpy as np
 from numpy.typing import NDArray
 from xdsl.ir import Attribute
 
-from nybble.backends.cpu.kernels.builder import BufferSpec, Operand, Value, f16, f32
+from nybble.backends.cpu.kernels.builder import BufferSpec, Operand, Value, bf16, f16, f32
 
 KEY_BLOCK = 16
 PADDING = 128
 """Positions are allocated in multiples of this: attention reads whole blocks of keys."""
 
-_DTYPES: dict[str, tuple[Attribute, type[np.float32] | type[np.float16]]] = {
+Floats = NDArray[np.float32 | np.float16 | np.uint16]
+"""Numbers of a cache as they lie in memory: those of bf16 are words of 16 bits."""
+_DTYPES: dict[str, tuple[Attribute, type[np.float32 | np.float16 | np.uint16]]] = {
     "f32": (f32, np.float32),
     "f16": (f16, np.float16),
+    "bf16": (bf16, np.uint16),
 }
+
+
+def padded_positions(count: int) -> int:
+    """`count` rounded up to what is allocated."""
+    return -(-count // PADDING) * PADDING
 
 
 @dataclass(frozen=True)
 class KvCache:
-    """The cache of one layer: `kv_heads` of `head_dim` over `context` positions in f32 or f16."""
+    """The cache of one layer: `kv_heads` of `head_dim` over `context` positions.
+
+    dtype: f32, f16 or bf16. ring: whether these are the last positions of a longer text.
+    """
 
     kv_heads: int
     head_dim: int
     context: int
     dtype: str = "f32"
+    ring: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:
@@ -44,7 +57,7 @@ class KvCache:
     @property
     def padded(self) -> int:
         """Positions allocated."""
-        return -(-self.context // PADDING) * PADDING
+        return padded_positions(self.context)
 
     @property
     def size(self) -> int:
@@ -56,10 +69,18 @@ class KvCache:
         """The MLIR type stored."""
         return _DTYPES[self.dtype][0]
 
+    def buffers_of(self, side: str) -> list[BufferSpec]:
+        """k for "keys", v for "values"."""
+        return [BufferSpec(side[0], self.size, self.element)]
+
     @property
     def buffers(self) -> list[BufferSpec]:
         """k, v."""
-        return [BufferSpec(name, self.size, self.element) for name in ("k", "v")]
+        return [*self.buffers_of("keys"), *self.buffers_of("values")]
+
+    def slot(self, position: Value) -> Value:
+        """Where a position lies; the next ones follow it up to a multiple of 128."""
+        return position % self.padded if self.ring else position
 
     def key_vector(self, head: Value, block: Value, component: Operand) -> Value:
         """Index of the 16 values of one component in key block `block` (position / 16)."""
@@ -70,21 +91,17 @@ class KvCache:
         """Index of the first component of a value."""
         return (head * self.padded + position) * self.head_dim
 
-    def empty(self) -> NDArray[np.float32 | np.float16]:
+    def empty(self) -> Floats:
         """A flat array of zeros for the keys or the values."""
         return np.zeros(self.size, _DTYPES[self.dtype][1])
 
-    def keys_as_rows(
-        self, flat: NDArray[np.float32 | np.float16]
-    ) -> NDArray[np.float32 | np.float16]:
+    def keys_as_rows(self, flat: Floats) -> Floats:
         """A copy of a flat key cache as [kv_heads, padded, head_dim]."""
         blocks = flat.reshape(self.kv_heads, self.padded // KEY_BLOCK, self.head_dim, KEY_BLOCK)
         rows = blocks.transpose(0, 1, 3, 2)
         return np.ascontiguousarray(rows).reshape(self.kv_heads, self.padded, self.head_dim)
 
-    def keys_from_rows(
-        self, rows: NDArray[np.float32 | np.float16]
-    ) -> NDArray[np.float32 | np.float16]:
+    def keys_from_rows(self, rows: Floats) -> Floats:
         """The flat key cache of [kv_heads, padded, head_dim]."""
         shape = (self.kv_heads, self.padded // KEY_BLOCK, KEY_BLOCK, self.head_dim)
         return np.ascontiguousarray(rows.reshape(shape).transpose(0, 1, 3, 2)).reshape(-1)

@@ -1,5 +1,8 @@
 """Rotary embedding of queries and keys and the append of keys and values to the KV cache, fused.
 
+Of a cache with codes the rows go to its ring. One row also turns the page into codes that it leaves
+behind its boundary, whose tokens are all of earlier calls; after many rows KvQuantize does that.
+
 Half-split (NeoX) rotation with precomputed tables; optionally RMSNorm of every query and key head
 before it (qwen3, gemma3). Work is shared out by (row, key head): the group's query heads, the key
 and the value of one row.
@@ -12,6 +15,8 @@ from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu.kernels.builder import Buffer, BufferSpec, KernelBuilder, Value, f32
 from nybble.backends.cpu.kernels.kv import KEY_BLOCK, KvCache
+from nybble.backends.cpu.kernels.kv_append import PageCodes
+from nybble.backends.cpu.kernels.kv_pages import Cache, KvPages
 from nybble.backends.cpu.kernels.loops import padded_rows
 from nybble.backends.cpu.kernels.norm import apply_weight, inverse_rms
 
@@ -28,11 +33,12 @@ class HeadNorm:
 class RopeAppend:
     """q f32 [n, q_heads * d] is rotated in place; rotated k and v go to the caches at pos ..
 
-    k, v: f32 [n, kv_heads * d]; cos, sin: f32 [context, d / 2]. With `norm` there are also the
-    weights qw and kw f32 [d]. pos + n must not exceed the context.
+    k, v: f32 [n, kv_heads * d], called new_k and new_v beside the cache's own; cos, sin: f32
+    [context, d / 2]. With `norm` there are also the weights qw and kw f32 [d]. pos + n must not
+    exceed the context.
     """
 
-    cache: KvCache
+    cache: Cache
     q_heads: int
     rows: int
     norm: HeadNorm | None = None
@@ -50,18 +56,17 @@ class RopeAppend:
 
     @property
     def buffers(self) -> list[BufferSpec]:
-        """q, k, v, cos, sin, k_cache, v_cache (, qw, kw)."""
+        """q, new_k, new_v, cos, sin, the cache's (, qw, kw)."""
         cache, rows = self.cache, padded_rows(self.rows)
         table = cache.context * cache.head_dim // 2
         weights = ("qw", "kw") if self.norm else ()
         return [
             BufferSpec("q", rows * self.q_heads * cache.head_dim, f32),
-            BufferSpec("k", rows * cache.kv_heads * cache.head_dim, f32),
-            BufferSpec("v", rows * cache.kv_heads * cache.head_dim, f32),
+            BufferSpec("new_k", rows * cache.kv_heads * cache.head_dim, f32),
+            BufferSpec("new_v", rows * cache.kv_heads * cache.head_dim, f32),
             BufferSpec("cos", table, f32),
             BufferSpec("sin", table, f32),
-            BufferSpec("k_cache", cache.size, cache.element),
-            BufferSpec("v_cache", cache.size, cache.element),
+            *cache.buffers,
             *(BufferSpec(name, cache.head_dim, f32) for name in weights),
         ]
 
@@ -77,7 +82,21 @@ class RopeAppend:
                 self._query(b, unit.iv * group + member.iv, position)
             self._key(b, unit.iv, head, position)
             self._value(b, unit.iv, head, position)
+        if self.rows == 1 and isinstance(self.cache, KvPages):
+            self._quantize(b, self.cache, (lo, hi))
         return b.finish()
+
+    @property
+    def held(self) -> KvCache:
+        """Where rows go."""
+        return self.cache.exact if isinstance(self.cache, KvPages) else self.cache
+
+    @staticmethod
+    def _quantize(b: KernelBuilder, cache: KvPages, heads: tuple[Value, Value]) -> None:
+        codes = PageCodes(b, cache)
+        first, last = codes.left_behind(b.const(1))
+        with b.for_(first, last) as page, b.for_(*heads) as head:
+            codes.quantize(head.iv, page.iv)
 
     def _query(self, b: KernelBuilder, head: Value, position: Value) -> None:
         q, base = b.buffer("q"), head * self.cache.head_dim
@@ -85,20 +104,21 @@ class RopeAppend:
             q.vstore(value, base + offset)
 
     def _key(self, b: KernelBuilder, source: Value, head: Value, position: Value) -> None:
-        cache, keys = self.cache, b.buffer("k_cache")
-        at = cache.key_vector(head, position // KEY_BLOCK, 0) + position % KEY_BLOCK
-        turned = self._turned(b, b.buffer("k"), source * cache.head_dim, position, "kw")
+        cache, keys = self.held, b.buffer("k")
+        slot = cache.slot(position)
+        at = cache.key_vector(head, slot // KEY_BLOCK, 0) + slot % KEY_BLOCK
+        turned = self._turned(b, b.buffer("new_k"), source * cache.head_dim, position, "kw")
         for offset, value in turned:
             stored = b.to_float(value, cache.element)
             for lane in range(self.lanes):
                 keys.store(b.extract(stored, lane), at + (offset + lane) * KEY_BLOCK)
 
     def _value(self, b: KernelBuilder, source: Value, head: Value, position: Value) -> None:
-        cache = self.cache
-        at = cache.value_row(head, position)
+        cache = self.held
+        at = cache.value_row(head, cache.slot(position))
         for offset in range(0, cache.head_dim, self.lanes):
-            value = b.buffer("v").vload(source * cache.head_dim + offset, self.lanes)
-            b.buffer("v_cache").vstore(b.to_float(value, cache.element), at + offset)
+            value = b.buffer("new_v").vload(source * cache.head_dim + offset, self.lanes)
+            b.buffer("v").vstore(b.to_float(value, cache.element), at + offset)
 
     def _turned(
         self, b: KernelBuilder, source: Buffer, base: Value, position: Value, weight: str

@@ -5,12 +5,13 @@ from math import ceil
 from typing import Literal
 
 from nybble.dialects.errors import NybbleError
+from nybble.dialects.sparse_attn.kv import KvFormat, parse
 
 TILE = 16
 """Keys of a tile: the depth of the products with the values."""
 ROWS = 8
 """Query heads of a tile: those that share a cache head stand side by side."""
-BITS = {"f16": 16, "bf16": 16, "kv8": 8, "kv4": 4, "kv2": 2}
+CACHES = ("f16", "bf16", "kv8", "kv4", "kv2")
 HEAD_DIMS = (64, 128)
 MOST_GROUP = 16
 
@@ -28,9 +29,8 @@ class DecodeSpec:
 
     sequences, kv_heads: rows of the cache are [sequences, kv_heads, context, head_dim].
     group: query heads for each head of the cache. scale: of the logits.
-    cache: "f16" and "bf16" are what they say. In "kv8", "kv4" and "kv2" keys are codes with a
-    scale and a minimum for each channel of `key_group` consecutive tokens, values are codes with a
-    scale and a minimum for each token (KIVI, arXiv:2402.02750), all f16.
+    cache: a format of `sparse_attn.kv`, of those in CACHES. The pages of "kv8", "kv4" and "kv2"
+    have `key_group` tokens; no token is left as it is.
     softmax: "online" follows the largest logit; "unified" takes `anchor`, a logit known to be near
     the largest, and falls back to "online" where that was wrong (FlashDecoding++,
     arXiv:2311.01282).
@@ -60,16 +60,16 @@ class DecodeSpec:
         if not 1 <= self.group <= MOST_GROUP:
             accepted = f"1 to {MOST_GROUP} query heads for each cache head"
             raise AttentionError(f"a group of {self.group} query heads", accepted=accepted)
-        if self.cache not in BITS:
-            raise AttentionError(f"a cache of '{self.cache}'", accepted=", ".join(BITS))
+        if self.cache not in CACHES:
+            raise AttentionError(f"a cache of '{self.cache}'", accepted=", ".join(CACHES))
+        if self.key_group not in (32, 64):
+            accepted = "32 or 64 tokens for each scale of the keys"
+            raise AttentionError(f"a group of {self.key_group} keys", accepted=accepted)
         if self.head_dim * self.bits < 8 * 32:
             accepted = "a head dimension of 128"
             raise AttentionError(
                 f"a '{self.cache}' cache of rows of {self.head_dim}", accepted=accepted
             )
-        if self.key_group not in (32, 64):
-            accepted = "32 or 64 tokens for each scale of the keys"
-            raise AttentionError(f"a group of {self.key_group} keys", accepted=accepted)
         if self.context % self.step:
             accepted = f"a multiple of {self.step}"
             raise AttentionError(f"a cache of {self.context} tokens", accepted=accepted)
@@ -80,14 +80,20 @@ class DecodeSpec:
             raise AttentionError(f"a scale of {self.scale}", accepted="a positive one")
 
     @property
+    def format(self) -> KvFormat:
+        """What the cache holds."""
+        paged = self.cache.startswith("kv")
+        return parse(f"{self.cache}({self.key_group})" if paged else self.cache)
+
+    @property
     def bits(self) -> int:
         """Of an element of the cache."""
-        return BITS[self.cache]
+        return self.format.bits
 
     @property
     def quantized(self) -> bool:
         """Whether the cache holds codes."""
-        return self.bits < 16
+        return self.format.is_coded
 
     @property
     def half(self) -> Literal["f16", "bf16"]:

@@ -146,3 +146,36 @@ func.func @part_rows(%s: tensor<2x4xf32>, %a: tensor<1x64xf32>) {
   %r = sparse_attn.finish %a by %s : tensor<1x64xf32> by tensor<2x4xf32>
   func.return
 }
+
+// -----
+
+// expected-error @+1 {{unknown format of a cache 'kv3'}}
+func.func private @unknown_format(!sparse_attn.cache<keys 2x128x16, "kv3", 65>)
+
+// -----
+
+// expected-error @+1 {{a cache of scores; accepted: keys, values}}
+func.func private @unknown_side(!sparse_attn.cache<scores 2x128x16, "kv4", 65>)
+
+// -----
+
+// expected-error @+1 {{a cache must have 3 dimensions, all known}}
+func.func private @cache_dimensions(!sparse_attn.cache<keys 128x16, "kv4", 65>)
+
+// -----
+
+// expected-error @+1 {{room for 64 tokens as they are in "kv4"; accepted: 65 or more}}
+func.func private @cache_room(!sparse_attn.cache<keys 2x128x16, "kv4", 64>)
+
+// -----
+
+// expected-error @+1 {{room for 64 tokens as they are in "bf16"; accepted: 0}}
+func.func private @plain_room(!sparse_attn.cache<keys 2x128x16, "bf16", 64>)
+
+// -----
+
+func.func @sides(%q: tensor<?x64xf32>, %k: !sparse_attn.cache<keys 2x128x16, "kv4", 65>, %p: index) {
+  // expected-error @+1 {{go with values !sparse_attn.cache<values 2x128x16, "kv4", 65>, got !sparse_attn.cache<keys 2x128x16, "kv4", 65>}}
+  %r = sparse_attn.attention %q, %k, %k at %p mask <"causal"> scale 0.25 : tensor<?x64xf32>, !sparse_attn.cache<keys 2x128x16, "kv4", 65>, !sparse_attn.cache<keys 2x128x16, "kv4", 65> -> tensor<?x64xf32>
+  func.return
+}

@@ -88,6 +88,18 @@ def test_sampling_reaches_the_kernel(session: Session, toy) -> None:
     assert session.executor.view("sample_f32", np.float32).tolist() == [1.0, 1.0]
 
 
+def test_a_cache_with_codes_rewinds_as_far_as_its_ring(session: Session) -> None:
+    plan = session.executor.plan
+    extra = {"kv": "kv4(16)", "kv_room": 128}
+    session.executor.plan = replace(plan, config=replace(plan.config, extra=extra))
+    session.position = 300
+    session.rewind(200)  # which sees tokens from 192 on as they are, of those from 172 on
+    session.position = 300
+    with pytest.raises(SessionError, match=r"to 170: 'kv4\(16\)' .*: 0, or 188 to 300"):
+        session.rewind(170)
+    session.rewind(0)
+
+
 def test_rewind_and_reset(session: Session) -> None:
     session.prefill([1, 2, 3, 4])
     session.rewind(2)

@@ -22,9 +22,9 @@ def test_rope_append(run, rng, relative_error, dtype, heads, kv_heads, dim, norm
             rng.standard_normal((n, count * dim)).astype(np.float32)
             for count in (heads, kv_heads, kv_heads)
         )
-        inputs = {"q": q, "k": k, "v": v, "cos": cos, "sin": sin}
+        inputs = {"q": q, "new_k": k, "new_v": v, "cos": cos, "sin": sin}
         old = rng.standard_normal((2, cache.size)).astype(cache.empty().dtype)
-        inputs |= {"k_cache": old[0], "v_cache": old[1]}
+        inputs |= {"k": old[0], "v": old[1]}
         if norm:
             qw, kw = rng.standard_normal((2, dim)).astype(np.float32)
             inputs |= {"qw": qw, "kw": kw}
@@ -35,8 +35,8 @@ def test_rope_append(run, rng, relative_error, dtype, heads, kv_heads, dim, norm
         assert relative_error(out["q"][: q.size].reshape(q.shape), rope(q, cos, sin, pos)) <= 1e-6
         keys = append_kv(cache.keys_as_rows(old[0]), rope(k, cos, sin, pos), pos)
         values = append_kv(old[1].reshape(kv_heads, cache.padded, dim), v, pos)
-        np.testing.assert_array_equal(out["v_cache"], values.reshape(-1))
-        got = cache.keys_as_rows(out["k_cache"])
+        np.testing.assert_array_equal(out["v"], values.reshape(-1))
+        got = cache.keys_as_rows(out["k"])
         rounding = 1e-6 if dtype == "f32" else 1e-3
         np.testing.assert_allclose(got, keys, rtol=rounding, atol=1e-6)
         untouched = np.ones(cache.padded, bool)
@@ -59,7 +59,7 @@ def test_key_layout_round_trip(rng):
         ((2, 512, 64), "head size 512"),
         ((0, 64, 64), "0 KV heads"),
         ((2, 64, 0), "context of 0"),
-        ((2, 64, 64, "i8"), "type 'i8' is not one of f32, f16"),
+        ((2, 64, 64, "i8"), "type 'i8' is not one of f32, f16, bf16"),
     ],
 )
 def test_caches_that_cannot_be(arguments, fault):

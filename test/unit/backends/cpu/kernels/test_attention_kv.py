@@ -1,0 +1,211 @@
+"""Attention over caches with codes and what makes them codes, against the reference."""
+
+import numpy as np
+import pytest
+
+from nybble.backends.cpu.kernels.attention import Attention
+from nybble.backends.cpu.kernels.attention_merge import AttentionMerge
+from nybble.backends.cpu.kernels.kv_append import KvQuantize
+from nybble.backends.cpu.kernels.kv_pages import KvPages
+from nybble.backends.cpu.kernels.rope import RopeAppend
+from nybble.dialects.numpy_ref.attention import partial
+from nybble.dialects.numpy_ref.merge import finish, merge
+from nybble.dialects.sparse_attn.kv import KEYS, VALUES, KvError, parse
+from nybble.dialects.sparse_attn.masks import dense
+from nybble.dialects.sparse_attn.masks import parse as parse_mask
+
+THREADS = 2
+BOUND = 2e-5
+ROTATION = (("cos", 1.0), ("sin", 0.0))
+NAMES = ("kv8", "kv4", "kv2", "kivi4(32,32)", "kivi2(16,64)")
+
+
+def pages_of(name, dim=32, context=512, rows=70, heads=2):
+    kv = parse(name)
+    return KvPages(heads, dim, context, kv, kv.room(rows))
+
+
+class Case:
+    """Random queries and tokens; `end` tokens are in the cache."""
+
+    def __init__(self, rng, spec, n, pos):
+        pages = spec.cache
+        shape = (pages.kv_heads, pages.padded, pages.head_dim)
+        self.spec, self.n, self.pos, self.end = spec, n, pos, pos + n
+        self.q = rng.standard_normal((n, spec.width)).astype(np.float32) * 2
+        self.k, self.v = rng.standard_normal((2, *shape)).astype(np.float16)
+        self.k *= np.float16(1) + np.arange(pages.head_dim, dtype=np.float16)  # KIVI's channels
+
+    def inputs(self):
+        pages = self.spec.cache
+        return {
+            "q": self.q,
+            **pages.pack(KEYS, self.k, self.end),
+            **pages.pack(VALUES, self.v, self.end),
+        }
+
+    def want(self):
+        spec, kv = self.spec, self.spec.cache.format
+        places = np.arange(self.pos, self.end)
+        seen = dense(spec.mask, places, np.arange(self.end), spec.cache.kv_heads)
+        first = kv.boundaries(places)
+        coded = np.arange(self.end) < first[:, None]
+        last = int(first.max())
+        meant = kv.decoded(KEYS, self.k, last), kv.decoded(VALUES, self.v, last)
+        left = partial(self.q, *meant, self.pos, scale=spec.scale, seen=seen & coded)
+        right = partial(self.q, self.k, self.v, self.pos, scale=spec.scale, seen=seen & ~coded)
+        _, total, acc = merge(left, right)
+        return finish(total, acc).reshape(self.q.shape)
+
+    def run(self, run, threads=1):
+        return run(self.spec, n=self.n, pos=self.pos, threads=threads, **self.inputs())
+
+    def check(self, run, threads=1):
+        got = self.run(run, threads)["out"][: self.q.size].reshape(self.q.shape)
+        want = self.want()
+        np.testing.assert_allclose(got, want, atol=BOUND * max(1, np.abs(want).max()))
+
+
+def spec_of(name, rows, mask="causal", dim=32, heads=6, **options):
+    return Attention(pages_of(name, dim), heads, rows, 0.02, THREADS, parse_mask(mask), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "key_block"), [*((name, 64) for name in NAMES), ("kv8", 16), ("kivi2(16,64)", 16)]
+)
+def test_decode(run, rng, name, key_block):
+    spec = spec_of(name, 1, key_block=key_block)
+    for pos in (0, 1, 63, 64, 130, 300, 511):
+        Case(rng, spec, 1, pos).check(run, threads=2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prefill(run, rng, name):
+    spec = spec_of(name, 70)
+    for n, pos in ((1, 0), (70, 0), (33, 50), (70, 200), (17, 495)):
+        Case(rng, spec, n, pos).check(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "dim", "heads", "rows"),
+    [("kv4", 16, 2, 1), ("kv2", 80, 2, 1), ("kivi2(16,16)", 80, 4, 20), ("kv8", 128, 14, 1)],
+)
+def test_heads(run, rng, name, dim, heads, rows):
+    Case(rng, spec_of(name, rows, dim=dim, heads=heads), rows, 470).check(run)
+
+
+@pytest.mark.parametrize(
+    ("mask", "softmax", "rows"),
+    [
+        ("window(100)", "online", 1),
+        ("sink(4)+window(70)", "two_pass", 40),
+        ("stride(64,3,1)&window(300)", "unified", 1),
+        ("window(100)", "unified", 40),
+    ],
+)
+def test_masks_and_kinds_of_softmax(run, rng, mask, softmax, rows):
+    spec = spec_of("kv4", rows, mask, softmax=softmax)
+    for n, pos in ((1, 100), (rows, 63), (rows, 440)):
+        Case(rng, spec, n, pos).check(run)
+
+
+def test_splits(run, rng):
+    spec = spec_of("kivi4(32,32)", 1, splits=3)
+    case = Case(rng, spec, 1, 400)
+    parts = case.run(run, 2)["partial"]
+    out = run(AttentionMerge(spec.partial), partial=parts)["out"]
+    np.testing.assert_allclose(out, case.want()[0], atol=BOUND * 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "dim"),
+    [("kv8", 32), ("kv4", 80), ("kv2", 80), ("kivi4(32,32)", 96), ("kivi2(16,64)", 32)],
+)
+def test_pages_become_the_codes_of_the_reference(run, rng, name, dim):
+    pages = pages_of(name, dim)
+    size, (pos, n) = pages.format.page, (190, 70)
+    tokens = rng.standard_normal((2, pages.kv_heads, pages.padded, dim)).astype(np.float16)
+    tokens[:, 0, :, 3] = 0  # groups without a range
+    tokens[:, 1, :64, 5] = 6e-8 * rng.integers(0, 3, 64)  # denormal ones
+    tokens[0, 0, 130, :] = 65504
+    first, last = (pages.format.boundary(one) for one in (pos - 1, pos + n - 1))
+    want = [
+        pages.pack(side, one, pos + n) for side, one in zip((KEYS, VALUES), tokens, strict=True)
+    ]
+    rings = {name: one[name] for name, one in zip("kv", want, strict=True)}
+    found = run(KvQuantize(pages), n=n, pos=pos, threads=2, **rings)
+    assert last - first >= size
+    for side, expected in zip((KEYS, VALUES), want, strict=True):
+        mine = {one.name: found[one.name] for one in pages.buffers_of(side)}
+        for part in (f"{side[0]}_codes", f"{side[0]}_scales"):
+            a, b = (tokens_of(pages, part, one[part]) for one in (mine, expected))
+            np.testing.assert_array_equal(a[:, first:last], b[:, first:last])
+
+
+def tokens_of(pages, part, flat):
+    """[kv_heads, tokens, ..] of codes or scales, each repeated for the tokens that it holds for."""
+    heads = pages.kv_heads
+    if part == "k_codes":
+        rows = flat.reshape(heads, -1, pages.head_dim * 16).repeat(pages.span, axis=1)
+    elif part == "k_scales":
+        rows = flat.reshape(heads, pages.key_groups, -1).repeat(pages.format.key_group, axis=1)
+    elif part == "v_codes":
+        rows = flat.reshape(heads, pages.padded, -1)
+    else:
+        rows = flat.reshape(heads, pages.value_groups, 2, pages.padded).transpose(0, 3, 1, 2)
+    return rows
+
+
+def test_one_row_turns_the_page_it_leaves_behind_into_codes(run, rng):
+    pages = pages_of("kivi4(32,32)")
+    tokens = rng.standard_normal((2, pages.kv_heads, pages.padded, pages.head_dim))
+    tokens = tokens.astype(np.float16)
+    pos = 160  # the boundary goes from 64 to 128
+    want = [pages.pack(side, one, pos) for side, one in zip((KEYS, VALUES), tokens, strict=True)]
+    rows = {name: tokens[i, :, pos].astype(np.float32) for i, name in enumerate(("new_k", "new_v"))}
+    tables = {name: np.full(pages.context * 16, value, np.float32) for name, value in ROTATION}
+    rings = {name: one[name] for name, one in zip("kv", want, strict=True)}
+    spec = RopeAppend(pages, 2, 1)
+    found = run(spec, n=1, pos=pos, threads=2, q=rows["new_k"], **rows, **tables, **rings)
+    for side, expected in zip((KEYS, VALUES), want, strict=True):
+        for part in (f"{side[0]}_codes", f"{side[0]}_scales"):
+            a, b = (tokens_of(pages, part, one[part]) for one in (found, expected))
+            np.testing.assert_array_equal(a[:, 64:128], b[:, 64:128])
+    ring = pages.exact.keys_as_rows(found["k"])
+    np.testing.assert_array_equal(ring[:, pos % pages.exact.padded], tokens[0, :, pos])
+
+
+def test_a_wrong_code_would_be_seen(run, rng):
+    case = Case(rng, spec_of("kv2", 1), 1, 300)
+    inputs = case.inputs()
+    inputs["v_codes"] = inputs["v_codes"] ^ np.int8(1)
+    out = run(case.spec, n=1, pos=300, **inputs)["out"]
+    assert np.abs(out - case.want()[0]).max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("name", "dim", "context", "said"),
+    [
+        ("kv2(32)", 32, 512, r"kv2\(32\) on a CPU: pages of 32 tokens .accepted: a multiple of 64"),
+        (
+            "kivi4",
+            80,
+            512,
+            r"kivi4 has groups of 32 features of heads of 80 .accepted: groups of 16",
+        ),
+        (
+            "kivi4",
+            32,
+            128,
+            r"keeps 128 tokens as they are and rounds 64 at once, of a context of 128",
+        ),
+    ],
+)
+def test_caches_that_cannot_be(name, dim, context, said):
+    with pytest.raises(KvError, match=said):
+        pages_of(name, dim, context)
+
+
+def test_blocks_lie_inside_pages():
+    with pytest.raises(ValueError, match="key block 128 does not divide the pages of kv4"):
+        spec_of("kv4", 1, key_block=128)
