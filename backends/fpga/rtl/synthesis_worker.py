@@ -11,7 +11,7 @@ from pathlib import Path
 
 def serve(verilog: str, top: str, options: str) -> None:
     """One synthesis for UltraScale+; what Yosys prints goes to stderr, the statistics to stdout."""
-    from pyosys import libyosys as yosys  # pyright: ignore[reportMissingImports]
+    from pyosys import libyosys as yosys  # pyright: ignore[reportAttributeAccessIssue]
 
     stdout = os.dup(1)
     os.dup2(2, 1)  # Yosys prints by itself
