@@ -1,7 +1,8 @@
 """`nybble verify` for processing elements: random products through Verilator.
 
 Cases take the elements in turn, so that each is built once and all its cases run in one process.
-Shapes rarely fill a tile, inputs pause at random, and some data are as large as can be.
+Shapes rarely fill a tile, inputs pause at random, and some data are as large as can be. The last
+row of each product is also given to the circuit of a loop, which shares nothing with the elements.
 """
 
 import json
@@ -21,6 +22,7 @@ from nybble.backends.fpga.rtl.designs import (
     random_weights,
 )
 from nybble.backends.fpga.rtl.encoding import Beats, Product
+from nybble.backends.fpga.rtl.loops import LoopRow, loop_sums
 from nybble.backends.fpga.rtl.simulate import program, run
 from nybble.backends.fpga.rtl.sparse_encoding import sparse_beats
 from nybble.backends.fpga.rtl.sparse_pe import SparseSpec
@@ -59,7 +61,7 @@ DESIGNS = (
 
 @dataclass(frozen=True)
 class RtlCase:
-    """One product: what goes in and what must come out, i64 [n, tokens]."""
+    """One product: what goes in and what must come out, i64 [n, tokens]; loop: its last row."""
 
     number: int
     design: Design
@@ -67,6 +69,7 @@ class RtlCase:
     pause: int
     shape: tuple[int, int]
     beats: Beats
+    loop: LoopRow
     expected: NDArray[np.int64]
 
     def report(self) -> dict[str, Any]:
@@ -88,6 +91,7 @@ def verify_rtl(request: VerifyRequest) -> int:
             mine = [case for case in drawn if case.design is design]
             failures += run_cases(design, mine)
             progress(done := done + len(mine))
+        failures += run_loops(drawn)
     found = {
         "target": str(request.target), "seed": request.seed, "cases": len(drawn),
         "elements": len({case.design.top for case in drawn}), "failed": len(failures),
@@ -120,6 +124,18 @@ def run_cases(design: Design, mine: Sequence[RtlCase]) -> list[dict[str, Any]]:
     return failures
 
 
+def run_loops(drawn: Sequence[RtlCase]) -> list[dict[str, Any]]:
+    """The failures of the loop's circuit."""
+    failures: list[dict[str, Any]] = []
+    found = loop_sums([case.loop for case in drawn], circuit_cache())
+    for case, given in zip(drawn, found, strict=True):
+        expected = int(case.expected[-1, 0])
+        if given != expected:
+            fault = f"the loop of the last row gives {given} instead of {expected}"
+            failures.append({**case.report(), "fault": fault})
+    return failures
+
+
 def draw(seed: int, number: int) -> RtlCase:
     """The case of a number; everything follows from it and the seed."""
     random = np.random.default_rng([seed, number])
@@ -133,6 +149,7 @@ def draw(seed: int, number: int) -> RtlCase:
         weights = random_sparse(shape, spec.block, kept, random)
         activations = _activations(data, (shape[1], spec.tokens), random)
         beats = sparse_beats(spec, weights, activations)
+        loop = LoopRow(weights[-1].astype(np.int64) + 128, activations[:, 0], 1, -128)
         expected = weights.astype(np.int64) @ activations
     else:
         most = spec.depth * spec.rows
@@ -141,8 +158,10 @@ def draw(seed: int, number: int) -> RtlCase:
             random_weights(spec, shape, random), _activations(data, (shape[1],), random)
         )
         beats = beats_of(design.kind, spec, dense)
+        step, low = spec.digits.step, spec.digits.low
+        loop = LoopRow((dense.weights[-1] - low) // step, dense.activations, step, low)
         expected = dense.reference()[:, None]
-    return RtlCase(number, design, data, pause, shape, beats, expected)
+    return RtlCase(number, design, data, pause, shape, beats, loop, expected)
 
 
 def _activations(

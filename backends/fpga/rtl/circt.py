@@ -1,4 +1,4 @@
-"""SystemVerilog of modules, through CIRCT in a subprocess."""
+"""SystemVerilog through CIRCT in a subprocess, of modules and of loops."""
 
 import sys
 from collections.abc import Sequence
@@ -8,15 +8,23 @@ from nybble.backends.fpga.rtl.emit import Module
 from nybble.backends.fpga.rtl.errors import RtlError
 from nybble.backends.fpga.rtl.tool import run_tool
 
-SERVE = "from nybble.backends.fpga.rtl.circt_worker import serve; serve()"
+SERVE = "import sys; from nybble.backends.fpga.rtl.circt_worker import serve; serve(sys.argv[1])"
+HARDWARE = "hardware"
+"""What is given is `hw`, `comb` and `seq`."""
+LOOP = "loop"
+"""What is given is functions of `cf`, `arith` and `memref`."""
 
 
 def system_verilog(modules: Sequence[Module]) -> str:
     """The modules as SystemVerilog; raises RtlError without CIRCT, or with what it says."""
+    return exported("\n".join(module.text() for module in modules), HARDWARE)
+
+
+def exported(text: str, kind: str) -> str:
+    """SystemVerilog of IR that is HARDWARE or a LOOP; raises RtlError as `system_verilog` does."""
     if find_spec("circt") is None:
         raise RtlError("CIRCT is not installed", accepted="pip install 'nybble[fpga]'")
-    text = "\n".join(module.text() for module in modules)
-    command = [sys.executable, "-P", "-c", SERVE]
+    command = [sys.executable, "-P", "-c", SERVE, kind]
     done = run_tool("CIRCT", command, text.encode())
     if done.returncode != 0:
         words = [line for line in done.stderr.decode().splitlines() if "rror" in line]

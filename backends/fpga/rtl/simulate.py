@@ -42,25 +42,28 @@ def verilator() -> str:
     return found
 
 
-def program(verilog: str, top: str, cache: Cache) -> bytes:
+def program(verilog: str, top: str, cache: Cache, driver: Path = DRIVER) -> bytes:
     """The simulator of a circuit as an executable file, from the cache or built.
 
-    Raises RtlError with what Verilator or the compiler says.
+    driver: its `main`. Raises RtlError with what Verilator or the compiler says.
     """
-    driver = DRIVER.read_bytes()
     key = hashlib.blake2b(
-        "\0".join((verilog, top, *OPTIONS)).encode() + driver, digest_size=32
+        "\0".join((verilog, top, *OPTIONS)).encode() + driver.read_bytes(), digest_size=32
     ).hexdigest()
-    return cache.get(key) or _built(verilog, top, key, cache)
+    data = cache.get(key)
+    if data is None:
+        data = _built(verilog, top, driver)
+        cache.put(key, data)
+    return data
 
 
-def _built(verilog: str, top: str, key: str, cache: Cache) -> bytes:
+def _built(verilog: str, top: str, driver: Path) -> bytes:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "design.sv").write_text(verilog)
         command = [
             verilator(), *OPTIONS, "-CFLAGS", f"-DDESIGN=V{top}", "--top-module", top,
-            "--Mdir", name, "-o", "simulate", str(folder / "design.sv"), str(DRIVER),
+            "--Mdir", name, "-o", "simulate", str(folder / "design.sv"), str(driver),
         ]  # fmt: skip
         done = run_tool("Verilator", command)
         if done.returncode != 0:
@@ -68,9 +71,7 @@ def _built(verilog: str, top: str, key: str, cache: Cache) -> bytes:
                 line for line in (done.stdout + done.stderr).decode().splitlines() if "rror" in line
             ]
             raise RtlError(f"Verilator cannot build '{top}': {wrong[0] if wrong else 'it failed'}")
-        data = (folder / "simulate").read_bytes()
-    cache.put(key, data)
-    return data
+        return (folder / "simulate").read_bytes()
 
 
 def run(
@@ -87,10 +88,11 @@ def run(
         facts = [case.limit, len(case.a), len(case.w), case.results, pause, number]
         parts += [np.array(facts), case.a.ravel(), case.w.ravel(), case.flags]
     given = b"".join(part.astype("<u4").tobytes() for part in parts)
-    return _read(_output(executable, given), len(cases), y_words)
+    return _read(output_of(executable, given), len(cases), y_words)
 
 
-def _output(executable: bytes, given: bytes) -> bytes:
+def output_of(executable: bytes, given: bytes) -> bytes:
+    """What a simulator says of its input; raises RtlError if it fails or hangs."""
     descriptor, name = tempfile.mkstemp(prefix="nybble-rtl-")
     path = Path(name)
     try:

@@ -102,7 +102,7 @@ def test_a_simulation_that_does_not_end_is_told(simulators):
     with pytest.raises(RtlError, match="case 0 does not end: 4 rows"):
         run(executable, [beats.__class__(**{**vars(beats), "results": 5})], TERNARY.y_words)
     with pytest.raises(RtlError, match="the simulation ended with 3"):
-        simulate._output(executable, b"")
+        simulate.output_of(executable, b"")
 
 
 def test_a_program_that_hangs_is_told():
