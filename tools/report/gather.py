@@ -17,7 +17,9 @@ from nybble.dialects.screening import MAX_BYTES
 from nybble.tools.mlir_file import STAGE_NAMES
 
 EXPLAINED = ("prefill", "decode")
-BENCHED = "kernels"
+KERNELS, CIRCUITS = "kernels", "fpga"
+"""Kinds of reports of `nybble bench` whose rows are shown."""
+REPORTS = "`explain MODEL`, `bench kernels` or `bench fpga`"
 MOST_SHOWN = 200_000
 """Characters of IR that the page holds for a stage."""
 
@@ -51,13 +53,15 @@ class Stage:
 @dataclass(frozen=True)
 class Contents:
     """stages: in the order of compilation. explained: reports of `nybble explain MODEL`. benched:
-    rows of `nybble bench kernels`. left_out: files that are neither, and why.
+    rows of `nybble bench kernels`. circuits: rows of `nybble bench fpga`. left_out: files that are
+    none of these, and why.
     """
 
     folder: str
     stages: tuple[Stage, ...]
     explained: tuple[Mapping[str, Any], ...]
     benched: tuple[Mapping[str, Any], ...]
+    circuits: tuple[Mapping[str, Any], ...]
     left_out: tuple[str, ...]
 
 
@@ -67,22 +71,29 @@ def gather(folder: Path) -> Contents:
         raise ReportError(f"{folder} is no directory", accepted="one of --dump-stages, or of JSON")
     stages = [_stage(folder, name) for name in STAGE_NAMES if (folder / f"{name}.mlir").is_file()]
     explained: list[Mapping[str, Any]] = []
-    benched: list[Mapping[str, Any]] = []
+    benched: dict[str, list[Mapping[str, Any]]] = {KERNELS: [], CIRCUITS: []}
     left_out: list[str] = []
     for path in sorted(folder.glob("*.json")):
         found = _read_json(path)
         if all(isinstance(found.get(key), dict) for key in EXPLAINED):
             explained.append(found)
-        elif found.get("kind") == BENCHED and isinstance(found.get("rows"), list):
-            benched += found["rows"]
+        elif found.get("kind") in benched and isinstance(found.get("rows"), list):
+            benched[found["kind"]] += found["rows"]
         else:
-            left_out.append(f"{path.name}: no report of `explain MODEL` or `bench kernels`")
-    if not stages and not explained and not benched:
+            left_out.append(f"{path.name}: no report of {REPORTS}")
+    if not stages and not explained and not any(benched.values()):
         raise ReportError(
             f"{folder} holds nothing to report on",
-            accepted="STAGE.mlir of --dump-stages, JSON of `explain MODEL` and `bench kernels`",
+            accepted=f"STAGE.mlir of --dump-stages, JSON of {REPORTS}",
         )
-    return Contents(folder.name, tuple(stages), tuple(explained), tuple(benched), tuple(left_out))
+    return Contents(
+        folder.name,
+        tuple(stages),
+        tuple(explained),
+        tuple(benched[KERNELS]),
+        tuple(benched[CIRCUITS]),
+        tuple(left_out),
+    )
 
 
 def _stage(folder: Path, name: str) -> Stage:

@@ -10,8 +10,9 @@ from markupsafe import Markup
 
 from nybble import __version__
 from nybble.costmodel.targets.target import Target
+from nybble.tools.report.circuits import CircuitPoint, circuit_points
 from nybble.tools.report.gather import EXPLAINED, Contents, ReportError, Stage
-from nybble.tools.report.plots import against, roofline, shares
+from nybble.tools.report.plots import against, area, roofline, shares
 from nybble.tools.report.points import (
     KernelPoint,
     Measured,
@@ -39,6 +40,7 @@ def page(contents: Contents, machine: Machine) -> str:
     """The HTML; ReportError where matplotlib is not installed or a report lacks an entry."""
     points = list(_points(contents.stages, machine))
     measured, left_out = measured_points(contents.benched)
+    circuits, odd = circuit_points(contents.circuits)
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     environment.filters |= {"bytes": spelled_bytes, "seconds": spelled_seconds}
     template = environment.from_string(
@@ -48,14 +50,16 @@ def page(contents: Contents, machine: Machine) -> str:
         return template.render(
             title=contents.folder,
             version=__version__,
-            sections=list(_sections(contents, points, measured)),
+            sections=list(_sections(contents, points, measured, circuits)),
             explained=[_with_plots(one) for one in contents.explained],
             machine=machine.target,
             threads=machine.threads,
             points=points,
             roofline=Markup(roofline(points, machine.target, machine.threads)) if points else "",
             stages=contents.stages,
-            left_out=[*contents.left_out, *dict.fromkeys(left_out)],
+            circuits=circuits,
+            area=Markup(area(circuits)) if circuits else "",
+            left_out=[*contents.left_out, *dict.fromkeys([*left_out, *odd])],
             **_measured(measured),
         )
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
@@ -73,7 +77,10 @@ def _points(stages: tuple[Stage, ...], machine: Machine) -> Iterator[KernelPoint
 
 
 def _sections(
-    contents: Contents, points: list[KernelPoint], measured: list[Measured]
+    contents: Contents,
+    points: list[KernelPoint],
+    measured: list[Measured],
+    circuits: list[CircuitPoint],
 ) -> Iterator[tuple[str, str]]:
     """The parts that the page has: anchor, heading."""
     for index, one in enumerate(contents.explained, 1):
@@ -82,6 +89,8 @@ def _sections(
         yield from (("roofline", "Roofline"), ("decisions", "Decisions"))
     if measured:
         yield "measured", "Predicted against measured"
+    if circuits:
+        yield "circuits", "Circuits"
     if contents.stages:
         yield "stages", "Stages"
 

@@ -5,6 +5,7 @@ from io import StringIO
 from typing import Any
 
 from nybble.costmodel.targets.target import Target
+from nybble.tools.report.circuits import CircuitPoint
 from nybble.tools.report.gather import ReportError
 from nybble.tools.report.points import KernelPoint, Measured
 
@@ -120,3 +121,27 @@ def shares(names: Sequence[str], seconds: Sequence[float]) -> str:
         axes.set_xlabel("ms")
 
     return drawn(draw, (7.5, 0.24 * len(names) + 0.7))
+
+
+def area(points: Sequence[CircuitPoint]) -> str:
+    """Products a cycle against LUTs, a colour for each way of multiplying."""
+
+    def draw(axes: Any) -> None:
+        for index, series in enumerate(dict.fromkeys(one.series for one in points)):
+            chosen = [one for one in points if one.series == series]
+            colour = COLOURS[index % len(COLOURS)]
+            at = ([one.luts for one in chosen], [one.rate for one in chosen])
+            axes.scatter(*at, color=colour, label=series, s=24, zorder=3)
+            for one in chosen:
+                axes.annotate(
+                    one.label, (one.luts, one.rate), xytext=(4, 3), textcoords="offset points",
+                    fontsize=7, color=colour,
+                )  # fmt: skip
+        axes.set(xscale="log", yscale="log")
+        axes.margins(0.12, 0.2)
+        axes.grid(which="both", linewidth=0.3)
+        axes.set_xlabel("LUTs")
+        axes.set_ylabel("products a cycle")
+        axes.legend(frameon=False, loc="upper left")
+
+    return drawn(draw, (7.5, 4.6))

@@ -31,7 +31,7 @@ def command(
     folder: Path, output: str | None, target: str, isa: str | None, threads: int | None
 ) -> None:
     """Write one HTML page about what DIR holds: stages of `compile --dump-stages`, JSON reports of
-    `explain MODEL` and of `bench kernels`. It needs no network to be read."""
+    `explain MODEL`, of `bench kernels` and of `bench fpga`. It needs no network to be read."""
     check_target(target)
     level = levels.get(isa) if isa else levels.detect(cpu_flags())
     machine = target_for_level(level.name) if target == CPU else find_target(target)

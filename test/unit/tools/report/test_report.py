@@ -24,6 +24,18 @@ ROW = {
     "activations": "i8-only",
     "ours_us": 3.0,
 }
+CIRCUIT = {
+    "kernel": "table",
+    "format": "w2",
+    "macs_per_cycle": 448,
+    "luts": 3902,
+    "dsps": 0,
+    "baseline": "planes",
+    "baselines": {"planes": {"luts": 12000, "dsps": 0}},
+    "rtl_cycles": 1250,
+    "ideal_cycles": 1000.0,
+}
+SPARSE = CIRCUIT | {"kernel": "sparse", "format": "2:4", "dsps": 16, "baseline": None}
 
 
 @pytest.fixture
@@ -40,6 +52,8 @@ def folder(tmp_path, run_nybble):
     assert run_nybble(*asked, str(made / "h100.json")).code == 0
     rows = [ROW, ROW | {"n": 4, "cache": "cold", "ours_us": 9.0}, ROW | {"ours_us": None}]
     (made / "bench.json").write_text(json.dumps({"kind": "kernels", "rows": rows}))
+    circuits = [CIRCUIT, SPARSE, {"format": "w3"}]
+    (made / "circuits.json").write_text(json.dumps({"kind": "fpga", "rows": circuits}))
     (made / "other.json").write_text("[]")
     return made
 
@@ -79,7 +93,8 @@ def test_the_page_shows_all_that_the_folder_holds(folder, run_nybble):
     assert page.fetched == []
     assert "url(http" not in text
     assert {"model-1", "roofline", "decisions", "measured", "stages", "left-out"} <= page.anchors
-    assert text.count("<svg") == 4  # two phases, the roofline, the measurements
+    assert "circuits" in page.anchors
+    assert text.count("<svg") == 5  # two phases, the roofline, the measurements, the circuits
     said = re.sub(r"\s+", " ", " ".join(page.texts))
     assert "llama-3-8b on h100" in said
     assert "Kernels on the roofline of cpu-avx2" in said
@@ -89,6 +104,9 @@ def test_the_page_shows_all_that_the_folder_holds(folder, run_nybble):
     assert "q4_0 64x64, n=4, cold, i8-only, 1 thread(s)" in said
     assert "other.json: no report of" in said
     assert "a row without a time or a key" in said
+    assert "2:4 (16 DSP)" in said
+    assert "table w2 358.4 3902 0 10.9 multiplying w2 448.0 12000 0 26.8" in said
+    assert "a row of an element without an entry: KeyError('macs_per_cycle')" in said
     assert "<made>" in said
     assert "<made>" not in text
     first = text
