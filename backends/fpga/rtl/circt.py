@@ -28,5 +28,5 @@ def exported(text: str, kind: str) -> str:
     done = run_tool("CIRCT", command, text.encode())
     if done.returncode != 0:
         words = [line for line in done.stderr.decode().splitlines() if "rror" in line]
-        raise RtlError(f"CIRCT rejects the circuit: {words[0] if words else done.returncode}")
+        raise RtlError(f"CIRCT rejects the circuit: {words[-1] if words else done.returncode}")
     return done.stdout.decode()

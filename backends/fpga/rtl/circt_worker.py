@@ -16,7 +16,7 @@ _TO_VERILOG = (
 PIPELINES: Mapping[str, str] = {
     "hardware": f"builtin.module({_TO_VERILOG})",
     "loop": "builtin.module(lower-cf-to-handshake,handshake-lower-extmem-to-hw,canonicalize,"
-    "handshake.func(handshake-materialize-forks-sinks,handshake-insert-buffers{strategy=all}),"
+    "handshake.func(handshake-materialize-forks-sinks,handshake-insert-buffers{strategy=cycles}),"
     f"lower-handshake-to-hw,lower-esi-types,lower-esi-ports,lower-esi-to-hw,{_TO_VERILOG})",
 }
 """Passes by what is given."""

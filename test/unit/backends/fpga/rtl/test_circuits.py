@@ -3,6 +3,11 @@
 import numpy as np
 import pytest
 
+from nybble.backends.fpga.csim.build import Case, build
+from nybble.backends.fpga.design import Design as KernelDesign
+from nybble.backends.fpga.elements import ELEMENTS
+from nybble.backends.fpga.network import network
+from nybble.backends.fpga.packing import pack, pack_activation
 from nybble.backends.fpga.rtl import circt, simulate
 from nybble.backends.fpga.rtl.circt import system_verilog
 from nybble.backends.fpga.rtl.designs import Design, beats_of, random_sparse, random_weights
@@ -14,9 +19,11 @@ from nybble.backends.fpga.rtl.sparse_encoding import sparse_beats
 from nybble.backends.fpga.rtl.sparse_pe import SparseSpec
 from nybble.backends.fpga.rtl.spec import PeSpec
 from nybble.backends.fpga.rtl.tool import run_tool
+from nybble.dialects.fpga.attrs import TilingAttr
+from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats.element import Ternary, Uniform
 
-DENSE = Design("table", PeSpec(Uniform(2, 2), lanes=2, rows=2, depth=2048))
+DENSE = Design("table", PeSpec(Uniform(2, 2), 5, lanes=2, rows=2, depth=2048))
 TERNARY = Design("table", PeSpec(Ternary(), group=3, lanes=2, rows=1, depth=16))
 SPARSE = Design("sparse", SparseSpec(16, rows=2))
 
@@ -54,10 +61,30 @@ def test_tables_are_built_behind_the_weights(simulators):
     assert 1 <= factor <= 1.01
 
 
+def test_an_emitted_kernel_of_the_same_array_takes_as_long(simulators, tools, tmp_path):
+    rows, cols = 512, 1600
+    description, element = formats.get("w2"), ELEMENTS["lut_array"](formats.get("w2"))
+    spec = DENSE.spec
+    assert (description.element, element.width) == (spec.element, spec.group)
+    tiling = TilingAttr.get(
+        tokens=1, rows=rows, cols=cols, group=cols, lanes=spec.lanes, width=spec.group,
+        high=spec.rows, wide=1,
+    )  # fmt: skip
+    kernel = KernelDesign("w2", element, tiling, 1, 1, "u280")
+    weight = description.quantize(np.ones((rows, cols), np.float32))
+    memories = (pack_activation(kernel, np.ones((1, cols), np.float32)),)
+    case = Case("k", (*memories, *pack(kernel, weight).memories))
+    [counted] = build([network("k", kernel)], tmp_path, counts=True).run([case])
+    one = product(spec, (rows, cols), np.random.default_rng(5))
+    executable = program(DENSE.verilog, DENSE.top, simulators)
+    [found] = run(executable, [beats_of("table", spec, one)], DENSE.y_words)
+    assert counted.cycles == pytest.approx(found.loading + found.cycles, rel=0.02)
+
+
 def test_a_circuit_that_is_wrong_is_noticed(simulators):
-    minus = "]} - {"  # the sign of two's complement
+    minus = "]} - "  # the sign of two's complement
     assert DENSE.verilog.count(minus) == 1
-    broken = DENSE.verilog.replace(minus, "]} + {")
+    broken = DENSE.verilog.replace(minus, "]} + ")
     one = product(DENSE.spec, (30, 20), np.random.default_rng(2))
     [found], _ = ran(DENSE, [one], simulators, verilog=broken)
     assert not np.array_equal(found, one.reference())
