@@ -127,6 +127,8 @@ def area(points: Sequence[CircuitPoint]) -> str:
     """Products a cycle against LUTs, a colour for each way of multiplying."""
 
     def draw(axes: Any) -> None:
+        from matplotlib.ticker import LogLocator, NullFormatter
+
         for index, series in enumerate(dict.fromkeys(one.series for one in points)):
             chosen = [one for one in points if one.series == series]
             colour = COLOURS[index % len(COLOURS)]
@@ -134,10 +136,14 @@ def area(points: Sequence[CircuitPoint]) -> str:
             axes.scatter(*at, color=colour, label=series, s=24, zorder=3)
             for one in chosen:
                 axes.annotate(
-                    one.label, (one.luts, one.rate), xytext=(4, 3), textcoords="offset points",
-                    fontsize=7, color=colour,
+                    one.label, (one.luts, one.rate), xytext=(4, 4 - 12 * (index % 2)),
+                    textcoords="offset points", fontsize=7, color=colour,
                 )  # fmt: skip
         axes.set(xscale="log", yscale="log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:,g}")
+            axis.set_minor_formatter(NullFormatter())
         axes.margins(0.12, 0.2)
         axes.grid(which="both", linewidth=0.3)
         axes.set_xlabel("LUTs")
