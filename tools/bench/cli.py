@@ -21,7 +21,7 @@ from nybble.tools.bench.options import (
 from nybble.tools.bench.peers.llama_bench import parse_external
 from nybble.tools.bench.publish import publish
 from nybble.tools.bench.rounds import Schedule
-from nybble.tools.model_options import MODES, WEIGHT_OPTIONS, with_weights
+from nybble.tools.model_options import MODES, WEIGHT_OPTIONS, kv_option, with_weights
 from nybble.tools.models import cache_root, shown_progress
 
 NO_PEERS = "none"
@@ -87,6 +87,7 @@ def _model(
     decode_tokens: int,
     depths: str,
     activations: str,
+    kv: str | None,
     llama_bench: tuple[str, ...],
     perplexity: bool,
     weights: WeightChoice,
@@ -106,6 +107,7 @@ def _model(
         decode_tokens,
         parse_counts(depths, 0),
         activations,
+        kv,
         tuple(parse_external(one) for one in llama_bench),
         perplexity,
         Schedule(rounds=rounds, seed=seed),
@@ -236,7 +238,7 @@ model_command = click.Command(
     callback=with_weights(_model),
     help="Measure prompts and decoding of a MODEL (path or alias) against other systems.",
 )
-for _option in WEIGHT_OPTIONS:
+for _option in (kv_option, *WEIGHT_OPTIONS):
     _option(model_command)
 _ATTENTION_PARAMETERS: list[click.Parameter] = [
     _value("--phases", "decode,prefill", "PHASE,..", "One token on a full cache, or all tokens."),

@@ -124,6 +124,18 @@ class KvFormat:
                 accepted=f"at most {max(context - self.page, 0)} recent tokens",
             )
 
+    def check_span(self, span: int | None) -> None:
+        """Raise KvError where no query that sees its `span` last keys, itself among them, reaches
+        a code. None: it sees all keys."""
+        if not self.is_coded or span is None or span > self.recent + 1:
+            return
+        raise KvError(
+            f"{self} keeps {self.recent} tokens before a query as they are, and no query sees "
+            f"more than {span - 1} of them, so that no code would be read",
+            accepted=f"a mask that reaches {self.recent + 1} tokens back, fewer recent tokens, "
+            f"or {self.exact}",
+        )
+
     def rounded(self, rows: npt.NDArray[np.float32]) -> KvArray:
         """What tokens are before they become codes, of f32 of any shape."""
         if self.exact == "bf16":

@@ -85,6 +85,21 @@ def test_refuses(text, said):
         parse(text)
 
 
+@pytest.mark.parametrize("name", ["kv8", "kv4(16)", "kivi2(16,64)", "kivi4"])
+def test_a_span_is_refused_just_where_no_code_is_seen(name):
+    kv = parse(name)
+    queries = np.arange(1000)
+    for span in range(1, kv.recent + 5):
+        reads = bool((np.maximum(0, queries - span + 1) < kv.boundaries(queries)).any())
+        if reads:
+            kv.check_span(span)
+        else:
+            with pytest.raises(KvError, match=r"so that no code would be read .accepted: a mask"):
+                kv.check_span(span)
+    kv.check_span(None)
+    parse("f16").check_span(1)
+
+
 def test_what_does_not_fit_a_cache():
     with pytest.raises(KvError, match=r"groups of 32 features of heads of 80 .accepted: .*16"):
         parse("kivi4").check(4096, 80)
