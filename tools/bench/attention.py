@@ -1,4 +1,4 @@
-"""`nybble bench attention`: attention under masks beside torch's, with the machine's roofs.
+"""`nybble bench attention`: attention under masks beside others', with the machine's roofs.
 
 A decode step is one token at the end of a full cache, a prefill all tokens from an empty one. The
 roof of a decode is the memory that the keys and values it sees are read from, that of a prefill the
@@ -17,7 +17,13 @@ from nybble.backends.cpu.kernels.kv import PADDING
 from nybble.dialects.sparse_attn.kv import parse as parse_kv
 from nybble.dialects.sparse_attn.masks import Mask, dense, density, parse
 from nybble.passes.restrict_attention import static_mask
-from nybble.tools.bench.attention_runners import Inputs, OurAttention, TorchAttention
+from nybble.tools.bench.attention_runners import (
+    PEERS,
+    Inputs,
+    LlamaAttention,
+    OurAttention,
+    TorchAttention,
+)
 from nybble.tools.bench.errors import BenchError, UnavailableError
 from nybble.tools.bench.machine import Host, describe_host
 from nybble.tools.bench.probes.probes import Probe, peak_probes, rates, read_probes
@@ -27,7 +33,7 @@ from nybble.tools.bench.rounds import Contestant, Schedule, interleave
 
 DECODE, PREFILL = "decode", "prefill"
 PHASES = (DECODE, PREFILL)
-OURS, HALF, TORCH = "ours", "bf16", "torch"
+OURS, HALF = "ours", "bf16"
 COLUMNS = (
     Column("phase", "phase"),
     Column("mask", "mask"),
@@ -39,7 +45,8 @@ COLUMNS = (
     Column("context", "context"),
     Column("density", "density", "{:.3f}"),
     Column("ours us", "ours_us", "{:.1f}"),
-    Column("torch us", "torch_us", "{:.1f}"),
+    Column("peer", "peer"),
+    Column("peer us", "peer_us", "{:.1f}"),
     Column("speedup", "speedup", "{:.2f}"),
     Column("over bf16", "over_bf16", "{:.2f}"),
     Column("roof", "roof"),
@@ -80,7 +87,7 @@ class AttentionCase:
 
 @dataclass(frozen=True)
 class AttentionOptions:
-    """All combinations are measured. peers: "torch" or none."""
+    """All combinations are measured. peers: names of `attention_runners.PEERS`."""
 
     phases: tuple[str, ...]
     masks: tuple[str, ...]
@@ -153,33 +160,37 @@ def measured(
             half = OurAttention(inputs, HALF, case.mask, case.softmax, options.threads)
             held.callback(half.close)
             runs[HALF] = half.seconds
-        peer = None
-        if TORCH in options.peers:
+        peers: dict[str, TorchAttention | LlamaAttention] = {}
+        for name in options.peers:
             try:
-                peer = TorchAttention(inputs, case.kv, mask, options.threads)
-                runs[TORCH] = peer.seconds
+                peers[name] = PEERS[name](inputs, case.kv, mask, options.threads)
             except UnavailableError as reason:
-                note(f"torch: {reason}")
+                note(f"{name}: {reason}")
+                continue
+            held.callback(peers[name].close)
+            runs[name] = peers[name].seconds
         runs |= {f"probe {i}": probe.run for i, probe in enumerate(probes)}
         timings = interleave(runs, options.schedule)
         found = ours.result()
-        against = None if peer is None else nmse(found, peer.result())
+        against = {name: nmse(found, peer.result()) for name, peer in peers.items()}
     each = rates(probes, [timings[f"probe {i}"].best for i in range(len(probes))])
     flops = 4 * case.heads * case.d * case.pairs() * share
     limits = {level: cache_bytes * share / each[level], "f32": flops / each["f32"]}
     name = max(limits, key=limits.__getitem__)
-    best, theirs, half = timings[OURS], timings.get(TORCH), timings.get(HALF)
+    best, half = timings[OURS], timings.get(HALF)
+    theirs = {one: timings[one].best for one in peers}
+    fastest = min(theirs, key=theirs.__getitem__, default=None)
     return {
         "phase": case.phase, "mask": case.mask, "softmax": case.softmax, "kv": case.kv,
         "heads": case.heads, "kv_heads": case.kv_heads, "d": case.d, "context": case.context,
         "density": share, "ours_us": best.best * 1e6, "ours_us_median": best.median * 1e6,
-        "peers": {} if theirs is None else {TORCH: theirs.best * 1e6},
-        "torch_us": None if theirs is None else theirs.best * 1e6,
-        "speedup": None if theirs is None else theirs.best / best.best,
+        "peers": {one: seconds * 1e6 for one, seconds in theirs.items()}, "peer": fastest,
+        "peer_us": None if fastest is None else theirs[fastest] * 1e6,
+        "speedup": None if fastest is None else theirs[fastest] / best.best,
         "over_bf16": None if half is None else half.best / best.best,
         "bits_per_token": kv.bits_per_token(case.d) * case.kv_heads,
         "roof": name, "roof_us": limits[name] * 1e6, "roof_fraction": limits[name] / best.best,
-        "nmse": against, "rates": each,
+        "nmse": min(against.values(), default=None), "nmse_of_peers": against, "rates": each,
     }  # fmt: skip
 
 

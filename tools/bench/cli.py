@@ -137,6 +137,7 @@ def _attention(
 ) -> None:
     from nybble.tools.bench.attention import (
         COLUMNS,
+        PEERS,
         PHASES,
         AttentionOptions,
         bench_attention,
@@ -152,7 +153,7 @@ def _attention(
         kv_heads,
         d,
         threads,
-        () if peers == NO_PEERS else parse_choices(peers, ("torch",)),
+        () if peers == NO_PEERS else parse_choices(peers, tuple(PEERS)),
         Schedule(rounds=rounds, seed=seed),
     )
     with shown_progress() as progress:
@@ -250,14 +251,14 @@ _ATTENTION_PARAMETERS: list[click.Parameter] = [
     _count("--kv-heads", 8, "Heads of keys and values."),
     _count("--d", 128, "Features of a head."),
     _count("--threads", 1, "Threads."),
-    _value("--peers", "torch", "NAME", "torch, or none."),
+    _value("--peers", "torch,llama.cpp", "NAME,..", "torch, llama.cpp, or none."),
     *_shared(KERNEL_SCHEDULE.rounds)[2:],
 ]
 attention_command = click.Command(
     "attention",
     params=_ATTENTION_PARAMETERS,
     callback=_attention,
-    help="Measure attention under masks against torch.",
+    help="Measure attention under masks against torch and llama.cpp.",
 )
 _SPGEMM_PARAMETERS: list[click.Parameter] = [
     _value("--workloads", "all", "NAME,..", "Which; an unknown name lists them."),

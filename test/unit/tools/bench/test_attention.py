@@ -5,8 +5,10 @@ import json
 import pytest
 
 from nybble.dialects.errors import NybbleError
-from nybble.tools.bench.attention import AttentionOptions, bench_attention
+from nybble.dialects.sparse_attn.kv import parse
+from nybble.tools.bench.attention import PEERS, PHASES, AttentionOptions, bench_attention
 from nybble.tools.bench.options import parse_caches
+from nybble.tools.bench.peers.ggml_attention import type_of_cache
 from nybble.tools.bench.rounds import Schedule
 
 FACTS = {
@@ -39,6 +41,35 @@ def test_rows():
         assert (row["over_bf16"] is None) is (row["kv"] == "f32")
         assert row["bits_per_token"] == {"f32": 2 * 2 * 16 * 32, "kv4": 336}[row["kv"]]
     assert rows[0]["density"] == 0.25
+
+
+@pytest.mark.parametrize("name", list(PEERS))
+@pytest.mark.parametrize("mask", ["causal", "window(100)"])
+def test_peers_give_the_same(name, mask):
+    pytest.importorskip({"torch": "torch", "llama.cpp": "llama_cpp"}[name])
+    asked = options(phases=PHASES, kv=("f32", "bf16"), peers=(name,), masks=(mask,))
+    report = bench_attention(asked)
+    rows = json.loads(report.as_json())["rows"]
+    assert [row["peer"] for row in rows] == [name] * 4
+    for row in rows:
+        assert row["nmse_of_peers"][name] < (1e-9 if row["kv"] == "f32" else 1e-4)
+        assert row["peers"][name] > 0
+
+
+def test_a_mask_of_heads_is_noted():
+    pytest.importorskip("llama_cpp")
+    asked = options(kv=("f32",), peers=("llama.cpp",), masks=("heads(0:window(9);else:causal)",))
+    report = bench_attention(asked)
+    assert "takes one mask for all heads" in report.notes[0]
+    assert report.rows[0]["peer"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "type_name"),
+    [("f32", "f32"), ("bf16", "f16"), ("kv8", "q8_0"), ("kv4", "q4_0"), ("kivi2", "q4_0")],
+)
+def test_types_of_llama_caches(name, type_name):
+    assert type_of_cache(parse(name)) == type_name
 
 
 @pytest.mark.parametrize(
