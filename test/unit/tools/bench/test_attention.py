@@ -87,6 +87,6 @@ def test_refuses(changes, said):
 
 
 def test_caches_of_a_list():
-    assert parse_caches("f32, kivi2(32,128),kv4(32)") == ("f32", "kivi2", "kv4(32)")
+    assert parse_caches("f32, kivi2(32,128,64),kv4(32)") == ("f32", "kivi2", "kv4(32)")
     with pytest.raises(NybbleError, match="',' names nothing"):
         parse_caches(",")
