@@ -129,6 +129,8 @@ def _attention(
     heads: int,
     kv_heads: int,
     d: int,
+    texts: int,
+    suffix: int,
     threads: int,
     peers: str,
     rounds: int,
@@ -155,6 +157,8 @@ def _attention(
         threads,
         () if peers == NO_PEERS else parse_choices(peers, tuple(PEERS)),
         Schedule(rounds=rounds, seed=seed),
+        texts,
+        suffix,
     )
     with shown_progress() as progress:
         report = bench_attention(options, progress)
@@ -242,7 +246,13 @@ model_command = click.Command(
 for _option in (kv_option, *WEIGHT_OPTIONS):
     _option(model_command)
 _ATTENTION_PARAMETERS: list[click.Parameter] = [
-    _value("--phases", "decode,prefill", "PHASE,..", "One token on a full cache, or all tokens."),
+    _value(
+        "--phases",
+        "decode,prefill",
+        "PHASE,..",
+        "decode: one token on a full cache; prefill: all tokens; shared: one token of each of "
+        "some texts with a common beginning.",
+    ),  # fmt: skip
     click.Option(["--mask", "masks"], multiple=True, help="A mask; may be repeated. [causal]"),
     _value("--softmax", "online", "KIND,..", "online, two_pass, unified."),
     _value("--kv", "f32", "TYPE,..", "Of the cache: f32, f16, bf16, kv8, kv4, kivi2."),
@@ -250,6 +260,8 @@ _ATTENTION_PARAMETERS: list[click.Parameter] = [
     _count("--heads", 32, "Heads of queries."),
     _count("--kv-heads", 8, "Heads of keys and values."),
     _count("--d", 128, "Features of a head."),
+    _count("--texts", 32, "Of phase shared."),
+    _count("--suffix", 128, "Tokens of each text after the context, of phase shared."),
     _count("--threads", 1, "Threads."),
     _value("--peers", "torch,llama.cpp", "NAME,..", "torch, llama.cpp, or none."),
     *_shared(KERNEL_SCHEDULE.rounds)[2:],
