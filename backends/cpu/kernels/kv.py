@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from xdsl.ir import Attribute
 
-from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Operand, Value, bf16, f16, f32
+from nybble.backends.cpu.kernels.builder import (
+    BufferSpec,
+    KernelBuilder,
+    Operand,
+    Value,
+    bf16,
+    f16,
+    f32,
+)
 
 KEY_BLOCK = 16
 PADDING = 128

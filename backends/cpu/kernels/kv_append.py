@@ -101,7 +101,7 @@ class PageCodes:
         b, most = self.b, float(2**self.pages.format.bits - 1)
         top = largest_lane(b, tree([*values], b.max))
         bottom = -largest_lane(b, -tree([*values], b.min))
-        half = (top - bottom) / 2.0 * self.pages.format.spread
+        half = (top - bottom) / 2.0 * self.pages.format.spread_of(side)
         scale = b.to_float(half * 2.0 / most, f16)
         minimum = b.to_float((top + bottom) / 2.0 - half, f16)
         scales = b.buffer(f"{side[0]}_scales")

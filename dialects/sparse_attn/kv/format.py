@@ -35,7 +35,7 @@ PAGE, GROUP, RECENT = 64, 32, 128
 PINNED = 64
 """First tokens that are kept as they are where a text names a family of KIVI alone."""
 SPREAD = {8: 1.0, 4: 1.0, 2: 0.8}
-"""What KIVI's ranges are multiplied by. Four levels over all of a group's range are too far apart:
+"""What the ranges of KIVI's keys are multiplied by. Four levels over all of a group's range are too far apart:
 of 32 normally distributed numbers the extremes lie at 2.07 deviations, while the outer levels of
 least squared error lie at 1.49 (Max, Quantizing for minimum distortion, 1960). Groups of keys that
 are not normally distributed want more of their range than that."""
@@ -60,8 +60,8 @@ class KvFormat:
     name: its one spelling. specs: of keys and values in `lowbit`, each for a matrix [tokens,
     features]. page: tokens that are rounded together, 0 where nothing is rounded to codes. recent:
     tokens before a query that it sees as they are, at least. exact: type of what is not coded.
-    pinned: tokens at the beginning that stay as they are. spread: of the range of a group, how much
-    its levels take.
+    pinned: tokens at the beginning that stay as they are. spread: of the range of a group of
+    keys, how much its levels take.
     """
 
     name: str
@@ -177,7 +177,11 @@ class KvFormat:
 
     def coded(self, side: str, rows: npt.NDArray[np.float32]) -> Weight:
         """The codes of f32 [tokens, features], all of whose pages are whole."""
-        return self.side(side).quantize(rows, Rounding(spread=self.spread))
+        return self.side(side).quantize(rows, Rounding(spread=self.spread_of(side)))
+
+    def spread_of(self, side: str) -> float:
+        """What the range of a group is multiplied by; of values it is taken whole."""
+        return self.spread if side == KEYS else 1.0
 
 
 @lru_cache(maxsize=64)
