@@ -10,7 +10,7 @@ from nybble.backends.spgemm.choose import choose, sized
 from nybble.backends.spgemm.image import Setup
 from nybble.backends.spgemm.machine import Machine, find_machine
 from nybble.backends.spgemm.model.timing import Timing, simulate
-from nybble.backends.spgemm.model.trace import trace
+from nybble.backends.spgemm.model.trace import Trace, trace
 from nybble.backends.spgemm.program import compiled
 from nybble.backends.spgemm.run import ENGINES, PLAIN, Engine, Job, find_engine, image_of, run
 from nybble.dialects.errors import NybbleError
@@ -88,14 +88,18 @@ def scheduled(
 
 
 def time(lhs: SparseMatrix, rhs: SparseMatrix, how: Schedule, machine: Machine) -> Timing:
-    """What the machine takes. Programs are traced with i64, whose sums are one instruction, as
-    those of floats are with `+xspgemm`.
+    """What the machine takes."""
+    return simulate(traced(lhs, rhs, how, machine), machine, how)
+
+
+def traced(lhs: SparseMatrix, rhs: SparseMatrix, how: Schedule, machine: Machine) -> Trace:
+    """What the program does. Programs are traced with i64, whose sums are one instruction, as those
+    of floats are with `+xspgemm`.
     """
     left, right = (one.with_values(np.ones(one.nnz, np.int64)) for one in (lhs, rhs))
     job = Job(left, right, how, 1, scratchpad=int(machine.scratchpad.value))
     elf = compiled(how, "i64", PLAIN)
-    traced = trace(elf, image_of(job, ENGINES["qemu"]), int(machine.line.value))
-    return simulate(traced, machine, how)
+    return trace(elf, image_of(job, ENGINES["qemu"]), int(machine.line.value))
 
 
 def agrees(lhs: SparseMatrix, rhs: SparseMatrix, product: SparseMatrix) -> bool:

@@ -1,9 +1,9 @@
 """The cycle model of the SpGEMM accelerator against rvsim, where both can be the same machine.
 
 Run as `python test/bench/spgemm_model.py`; takes two minutes, and ends with status 1 unless all
-points are CLOSE and their rank correlation is LEAST. Both have harts in order on memory without data caches. The only number
-that is taken from rvsim's runs, the cycles of an instruction, comes from a matrix that is none of
-those compared.
+points are CLOSE and their rank correlation is LEAST. Both have harts in order on memory without
+data caches. The only number that is taken from rvsim's runs, the cycles of an instruction, comes
+from a matrix that is none of those compared.
 """
 
 import json
