@@ -17,6 +17,9 @@ from nybble.dialects.errors import NybbleError
 from nybble.dialects.spgemm.matrix import SparseMatrix
 from nybble.dialects.spgemm.schedule import PRESETS, Schedule
 from nybble.frontend.sparse_files import read
+from nybble.tools.diagnostics import UsageError
+from nybble.tools.files import write_output
+from nybble.tools.report.plots import phases
 from nybble.tools.target import ChosenTarget
 
 MODEL, AUTO = "model", "auto"
@@ -25,7 +28,10 @@ SCHEDULES = (*PRESETS, AUTO)
 
 @dataclass(frozen=True)
 class SparseRun:
-    """What was asked. engine: a simulator's name, or "model"; harts: None for the machine's."""
+    """What was asked. engine: a simulator's name, or "model"; harts: None for the machine's.
+
+    plot: a file for the phases, as SVG, of the model.
+    """
 
     lhs: str
     rhs: str
@@ -33,10 +39,13 @@ class SparseRun:
     schedule: str = AUTO
     engine: str = MODEL
     harts: int | None = None
+    plot: str | None = None
 
 
 def run_spgemm(asked: SparseRun) -> dict[str, object]:
     """The keys of `--json`; raises NybbleError."""
+    if asked.plot is not None and asked.engine != MODEL:
+        raise UsageError(f"--plot with engine '{asked.engine[:40]}'", accepted=f"engine {MODEL}")
     machine = find_machine(asked.target.level)
     lhs, rhs = (widened(read(Path(path))) for path in (asked.lhs, asked.rhs))
     threads = asked.harts or int(machine.threads.value)
@@ -48,6 +57,9 @@ def run_spgemm(asked: SparseRun) -> dict[str, object]:
     try:
         if asked.engine == MODEL:
             timed = time(lhs, rhs, how, machine.having(threads=threads))
+            if asked.plot is not None:
+                drawn = phases(timed.phases, timed.cycles, machine.pipes.value)
+                write_output(asked.plot, drawn.encode())
             return told | {"threads": threads} | asdict(timed)
         harts = asked.harts or 1
         outcome = run(Job(lhs, rhs, how, harts, scratchpad=setup.scratchpad), find(asked.engine))

@@ -1,13 +1,13 @@
 """Schedules of the SpGEMM accelerator on its cycle model.
 
-`python test/bench/spgemm_schedules.py versions`: SMASH's three versions on matrices of 16384 rows,
-with each assumed number of the machine changed in turn. `... auto`: the schedule that is chosen
-against the three, on activations times pruned weights. Takes some minutes each.
+`python test/bench/spgemm_schedules.py versions [MATRIX...]`: SMASH's three versions on matrices of
+16384 rows, with each assumed number of the machine changed in turn. `... auto`: the schedule that
+is chosen against the three, on activations times pruned weights. Takes some minutes each.
 """
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
 import numpy as np
@@ -35,6 +35,7 @@ SQUARES = {
     "rmat-mild": rmat(SCALE, 4 << SCALE, MILD, 2),
     "banded": banded(1 << SCALE, 3, 3),
     "power-law": hub(1 << SCALE, 4 << SCALE, 4),
+    "uniform-16": rmat(SCALE, 16 << SCALE, UNIFORM, 5),
 }
 CHANGES: Mapping[str, tuple[float, float]] = {
     "pipes": (2, 8), "gap": (1, 8), "near_latency": (4, 30), "near_ports": (2, 16),
@@ -83,11 +84,11 @@ def ratios(matrix: SparseMatrix) -> dict[str, dict[str, float]]:
     }  # fmt: skip
 
 
-def versions() -> int:
+def versions(names: Sequence[str]) -> int:
     """Print each matrix's ratios as described and their ranges; 1 if one is out of order."""
     least = float("inf")
-    for name, matrix in SQUARES.items():
-        found = ratios(matrix)
+    for name in names or SQUARES:
+        found = ratios(SQUARES[name])
         for label, one in found.items():
             told = " ".join(f"{key} {value:.3g}" for key, value in one.items())
             sys.stdout.write(f"{name:10} {label:18} {told}\n")
@@ -137,12 +138,12 @@ def auto() -> int:
 
 def main() -> int:
     """The exit status."""
-    commands = {"versions": versions, "auto": auto}
-    if sys.argv[1:] not in ([name] for name in commands):
-        sys.stderr.write(f"one of {', '.join(commands)}\n")
+    command, *names = sys.argv[1:] or [""]
+    if command not in ("versions", "auto") or not {*names} <= {*SQUARES}:
+        sys.stderr.write(f"accepted: auto, versions [{' '.join(SQUARES)}]\n")
         return 2
     try:
-        return commands[sys.argv[1]]()
+        return auto() if command == "auto" else versions(names)
     finally:
         close_idle()
 
