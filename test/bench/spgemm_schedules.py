@@ -103,7 +103,7 @@ def versions(names: Sequence[str]) -> int:
 def auto() -> int:
     """Print each case, and the geometric mean over V3 and the worst over the best version.
 
-    V1, which takes ten times as long as the others, runs on the smallest cases of the first seed.
+    V1, which takes three to nine times as long as V2, runs on the smallest cases of the first seed.
     """
     machine = find_machine("piuma-like")
     tokens, neurons, features = SHAPE
