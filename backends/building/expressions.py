@@ -7,10 +7,8 @@ and `//` are signed) are those of `values`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Self
 
-from xdsl.dialects import arith, llvm, math, scf, vector
+from xdsl.dialects import arith, llvm, math, vector
 from xdsl.dialects.builtin import (
     DenseArrayBase,
     IntegerAttr,
@@ -22,8 +20,9 @@ from xdsl.dialects.builtin import (
     f64,
 )
 from xdsl.dialects.utils import FastMathFlag
-from xdsl.ir import Attribute, Block, Operation, Region
+from xdsl.ir import Attribute, Operation
 
+from nybble.backends.building.control import For, If, While
 from nybble.backends.building.values import (
     FLOATS,
     NO_FASTMATH,
@@ -45,131 +44,6 @@ from nybble.dialects import upstream
 
 _REASSOCIATE: dict[str, Attribute] = {"fastmath": arith.FastMathFlagsAttr((FastMathFlag.REASSOC,))}
 _WIDTHS = {str(t): w for t, w in ((f16, 16), (bf16, 16), (f32, 32), (f64, 64))}
-
-
-class For:
-    """An `scf.for` being built; after the `with` block, `results` holds the carried values."""
-
-    def __init__(self, builder: Expressions, bounds: Sequence[Value], inits: Sequence[Value]):
-        self._builder = builder
-        self._operands = (*bounds, *inits)
-        self._types = [v.type for v in inits]
-        self._body = Block(arg_types=[bounds[0].type, *self._types])
-        self._yielded: Sequence[Value] = ()
-        self._outer = builder.block
-        self.iv = Value(builder, self._body.args[0])
-        self.args = [Value(builder, a) for a in self._body.args[1:]]
-        self.results: list[Value] = []
-
-    def yield_(self, *values: Value) -> None:
-        """The values carried to the next round; call once, last, when there are any."""
-        self._yielded = values
-
-    def __enter__(self) -> Self:
-        self._builder.block = self._body
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            return
-        assert len(self._yielded) == len(self._types), "yield_ must give every carried value"
-        self._builder.emit_effect(scf.YieldOp, self._yielded)
-        made = scf.ForOp.create(
-            operands=[v.ssa for v in self._operands],
-            result_types=self._types,
-            regions=[Region(self._body)],
-        )
-        self._outer.add_op(made)
-        self._builder.block = self._outer
-        self.results = [Value(self._builder, r) for r in made.results]
-
-
-class If:
-    """An `scf.if` being built, for its effects: `with b.if_(c) as branch`, `branch.otherwise()`."""
-
-    def __init__(self, builder: Expressions, cond: Value):
-        self._builder = builder
-        self._outer = builder.block
-        self._then = Block()
-        self._else = Region()
-        operation = scf.IfOp.create(operands=[cond.ssa], regions=[Region(self._then), self._else])
-        self._outer.add_op(operation)
-        self._current = self._then
-
-    def otherwise(self) -> If:
-        """The else branch: `with branch.otherwise(): ..`, right after the `with` of the branch."""
-        self._current = Block()
-        self._else.add_block(self._current)
-        return self
-
-    def __enter__(self) -> Self:
-        self._builder.block = self._current
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self._builder.emit_effect(scf.YieldOp, ())
-            self._builder.block = self._outer
-
-
-class While:
-    """An `scf.while` being built; `condition` gives the bit that a round of `args` begins with."""
-
-    def __init__(
-        self,
-        builder: Expressions,
-        inits: Sequence[Value],
-        condition: Callable[[Sequence[Value]], Value],
-    ):
-        types = [value.type for value in inits]
-        self._builder = builder
-        self._outer = builder.block
-        self._before, self._body = Block(arg_types=types), Block(arg_types=types)
-        self._inits = inits
-        self._yielded: Sequence[Value] = ()
-        builder.block = self._before
-        carried = [Value(builder, argument) for argument in self._before.args]
-        builder.emit_effect(scf.ConditionOp, (condition(carried), *carried))
-        builder.block = self._outer
-        self.args = [Value(builder, argument) for argument in self._body.args]
-        self.results: list[Value] = []
-
-    def yield_(self, *values: Value) -> None:
-        """The values of the next round; call once, last."""
-        self._yielded = values
-
-    def __enter__(self) -> Self:
-        self._builder.block = self._body
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            return
-        assert len(self._yielded) == len(self._inits), "yield_ must give every carried value"
-        self._builder.emit_effect(scf.YieldOp, self._yielded)
-        made = scf.WhileOp.create(
-            operands=[value.ssa for value in self._inits],
-            result_types=[value.type for value in self._inits],
-            regions=[Region(self._before), Region(self._body)],
-        )
-        self._outer.add_op(made)
-        self._builder.block = self._outer
-        self.results = [Value(self._builder, result) for result in made.results]
 
 
 class Expressions(Emitter):

@@ -54,7 +54,7 @@ from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects import func
-from xdsl.dialects.builtin import DYNAMIC_INDEX, ModuleOp
+from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
@@ -65,11 +65,8 @@ from nybble.backends.fpga.network import network
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp, YieldOp
 from nybble.dialects.locations import location_of
-from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.arrays import ArrayProductOp
-from nybble.passes.targets import Product
-
-ACCEPTED = "a matrix product without a bias, of a number of tokens that is known"
+from nybble.passes.fixed_products import fixed_product
 
 
 @dataclass(frozen=True)
@@ -101,29 +98,10 @@ def designs(module: ModuleOp, device: str) -> Iterator[tuple[str, Design]]:
 
 def design_of(op: Operation, device: str) -> Design:
     """The design of an operation of a kernel; raises NybbleError where there is none."""
-    product = product_of(op)
+    product = fixed_product(op, ArrayProductOp, "an FPGA", MODE)
     assert isinstance(op, ArrayProductOp)
     try:
         return checked_design(op.DATAFLOW, product, device)
     except NybbleError as error:
         error.location = error.location or location_of(op)
         raise
-
-
-def product_of(op: Operation) -> Product:
-    """The product that an operation is; raises NybbleError for any other."""
-    if not isinstance(op, ArrayProductOp) or op.bias is not None:
-        what = f"'{op.name}' with a bias" if isinstance(op, ArrayProductOp) else f"'{op.name}'"
-        raise NybbleError(
-            f"{what} has no kernel on an FPGA", location=location_of(op), accepted=ACCEPTED
-        )
-    weight = op.weight.type
-    assert isinstance(weight, LowBitTensorType)
-    tokens, _ = op.activation_shape()
-    if tokens == DYNAMIC_INDEX:
-        raise NybbleError(
-            "a product of a number of tokens that is not known",
-            location=location_of(op),
-            accepted=ACCEPTED,
-        )
-    return Product(weight.number_format, weight.rows, weight.cols, tokens, MODE)

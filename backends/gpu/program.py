@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from xdsl.dialects import func
-from xdsl.dialects.builtin import DYNAMIC_INDEX, ModuleOp
+from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation
 
 from nybble.backends.gpu.dataflows import spec_of
@@ -14,11 +14,9 @@ from nybble.backends.gpu.products import compile_spec
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp, YieldOp
 from nybble.dialects.locations import location_of
-from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.stream import StreamMatmulOp
+from nybble.passes.fixed_products import fixed_product
 from nybble.passes.targets import Product
-
-ACCEPTED = "mpgemm.stream_matmul without a bias, of a number of tokens that is known"
 
 
 def compile_products(module: ModuleOp, arch: str) -> list[Compiled]:
@@ -39,22 +37,8 @@ def compile_products(module: ModuleOp, arch: str) -> list[Compiled]:
 
 def product_of(op: Operation, arch: str) -> Product:
     """The product that an operation of a kernel is; raises NybbleError for any other."""
-    if not isinstance(op, StreamMatmulOp) or op.bias is not None:
-        what = f"'{op.name}' with a bias" if isinstance(op, StreamMatmulOp) else f"'{op.name}'"
-        raise NybbleError(
-            f"{what} has no kernel on a GPU", location=location_of(op), accepted=ACCEPTED
-        )
-    weight = op.weight.type
-    assert isinstance(weight, LowBitTensorType)
-    tokens, _ = op.activation_shape()
-    if tokens == DYNAMIC_INDEX:
-        raise NybbleError(
-            "a product of a number of tokens that is not known",
-            location=location_of(op),
-            accepted=ACCEPTED,
-        )
-    shape = (weight.rows, weight.cols)
-    return Product(weight.number_format, *shape, tokens, op.precision.data, arch)
+    activations = op.precision.data if isinstance(op, StreamMatmulOp) else ""
+    return fixed_product(op, StreamMatmulOp, "a GPU", activations, arch)
 
 
 def _spec(product: Product, arch: str, op: Operation):

@@ -1,0 +1,36 @@
+"""What backends that compile one product at a time see of it."""
+
+from xdsl.dialects.builtin import DYNAMIC_INDEX
+from xdsl.ir import Operation
+
+from nybble.dialects.errors import NybbleError
+from nybble.dialects.locations import location_of
+from nybble.dialects.lowbit.types import LowBitTensorType
+from nybble.dialects.mpgemm.ops import ProductOp
+from nybble.passes.targets import Product
+
+
+def fixed_product(
+    op: Operation, kind: type[ProductOp], device: str, activations: str, isa: str = ""
+) -> Product:
+    """The product that an operation of a kernel is.
+
+    kind: the operation that the device computes; device: it, as a message names it. Raises
+    NybbleError for any other operation, a bias, or a number of tokens that is not known.
+    """
+    accepted = "a product without a bias, of a number of tokens that is known"
+    if not isinstance(op, kind) or op.bias is not None:
+        what = f"'{op.name}' with a bias" if isinstance(op, kind) else f"'{op.name}'"
+        raise NybbleError(
+            f"{what} has no kernel on {device}", location=location_of(op), accepted=accepted
+        )
+    weight = op.weight.type
+    assert isinstance(weight, LowBitTensorType)
+    tokens, _ = op.activation_shape()
+    if tokens == DYNAMIC_INDEX:
+        raise NybbleError(
+            "a product of a number of tokens that is not known",
+            location=location_of(op),
+            accepted=accepted,
+        )
+    return Product(weight.number_format, weight.rows, weight.cols, tokens, activations, isa)
