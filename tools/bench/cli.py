@@ -252,7 +252,7 @@ _ATTENTION_PARAMETERS: list[click.Parameter] = [
         "PHASE,..",
         "decode: one token on a full cache; prefill: all tokens; shared: one token of each of "
         "some texts with a common beginning.",
-    ),  # fmt: skip
+    ),
     click.Option(["--mask", "masks"], multiple=True, help="A mask; may be repeated. [causal]"),
     _value("--softmax", "online", "KIND,..", "online, two_pass, unified."),
     _value("--kv", "f32", "TYPE,..", "Of the cache: f32, f16, bf16, kv8, kv4, kivi2."),

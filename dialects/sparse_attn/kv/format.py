@@ -1,6 +1,7 @@
 """What a key-value cache holds of a token, as data: two number formats and where they begin.
 
-    kv = "f32" | "f16" | "bf16" | "kvN" [ "(" PAGE ")" ] | "kiviN" [ "(" GROUP [ "," RECENT [ "," PINNED ] ] ")" ]
+    kv = "f32" | "f16" | "bf16" | "kvN" [ "(" PAGE ")" ]
+       | "kiviN" [ "(" GROUP [ "," RECENT [ "," PINNED ] ] ")" ]
 
 Keys and values of a head are matrices [tokens, features], each in a format of `lowbit`. A coded
 cache is cut into pages of tokens, and the tokens of a page are rounded together once none of them
@@ -35,7 +36,9 @@ PAGE, GROUP, RECENT = 64, 32, 128
 PINNED = 64
 """First tokens that are kept as they are where a text names a family of KIVI alone."""
 SPREAD = {8: 1.0, 4: 1.0, 2: 0.8}
-"""What the ranges of KIVI's keys are multiplied by. Four levels over all of a group's range are too far apart:
+"""What the ranges of KIVI's keys are multiplied by.
+
+Four levels over all of a group's range are too far apart:
 of 32 normally distributed numbers the extremes lie at 2.07 deviations, while the outer levels of
 least squared error lie at 1.49 (Max, Quantizing for minimum distortion, 1960). Groups of keys that
 are not normally distributed want more of their range than that."""
