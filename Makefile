@@ -21,12 +21,13 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-rtl check lint types lit docs format bench lock clean
+.PHONY: help demo test test-rtl test-spgemm check lint types lit docs format bench lock clean
 
 help:
 	@echo "make demo    install, compile a small language model and let it answer a question"
 	@echo "make test    install what tests need and run all of them (what CI runs)"
 	@echo "make test-rtl  co-simulate and synthesize circuits at length"
+	@echo "make test-spgemm  run sparse programs on three simulators and hold the model against one"
 	@echo "make check   lint, types, IR tests, docs and fast tests"
 	@echo "make format  format the code and repair what the linter can"
 	@echo "make docs    build the documentation into site/"
@@ -70,6 +71,12 @@ test-rtl: $(VENV)/test.stamp
 	$(BIN)/nybble verify --target fpga-rtl --cases 2000
 	$(BIN)/nybble bench fpga
 	$(BIN)/python -m pytest test/rtl
+
+# Sparse programs on every simulator with up to 64 harts, and the cycle model against one of them.
+test-spgemm: $(VENV)/test.stamp
+	$(BIN)/nybble verify --target spgemm --engines qemu,spike,spike+xspgemm,rvsim \
+	  --harts 1,4,16,64 --cases 60 --seed 1
+	$(BIN)/python test/bench/spgemm_model.py
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check $(PYFILES)

@@ -1,6 +1,6 @@
 """What becomes of the attention of a model's layers: a policy, laid over its graph."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import StringIO
 
@@ -9,7 +9,8 @@ from xdsl.dialects.func import FuncOp
 from xdsl.printer import Printer
 from xdsl.traits import SymbolTable
 
-from nybble.dialects.sparse_attn.masks import Causal, parse_policy
+from nybble.dialects.sparse_attn.kv import parse as parse_kv
+from nybble.dialects.sparse_attn.masks import Causal, Mask, parse_policy
 from nybble.frontend.graph import ModelGraph
 from nybble.passes.restrict_attention import RestrictAttention, check_static
 
@@ -19,7 +20,8 @@ SEPARATOR = "_mask_"
 def with_policy(graph: ModelGraph, text: str) -> ModelGraph:
     """The graph with a function for each distinct layer and mask of a policy; empty: as it is.
 
-    Raises MaskError for a policy that does not fit the model.
+    Raises MaskError for a policy that does not fit the model, KvError for one under which no layer
+    reads the codes of the cache.
     """
     if not text:
         return graph
@@ -28,6 +30,7 @@ def with_policy(graph: ModelGraph, text: str) -> ModelGraph:
     masks = [policy.mask(layer) for layer in range(sizes.layers)]
     for mask in masks:
         check_static(mask)
+    parse_kv(sizes.kv_dtype).check_span(longest_span(masks))
     texts = list(dict.fromkeys(str(mask) for mask in masks))
     if len(texts) == 1:
         return graph
@@ -43,6 +46,13 @@ def with_policy(graph: ModelGraph, text: str) -> ModelGraph:
     stream = StringIO()
     Printer(stream=stream, print_generic_format=True).print_op(module)
     return replace(graph, text=stream.getvalue(), functions=functions, layers=tuple(names))
+
+
+def longest_span(masks: Sequence[Mask]) -> int | None:
+    """How many most recent keys a query sees in the layer where that is most; None for all."""
+    spans = [mask.span for mask in masks]
+    known = [span for span in spans if span is not None]
+    return max(known) if len(known) == len(spans) else None
 
 
 def restrictions(graph: ModelGraph, text: str) -> list[RestrictAttention]:

@@ -54,15 +54,16 @@ threads_option = click.option(
     type=click.IntRange(1, MAX_THREADS),
     help="Threads to use; default: one for each processor.",
 )
+kv_option = click.option(
+    "--kv",
+    metavar="FORMAT",
+    callback=_kv_option,
+    help="Format of the key-value cache: f32, f16, bf16, kv8, kv4, kv2, kivi4, kivi2; default: "
+    "f16, and f32 with --activations f32.",
+)
 _MODEL_OPTIONS = (
     activations_option,
-    click.option(
-        "--kv",
-        metavar="FORMAT",
-        callback=_kv_option,
-        help="Format of the key-value cache: f32, f16, bf16, kv8, kv4, kv2, kivi4, kivi2; default: "
-        "f16, and f32 with --activations f32.",
-    ),
+    kv_option,
     click.option(
         "--context",
         type=click.IntRange(2),

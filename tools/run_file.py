@@ -114,8 +114,8 @@ class Layout:
         for type_ in self.types:
             if isinstance(type_, CacheType):
                 raise NybbleError(
-                    f"a result of type {type_} has no reference of its own",
-                    accepted="a function that returns what an attention makes of the cache",
+                    f"a cache that is returned has no numbers to compare: {type_}",
+                    accepted="a function that returns what an attention makes of it",
                 )
         self.results: list[list[str]] = []
         origin = FunctionLowering(lowering, function).origin

@@ -10,13 +10,16 @@ from nybble.backends.spgemm.choose import choose, sized
 from nybble.backends.spgemm.image import Setup
 from nybble.backends.spgemm.machine import Machine, find_machine
 from nybble.backends.spgemm.model.timing import Timing, simulate
-from nybble.backends.spgemm.model.trace import trace
+from nybble.backends.spgemm.model.trace import Trace, trace
 from nybble.backends.spgemm.program import compiled
 from nybble.backends.spgemm.run import ENGINES, PLAIN, Engine, Job, find_engine, image_of, run
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.spgemm.matrix import SparseMatrix
 from nybble.dialects.spgemm.schedule import PRESETS, Schedule
 from nybble.frontend.sparse_files import read
+from nybble.tools.diagnostics import UsageError
+from nybble.tools.files import write_output
+from nybble.tools.report.plots import phases
 from nybble.tools.target import ChosenTarget
 
 MODEL, AUTO = "model", "auto"
@@ -25,7 +28,10 @@ SCHEDULES = (*PRESETS, AUTO)
 
 @dataclass(frozen=True)
 class SparseRun:
-    """What was asked. engine: a simulator's name, or "model"; harts: None for the machine's."""
+    """What was asked. engine: a simulator's name, or "model"; harts: None for the machine's.
+
+    plot: a file for the phases, as SVG, of the model.
+    """
 
     lhs: str
     rhs: str
@@ -33,10 +39,13 @@ class SparseRun:
     schedule: str = AUTO
     engine: str = MODEL
     harts: int | None = None
+    plot: str | None = None
 
 
 def run_spgemm(asked: SparseRun) -> dict[str, object]:
     """The keys of `--json`; raises NybbleError."""
+    if asked.plot is not None and asked.engine != MODEL:
+        raise UsageError(f"--plot with engine '{asked.engine[:40]}'", accepted=f"engine {MODEL}")
     machine = find_machine(asked.target.level)
     lhs, rhs = (widened(read(Path(path))) for path in (asked.lhs, asked.rhs))
     threads = asked.harts or int(machine.threads.value)
@@ -48,6 +57,9 @@ def run_spgemm(asked: SparseRun) -> dict[str, object]:
     try:
         if asked.engine == MODEL:
             timed = time(lhs, rhs, how, machine.having(threads=threads))
+            if asked.plot is not None:
+                drawn = phases(timed.phases, timed.cycles, machine.pipes.value)
+                write_output(asked.plot, drawn.encode())
             return told | {"threads": threads} | asdict(timed)
         harts = asked.harts or 1
         outcome = run(Job(lhs, rhs, how, harts, scratchpad=setup.scratchpad), find(asked.engine))
@@ -88,14 +100,18 @@ def scheduled(
 
 
 def time(lhs: SparseMatrix, rhs: SparseMatrix, how: Schedule, machine: Machine) -> Timing:
-    """What the machine takes. Programs are traced with i64, whose sums are one instruction, as
-    those of floats are with `+xspgemm`.
+    """What the machine takes."""
+    return simulate(traced(lhs, rhs, how, machine), machine, how)
+
+
+def traced(lhs: SparseMatrix, rhs: SparseMatrix, how: Schedule, machine: Machine) -> Trace:
+    """What the program does. Programs are traced with i64, whose sums are one instruction, as those
+    of floats are with `+xspgemm`.
     """
     left, right = (one.with_values(np.ones(one.nnz, np.int64)) for one in (lhs, rhs))
     job = Job(left, right, how, 1, scratchpad=int(machine.scratchpad.value))
     elf = compiled(how, "i64", PLAIN)
-    traced = trace(elf, image_of(job, ENGINES["qemu"]), int(machine.line.value))
-    return simulate(traced, machine, how)
+    return trace(elf, image_of(job, ENGINES["qemu"]), int(machine.line.value))
 
 
 def agrees(lhs: SparseMatrix, rhs: SparseMatrix, product: SparseMatrix) -> bool:

@@ -1,7 +1,8 @@
 """Which schedule a product gets: a cost model of the three accumulators, from what rows take.
 
-Cycles are those of a core's pipelines together, counted by instructions of the generated code; what
-memory moves bounds them from below.
+Cycles are those of a core's pipelines together, from instructions of the generated code; what
+memory moves bounds them from below. Fragments without DMA are no candidate: where they are the
+best, V3 is within some hundredths.
 """
 
 from collections.abc import Mapping
@@ -18,17 +19,18 @@ from nybble.dialects.spgemm.schedule import PRESETS, Schedule
 CANDIDATES: Mapping[str, Schedule] = {
     **PRESETS,
     "dense": Schedule("token", "low", "dense", "loop"),
-    "fragments": Schedule("token", "low", "fragments", "loop"),
+    "dense-dma": Schedule("token", "low", "dense", "dma"),
 }
 """Name -> schedule whose bits are still to be chosen."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """Instructions of a schedule for each thing it does, counted in the assembly.
+    """Instructions of a program for each thing it does.
 
     product: a product that finds its place; entry: more for one that makes an entry, written back;
-    slot: looking at a place when a window is written back. left: an entry of the left matrix.
+    slot: clearing a place, or looking at it when a window is written back. left: an entry of the
+    left matrix.
     """
 
     product: float
@@ -37,13 +39,14 @@ class Work:
     left: float
 
 
-WORK: Mapping[str, Work] = {
-    "table": Work(31, 16, 5, 14),
-    "fragments": Work(23, 4, 0, 14),
-    "dense": Work(18, 11, 6, 14),
+WORK: Mapping[tuple[str, str], Work] = {
+    ("table", "loop"): Work(32.7, 13.6, 5.7, 19.5),
+    ("fragments", "dma"): Work(22.9, 1.8, 0, 86.4),
+    ("dense", "loop"): Work(16.0, 12.8, 5.5, 16.7),
+    ("dense", "dma"): Work(15.0, 12.8, 5.5, 75.6),
 }
-DMA_LEFT = 55.0
-"""More instructions for an entry of the left matrix whose row DMA brings."""
+"""Accumulator and transfer of a candidate -> its work: least squares over traces of activations
+times pruned weights, which it tells to 1%."""
 PROBE = 10.0
 CLUSTERED = 12.0
 """Probes of a product where the high-order bits of columns are hashed, at least."""
@@ -82,16 +85,15 @@ def estimate(lhs: SparseMatrix, rhs: SparseMatrix, how: Schedule, machine: Machi
     entries = float((columns * -np.expm1(products * np.log1p(-1 / max(2, columns)))).sum())
     windows = plan(lhs, rhs, how).rows
     passes = float(((windows[:, 1] - windows[:, 0]).sum()) / max(1, lhs.shape[0]))
-    work = WORK[how.accumulator]
-    left = work.left + (DMA_LEFT if how.transfer == "dma" else 0.0)
+    work = WORK[how.accumulator, how.transfer]
     slots = 0.0
     if how.accumulator == "table":
-        slots = float(len(windows)) * how.slots
+        slots = float(len(windows) + 1) * how.slots
     elif how.accumulator == "dense":
         slots = float(lhs.shape[0]) * columns + how.slots
     walked = total * (passes - 1) * 8.0  # products outside of a window are looked at all the same
     instructions = total * work.product + entries * work.entry + slots * work.slot
-    instructions += lhs.nnz * passes * left + walked
+    instructions += lhs.nnz * passes * work.left + walked
     if how.hash == "high" and how.accumulator == "table":
         instructions += total * PROBE * CLUSTERED
     facts = machine.facts()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from nybble.backends.spgemm.engines import qemu, rvsim, spike
-from nybble.backends.spgemm.engines.outcome import Outcome
+from nybble.backends.spgemm.engines.outcome import Outcome, patience
 from nybble.backends.spgemm.image import Image, Setup, make_image
 from nybble.backends.spgemm.program import compiled
 from nybble.backends.spgemm.rv.frame import PROFILES
@@ -46,7 +46,7 @@ class Engine:
 
 
 ENGINES: Mapping[str, Engine] = {
-    "qemu": Engine(qemu.program, lambda elf, image, job: qemu.run(elf, image)),
+    "qemu": Engine(qemu.program, lambda elf, image, job: qemu.run(elf, image, patience(job.harts))),
     "spike": Engine(spike.check, lambda elf, image, job: spike.run(elf, image, job.harts)),
     "spike+xspgemm": Engine(
         spike.check,
@@ -61,7 +61,7 @@ ENGINES: Mapping[str, Engine] = {
         large=False,
     ),
 }
-"""Name -> simulator. rvsim takes minutes for 64 harts, whatever they do."""
+"""Name -> simulator. rvsim takes ten times as long for 64 harts, which wait for each other."""
 
 
 def find_engine(name: str) -> Engine:

@@ -152,7 +152,7 @@ def part_of(
     if not kv.is_coded:
         return attend(keys, values, seen=seen)
     first = kv.boundaries(position + np.arange(len(query)))
-    coded = np.arange(position + len(query)) < first[:, None]
+    coded = kv.is_code(np.arange(position + len(query)), first[:, None])
     last = int(first.max(initial=0))
     meant = kv.decoded(KEYS, keys, last), kv.decoded(VALUES, values, last)
     return joining.merge(

@@ -1,6 +1,7 @@
-"""`nybble bench attention`: attention under masks beside torch's, with the machine's roofs.
+"""`nybble bench attention`: attention under masks beside others', with the machine's roofs.
 
-A decode step is one token at the end of a full cache, a prefill all tokens from an empty one. The
+A decode step is one token at the end of a full cache, a prefill all tokens from an empty one. Of
+"shared", texts with a common beginning, see `attention_shared`. The
 roof of a decode is the memory that the keys and values it sees are read from, that of a prefill the
 multiplications of the pairs that are seen. Beside a cache of fewer bits runs our own on bf16.
 """
@@ -17,7 +18,14 @@ from nybble.backends.cpu.kernels.kv import PADDING
 from nybble.dialects.sparse_attn.kv import parse as parse_kv
 from nybble.dialects.sparse_attn.masks import Mask, dense, density, parse
 from nybble.passes.restrict_attention import static_mask
-from nybble.tools.bench.attention_runners import Inputs, OurAttention, TorchAttention
+from nybble.tools.bench.attention_runners import (
+    PEERS,
+    Inputs,
+    LlamaAttention,
+    OurAttention,
+    TorchAttention,
+)
+from nybble.tools.bench.attention_shared import SharedAttention, Texts
 from nybble.tools.bench.errors import BenchError, UnavailableError
 from nybble.tools.bench.machine import Host, describe_host
 from nybble.tools.bench.probes.probes import Probe, peak_probes, rates, read_probes
@@ -26,8 +34,9 @@ from nybble.tools.bench.report import Column, Report, Row
 from nybble.tools.bench.rounds import Contestant, Schedule, interleave
 
 DECODE, PREFILL = "decode", "prefill"
-PHASES = (DECODE, PREFILL)
-OURS, HALF, TORCH = "ours", "bf16", "torch"
+SHARED = "shared"
+PHASES = (DECODE, PREFILL, SHARED)
+OURS, HALF, ALONE = "ours", "bf16", "unshared"
 COLUMNS = (
     Column("phase", "phase"),
     Column("mask", "mask"),
@@ -39,9 +48,11 @@ COLUMNS = (
     Column("context", "context"),
     Column("density", "density", "{:.3f}"),
     Column("ours us", "ours_us", "{:.1f}"),
-    Column("torch us", "torch_us", "{:.1f}"),
+    Column("peer", "peer"),
+    Column("peer us", "peer_us", "{:.1f}"),
     Column("speedup", "speedup", "{:.2f}"),
     Column("over bf16", "over_bf16", "{:.2f}"),
+    Column("over unshared", "over_unshared", "{:.2f}"),
     Column("roof", "roof"),
     Column("of roof", "roof_fraction", "{:.0%}"),
     Column("nmse", "nmse", "{:.1e}"),
@@ -80,7 +91,8 @@ class AttentionCase:
 
 @dataclass(frozen=True)
 class AttentionOptions:
-    """All combinations are measured. peers: "torch" or none."""
+    """All combinations are measured. texts: that share a context, and suffix: the tokens that each
+    has after it. peers: names of `attention_runners.PEERS`."""
 
     phases: tuple[str, ...]
     masks: tuple[str, ...]
@@ -93,6 +105,8 @@ class AttentionOptions:
     threads: int
     peers: tuple[str, ...]
     schedule: Schedule
+    texts: int = 32
+    suffix: int = 128
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
@@ -106,6 +120,16 @@ class AttentionOptions:
                 static_mask(text).check(context, self.kv_heads)
             for name in self.kv:
                 parse_kv(name).check(context, self.d)
+        if SHARED in self.phases:
+            self._check_shared()
+
+    def _check_shared(self) -> None:
+        """Raise BenchError for what texts with a common beginning are not measured with."""
+        if self.suffix % PADDING:
+            raise BenchError(f"a suffix of {self.suffix}", accepted=f"a multiple of {PADDING}")
+        coded = [name for name in self.kv if parse_kv(name).is_coded]
+        for name in (*coded, *(mask for mask in self.masks if mask != "causal")):
+            raise BenchError(f"{name} of texts that share", accepted="causal; f32, f16, bf16")
 
     def cases(self) -> Iterator[AttentionCase]:
         """All combinations."""
@@ -123,7 +147,8 @@ def bench_attention(
     rows: list[Row] = []
     for case in options.cases():
         progress(f"{case.phase} {case.mask} {case.kv} {case.context}")
-        rows.append(measured(case, options, host, lambda note: notes.setdefault(note)))
+        measure = measured_shared if case.phase == SHARED else measured
+        rows.append(measure(case, options, host, lambda note: notes.setdefault(note)))
     facts = {
         "threads": options.threads,
         "rounds": options.schedule.rounds,
@@ -153,33 +178,78 @@ def measured(
             half = OurAttention(inputs, HALF, case.mask, case.softmax, options.threads)
             held.callback(half.close)
             runs[HALF] = half.seconds
-        peer = None
-        if TORCH in options.peers:
+        peers: dict[str, TorchAttention | LlamaAttention] = {}
+        for name in options.peers:
             try:
-                peer = TorchAttention(inputs, case.kv, mask, options.threads)
-                runs[TORCH] = peer.seconds
+                peers[name] = PEERS[name](inputs, case.kv, mask, options.threads)
             except UnavailableError as reason:
-                note(f"torch: {reason}")
+                note(f"{name}: {reason}")
+                continue
+            held.callback(peers[name].close)
+            runs[name] = peers[name].seconds
         runs |= {f"probe {i}": probe.run for i, probe in enumerate(probes)}
         timings = interleave(runs, options.schedule)
         found = ours.result()
-        against = None if peer is None else nmse(found, peer.result())
+        against = {name: nmse(found, peer.result()) for name, peer in peers.items()}
     each = rates(probes, [timings[f"probe {i}"].best for i in range(len(probes))])
     flops = 4 * case.heads * case.d * case.pairs() * share
     limits = {level: cache_bytes * share / each[level], "f32": flops / each["f32"]}
     name = max(limits, key=limits.__getitem__)
-    best, theirs, half = timings[OURS], timings.get(TORCH), timings.get(HALF)
+    best, half = timings[OURS], timings.get(HALF)
+    theirs = {one: timings[one].best for one in peers}
+    fastest = min(theirs, key=theirs.__getitem__, default=None)
     return {
         "phase": case.phase, "mask": case.mask, "softmax": case.softmax, "kv": case.kv,
         "heads": case.heads, "kv_heads": case.kv_heads, "d": case.d, "context": case.context,
         "density": share, "ours_us": best.best * 1e6, "ours_us_median": best.median * 1e6,
-        "peers": {} if theirs is None else {TORCH: theirs.best * 1e6},
-        "torch_us": None if theirs is None else theirs.best * 1e6,
-        "speedup": None if theirs is None else theirs.best / best.best,
-        "over_bf16": None if half is None else half.best / best.best,
+        "peers": {one: seconds * 1e6 for one, seconds in theirs.items()}, "peer": fastest,
+        "peer_us": None if fastest is None else theirs[fastest] * 1e6,
+        "speedup": None if fastest is None else theirs[fastest] / best.best,
+        "over_bf16": None if half is None else half.best / best.best, "over_unshared": None,
         "bits_per_token": kv.bits_per_token(case.d) * case.kv_heads,
         "roof": name, "roof_us": limits[name] * 1e6, "roof_fraction": limits[name] / best.best,
-        "nmse": against, "rates": each,
+        "nmse": min(against.values(), default=None), "nmse_of_peers": against, "rates": each,
+    }  # fmt: skip
+
+
+def measured_shared(
+    case: AttentionCase, options: AttentionOptions, host: Host, note: Callable[[str], object]
+) -> Row:
+    """The row of texts that share `case.context` tokens.
+
+    Unshared is one text over and over, on a cache of its own: as many times its keys are read.
+    """
+    note("shared: the unshared time is that of one text times their number; no peer takes part")
+    texts, suffix = options.texts, options.suffix
+    inputs = Texts.random(texts, (case.context, suffix), (case.heads, case.kv_heads, case.d))
+    tokens = case.context + texts * suffix
+    bits = case.kv_heads * tokens * parse_kv(case.kv).bits_per_token(case.d)
+    with ExitStack() as held:
+        team = Team(options.threads)
+        held.callback(team.close)
+        level = host.level(math.ceil(bits / 8), options.threads)
+        probes = [*read_probes(team, level, math.ceil(bits / 8)), *peak_probes(team)]
+        ours = SharedAttention(inputs, case.kv, options.threads)
+        held.callback(ours.close)
+        alone = OurAttention(inputs.alone(0), case.kv, case.mask, "online", options.threads)
+        held.callback(alone.close)
+        runs: dict[str, Contestant] = {OURS: ours.seconds, ALONE: alone.seconds}
+        runs |= {f"probe {i}": probe.run for i, probe in enumerate(probes)}
+        timings = interleave(runs, options.schedule)
+        against = nmse(ours.result()[:1], alone.result())
+    each = rates(probes, [timings[f"probe {i}"].best for i in range(len(probes))])
+    flops = 4 * case.heads * case.d * texts * (case.context + suffix)
+    limits = {level: bits / 8 / each[level], "f32": flops / each["f32"]}
+    name = max(limits, key=limits.__getitem__)
+    best, unshared = timings[OURS], timings[ALONE].best * texts
+    return {
+        "phase": case.phase, "mask": case.mask, "softmax": case.softmax, "kv": case.kv,
+        "heads": case.heads, "kv_heads": case.kv_heads, "d": case.d, "context": case.context,
+        "texts": texts, "suffix": suffix, "density": 1.0, "ours_us": best.best * 1e6,
+        "ours_us_median": best.median * 1e6, "peers": {}, "peer": None, "peer_us": None,
+        "speedup": None, "over_bf16": None, "unshared_us": unshared * 1e6,
+        "over_unshared": unshared / best.best, "roof": name, "roof_us": limits[name] * 1e6,
+        "roof_fraction": limits[name] / best.best, "nmse": against, "rates": each,
     }  # fmt: skip
 
 

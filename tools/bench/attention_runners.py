@@ -1,4 +1,4 @@
-"""Who takes part in `nybble bench attention`: our kernel as a compilation makes it, and torch."""
+"""Who takes part in `nybble bench attention`: our kernel as a compilation makes it, and peers."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,9 @@ from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
 from nybble.dialects.sparse_attn.kv import SIDES, parse
 from nybble.dialects.sparse_attn.masks import Causal, Mask, dense
+from nybble.tools.bench.errors import UnavailableError
 from nybble.tools.bench.own_thread import OwnThread
+from nybble.tools.bench.peers.ggml_attention import GgmlAttention, type_of_cache
 from nybble.tools.bench.peers.optional import package
 from nybble.tools.bench.rounds import timed
 from nybble.tools.cache_text import cache_text
@@ -52,6 +54,18 @@ class Inputs:
         """Of the first row."""
         return self.k.shape[1] - len(self.q)
 
+    def seen(self, mask: Mask, heads: int) -> npt.NDArray[np.bool_]:
+        """Which keys a row sees: bool [heads, rows, context]."""
+        context = self.k.shape[1]
+        return dense(mask, np.arange(self.position, context), np.arange(context), heads)
+
+    def seen_by_all(self, mask: Mask) -> npt.NDArray[np.bool_]:
+        """The same of all heads: bool [rows, context]; UnavailableError where heads differ."""
+        first, *others = self.seen(mask, len(self.k) if mask.inner else 1)
+        if any((first != other).any() for other in others):
+            raise UnavailableError(f"takes one mask for all heads, unlike {mask}")
+        return first
+
 
 class OurAttention:
     """Compiled and ready to run."""
@@ -86,6 +100,30 @@ class OurAttention:
         self._compiled.executor.close()
 
 
+class LlamaAttention:
+    """ggml's flash attention, on the type of llama.cpp's caches that is nearest to ours."""
+
+    def __init__(self, inputs: Inputs, kv: str, mask: Mask, threads: int) -> None:
+        self._thread = OwnThread("llama.cpp")
+        seen = None if len(inputs.q) == 1 and isinstance(mask, Causal) else inputs.seen_by_all(mask)
+        self._one = self._thread.run(
+            GgmlAttention, inputs.q, (inputs.k, inputs.v), seen, type_of_cache(parse(kv)), threads
+        )
+        self.seconds()
+
+    def seconds(self) -> float:
+        """Run once."""
+        return self._thread.run(self._one.seconds)
+
+    def result(self) -> F32:
+        """f32 [rows, heads * d]."""
+        return self._thread.run(self._one.result)
+
+    def close(self) -> None:
+        """Gives the memory back."""
+        self._thread.run(self._one.close)
+
+
 class TorchAttention:
     """torch's scaled_dot_product_attention, on bf16, its fast half type, but where ours is f32."""
 
@@ -109,10 +147,9 @@ class TorchAttention:
         if causal:
             self._options["is_causal"] = len(inputs.q) > 1
         else:
-            rows = inputs.position + np.arange(len(inputs.q))
-            seen = dense(mask, rows, np.arange(inputs.k.shape[1]), heads)
             group = self._q.shape[1] // heads
-            self._options["attn_mask"] = torch.from_numpy(seen.repeat(group, axis=0))[None]
+            seen = inputs.seen(mask, heads).repeat(group, axis=0)
+            self._options["attn_mask"] = torch.from_numpy(seen)[None]
 
     def _attend(self) -> Any:
         with self._torch.no_grad():
@@ -127,3 +164,12 @@ class TorchAttention:
         """f32 [rows, heads * d]."""
         found = self._thread.run(self._attend)[0].transpose(0, 1).float()
         return np.asarray(found.numpy(), np.float32).reshape(self._shape)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+PEERS: dict[str, type[TorchAttention | LlamaAttention]] = {
+    "torch": TorchAttention,
+    "llama.cpp": LlamaAttention,
+}

@@ -21,7 +21,7 @@ from nybble.tools.bench.options import (
 from nybble.tools.bench.peers.llama_bench import parse_external
 from nybble.tools.bench.publish import publish
 from nybble.tools.bench.rounds import Schedule
-from nybble.tools.model_options import MODES, WEIGHT_OPTIONS, with_weights
+from nybble.tools.model_options import MODES, WEIGHT_OPTIONS, kv_option, with_weights
 from nybble.tools.models import cache_root, shown_progress
 
 NO_PEERS = "none"
@@ -87,6 +87,7 @@ def _model(
     decode_tokens: int,
     depths: str,
     activations: str,
+    kv: str | None,
     llama_bench: tuple[str, ...],
     perplexity: bool,
     weights: WeightChoice,
@@ -106,6 +107,7 @@ def _model(
         decode_tokens,
         parse_counts(depths, 0),
         activations,
+        kv,
         tuple(parse_external(one) for one in llama_bench),
         perplexity,
         Schedule(rounds=rounds, seed=seed),
@@ -127,6 +129,8 @@ def _attention(
     heads: int,
     kv_heads: int,
     d: int,
+    texts: int,
+    suffix: int,
     threads: int,
     peers: str,
     rounds: int,
@@ -135,6 +139,7 @@ def _attention(
 ) -> None:
     from nybble.tools.bench.attention import (
         COLUMNS,
+        PEERS,
         PHASES,
         AttentionOptions,
         bench_attention,
@@ -150,8 +155,10 @@ def _attention(
         kv_heads,
         d,
         threads,
-        () if peers == NO_PEERS else parse_choices(peers, ("torch",)),
+        () if peers == NO_PEERS else parse_choices(peers, tuple(PEERS)),
         Schedule(rounds=rounds, seed=seed),
+        texts,
+        suffix,
     )
     with shown_progress() as progress:
         report = bench_attention(options, progress)
@@ -236,10 +243,16 @@ model_command = click.Command(
     callback=with_weights(_model),
     help="Measure prompts and decoding of a MODEL (path or alias) against other systems.",
 )
-for _option in WEIGHT_OPTIONS:
+for _option in (kv_option, *WEIGHT_OPTIONS):
     _option(model_command)
 _ATTENTION_PARAMETERS: list[click.Parameter] = [
-    _value("--phases", "decode,prefill", "PHASE,..", "One token on a full cache, or all tokens."),
+    _value(
+        "--phases",
+        "decode,prefill",
+        "PHASE,..",
+        "decode: one token on a full cache; prefill: all tokens; shared: one token of each of "
+        "some texts with a common beginning.",
+    ),
     click.Option(["--mask", "masks"], multiple=True, help="A mask; may be repeated. [causal]"),
     _value("--softmax", "online", "KIND,..", "online, two_pass, unified."),
     _value("--kv", "f32", "TYPE,..", "Of the cache: f32, f16, bf16, kv8, kv4, kivi2."),
@@ -247,15 +260,17 @@ _ATTENTION_PARAMETERS: list[click.Parameter] = [
     _count("--heads", 32, "Heads of queries."),
     _count("--kv-heads", 8, "Heads of keys and values."),
     _count("--d", 128, "Features of a head."),
+    _count("--texts", 32, "Of phase shared."),
+    _count("--suffix", 128, "Tokens of each text after the context, of phase shared."),
     _count("--threads", 1, "Threads."),
-    _value("--peers", "torch", "NAME", "torch, or none."),
+    _value("--peers", "torch,llama.cpp", "NAME,..", "torch, llama.cpp, or none."),
     *_shared(KERNEL_SCHEDULE.rounds)[2:],
 ]
 attention_command = click.Command(
     "attention",
     params=_ATTENTION_PARAMETERS,
     callback=_attention,
-    help="Measure attention under masks against torch.",
+    help="Measure attention under masks against torch and llama.cpp.",
 )
 _SPGEMM_PARAMETERS: list[click.Parameter] = [
     _value("--workloads", "all", "NAME,..", "Which; an unknown name lists them."),

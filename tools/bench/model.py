@@ -92,6 +92,7 @@ class _Measurement:
         facts: dict[str, Any] = {
             "model": str(checkpoint.path),
             "activations": options.activations,
+            "kv": options.kv,
             "weights": options.weights.describe(),
             "prompt_tokens": options.prompt_tokens,
             "decode_tokens": options.decode_tokens,
@@ -163,6 +164,7 @@ class _Measurement:
                 options.context,
                 max(options.threads),
                 options.weights,
+                options.kv,
             )
         except NybbleError as reason:
             self._note(f"ours: {reason}")

@@ -57,9 +57,9 @@ class ModelOptions:
 
     model: path or alias. peer_types: file types the peers run, "same" being the file itself,
     "auto" that and the peers' fastest type of at least as many bits.
-    depths: positions that decoding starts from. activations: of ours, "i8" or "f32".
-    folder: where requantized models are kept. perplexity: whether it is measured. weights: what
-    becomes of ours.
+    depths: positions that decoding starts from. activations: of ours, "i8" or "f32". kv: format
+    of our cache, None for the mode's own. folder: where requantized models are kept. perplexity:
+    whether it is measured. weights: what becomes of ours.
     """
 
     model: str
@@ -71,6 +71,7 @@ class ModelOptions:
     decode_tokens: int = 64
     depths: tuple[int, ...] = (0, 512)
     activations: str = "i8"
+    kv: str | None = None
     externals: tuple[External, ...] = ()
     perplexity: bool = True
     schedule: Schedule = MODEL_SCHEDULE

@@ -22,9 +22,10 @@ class OurModel:
         context: int,
         threads: int,
         weights: WeightChoice = AS_STORED,
+        kv: str | None = None,
     ) -> None:
         """context: positions that a text may take; threads: the most that will be used."""
-        chosen = choose(model, activations, None, context, None, weights=weights)
+        chosen = choose(model, activations, kv, context, None, weights=weights)
         most = max(threads, chosen.options.threads)
         options = replace(chosen.options, threads=most)
         self._artifact = ModelChoice(model, options).artifact()

@@ -1,7 +1,8 @@
 """The plots of the page, as SVG text that needs nothing from elsewhere."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
+from itertools import pairwise
 from typing import Any
 
 from nybble.costmodel.targets.target import Target
@@ -23,7 +24,7 @@ def drawn(draw: Draw, size: tuple[float, float]) -> str:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ReportError(
-            "a report needs matplotlib", accepted="pip install 'nybble[cost]'"
+            "a plot needs matplotlib", accepted="pip install 'nybble[cost]'"
         ) from error
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "nybble", "font.size": 9}):
         figure = Figure(figsize=size, layout="constrained")
@@ -151,3 +152,35 @@ def area(points: Sequence[CircuitPoint]) -> str:
         axes.legend(frameon=False, loc="upper left")
 
     return drawn(draw, (7.5, 4.6))
+
+
+def phases(found: Mapping[str, Mapping[str, float]], cycles: float, pipes: float) -> str:
+    """What pipelines and memory do in each phase of a sparse product, as wide as it takes long.
+
+    found: by name the share of `cycles`, instructions a cycle of all pipelines, and the share of
+    memory's bytes, as `Timing.phases` has them.
+    """
+
+    def draw(axes: Any) -> None:
+        starts = [0.0]
+        for one in found.values():
+            starts.append(starts[-1] + one["cycles"] * cycles / 1e3)
+        widths = [last - first for first, last in pairwise(starts)]
+        axes.bar(
+            starts[:-1], [one["ipc"] / pipes for one in found.values()], widths,
+            align="edge", color=COLOURS[5], edgecolor="white",
+            label="instructions of what pipelines can issue",
+        )  # fmt: skip
+        axes.hlines(
+            [one["dram_utilisation"] for one in found.values()], starts[:-1], starts[1:],
+            color=COLOURS[1], linewidth=3, label="bytes of what memory can move",
+        )  # fmt: skip
+        for name, first, width in zip(found, starts, widths, strict=False):
+            if width > starts[-1] / 50:
+                axes.annotate(name, (first + width / 2, 1.02), ha="center")
+        axes.set(xlim=(0, starts[-1]), ylim=(0, 1.1))
+        axes.set_xlabel("thousand cycles")
+        axes.set_ylabel("share used")
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+
+    return drawn(draw, (7.5, 3.6))

@@ -37,6 +37,7 @@ EXIT_DISAGREES = 1
 @click.option("--schedule", type=click.Choice(SCHEDULES), help="Of target spgemm.  [default: auto]")
 @click.option("--engine", help="Of target spgemm: a simulator's name.  [default: model]")
 @click.option("--harts", type=click.IntRange(1, 64), help="Of target spgemm.")
+@click.option("--plot", help="Of target spgemm: an SVG file for what the model's phases use.")
 @click.option("--function", help="Function of an MLIR file; default: its only one.")
 @click.option("--tokens", type=click.IntRange(1), default=1, show_default=True, help="Token rows.")
 @click.option(
@@ -70,6 +71,7 @@ def command(
     schedule: str | None,
     engine: str | None,
     harts: int | None,
+    plot: str | None,
     function: str | None,
     tokens: int,
     position: int,
@@ -92,9 +94,9 @@ def command(
     a kernel of a .ptx file in the simulator; or, with --target spgemm, a sparse matrix (.mtx,
     .npz), times RIGHT, on a simulator or the cycle model of the accelerator. Exits with 1 if
     results differ, or a kernel has findings."""
-    sparse = {"schedule": schedule, "engine": engine, "harts": harts}
+    sparse = {"schedule": schedule, "engine": engine, "harts": harts, "plot": plot}
     if target is not None and target.name == "spgemm" and right is not None:
-        asked = SparseRun(what, right, target, schedule or AUTO, engine or MODEL, harts)
+        asked = SparseRun(what, right, target, schedule or AUTO, engine or MODEL, harts, plot)
         return _report(run_spgemm(asked), json_file)
     _refuse({"target": target, **sparse}, "what is no product of two matrices")
     if right is not None:

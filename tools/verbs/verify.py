@@ -25,6 +25,7 @@ from nybble.tools.verify.command import ATTENTION
 @click.option("--formats", help="Names, with commas between.  [default: all]")
 @click.option("--dataflow", type=click.Choice(list(DATAFLOWS)), help="Default: all that take it.")
 @click.option("--engines", help="Simulators of target spgemm.  [default: qemu,spike,rvsim]")
+@click.option("--harts", help="Of target spgemm: numbers, with commas.  [default: an engine's own]")
 @click.option("--cases", type=click.IntRange(1), default=200, show_default=True, help="How many.")
 @click.option("--case", type=click.IntRange(0), help="Run this one alone.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
@@ -37,6 +38,7 @@ def command(
     formats: str | None,
     dataflow: str | None,
     engines: str | None,
+    harts: str | None,
     cases: int,
     case: int | None,
     seed: int,
@@ -48,7 +50,7 @@ def command(
     with 1 if a case fails."""
     numbers = range(cases) if case is None else range(case, case + 1)
     given = {"isa": isa, "op": op, "formats": formats, "dataflow": dataflow, "jobs": jobs}
-    given |= {"engines": engines}
+    given |= {"engines": engines, "harts": harts}
     request = VerifyRequest(target, numbers, seed, json_file, given)
     found = serve(ROWS[target[0].name].verifies, request)
     assert isinstance(found, int)

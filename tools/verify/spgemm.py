@@ -13,9 +13,11 @@ import click
 import numpy as np
 
 from nybble.backends.llvm.workers import close_idle
+from nybble.backends.spgemm.image import HARTS
 from nybble.backends.spgemm.run import ENGINES, Engine, Job, find_engine, run
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.spgemm.matrix import SparseMatrix
+from nybble.tools.diagnostics import UsageError
 from nybble.tools.files import write_output
 from nybble.tools.target import VerifyRequest
 from nybble.tools.verify.command import EXIT_FAILED, SHOWN, shown_progress
@@ -48,15 +50,16 @@ class Run:
 
 def verify_spgemm(request: VerifyRequest) -> int:
     """Print or write the report; the exit code."""
-    request.refuse("engines")
+    request.refuse("engines", "harts")
     names = (request.given["engines"] or USUAL).split(",")
     engines = {name.strip(): find_engine(name.strip()) for name in names}
     for engine in engines.values():
         engine.check()
+    asked = numbers_of(request.given["harts"])
     runs: list[Run] = []
     with shown_progress(len(request.cases)) as progress:
         for done, number in enumerate(request.cases, 1):
-            runs += runs_of(request.seed, number, engines)
+            runs += runs_of(request.seed, number, engines, asked)
             progress(done)
     close_idle()
     found = {"target": str(request.target), "seed": request.seed, **report(runs)}
@@ -67,11 +70,23 @@ def verify_spgemm(request: VerifyRequest) -> int:
     return EXIT_FAILED if found["failed"] else 0
 
 
-def runs_of(seed: int, number: int, engines: dict[str, Engine]) -> Iterator[Run]:
-    """A case on every engine with every number of harts."""
+def numbers_of(text: str | None) -> tuple[int, ...]:
+    """The numbers of harts that were asked for, none if the engines' own; raises UsageError."""
+    words = text.split(",") if text else []
+    least, most = HARTS
+    wrong = [one for one in words if not (one.isdecimal() and least <= int(one) <= most)]
+    if wrong:
+        raise UsageError(f"--harts {wrong[0][:20]!r}", accepted=f"{least} to {most}, with commas")
+    return tuple(int(one) for one in words)
+
+
+def runs_of(
+    seed: int, number: int, engines: dict[str, Engine], asked: tuple[int, ...]
+) -> Iterator[Run]:
+    """A case on every engine with every number of harts: those asked for, or the engine's own."""
     for name, engine in engines.items():
         case = draw(seed, number, engine.large)
-        for harts in engine.harts:
+        for harts in asked or engine.harts:
             yield run_case(case, name, harts)
 
 

@@ -47,7 +47,8 @@ def _before(b: KernelBuilder, pages: KvPages, query: Value, key: Value) -> Value
 
 
 def _after(b: KernelBuilder, pages: KvPages, query: Value, key: Value) -> Value:
-    return key >= pages.boundary_lanes(b, query)
+    exact = key >= pages.boundary_lanes(b, query)
+    return exact | (key < pages.format.pinned) if pages.format.pinned else exact
 
 
 def _both_see(one: Sees, other: Sees, query: Value, key: Value) -> Value:
@@ -247,10 +248,15 @@ class Attention:
             pages, first_key = coded.pages, block * size
             low, high = (pages.boundary(b, one) for one in (walk.position, walk.end - 1))
             mixed = (first_key >= low) & (first_key < high)
-            with b.if_(first_key < high):
+            coded_here, exact_here = first_key < high, first_key >= low
+            if pages.format.pinned:
+                is_pinned = first_key < pages.format.pinned
+                coded_here &= first_key >= pages.format.pinned
+                exact_here |= is_pinned
+            with b.if_(coded_here):
                 before = partial(_before, b, pages)
                 self._one_block(coded, walk, (block, ahead), step, (mixed, before))
-            with b.if_(first_key >= low):
+            with b.if_(exact_here):
                 after = partial(_after, b, pages)
                 self._one_block(exact, walk, (block, ahead), step, (mixed, after))
 

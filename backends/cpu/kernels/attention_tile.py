@@ -224,7 +224,7 @@ class Tile:
         cache, b = self.shape.cache, self.b
         for part, source, base, count in (
             ("k", self.k, self._key_base(first_key), b.const(self.shape.key_block)),
-            ("v", self.v, cache.value_row(self.head, cache.slot(first_key)), keys),
+            ("v", self.v, cache.value_row(self.head, cache.slot(b, first_key)), keys),
         ):
             with b.for_(0, count * cache.head_dim, KEY_BLOCK) as loop:
                 wide = b.to_float(source.vload(base + loop.iv, KEY_BLOCK))
@@ -232,7 +232,7 @@ class Tile:
 
     def _key_base(self, first_key: Value) -> Value:
         cache = self.shape.cache
-        return cache.key_vector(self.head, cache.slot(first_key) // KEY_BLOCK, 0)
+        return cache.key_vector(self.head, cache.slot(self.b, first_key) // KEY_BLOCK, 0)
 
     # What follows is what codes do otherwise: `queries` and `weights` are names of parts.
 
@@ -277,7 +277,7 @@ class Tile:
             source, base = self.scratch, self.at("v", key * shape.cache.head_dim + offset)
         else:
             source = self.v
-            first = shape.cache.slot(first_key)
+            first = shape.cache.slot(b, first_key)
             base = shape.cache.value_row(self.head, first + key) + offset
         places = [base + i * KEY_BLOCK for i in range(self.value_vectors)]
         return [b.to_float(source.vload(place, KEY_BLOCK)) for place in places]

@@ -66,7 +66,7 @@ class PageCodes:
     def _keys(self, head: Value, position: Value) -> None:
         b, pages, ring = self.b, self.pages, self.pages.exact
         size, group = pages.format.page, pages.format.key_group
-        block = ring.slot(position) // KEY_BLOCK
+        block = ring.slot(b, position) // KEY_BLOCK
         with b.for_(0, pages.head_dim) as component:
             codes: list[Value] = []
             for start in range(0, size, group):
@@ -84,7 +84,7 @@ class PageCodes:
 
     def _value(self, head: Value, position: Value) -> None:
         b, pages, ring = self.b, self.pages, self.pages.exact
-        row = ring.value_row(head, ring.slot(position))
+        row = ring.value_row(head, ring.slot(b, position))
         codes: list[Value] = []
         for number in range(pages.value_groups):
             first = number * pages.value_group
@@ -101,7 +101,7 @@ class PageCodes:
         b, most = self.b, float(2**self.pages.format.bits - 1)
         top = largest_lane(b, tree([*values], b.max))
         bottom = -largest_lane(b, -tree([*values], b.min))
-        half = (top - bottom) / 2.0
+        half = (top - bottom) / 2.0 * self.pages.format.spread_of(side)
         scale = b.to_float(half * 2.0 / most, f16)
         minimum = b.to_float((top + bottom) / 2.0 - half, f16)
         scales = b.buffer(f"{side[0]}_scales")

@@ -69,7 +69,10 @@ class KvPages:
     @cached_property
     def exact(self) -> KvCache:
         """The ring."""
-        return KvCache(self.kv_heads, self.head_dim, self.room, self.format.exact, ring=True)
+        form = self.format
+        return KvCache(
+            self.kv_heads, self.head_dim, self.room, form.exact, ring=True, pinned=form.pinned
+        )
 
     @property
     def dtype(self) -> str:
@@ -174,15 +177,14 @@ class KvPages:
 
         All whole pages up to `end` are codes, whether queries see them as such already or not.
         """
-        room = self.exact.padded
-        ring = np.zeros((self.kv_heads, room, self.head_dim), np.float16)
-        held = np.arange(max(0, end - room), end)
-        ring[:, held % room] = cache[:, held]
+        ring = np.zeros((self.kv_heads, self.exact.slots, self.head_dim), np.float16)
+        held, slots = self.exact.places(end)
+        ring[:, slots] = cache[:, held]
         whole = end // self.format.page * self.format.page
         names = [spec.name for spec in self.buffers_of(side)]
         rows = np.zeros((self.kv_heads, self.padded, self.head_dim), np.float32)
         rows[:, :whole] = cache[:, :whole]
-        coded = self.format.side(side).quantize(rows.reshape(-1, self.head_dim))
+        coded = self.format.coded(side, rows.reshape(-1, self.head_dim))
         if side == KEYS:
             return dict(
                 zip(names, (self.exact.keys_from_rows(ring), *self._keys(coded)), strict=True)

@@ -105,7 +105,7 @@ class RopeAppend:
 
     def _key(self, b: KernelBuilder, source: Value, head: Value, position: Value) -> None:
         cache, keys = self.held, b.buffer("k")
-        slot = cache.slot(position)
+        slot = cache.slot(b, position)
         at = cache.key_vector(head, slot // KEY_BLOCK, 0) + slot % KEY_BLOCK
         turned = self._turned(b, b.buffer("new_k"), source * cache.head_dim, position, "kw")
         for offset, value in turned:
@@ -115,7 +115,7 @@ class RopeAppend:
 
     def _value(self, b: KernelBuilder, source: Value, head: Value, position: Value) -> None:
         cache = self.held
-        at = cache.value_row(head, cache.slot(position))
+        at = cache.value_row(head, cache.slot(b, position))
         for offset in range(0, cache.head_dim, self.lanes):
             value = b.buffer("new_v").vload(source * cache.head_dim + offset, self.lanes)
             b.buffer("v").vstore(b.to_float(value, cache.element), at + offset)

@@ -12,6 +12,13 @@ from nybble.dialects.errors import NybbleError
 from nybble.dialects.spgemm.matrix import SparseMatrix
 
 
+def patience(harts: int) -> float:
+    """Seconds that a simulator may take: harts of one that runs them in turn wait for each other,
+    and the machine may have other work.
+    """
+    return 60.0 + 10.0 * harts
+
+
 class EngineError(NybbleError):
     """A simulator that is missing, or that did not finish a program."""
 

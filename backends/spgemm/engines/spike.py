@@ -11,7 +11,7 @@ from pathlib import Path
 from shutil import which
 from tempfile import TemporaryDirectory
 
-from nybble.backends.spgemm.engines.outcome import EngineError, Outcome, read_report
+from nybble.backends.spgemm.engines.outcome import EngineError, Outcome, patience, read_report
 from nybble.backends.spgemm.image import SCRATCHPAD, Image, bind
 from nybble.backends.spgemm.problem import PROBLEM
 from nybble.backends.spgemm.rv.runtime import DMA_BASE, TEXT
@@ -37,9 +37,7 @@ def _executable() -> Path:
     return path
 
 
-def run(
-    elf: bytes, image: Image, harts: int, scratchpad: int = 0, seconds: float = 60.0
-) -> Outcome:
+def run(elf: bytes, image: Image, harts: int, scratchpad: int = 0) -> Outcome:
     """Run a program on an image whose setup reports; raises EngineError.
 
     scratchpad: its bytes, of a machine that has one and executes `+xspgemm`; else 0.
@@ -55,6 +53,7 @@ def run(
             f"--extlib={Path(__file__).with_name(EXTENSION)}.py", "--extension=xspgemm",
             f"--device=xspgemm_dma,{DMA_BASE:#x}",
         ]  # fmt: skip
+    seconds = patience(harts)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "program.elf"
         path.write_bytes(bind(elf, image))

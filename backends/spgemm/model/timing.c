@@ -5,13 +5,12 @@
 #include <stdint.h>
 #include <string.h>
 
-enum kind { NEAR, LOAD, STORE, DMA, TASK, BARRIER };
+enum kind { NEAR, LOAD, STORE, DMA, TASK, BARRIER, PART };
 enum { MOST_THREADS = 1024, MOST_CHANNELS = 64, PHASES = 3 };
 struct event { uint32_t instructions; uint16_t waits, posts; uint32_t bytes; uint16_t kind, line; };
 struct machine {
   int64_t pipes, threads, channels, tokens;
-  double gap, near_latency, near_ports, far_latency, far_bytes, queue, dma_instructions, barrier,
-      memory_gap;
+  double gap, near_latency, near_ports, far_latency, far_bytes, queue, dma_instructions, barrier;
 };
 struct sums {
   double cycles, phase_cycles[PHASES], phase_instructions[PHASES], phase_bytes[PHASES];
@@ -46,15 +45,7 @@ static void step(const struct machine *m, int t, const struct event *e) {
   if (e->kind == LOAD) done = far(m, done, e->bytes, channel, 1) + m->far_latency;
   else if (e->kind == DMA) done = far(m, done, e->bytes, 0, (int)m->channels) + m->far_latency;
   else if (e->kind == STORE) done = fmax(done, far(m, done, e->bytes, channel, 1) - m->queue);
-  if (e->kind == LOAD || e->kind == STORE) done += m->memory_gap;
   now[t] = done;
-}
-
-static int earliest(const int64_t *at, const int64_t *end, int64_t threads) {
-  int found = -1;
-  for (int t = 0; t < threads; t++)
-    if (at[t] < end[t] && (found < 0 || now[t] < now[found])) found = t;
-  return found;
 }
 
 // Rows of a phase: from `starts[k]` to `starts[k + 1]`; threads take the next one, or each H-th.
@@ -77,14 +68,20 @@ static void rows(const struct machine *m, const struct event *e, const int64_t *
   }
 }
 
-// A phase without rows, in equal parts.
-static void shares(const struct machine *m, const struct event *e, int64_t count) {
+// A phase without rows, its parts shared out in order.
+static void shares(const struct machine *m, const struct event *e, const int64_t *starts, int64_t count) {
   int64_t at[MOST_THREADS], end[MOST_THREADS];
   for (int64_t t = 0; t < m->threads; t++) {
-    at[t] = t * count / m->threads;
-    end[t] = (t + 1) * count / m->threads;
+    at[t] = starts[t * count / m->threads];
+    end[t] = starts[(t + 1) * count / m->threads];
   }
-  for (int t; (t = earliest(at, end, m->threads)) >= 0;) step(m, t, &e[at[t]++]);
+  for (;;) {
+    int t = -1;
+    for (int i = 0; i < m->threads; i++)
+      if (at[i] < end[i] && (t < 0 || now[i] < now[t])) t = i;
+    if (t < 0) return;
+    step(m, t, &e[at[t]++]);
+  }
 }
 
 static void meet(const struct machine *m, struct sums *s) {
@@ -102,10 +99,11 @@ void simulate(const struct machine *m, const struct event *e, int64_t count, int
   double before = 0;
   int64_t seen_rows = 0;
   for (int64_t first = 0; first < count;) {
-    int64_t last = first, found = 0;
+    int64_t last = first, found = 0, parts = 0;
     double instructions = 0, bytes = 0;
     while (last < count && e[last].kind != BARRIER) {
       if (e[last].kind == TASK) starts[found++] = last;
+      if (e[last].kind == PART && !found) starts[parts++] = last;
       last++;
     }
     int64_t stop = last < count ? last + 1 : last;
@@ -120,7 +118,10 @@ void simulate(const struct machine *m, const struct event *e, int64_t count, int
       for (int64_t i = first; i < starts[0]; i++) step(m, 0, &e[i]);
       rows(m, e, starts, found);
     } else {
-      shares(m, e + first, stop - first);
+      starts[0] = first;  // what comes before the first part is its
+      parts = parts ? parts : 1;
+      starts[parts] = stop;
+      shares(m, e, starts, parts);
     }
     meet(m, s);
     s->phase_cycles[phase] += now[0] - before;

@@ -3,7 +3,8 @@
 Threads share pipelines, which issue an instruction a cycle; a thread's own instructions are `gap`
 apart. Scratchpad accesses share its ports, and are waited for unless nobody reads what they give.
 Loads wait for memory, stores until a queue has room, copies for the last byte. Rows go to threads
-as the schedule says; every other phase is shared out in equal parts; threads meet at barriers.
+as the schedule says; every other phase is shared out by slots of the accumulator; threads meet at
+barriers.
 """
 
 import ctypes
@@ -24,7 +25,7 @@ PHASES = ("clear", "products", "writeback")
 _COUNTS = ("pipes", "threads", "channels", "tokens")
 _NUMBERS = (
     "gap", "near_latency", "near_ports", "far_latency", "far_bytes", "queue", "dma_instructions",
-    "barrier", "memory_gap",
+    "barrier",
 )  # fmt: skip
 _SUMS = ("instructions", "waits", "posts", "bytes", "idle")
 _ARRAYS = ("phase_cycles", "phase_instructions", "phase_bytes")
@@ -65,13 +66,12 @@ class Timing:
     phases: Mapping[str, Mapping[str, float]]
 
 
-def simulate(trace: Trace, machine: Machine, how: Schedule, memory_gap: float = 0.0) -> Timing:
+def simulate(trace: Trace, machine: Machine, how: Schedule) -> Timing:
     """The time of a trace of a program with that schedule on a machine.
 
-    memory_gap: cycles that a pipeline of one thread loses to each access. Raises InternalError
-    where something was lost on the way.
+    Raises InternalError where something was lost on the way.
     """
-    sums = _run(trace, machine, how, memory_gap)
+    sums = _run(trace, machine, how)
     _check(trace, machine, sums)
     facts = {name: fact.value for name, fact in machine.facts().items()}
     cycles = sums.cycles
@@ -100,12 +100,12 @@ def simulate(trace: Trace, machine: Machine, how: Schedule, memory_gap: float = 
     )
 
 
-def _run(trace: Trace, machine: Machine, how: Schedule, memory_gap: float) -> Any:
+def _run(trace: Trace, machine: Machine, how: Schedule) -> Any:
     facts = {name: fact.value for name, fact in machine.facts().items()}
     facts |= {"tokens": how.rows == "token"}
     given = _Machine(
         **{name: int(facts[name]) for name in _COUNTS},
-        **{name: facts.get(name, memory_gap) for name in _NUMBERS},
+        **{name: facts[name] for name in _NUMBERS},
     )
     sums = _Sums()
     events = np.ascontiguousarray(trace.events)

@@ -30,14 +30,15 @@ extern void qemu_plugin_register_atexit_cb(
     qemu_plugin_id_t, void (*)(qemu_plugin_id_t, void *), void *);
 __attribute__((visibility("default"))) int qemu_plugin_version = 1;
 
-enum kind { NEAR, LOAD, STORE, DMA, TASK, BARRIER };
+enum kind { NEAR, LOAD, STORE, DMA, TASK, BARRIER, PART };
 enum access { PLAIN, POSTED, UPDATE, RESERVE, CONDITIONAL, COPY };
-enum { ARRAYS = 9, BATCH = 64, BUFFER = 1 << 16 };
+enum { ARRAYS = 9, BATCH = 64, BUFFER = 1 << 16, PARTS = 64, MOST_BUFFERED = 64 };
 struct event { uint32_t instructions; uint16_t waits, posts; uint32_t bytes; uint16_t kind, line; };
 struct range { uint64_t start, end; };
 
 static struct range kernel, barrier, dma, near_, rows, values, staged, keys, arrays[ARRAYS];
-static uint64_t line_bytes, flat, last_line[ARRAYS];
+static uint64_t line_bytes, flat, last_line[ARRAYS], last_part = PARTS;
+static uint64_t buffered, stores[MOST_BUFFERED], stored;
 static uint64_t instructions, counted, pending_dma;
 static uint64_t products, probes, tasks, far_bytes, waits_total, posts_total;
 static uint32_t waits, posts, row_loads;
@@ -68,14 +69,28 @@ static void near_access(bool waited) {
   if (waits + posts >= BATCH) emit(NEAR, 0, 0);
 }
 
+// Whether a load is of what one of the last stores wrote, which a store buffer still has.
+static bool forwarded(bool store, uint64_t address) {
+  if (store && buffered) stores[stored++ % buffered] = address;
+  for (uint64_t i = 0; !store && i < buffered; i++)
+    if (stores[i] == address) return true;
+  return false;
+}
+
 static void far_access(bool store, uint64_t address, uint64_t size) {
-  if (!line_bytes) { emit(store ? STORE : LOAD, size, address >> 6); return; }
+  if (!line_bytes) { if (!forwarded(store, address)) emit(store ? STORE : LOAD, size, address >> 6); return; }
   for (int i = 0; i < ARRAYS; i++)
     if (in(arrays[i], address)) {
       uint64_t line = address / line_bytes;
       if (last_line[i] != line) { last_line[i] = line; emit(store ? STORE : LOAD, line_bytes, line); }
       return;
     }
+}
+
+// Outside of rows, the slots of an accumulator are shared out: a new part of them may be another's.
+static void at_slot(uint64_t address) {
+  uint64_t part = (address - keys.start) * PARTS / (keys.end - keys.start);
+  if (part != last_part) { last_part = part; emit(PART, 0, 0); }
 }
 
 static void memory(unsigned cpu, qemu_plugin_meminfo_t info, uint64_t address, void *data) {
@@ -85,7 +100,7 @@ static void memory(unsigned cpu, qemu_plugin_meminfo_t info, uint64_t address, v
   (void)cpu;
   if (access == COPY) {  // a copy has one side in memory that is far
     if (!flat) { if (!in(near_, address)) pending_dma += size; }
-    else emit(store ? STORE : LOAD, size, address >> 6);
+    else far_access(store, address, size);
     return;
   }
   end_dma();
@@ -95,6 +110,7 @@ static void memory(unsigned cpu, qemu_plugin_meminfo_t info, uint64_t address, v
     if (in_task && in(keys, address)) probes++;
     if (in(rows, address) && row_loads++ % 2 == 0) { tasks++; in_task = true; emit(TASK, 0, 0); }
   }
+  if (!in_task && in(keys, address)) at_slot(address);
   bool far = false;
   for (int i = 0; i < ARRAYS; i++) far |= in(arrays[i], address);
   if (flat) { far_access(store, address, size); return; }
@@ -105,7 +121,7 @@ static void memory(unsigned cpu, qemu_plugin_meminfo_t info, uint64_t address, v
 static void at_barrier(unsigned cpu, void *data) {
   (void)cpu; (void)data;
   end_dma();
-  in_task = false; row_loads = 0;
+  in_task = false; row_loads = 0; last_part = PARTS;
   memset(last_line, 0, sizeof last_line);
   emit(BARRIER, 0, 0);
 }
@@ -163,6 +179,7 @@ __attribute__((visibility("default"))) int qemu_plugin_install(
     if (!value++) return 1;
     if (!strncmp(given[i], "path", 4)) out = fopen(value, "wb");
     else if (!strncmp(given[i], "line", 4)) line_bytes = strtoull(value, NULL, 16);
+    else if (!strncmp(given[i], "buffered", 8)) buffered = strtoull(value, NULL, 16) % MOST_BUFFERED;
     else if (!strncmp(given[i], "flat", 4)) flat = strtoull(value, NULL, 16);
     else {
       struct range *each[] = {&kernel, &barrier, &dma, &near_, &rows, &values, &staged, &keys};

@@ -1,9 +1,9 @@
 """What a program does, as events: taken from a run of one hart under qemu, by a plugin (trace.c).
 
 An event says how many instructions and scratchpad accesses led to it, and what it is: an access to
-memory that is not near, a copy by DMA, a new row, or a barrier. A thread keeps the last line of
-each array that it reads, so that only a new line is an event. Copies of `nybble_dma` count as the
-device's, not as loops.
+memory that is not near, a copy by DMA, a new row, a barrier, or a new part of an accumulator that
+harts share out. A thread keeps the last line of each array that it reads, so that only a new line
+is an event. Copies of `nybble_dma` count as the device's, not as loops.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ EVENT = np.dtype(
     ]
 )  # fmt: skip
 """waits: scratchpad accesses whose result is waited for; posts: others. line: of the access."""
-KINDS = ("near", "load", "store", "dma", "task", "barrier")
+KINDS = ("near", "load", "store", "dma", "task", "barrier", "part")
 FAR = (
     "A_INDPTR", "A_INDICES", "A_VALUES", "B_INDPTR", "B_INDICES", "B_VALUES", "OUT_KEYS",
     "OUT_VALUES", "WINDOW_TABLE",
@@ -47,15 +47,18 @@ class Trace:
     outcome: Outcome
 
 
-def trace(elf: bytes, image: Image, line: int = 64, flat: bool = False) -> Trace:
+def trace(elf: bytes, image: Image, line: int = 64, flat: bool = False, buffered: int = 0) -> Trace:
     """Run a program of one hart whose setup reports; raises EngineError.
 
     line: bytes that a thread keeps of each array; 0 makes every access an event. flat: whether all
-    memory is far, the scratchpad and the stack too, and copies are loops.
+    memory is far, the scratchpad and the stack too, and copies are loops. buffered: how many of the
+    last stores, below 64, loads take values from; only without lines.
     """
     with TemporaryDirectory() as folder:
         path = Path(folder) / "events"
-        options = f"path={path},line={line:x},flat={int(flat):x},ranges={_ranges(elf, image)}"
+        numbers = {"line": line, "flat": int(flat), "buffered": buffered}
+        given = ",".join(f"{name}={value:x}" for name, value in numbers.items())
+        options = f"path={path},{given},ranges={_ranges(elf, image)}"
         outcome = qemu.run(elf, image, SECONDS, f"{library('trace')},{options}")
         events = np.fromfile(path, EVENT)
     totals = {name: int(value) for name, value in outcome.figures.items()}

@@ -39,7 +39,7 @@ def quantize_groups(description: Description, groups: F32, rounding: Rounding) -
     if (description.element, description.scale) == _ACTIVATIONS:
         return _round_activations(description, groups)
     if isinstance(description.zero, StoredMin):
-        return _fit_minimum(description, description.zero, groups)
+        return _fit_minimum(description, description.zero, groups, rounding.spread)
     if description.zero is not None:
         return _fit_zero_point(description, description.zero, groups)
     return _fit_centred(description, groups, rounding)
@@ -125,13 +125,13 @@ def _pick(best: npt.NDArray[np.intp], candidates: list[F32]) -> F32:
     return np.take_along_axis(np.stack(candidates), best[None], axis=0)[0]
 
 
-def _fit_minimum(description: Description, zero: StoredMin, groups: F32) -> Weight:
+def _fit_minimum(description: Description, zero: StoredMin, groups: F32, spread: float) -> Weight:
     low, high = (np.float32(end) for end in value_range(description.element))
     bottom, top = groups.min(axis=-1), groups.max(axis=-1)
     if not can_be_negative(zero.tree):
         bottom = np.minimum(bottom, 0) if zero.negated else np.maximum(bottom, 0)
     top = np.maximum(top, bottom)
-    centre, half = (bottom + top) / 2, (top - bottom) / 2
+    centre, half = (bottom + top) / 2, (top - bottom) / 2 * np.float32(spread)
     shrunk = [half * np.float32(factor) for factor in _factors(description)]
     scales = [2 * size / (high - low) for size in shrunk]
 

@@ -16,10 +16,12 @@ class Rounding:
     (Ternary Weight Networks, arXiv 1605.04711; exact for weights that are ternary already),
     "absmean" the mean magnitude (BitNet b1.58, arXiv 2402.17764).
     activations: f32 [cols], the largest magnitude of each input, for a format with smoothing.
+    spread: what the range of a group is multiplied by, in formats that store its minimum.
     """
 
     ternary: str = "twn"
     activations: F32 | None = None
+    spread: float = 1.0
 
     def __post_init__(self) -> None:
         if self.ternary not in TERNARY:

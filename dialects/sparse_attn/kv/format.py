@@ -1,6 +1,7 @@
 """What a key-value cache holds of a token, as data: two number formats and where they begin.
 
-    kv = "f32" | "f16" | "bf16" | "kvN" [ "(" PAGE ")" ] | "kiviN" [ "(" GROUP [ "," RECENT ] ")" ]
+    kv = "f32" | "f16" | "bf16" | "kvN" [ "(" PAGE ")" ]
+       | "kiviN" [ "(" GROUP [ "," RECENT [ "," PINNED ] ] ")" ]
 
 Keys and values of a head are matrices [tokens, features], each in a format of `lowbit`. A coded
 cache is cut into pages of tokens, and the tokens of a page are rounded together once none of them
@@ -11,7 +12,8 @@ tokens from there on, itself among them, as they are (as f16):
 
 `kvN` (N of 8, 4, 2) has a scale and a minimum for each channel of a page of keys, and for each
 token's values. `kiviN` (KIVI, arXiv:2402.02750) has them for GROUP tokens of a channel of keys and
-for GROUP channels of a token's values, and keeps RECENT tokens or more as they are.
+for GROUP channels of a token's values, and keeps RECENT tokens or more as they are, and the
+first PINNED ones of the text, which every token looks at (attention sinks, arXiv:2309.17453).
 """
 
 import re
@@ -22,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nybble.dialects.lowbit import formats
+from nybble.dialects.lowbit.formats import Rounding, Weight
 from nybble.dialects.lowbit.formats.numeric import round_to
 from nybble.dialects.numpy_ref.arrays import KvArray
 from nybble.dialects.sparse_attn.kv.errors import KvError
@@ -30,6 +33,15 @@ KEYS, VALUES = "keys", "values"
 SIDES = (KEYS, VALUES)
 PAGE, GROUP, RECENT = 64, 32, 128
 """What is taken where a text names none: KIVI's own group and recent tokens."""
+PINNED = 64
+"""First tokens that are kept as they are where a text names a family of KIVI alone."""
+SPREAD = {8: 1.0, 4: 1.0, 2: 0.8}
+"""What the ranges of KIVI's keys are multiplied by.
+
+Four levels over all of a group's range are too far apart:
+of 32 normally distributed numbers the extremes lie at 2.07 deviations, while the outer levels of
+least squared error lie at 1.49 (Max, Quantizing for minimum distortion, 1960). Groups of keys that
+are not normally distributed want more of their range than that."""
 PAGES = (16, 32, 64, 128)
 MOST_RECENT = 1 << 20
 EXACT = ("f32", "f16", "bf16")
@@ -40,7 +52,7 @@ LATER = {
     "shared": "the cache of another layer (depth sharing, arXiv:2405.12981)",
 }
 """Families that the spelling is reserved for; nothing computes them yet."""
-NAMES = "f32, f16, bf16, kv8, kv4, kv2, kvN(page), kivi4, kivi2, kiviN(group,recent)"
+NAMES = "f32, f16, bf16, kv8, kv4, kv2, kvN(page), kivi4, kivi2, kiviN(group,recent,pinned)"
 _TEXT = re.compile(r"([a-z]+)([0-9]*)(?:\(([0-9, ]+)\))?")
 
 
@@ -51,6 +63,8 @@ class KvFormat:
     name: its one spelling. specs: of keys and values in `lowbit`, each for a matrix [tokens,
     features]. page: tokens that are rounded together, 0 where nothing is rounded to codes. recent:
     tokens before a query that it sees as they are, at least. exact: type of what is not coded.
+    pinned: tokens at the beginning that stay as they are. spread: of the range of a group of
+    keys, how much its levels take.
     """
 
     name: str
@@ -58,6 +72,8 @@ class KvFormat:
     page: int = 0
     recent: int = 0
     exact: str = "f16"
+    pinned: int = 0
+    spread: float = 1.0
 
     def __str__(self) -> str:
         return self.name
@@ -95,6 +111,12 @@ class KvFormat:
         """`boundary` of each of these."""
         return np.maximum(0, queries - self.recent) // max(self.page, 1) * self.page
 
+    def is_code(
+        self, keys: npt.NDArray[np.int_], boundaries: npt.NDArray[np.int_]
+    ) -> npt.NDArray[np.bool_]:
+        """Whether a key is seen as its codes by a query of that boundary."""
+        return (keys < boundaries) & (keys >= self.pinned)
+
     def room(self, rows: int) -> int:
         """Tokens that are kept as they are where one call appends up to `rows`; 0 if all are."""
         return self.recent + self.page + rows if self.is_coded else 0
@@ -117,12 +139,29 @@ class KvFormat:
                 f"{self} has groups of {group} features of heads of {head_dim}",
                 accepted=f"groups of {', '.join(fitting) or 'none: kvN'}",
             )
+        if self.pinned >= context:
+            raise KvError(
+                f"{self} keeps the first {self.pinned} tokens of a context of {context}",
+                accepted=f"less than {context}",
+            )
         if self.recent + self.page > context:
             raise KvError(
                 f"{self} keeps {self.recent} tokens as they are and rounds {self.page} at once, "
                 f"of a context of {context}",
                 accepted=f"at most {max(context - self.page, 0)} recent tokens",
             )
+
+    def check_span(self, span: int | None) -> None:
+        """Raise KvError where no query that sees its `span` last keys, itself among them, reaches
+        a code. None: it sees all keys."""
+        if not self.is_coded or span is None or span > self.recent + 1:
+            return
+        raise KvError(
+            f"{self} keeps {self.recent} tokens before a query as they are, and no query sees "
+            f"more than {span - 1} of them, so that no code would be read",
+            accepted=f"a mask that reaches {self.recent + 1} tokens back, fewer recent tokens, "
+            f"or {self.exact}",
+        )
 
     def rounded(self, rows: npt.NDArray[np.float32]) -> KvArray:
         """What tokens are before they become codes, of f32 of any shape."""
@@ -136,9 +175,16 @@ class KvFormat:
         whole = np.zeros(cache.shape, np.float32)
         if tokens:
             rows = np.ascontiguousarray(cache[:, :tokens], np.float32).reshape(-1, dim)
-            coded = self.side(side).quantize(rows).dequantize()
-            whole[:, :tokens] = coded.reshape(heads, tokens, dim)
+            whole[:, :tokens] = self.coded(side, rows).dequantize().reshape(heads, tokens, dim)
         return whole
+
+    def coded(self, side: str, rows: npt.NDArray[np.float32]) -> Weight:
+        """The codes of f32 [tokens, features], all of whose pages are whole."""
+        return self.side(side).quantize(rows, Rounding(spread=self.spread_of(side)))
+
+    def spread_of(self, side: str) -> float:
+        """What the range of a group is multiplied by; of values it is taken whole."""
+        return self.spread if side == KEYS else 1.0
 
 
 @lru_cache(maxsize=64)
@@ -170,16 +216,24 @@ def _paged(name: str, bits: int, numbers: tuple[int, ...]) -> KvFormat:
 
 
 def _kivi(name: str, bits: int, numbers: tuple[int, ...]) -> KvFormat:
-    group, recent = _numbers(name, numbers, (GROUP, RECENT))
+    group, recent, pinned = _numbers(name, numbers, (GROUP, RECENT, 0 if numbers else PINNED))
+    page = max(PAGE, group)
     _check_page(name, group, "a group")
     if recent % group or recent > MOST_RECENT:
         raise KvError(
             f"{recent} recent tokens of {name} with groups of {group}",
             accepted=f"a multiple of {group}",
         )
-    spelled = name if (group, recent) == (GROUP, RECENT) else f"{name}({group},{recent})"
+    if pinned % page or pinned > MOST_RECENT:
+        raise KvError(
+            f"{pinned} pinned tokens of {name} with pages of {page}",
+            accepted=f"a multiple of {page}",
+        )
+    spelled = f"{name}({group},{recent}{f',{pinned}' if pinned else ''})"
+    if (group, recent, pinned) == (GROUP, RECENT, PINNED):
+        spelled = name
     specs = _codes(bits, f"{group}.rows"), _codes(bits, str(group))
-    return KvFormat(spelled, specs, max(PAGE, group), recent)
+    return KvFormat(spelled, specs, page, recent, pinned=pinned, spread=SPREAD[bits])
 
 
 def _codes(bits: int, grouping: str) -> str:

@@ -1,8 +1,11 @@
 """A policy laid over a model's graph: functions are copied for layers that get masks apart."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from nybble.dialects.sparse_attn.kv import KvError
 from nybble.dialects.sparse_attn.masks import MaskError
 from nybble.frontend.attention_choice import restrictions, with_policy
 from nybble.frontend.graph import Argument, Dimensions, ModelGraph, Role
@@ -45,6 +48,14 @@ def test_masks_apart_make_functions_apart(graph):
     assert set(made.functions) == set(names(made))
     passes = restrictions(made, policy)
     assert [(one.function, one.mask) for one in passes] == [("layer_0_mask_1", "sink(4)")]
+
+
+def test_codes_that_no_layer_reads_are_refused(graph):
+    coded = replace(graph, dimensions=replace(graph.dimensions, kv_dtype="kivi4(32,64)"))
+    with pytest.raises(KvError, match=r"no query sees more than 63 .*accepted: .* reaches 65"):
+        with_policy(coded, "layers(0:window(8);else:window(64))")
+    for policy in ("window(66)", "layers(0:causal;else:window(64))", "sink(1)+window(8)"):
+        with_policy(coded, policy)
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,21 @@ def test_a_wrong_result_is_told_and_exits_with_1(run_nybble, monkeypatch):
     assert "agrees: False" in outcome.out
 
 
+@pytest.mark.parametrize("side", ["keys", "values"])
+def test_a_cache_with_codes_is_no_result(side, run_nybble):
+    cache = f'!sparse_attn.cache<{side} 2x512x32, "kivi4(32,64)", 256>'
+    text = f"""
+func.func @f(%c: {cache}, %x: tensor<1x64xf32>, %p: index) -> {cache} {{
+  %r = sparse_attn.append_kv %x into %c at %p : tensor<1x64xf32> into {cache} -> {cache}
+  func.return %r : {cache}
+}}
+"""
+    outcome = run_nybble("run", "-", stdin=text.encode())
+    assert outcome.code == 1
+    assert "a cache that is returned has no numbers to compare" in outcome.err
+    assert "accepted: a function that returns what an attention makes of it" in outcome.err
+
+
 def test_errors_of_results():
     wanted = np.array([[3.0, 4.0]])
     assert error(wanted, wanted) == 0

@@ -17,6 +17,7 @@ MAX_CPUS = 512  # GGML_MAX_N_THREADS in ggml.h
 
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
 _LONG, _TEXT, _BOOL = ctypes.c_int64, ctypes.c_char_p, ctypes.c_bool
+_FLOAT = ctypes.c_float
 
 
 class InitParams(ctypes.Structure):
@@ -65,6 +66,10 @@ SIGNATURES: dict[str, tuple[Any, Sequence[Any]]] = {
     "ggml_backend_tensor_get": (None, (_POINTER, _POINTER, _SIZE, _SIZE)),
     "ggml_backend_tensor_set": (None, (_POINTER, _POINTER, _SIZE, _SIZE)),
     "ggml_build_forward_expand": (None, (_POINTER, _POINTER)),
+    "ggml_flash_attn_ext": (
+        _POINTER,
+        (_POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _FLOAT, _FLOAT, _FLOAT),
+    ),
     "ggml_free": (None, (_POINTER,)),
     "ggml_graph_overhead_custom": (_SIZE, (_SIZE, _BOOL)),
     "ggml_init": (_POINTER, (InitParams,)),
@@ -72,6 +77,7 @@ SIGNATURES: dict[str, tuple[Any, Sequence[Any]]] = {
     "ggml_nbytes": (_SIZE, (_POINTER,)),
     "ggml_new_graph_custom": (_POINTER, (_POINTER, _SIZE, _BOOL)),
     "ggml_new_tensor_2d": (_POINTER, (_POINTER, _INT, _LONG, _LONG)),
+    "ggml_new_tensor_3d": (_POINTER, (_POINTER, _INT, _LONG, _LONG, _LONG)),
     "ggml_tensor_overhead": (_SIZE, ()),
     "ggml_threadpool_free": (None, (_POINTER,)),
     "ggml_threadpool_new": (_POINTER, (ctypes.POINTER(ThreadpoolParams),)),

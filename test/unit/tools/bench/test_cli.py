@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from nybble.tools.bench.cli import bench
 from nybble.tools.bench.errors import BenchError
+from nybble.tools.diagnostics import UsageError
 
 
 def run(*arguments):
@@ -46,6 +47,11 @@ def test_table_and_file(tmp_path):
 def test_slips_are_told_before_anything_runs(arguments, message):
     with pytest.raises(BenchError, match=message):
         run(*arguments)
+
+
+def test_a_cache_that_is_none_is_told():
+    with pytest.raises(UsageError, match="unknown format of a cache 'kivi3'"):
+        run("model", "smollm2", "--kv", "kivi3")
 
 
 def test_a_program_that_does_not_work_is_told_at_once():

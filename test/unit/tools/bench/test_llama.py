@@ -7,7 +7,8 @@ from nybble.tools.bench.data import make_sample
 from nybble.tools.bench.errors import UnavailableError
 from nybble.tools.bench.options import Shape
 from nybble.tools.bench.peers import libraries
-from nybble.tools.bench.peers.ggml_matmul import PLAIN, GgmlMatmul, Product, holds, type_number
+from nybble.tools.bench.peers.ggml_graph import type_number
+from nybble.tools.bench.peers.ggml_matmul import PLAIN, GgmlMatmul, Product, holds
 from nybble.tools.bench.peers.llama import LlamaCpp
 from nybble.tools.bench.rounds import Rotation
 

@@ -17,7 +17,7 @@ from nybble.dialects.sparse_attn.masks import parse as parse_mask
 THREADS = 2
 BOUND = 2e-5
 ROTATION = (("cos", 1.0), ("sin", 0.0))
-NAMES = ("kv8", "kv4", "kv2", "kivi4(32,32)", "kivi2(16,64)")
+NAMES = ("kv8", "kv4", "kv2", "kivi4(32,32)", "kivi2(16,64)", "kivi2(32,64,64)")
 
 
 def pages_of(name, dim=32, context=512, rows=70, heads=2):
@@ -49,7 +49,7 @@ class Case:
         places = np.arange(self.pos, self.end)
         seen = dense(spec.mask, places, np.arange(self.end), spec.cache.kv_heads)
         first = kv.boundaries(places)
-        coded = np.arange(self.end) < first[:, None]
+        coded = kv.is_code(np.arange(self.end), first[:, None])
         last = int(first.max())
         meant = kv.decoded(KEYS, self.k, last), kv.decoded(VALUES, self.v, last)
         left = partial(self.q, *meant, self.pos, scale=spec.scale, seen=seen & coded)
@@ -119,7 +119,10 @@ def test_splits(run, rng):
 
 @pytest.mark.parametrize(
     ("name", "dim"),
-    [("kv8", 32), ("kv4", 80), ("kv2", 80), ("kivi4(32,32)", 96), ("kivi2(16,64)", 32)],
+    [
+        *(("kv8", 32), ("kv4", 80), ("kv2", 80)),
+        *(("kivi4(32,32)", 96), ("kivi2(16,64)", 32), ("kivi2(32,32,128)", 32)),
+    ],
 )
 def test_pages_become_the_codes_of_the_reference(run, rng, name, dim):
     pages = pages_of(name, dim)
@@ -171,8 +174,25 @@ def test_one_row_turns_the_page_it_leaves_behind_into_codes(run, rng):
         for part in (f"{side[0]}_codes", f"{side[0]}_scales"):
             a, b = (tokens_of(pages, part, one[part]) for one in (found, expected))
             np.testing.assert_array_equal(a[:, 64:128], b[:, 64:128])
-    ring = pages.exact.keys_as_rows(found["k"])
+    ring = pages.exact.keys_as_rows(found["k"])  # nothing is pinned
     np.testing.assert_array_equal(ring[:, pos % pages.exact.padded], tokens[0, :, pos])
+
+
+def test_pinned_tokens_are_read_as_they_are(run, rng):
+    """The first ones have codes too, which nothing reads; the ring no longer has them."""
+    case = Case(rng, spec_of("kivi2(32,64,64)", 20), 20, 480)
+    inputs = case.inputs()
+    pages = case.spec.cache
+    codes = inputs["v_codes"].reshape(pages.kv_heads, pages.padded, -1)
+    codes[:, : pages.format.pinned] = 0
+    assert pages.exact.padded < case.pos
+    case.q /= 20  # so that all keys count
+    inputs["q"] = case.q
+    out = run(case.spec, n=case.n, pos=case.pos, **inputs)["out"][: case.q.size]
+    np.testing.assert_allclose(out.reshape(case.q.shape), case.want(), atol=BOUND * 10)
+    inputs["v"].reshape(pages.kv_heads, pages.exact.slots, -1)[:, pages.exact.padded :] += 1
+    other = run(case.spec, n=case.n, pos=case.pos, **inputs)["out"][: case.q.size]
+    assert np.abs(other - out).max() > 1e-2
 
 
 def test_a_wrong_code_would_be_seen(run, rng):
