@@ -1,7 +1,8 @@
 """The import of a model in a process of its own, so that torch's memory ends with it.
 
 Run as `python -m nybble.tools.import_child`: a JSON request on standard input, a JSON answer on
-standard output; the model graph goes into the requested folder.
+standard output; the model graph is in the folder that the answer names, which is then the parent's.
+The child makes it, so that whenever the parent is killed there is somebody who removes it.
 """
 
 import json
@@ -43,19 +44,20 @@ def import_in_child(
             f"importing a model needs {', '.join(missing)}",
             accepted="pip install 'nybble[torch]', or a directory of `nybble compile`",
         )
-    with tempfile.TemporaryDirectory(prefix="nybble-import-") as folder:
-        request = {
-            "path": str(checkpoint.path),
-            "context": context,
-            "kv": kv,
-            "weights": asdict(weights),
-            "folder": folder,
-        }
-        _ask(request)
-        return ModelGraph.load(Path(folder))
+    request = {
+        "path": str(checkpoint.path),
+        "context": context,
+        "kv": kv,
+        "weights": asdict(weights),
+    }
+    folder = Path(_ask(request))
+    try:
+        return ModelGraph.load(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _ask(request: Mapping[str, object]) -> None:
+def _ask(request: Mapping[str, object]) -> str:
     """Have a child do a request. Its standard input stays open until it is done: see `_watch`."""
     command = [sys.executable, "-P", "-m", "nybble.tools.import_child"]
     with (
@@ -72,18 +74,19 @@ def _ask(request: Mapping[str, object]) -> None:
         answer = child.stdout.read().splitlines()[-1:]
         child.wait()
         log.seek(0)
-        _raise_for(answer, log.read(), child.returncode)
+        return _folder_of(answer, log.read(), child.returncode)
 
 
-def _raise_for(answer: list[bytes], log: bytes, code: int) -> None:
+def _folder_of(answer: list[bytes], log: bytes, code: int) -> str:
     try:
         found = json.loads(answer[0])
-        message, accepted = found["message"], found["accepted"]
+        message, accepted, folder = found["message"], found["accepted"], found["folder"]
     except (ValueError, IndexError, KeyError, TypeError):
         last = log.decode(errors="replace").strip().splitlines()[-1:]
         raise RuntimeError(f"the import ended with {code}: {last}") from None
     if message:
         raise ImportFailedError(message, accepted=accepted)
+    return folder
 
 
 def _watch(folder: str) -> None:
@@ -95,18 +98,24 @@ def _watch(folder: str) -> None:
 
 def main() -> None:
     """Answer the one request on standard input."""
-    request = json.loads(sys.stdin.readline())
-    threading.Thread(target=_watch, args=(request["folder"],), daemon=True).start()
-    answer: dict[str, str | None] = {"message": None, "accepted": None}
+    line = sys.stdin.readline()
+    if not line:
+        return  # the parent is gone
+    request, folder = json.loads(line), tempfile.mkdtemp(prefix="nybble-import-")
+    threading.Thread(target=_watch, args=(folder,), daemon=True).start()
+    answer: dict[str, str | None] = {"message": None, "accepted": None, "folder": folder}
     try:
         from nybble.frontend.pytorch.import_model import import_model
 
         weights = WeightChoice(**request["weights"])
         checkpoint = requantized(open_checkpoint(request["path"]), weights)
         graph = import_model(checkpoint, request["context"], request["kv"])
-        graph.save(Path(request["folder"]))
-    except NybbleError as error:
-        answer = {"message": error.message, "accepted": error.accepted}
+        graph.save(Path(folder))
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not isinstance(error, NybbleError):
+            raise
+        answer = {"message": error.message, "accepted": error.accepted, "folder": None}
     sys.stdout.write("\n" + json.dumps(answer) + "\n")
     sys.stdout.flush()
     os._exit(0)  # at once: the watching thread would hold the interpreter's end up

@@ -45,7 +45,7 @@ class Counts:
 @dataclass(frozen=True)
 class Rates:
     """Nanoseconds on one thread, for each byte of a sum: measured on AMD Zen 3 by
-    `nybble bench spgemm` (docs/performance.md).
+    `nybble bench spgemm` (docs/performance-accelerators.md).
 
     product: of sparse by sparse; clear: of each place of the result; axpy: of an entry of A by a
     column of a filled-in B; multiply: of dense by dense; fill: of each place that is filled in.
