@@ -1,27 +1,20 @@
 """`nybble verify` for the CPU: generated kernels against the numpy references."""
 
-import json
 import os
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-
-import click
-from rich.console import Console
-from rich.progress import Progress as Bar
+from collections.abc import Sequence
 
 from nybble.backends.cpu import isa as levels
 from nybble.backends.cpu.machine import cpu_flags
 from nybble.backends.llvm.workers import close_idle
 from nybble.dialects.lowbit import formats
 from nybble.tools.diagnostics import UsageError
-from nybble.tools.files import write_output
 from nybble.tools.target import VerifyRequest
 from nybble.tools.verbs.formats import EXAMPLES
 from nybble.tools.verify import attention
+from nybble.tools.verify.answer import SHOWN, counts, failures, shown_progress, tell
 from nybble.tools.verify.cases import Draw, all_specs
-from nybble.tools.verify.run import Outcome, Progress, run
+from nybble.tools.verify.run import Outcome, run
 
-EXIT_FAILED = 1
 ATTENTION = "sparse_attn.attention"
 MATMUL = "mpgemm.matmul"
 ALL = "all"
@@ -37,8 +30,6 @@ FAMILIES = (
     "i4:g=32:s=f16:fix=hadamard.32", "i4:g=32:s=f16:fix=smooth",
 )  # fmt: skip
 """Formats without a short name that `--formats all` has too: widths, patterns, corrections."""
-SHOWN = 20
-"""Failures that a report lists."""
 
 
 def verify_on_cpu(request: VerifyRequest) -> int:
@@ -55,11 +46,7 @@ def verify_on_cpu(request: VerifyRequest) -> int:
         outcomes = run(draw, numbers, given["jobs"] or os.cpu_count() or 1, progress)
     found = report(draw, outcomes)
     found = {"target": str(request.target), "op": given["op"] or MATMUL, **found}
-    if json_file is not None:
-        write_output(json_file, (json.dumps(found) + "\n").encode())
-    else:
-        click.echo("\n".join(lines(found, asked)))
-    return EXIT_FAILED if found["failed"] else 0
+    return tell(found, lines(found, asked), json_file)
 
 
 def verify_attention(target: str, numbers: range, seed: int, json_file: str | None) -> int:
@@ -67,20 +54,15 @@ def verify_attention(target: str, numbers: range, seed: int, json_file: str | No
     with shown_progress(len(numbers)) as progress:
         outcomes = attention.run(seed, numbers, os.cpu_count() or 1, progress)
     close_idle()
-    failures = [one.report() for one in outcomes if one.fault]
+    faulty = [one.report() for one in outcomes if one.fault]
     worst = max(outcomes, key=lambda one: one.error)
     found = {
         "target": target, "op": ATTENTION, "seed": seed, "cases": len(outcomes),
-        "failed": len(failures), "worst": worst.report(), "failures": failures[:SHOWN],
+        "failed": len(faulty), "worst": worst.report(), "failures": faulty[:SHOWN],
     }  # fmt: skip
-    if json_file is not None:
-        write_output(json_file, (json.dumps(found) + "\n").encode())
-    else:
-        click.echo(f"cases: {len(outcomes)}\nfailed: {len(failures)}")
-        click.echo(f"worst: case {worst.number}, {worst.error:.2f} of what may be lost")
-        for one in failures[:SHOWN]:
-            click.echo(f"case {one['case']}: {one}")
-    return EXIT_FAILED if failures else 0
+    said = f"worst: case {worst.number}, {worst.error:.2f} of what may be lost"
+    told = [*counts(found, ("cases", "failed")), said, *failures(found)]
+    return tell(found, told, json_file)
 
 
 def chosen_specs(asked: str) -> tuple[str, ...]:
@@ -98,7 +80,7 @@ def report(draw: Draw, outcomes: Sequence[Outcome]) -> dict[str, object]:
 
     refused: cases that must be an error and were. worst: the case with the largest error.
     """
-    failures = [one.report() for one in outcomes if one.judgement.fault]
+    faulty = [one.report() for one in outcomes if one.judgement.fault]
     ran = [one for one in outcomes if one.ran]
     worst = max(ran, key=lambda one: one.judgement.nmse, default=None)
     return {
@@ -107,33 +89,21 @@ def report(draw: Draw, outcomes: Sequence[Outcome]) -> dict[str, object]:
         "formats": len({one.case.kernel.spec for one in outcomes}),
         "cases": len(outcomes),
         "refused": len(outcomes) - len(ran),
-        "failed": len(failures),
+        "failed": len(faulty),
         "worst": None if worst is None else worst.report(),
-        "failures": failures[:SHOWN],
+        "failures": faulty[:SHOWN],
     }
 
 
 def lines(found: dict[str, object], asked: str) -> list[str]:
     """The printed form of a report."""
-    failures, worst = found["failures"], found["worst"]
-    assert isinstance(failures, list)
-    told = [f"{key}: {found[key]}" for key in ("isa", "formats", "cases", "refused", "failed")]
+    faulty, worst = found["failures"], found["worst"]
+    assert isinstance(faulty, list)
+    told = counts(found, ("isa", "formats", "cases", "refused", "failed"))
     if isinstance(worst, dict):
         told.append(f"worst: {worst['format']} {worst['shape']}, NMSE {worst['error']:.3g}")
-    for one in failures:
+    for one in faulty:
         told.append(f"case {one['case']}: {one}")
         rerun = f"--formats {asked} --isa {found['isa']} --seed {found['seed']}"
         told.append(f"  again: nybble verify {rerun} --case {one['case']}")
     return told
-
-
-@contextmanager
-def shown_progress(total: int) -> Generator[Progress]:
-    """A bar on the error stream; nothing where that is no terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda _done: None
-        return
-    with Bar(console=console, transient=True) as bar:
-        task = bar.add_task("verifying", total=total)
-        yield lambda done: bar.update(task, completed=done)

@@ -5,13 +5,11 @@ weights and activations. Results must be those of the kernel's references bit by
 be near the product in f64.
 """
 
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import numpy as np
 import numpy.typing as npt
 
@@ -27,8 +25,8 @@ from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats import Weight
 from nybble.dialects.numpy_ref.quantize import dequantize_rows, quantize_rows
 from nybble.passes.targets import Product
-from nybble.tools.files import write_output
 from nybble.tools.target import VerifyRequest
+from nybble.tools.verify.answer import SHOWN, counts, failures, tell
 
 F32 = npt.NDArray[np.float32]
 FORMATS = (
@@ -52,7 +50,6 @@ PER_CALL = 2000
 DATA = ("normal", "extreme", "zero", "denormal", "infinite")
 TOLERANCE = 1e-5
 """Of the sum of magnitudes: roundings of f32, group by group."""
-SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -100,22 +97,16 @@ def verify_on_fpga(request: VerifyRequest) -> int:
     with tempfile.TemporaryDirectory() as folder:
         simulation = build([one.kernel for one in drawn], Path(folder))
         reports = list(run(simulation, list(cases)))
-    failures = [one for one in reports if one["fault"]]
+    faulty = [one for one in reports if one["fault"]]
     found = {
         "target": str(request.target), "op": "mpgemm.matmul", "seed": request.seed,
         "kernels": len(drawn), "formats": len({one.design.spec for one in drawn}),
-        "cases": len(reports), "failed": len(failures),
+        "cases": len(reports), "failed": len(faulty),
         "worst": max(reports, key=lambda one: float(str(one["error"]))),
-        "failures": failures[:SHOWN],
+        "failures": faulty[:SHOWN],
     }  # fmt: skip
-    if request.json_file is not None:
-        write_output(request.json_file, (json.dumps(found) + "\n").encode())
-    else:
-        shown = ("kernels", "formats", "cases", "failed")
-        click.echo("\n".join(f"{key}: {found[key]}" for key in shown))
-        for one in failures[:SHOWN]:
-            click.echo(f"case {one['case']}: {one}")
-    return 1 if failures else 0
+    told = [*counts(found, ("kernels", "formats", "cases", "failed")), *failures(found)]
+    return tell(found, told, request.json_file)
 
 
 def draw(seed: int, specs: Sequence[str], dataflow: str, device: str) -> list[Drawn]:

@@ -5,13 +5,11 @@ architectures at random. A case that has no kernel must be refused before code i
 counted by its reason; a shape that a format cannot have must be refused too.
 """
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-import click
 import numpy as np
 import numpy.typing as npt
 
@@ -22,17 +20,10 @@ from nybble.backends.gpu.sim.simulate import simulate
 from nybble.dialects.errors import InternalError, NybbleError
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats.numeric import decode_floats, encode_floats
-from nybble.tools.files import write_output
 from nybble.tools.target import VerifyRequest
+from nybble.tools.verify.answer import SHOWN, counts, failures, shown_progress, tell
 from nybble.tools.verify.cases import MISFIT_EVERY, Case, Kernel, all_specs, misfit
-from nybble.tools.verify.command import (
-    ALL,
-    EXIT_FAILED,
-    LARGE_GROUPS,
-    SHOWN,
-    chosen_specs,
-    shown_progress,
-)
+from nybble.tools.verify.command import ALL, LARGE_GROUPS, chosen_specs
 from nybble.tools.verify.data import Data, make
 from nybble.tools.verify.pool import runner
 
@@ -117,11 +108,7 @@ def verify_on_gpu(request: VerifyRequest) -> int:
     draw = GpuDraw(request.seed, specs, tuple(one.level for one in request.targets))
     outcomes = run(draw, request.cases, request.given["jobs"] or os.cpu_count() or 1)
     found = {"target": ",".join(str(one) for one in request.targets), **report(draw, outcomes)}
-    if request.json_file is not None:
-        write_output(request.json_file, (json.dumps(found) + "\n").encode())
-    else:
-        click.echo("\n".join(lines(found)))
-    return EXIT_FAILED if found["failed"] else 0
+    return tell(found, lines(found), request.json_file)
 
 
 def run(draw: GpuDraw, numbers: range, jobs: int) -> list[GpuOutcome]:
@@ -224,25 +211,24 @@ def bound(drawn: GpuCase, data: Data, x: npt.NDArray[np.float32], exact: F64) ->
 def report(draw: GpuDraw, outcomes: Iterable[GpuOutcome]) -> dict[str, object]:
     """The keys of `--json`. refused: how many cases, by reason; worst: the largest error."""
     found = list(outcomes)
-    failures = [one.report() for one in found if one.fault]
+    faulty = [one.report() for one in found if one.fault]
     ran = [one for one in found if not one.refusal]
     worst = max(ran, key=lambda one: one.error, default=None)
     reasons = Counter(one.refusal for one in found if one.refusal)
     return {
         "seed": draw.seed, "formats": len({one.drawn.case.kernel.spec for one in found}),
-        "cases": len(found), "refused": sum(reasons.values()), "failed": len(failures),
-        "worst": None if worst is None else worst.report(), "failures": failures[:SHOWN],
+        "cases": len(found), "refused": sum(reasons.values()), "failed": len(faulty),
+        "worst": None if worst is None else worst.report(), "failures": faulty[:SHOWN],
         "reasons": dict(reasons.most_common()),
     }  # fmt: skip
 
 
 def lines(found: dict[str, object]) -> list[str]:
     """The printed form of a report."""
-    failures, worst, reasons = found["failures"], found["worst"], found["reasons"]
-    assert isinstance(failures, list)
+    worst, reasons = found["worst"], found["reasons"]
     assert isinstance(reasons, dict)
-    told = [f"{key}: {found[key]}" for key in ("target", "formats", "cases", "refused", "failed")]
+    told = counts(found, ("target", "formats", "cases", "refused", "failed"))
     told += [f"  {count} times: {reason}" for reason, count in reasons.items()]
     if isinstance(worst, dict):
         told.append(f"worst: case {worst['case']}, {worst['error']:.2f} of what may be lost")
-    return told + [f"case {one['case']}: {one}" for one in failures]
+    return told + failures(found)

@@ -5,12 +5,10 @@ Shapes rarely fill a tile, inputs pause at random, and some data are as large as
 row of each product is also given to the circuit of a loop, which shares nothing with the elements.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,10 +26,9 @@ from nybble.backends.fpga.rtl.sparse_encoding import sparse_beats
 from nybble.backends.fpga.rtl.sparse_pe import SparseSpec
 from nybble.backends.fpga.rtl.spec import PeSpec
 from nybble.dialects.lowbit.formats.element import Bipolar, Ternary, Uniform
-from nybble.tools.files import write_output
 from nybble.tools.models import circuit_cache
 from nybble.tools.target import VerifyRequest
-from nybble.tools.verify.command import EXIT_FAILED, SHOWN, shown_progress
+from nybble.tools.verify.answer import SHOWN, counts, failures, shown_progress, tell
 
 PAUSES = (0, 0, 30, 128)
 DATA = ("uniform", "extreme", "zero")
@@ -85,25 +82,20 @@ def verify_rtl(request: VerifyRequest) -> int:
     request.refuse()
     drawn = [draw(request.seed, number) for number in request.cases]
     with shown_progress(len(drawn)) as progress:
-        failures: list[dict[str, Any]] = []
+        faulty: list[dict[str, Any]] = []
         done = 0
         for design in DESIGNS:
             mine = [case for case in drawn if case.design is design]
-            failures += run_cases(design, mine)
+            faulty += run_cases(design, mine)
             progress(done := done + len(mine))
-        failures += run_loops(drawn)
+        faulty += run_loops(drawn)
     found = {
         "target": str(request.target), "seed": request.seed, "cases": len(drawn),
-        "elements": len({case.design.top for case in drawn}), "failed": len(failures),
-        "failures": failures[:SHOWN],
+        "elements": len({case.design.top for case in drawn}), "failed": len(faulty),
+        "failures": faulty[:SHOWN],
     }  # fmt: skip
-    if request.json_file is not None:
-        write_output(request.json_file, (json.dumps(found) + "\n").encode())
-    else:
-        click.echo(f"cases: {len(drawn)}\nfailed: {len(failures)}")
-        for one in failures[:SHOWN]:
-            click.echo(f"case {one['case']}: {one}")
-    return EXIT_FAILED if failures else 0
+    told = [*counts(found, ("cases", "failed")), *failures(found)]
+    return tell(found, told, request.json_file)
 
 
 def run_cases(design: Design, mine: Sequence[RtlCase]) -> list[dict[str, Any]]:

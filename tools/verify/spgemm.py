@@ -5,11 +5,9 @@ floats may be in any order, so that an entry that takes k products is allowed ga
 k u) of the sum of their sizes (Higham, Accuracy and Stability, 4.2).
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import click
 import numpy as np
 
 from nybble.backends.llvm.workers import close_idle
@@ -18,9 +16,8 @@ from nybble.backends.spgemm.run import ENGINES, Engine, Job, find_engine, run
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.spgemm.matrix import SparseMatrix
 from nybble.tools.diagnostics import UsageError
-from nybble.tools.files import write_output
 from nybble.tools.target import VerifyRequest
-from nybble.tools.verify.command import EXIT_FAILED, SHOWN, shown_progress
+from nybble.tools.verify.answer import SHOWN, counts, failures, shown_progress, tell
 from nybble.tools.verify.sparse_cases import SparseCase, draw
 
 USUAL = "qemu,spike,rvsim"
@@ -63,11 +60,7 @@ def verify_spgemm(request: VerifyRequest) -> int:
             progress(done)
     close_idle()
     found = {"target": str(request.target), "seed": request.seed, **report(runs)}
-    if request.json_file is not None:
-        write_output(request.json_file, (json.dumps(found) + "\n").encode())
-    else:
-        click.echo("\n".join(lines(found)))
-    return EXIT_FAILED if found["failed"] else 0
+    return tell(found, lines(found), request.json_file)
 
 
 def numbers_of(text: str | None) -> tuple[int, ...]:
@@ -131,7 +124,7 @@ def report(runs: Sequence[Run]) -> dict[str, object]:
 
     spilled: runs in which products found no room in a table.
     """
-    failures = [one.report() for one in runs if one.fault]
+    faulty = [one.report() for one in runs if one.fault]
     worst = max(runs, key=lambda one: one.error)
     by_engine: dict[str, dict[str, int]] = {}
     for one in runs:
@@ -139,14 +132,12 @@ def report(runs: Sequence[Run]) -> dict[str, object]:
         counts[str(one.harts)] = counts.get(str(one.harts), 0) + 1
     return {
         "cases": len({one.case.number for one in runs}), "runs": len(runs), "engines": by_engine,
-        "spilled": sum(one.spilled > 0 for one in runs), "failed": len(failures),
-        "worst": worst.report(), "failures": failures[:SHOWN],
+        "spilled": sum(one.spilled > 0 for one in runs), "failed": len(faulty),
+        "worst": worst.report(), "failures": faulty[:SHOWN],
     }  # fmt: skip
 
 
 def lines(found: dict[str, object]) -> list[str]:
     """The printed form of a report."""
-    told = [f"{key}: {found[key]}" for key in ("cases", "runs", "engines", "spilled", "failed")]
-    failures = found["failures"]
-    assert isinstance(failures, list)
-    return [*told, *(f"case {one['case']}: {one}" for one in failures)]
+    names = ("cases", "runs", "engines", "spilled", "failed")
+    return [*counts(found, names), *failures(found)]

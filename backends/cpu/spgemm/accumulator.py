@@ -5,6 +5,7 @@ column are rounded, then added in the order of the row's entries, whoever adds t
 same to the bit under every choice.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from nybble.backends.cpu.kernels.builder import Value
@@ -22,7 +23,7 @@ class RowOf:
     products: Value
 
 
-class Accumulator:
+class Accumulator(ABC):
     """A way to add up the products of a row."""
 
     def __init__(self, frame: Frame):
@@ -30,9 +31,9 @@ class Accumulator:
         self.b = frame.b
         self.ring = frame.ring
 
+    @abstractmethod
     def append(self, row: RowOf, place: Value) -> Value:
         """Append the row at a place of the result; the place after it."""
-        raise NotImplementedError
 
     def entry(self, at: Value) -> tuple[Value, Value, Value]:
         """Value of an entry of A as a sum, and the bounds of the row of B that it meets."""

@@ -8,6 +8,7 @@ element takes the next activations with the flag `next` instead of after `limit 
 must be held for 64 cycles, so that what was on its way is gone.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from nybble.backends.fpga.rtl.emit import Module, Wire
@@ -84,7 +85,7 @@ def accumulated(
     return sums, top.register(last)
 
 
-class RowSums:
+class RowSums(ABC):
     """The part of a processing element that differs: products and their sum over a tile.
 
     latency: cycles from the weights to the sum of a tile.
@@ -92,9 +93,9 @@ class RowSums:
 
     latency: int
 
+    @abstractmethod
     def rows(self, so_far: list[Wire], first: Wire) -> list[Wire]:
         """The sum so far, or zero if `first`, plus that of this tile: `latency + 1` cycles late."""
-        raise NotImplementedError
 
 
 def accumulator(module: Module, spec: PeSpec, tile: Wire, so_far: Wire, first: Wire) -> Wire:

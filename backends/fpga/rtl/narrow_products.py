@@ -6,6 +6,7 @@
   all outputs of a tile; digits -1, 0, 1 negate or mask, and a tree counts what negation leaves.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from nybble.backends.fpga.rtl.emit import Module, Wire, bits
@@ -17,7 +18,7 @@ PRODUCTS = (MULTIPLY, "planes")
 
 
 @dataclass(frozen=True)
-class Products:
+class Products(ABC):
     """One way; latency: cycles from activations and codes to the sum of a tile.
 
     offset: whether a multiple of the sum of the activations is subtracted, which must come
@@ -33,11 +34,11 @@ class Products:
         """See above: one cycle for registers in front, and all but the last of ours."""
         return self.latency
 
+    @abstractmethod
     def tile(
         self, module: Module, activations: list[Wire], codes: list[Wire], offset: Wire | None
     ) -> Wire:
         """The sum over activations of activation times weight, with `codes` its digits."""
-        raise NotImplementedError
 
 
 def products_of(spec: PeSpec, name: str) -> Products:

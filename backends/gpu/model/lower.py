@@ -153,7 +153,7 @@ class Lowering:
 
     def norm(self, op: RmsNormOp, held: Mapping[SSAValue, str], name: str) -> dict[SSAValue, str]:
         """Of a row or of heads; with the sum before it."""
-        (columns,) = _columns(op.input)
+        columns = _columns(op.input)
         (length,) = _shape(op.weight)
         half = all(isinstance(use.operation, MatmulOp) for use in op.result.uses)
         adds = op.input not in held
@@ -178,9 +178,9 @@ class Lowering:
         first = op.next_op
         while first is not None and first not in uses:
             first = first.next_op
-        if isinstance(first, RmsNormOp) and _shape(first.weight) == _columns(op.result):
+        if isinstance(first, RmsNormOp) and _shape(first.weight) == (_columns(op.result),):
             return {}
-        (columns,) = _columns(op.result)
+        columns = _columns(op.result)
         result = self._result(name, columns)
         self._row(AddSpec(1, columns), add_kernel, [*(held[one] for one in op.operands), result])
         return {op.result: result}
@@ -190,7 +190,7 @@ class Lowering:
         uses = list(op.result.uses)
         if len(uses) == 1 and isinstance(uses[0].operation, AppendKVOp):
             return {}
-        (columns,) = _columns(op.input)
+        columns = _columns(op.input)
         context, half = _shape(op.cos)
         spec = RopeSpec(columns // (2 * half), 2 * half, context)
         result = self._result(name, columns, half=True)
@@ -224,7 +224,7 @@ class Lowering:
             what = "a soft cap" if op.softcap is not None else f"mask '{mask}'"
             raise NybbleError(f"attention with {what} has no kernel on a GPU", accepted=CAUSAL)
         heads, context, size = _shape(op.keys)
-        (columns,) = _columns(op.query)
+        columns = _columns(op.query)
         splits = max(1, min(context // KEYS_A_BLOCK, 2 * self.arch.board.sms // heads))
         spec = DecodeSpec(
             1, heads, columns // (heads * size), size, context, op.scale.value.data,
@@ -250,7 +250,7 @@ class Lowering:
 
     def glu(self, op: GluOp, held: Mapping[SSAValue, str], name: str) -> dict[SSAValue, str]:
         """The gate, for the product that follows."""
-        (columns,) = _columns(op.gate)
+        columns = _columns(op.gate)
         result = self._result(name, columns, half=True)
         spec = GluSpec(1, columns, op.activation.data)
         self._row(spec, glu_kernel, [held[op.gate], held[op.up], result])
@@ -299,8 +299,8 @@ def _shape(value: SSAValue) -> tuple[int, ...]:
     return value.type.get_shape()
 
 
-def _columns(value: SSAValue) -> tuple[int]:
-    return (_shape(value)[1],)
+def _columns(value: SSAValue) -> int:
+    return _shape(value)[1]
 
 
 _LOWERINGS: Mapping[type[Operation], Callable[..., dict[SSAValue, str]]] = {

@@ -24,7 +24,10 @@ from nybble.backends.gpu.builder import GpuBuilder
 from nybble.backends.gpu.codegen import compile_kernel
 from nybble.backends.gpu.image import Access, KernelImage, Parameter
 from nybble.backends.gpu.kernels.attention.fragments import RowPart, across, gather
-from nybble.backends.gpu.kernels.attention.machine import (
+from nybble.backends.gpu.kernels.attention.merge import Merge, shared_bytes
+from nybble.backends.gpu.kernels.attention.scales import Scales, stage_bytes
+from nybble.backends.gpu.kernels.attention.spec import ROWS, TILE, DecodeSpec
+from nybble.backends.gpu.kernels.instructions import (
     any_lane,
     butterfly,
     exp2,
@@ -34,9 +37,6 @@ from nybble.backends.gpu.kernels.attention.machine import (
     times_halves,
     total_of_four,
 )
-from nybble.backends.gpu.kernels.attention.merge import Merge, shared_bytes
-from nybble.backends.gpu.kernels.attention.scales import Scales, stage_bytes
-from nybble.backends.gpu.kernels.attention.spec import ROWS, TILE, DecodeSpec
 
 LOWEST = -1e30
 """The largest logit so far where there was none: finite, so that differences are numbers."""

@@ -16,14 +16,14 @@ from xdsl.dialects.builtin import i32
 
 from nybble.backends.building.values import Value, f32, vec
 from nybble.backends.gpu.builder import GpuBuilder
-from nybble.backends.gpu.kernels.attention.machine import (
+from nybble.backends.gpu.kernels.attention.spec import ROWS, DecodeSpec
+from nybble.backends.gpu.kernels.instructions import (
     exp2,
     load_floats,
     maximum,
     pack_halves,
     store_floats,
 )
-from nybble.backends.gpu.kernels.attention.spec import ROWS, DecodeSpec
 
 LANES = 4
 """Elements of a row that a thread merges at once."""

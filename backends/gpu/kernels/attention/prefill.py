@@ -21,7 +21,8 @@ from nybble.backends.gpu.arch import Arch
 from nybble.backends.gpu.builder import GpuBuilder
 from nybble.backends.gpu.codegen import compile_kernel
 from nybble.backends.gpu.image import Access, KernelImage, Parameter
-from nybble.backends.gpu.kernels.attention.machine import (
+from nybble.backends.gpu.kernels.attention.spec import HEAD_DIMS, AttentionError
+from nybble.backends.gpu.kernels.instructions import (
     butterfly,
     exp2,
     load_matrices,
@@ -29,7 +30,6 @@ from nybble.backends.gpu.kernels.attention.machine import (
     pack_halves,
     total_of_four,
 )
-from nybble.backends.gpu.kernels.attention.spec import HEAD_DIMS, AttentionError
 
 ROWS = 64
 """Tokens of a block, and keys of a tile."""

@@ -13,8 +13,8 @@ from xdsl.dialects.builtin import i32, i64
 from nybble.backends.building.values import Value, vec
 from nybble.backends.gpu.builder import GpuBuilder
 from nybble.backends.gpu.kernels.attention.fragments import gather
-from nybble.backends.gpu.kernels.attention.machine import halves_to_floats
 from nybble.backends.gpu.kernels.attention.spec import DecodeSpec
+from nybble.backends.gpu.kernels.instructions import halves_to_floats
 
 _PART = 16
 """Bytes that a lane copies at once."""

@@ -11,7 +11,7 @@ from nybble.backends.gpu.arch import Arch
 from nybble.backends.gpu.builder import ELEMENTS, GpuBuilder
 from nybble.backends.gpu.codegen import compile_kernel
 from nybble.backends.gpu.image import Access, KernelImage, Parameter
-from nybble.backends.gpu.kernels.attention.machine import butterfly
+from nybble.backends.gpu.kernels.instructions import butterfly
 
 THREADS = 256
 WARPS = THREADS // 32

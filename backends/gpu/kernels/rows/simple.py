@@ -8,7 +8,7 @@ from xdsl.dialects.builtin import i32
 from nybble.backends.building.values import Value, f32
 from nybble.backends.gpu.builder import GpuBuilder
 from nybble.backends.gpu.image import Access, Parameter
-from nybble.backends.gpu.kernels.attention.machine import butterfly, exp2
+from nybble.backends.gpu.kernels.instructions import butterfly, exp2
 from nybble.backends.gpu.kernels.rows.machine import (
     THREADS,
     WARPS,

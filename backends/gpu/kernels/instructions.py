@@ -1,4 +1,4 @@
-"""Instructions that attention needs beside those of GpuBuilder: exponentials, lanes, halves."""
+"""Instructions that kernels need beside those of GpuBuilder: exponentials, lanes, halves."""
 
 from xdsl.dialects.builtin import i32
 
