@@ -41,9 +41,9 @@ class Work:
 
 WORK: Mapping[tuple[str, str], Work] = {
     ("table", "loop"): Work(32.7, 13.6, 5.7, 19.5),
-    ("fragments", "dma"): Work(22.9, 1.8, 0, 86.4),
+    ("fragments", "dma"): Work(23.0, 1.2, 0, 65.7),
     ("dense", "loop"): Work(16.0, 12.8, 5.5, 16.7),
-    ("dense", "dma"): Work(15.0, 12.8, 5.5, 75.6),
+    ("dense", "dma"): Work(16.0, 12.3, 6.0, 55.1),
 }
 """Accumulator and transfer of a candidate -> its work: least squares over traces of activations
 times pruned weights, which it tells to 1%."""

@@ -238,9 +238,16 @@ class Fragments(Accumulator):
         frame, b = self.frame, self.frame.builder
         count = self.count.load(0)
         before = frame.descriptor.add(int(Word.OUT_COUNT), count)
-        for source, word in zip(self.entries, (Word.OUT_KEYS, Word.OUT_VALUES), strict=True):
-            size = count * element_bytes(source.element)
-            frame.copy(frame.array(word, source.element).at(before), source.base, size)
+        frame.copy(
+            *(
+                (
+                    frame.array(word, source.element).at(before),
+                    source.base,
+                    count * element_bytes(source.element),
+                )
+                for source, word in zip(self.entries, (Word.OUT_KEYS, Word.OUT_VALUES), strict=True)
+            )
+        )
         self.count.store(b.int(0), 0)
 
 

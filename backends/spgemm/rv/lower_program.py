@@ -30,7 +30,7 @@ LEFT = (Word.A_INDPTR, Word.A_INDICES, Word.A_VALUES)
 RIGHT = (Word.B_INDPTR, Word.B_INDICES, Word.B_VALUES)
 RUNTIME: dict[str, tuple[Attribute, ...]] = {
     "nybble_barrier": (POINTER, i64),
-    "nybble_dma": (POINTER, POINTER, i64, i64),
+    "nybble_dma": (POINTER, POINTER, i64, POINTER, POINTER, i64, i64),
     "nybble_relax": (),
 }
 """Functions of the runtime (see runtime.py) -> their arguments."""
@@ -137,18 +137,33 @@ class Lowering:
             self._walk(op.body.block, entries)
             return
         b = self.frame.builder
-        with b.for_(entries.first, entries.last, STAGE) as loop:
-            count = b.min(entries.last - loop.iv, STAGE)
-            indices = self._stage(entries.indices, Word.STAGE_INDICES, loop.iv, count)
-            values = self._stage(entries.values, Word.STAGE_VALUES, loop.iv, count)
-            self._walk(op.body.block, Entries(indices, values, b.int(0), count, staged=False))
+        sources = (entries.indices, entries.values)
+        buffers = [
+            self._buffer(*pair)
+            for pair in zip((Word.STAGE_INDICES, Word.STAGE_VALUES), sources, strict=True)
+        ]
 
-    def _stage(self, source: Memory, word: Word, first: Value, count: Value) -> Memory:
-        buffers = self.frame.array(word, source.element)
-        mine = Memory(self.frame.builder, buffers.at(self.frame.hart * STAGE), source.element)
-        size = count * element_bytes(source.element)
-        self.frame.copy(mine.base, source.at(first), size)
-        return mine
+        def test(state: Sequence[Value]) -> tuple[Value, Sequence[Value]]:
+            return state[0] < entries.last, state
+
+        def step(state: Sequence[Value]) -> Sequence[Value]:
+            first, end = state[0], b.min(state[0] + STAGE, entries.last)
+            count = end - first
+            self.frame.copy(
+                *(
+                    (buffer.base, source.at(first), count * element_bytes(source.element))
+                    for buffer, source in zip(buffers, sources, strict=True)
+                )
+            )
+            self._walk(op.body.block, Entries(*buffers, b.int(0), count, staged=False))
+            return (end,)
+
+        b.repeat((entries.first,), test, step)
+
+    def _buffer(self, word: Word, like: Memory) -> Memory:
+        """This hart's own part of the buffers at a word."""
+        buffers = self.frame.array(word, like.element)
+        return Memory(self.frame.builder, buffers.at(self.frame.hart * STAGE), like.element)
 
     def _walk(self, body: Block, entries: Entries) -> None:
         b = self.frame.builder
