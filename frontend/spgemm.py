@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nybble.backends.cpu.host import thread_count
-from nybble.backends.cpu.spgemm import product, routing
+from nybble.backends.cpu.spgemm import masking, product, routing
 from nybble.backends.cpu.spgemm.product import Setting
 from nybble.dialects.numpy_ref.sparse import softmax
 from nybble.dialects.spgemm.elements import Values
@@ -52,9 +52,12 @@ def matmul(
         raise SparseError("complement without a mask")
     if dense and mask is None:
         return routing.to_dense_product(left, routing.Right(right), ring, setting)
-    made = product.matmul(left, right, ring, setting)
-    if mask is not None:
-        made = product.masked(made, from_any(mask), complement)
+    if mask is None:
+        made = product.matmul(left, right, ring, setting)
+    elif complement:
+        made = masking.matmul_beside(left, right, from_any(mask), ring, setting)
+    else:
+        made = masking.matmul_at(left, right, from_any(mask), ring, setting).product
     return made.to_dense(ring.zero(made.values.dtype)) if dense else to_scipy(made)
 
 

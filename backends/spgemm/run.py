@@ -33,7 +33,7 @@ class Job:
 class Engine:
     """A simulator. check raises where it is missing. profile: of the code that it runs.
 
-    harts: the counts that it is verified with. large: whether it is fast enough for matrices of
+    large: whether it is fast enough for matrices of
     more than some hundreds of products.
     """
 
@@ -41,7 +41,6 @@ class Engine:
     execute: Callable[[bytes, Image, Job], Outcome]
     profile: str = PLAIN
     reports: bool = True
-    harts: tuple[int, ...] = (1, 4, 16, 64)
     large: bool = True
 
 
@@ -57,11 +56,10 @@ ENGINES: Mapping[str, Engine] = {
         rvsim.check,
         lambda elf, image, job: rvsim.run(elf, image, job.harts),
         reports=False,
-        harts=(1, 4, 16),
         large=False,
     ),
 }
-"""Name -> simulator. rvsim takes ten times as long for 64 harts, which wait for each other."""
+"""Name -> simulator."""
 
 
 def find_engine(name: str) -> Engine:
