@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from nybble.backends.cpu.spgemm.weights import kept_values
+from nybble.dialects.lowbit.formats import Weight
 from nybble.dialects.spgemm.elements import ELEMENTS
 from nybble.dialects.spgemm.errors import SparseError
 from nybble.dialects.spgemm.layouts import Layout
@@ -107,9 +109,16 @@ def read(path: Path) -> SparseMatrix:
 
 
 def from_any(matrix: Any) -> SparseMatrix:
-    """A SparseMatrix, checked, or what one of the functions here makes of a matrix or a path."""
+    """A SparseMatrix, checked, or what one of the functions here makes of a matrix or a path.
+
+    A `Packed` one of any layout is unpacked; of a pruned `Weight` the kept values are taken.
+    """
     if isinstance(matrix, SparseMatrix):
         return matrix.canonical()
+    if isinstance(matrix, Packed):
+        return unpack(matrix).canonical()
+    if isinstance(matrix, Weight):
+        return kept_values(matrix)
     if isinstance(matrix, str | Path):
         return read(Path(matrix))
     module = type(matrix).__module__.partition(".")[0]

@@ -64,8 +64,8 @@ class Choice:
 def sized(how: Schedule, shape: tuple[int, int], width: int, setup: Setup) -> Schedule:
     """The schedule with the largest accumulator that fits, or that a result of that shape needs."""
     rows, columns = shape
-    needed = {"table": 2 * rows * columns, "dense": rows * columns, "fragments": columns}
-    bits = max(4, (needed[how.accumulator] - 1).bit_length())
+    needed = {"table": 2 * rows * columns, "dense": rows * columns}
+    bits = max(4, (needed.get(how.accumulator, columns) - 1).bit_length())
     return how.with_bits(min(bits, most_bits(how, width, setup)))
 
 

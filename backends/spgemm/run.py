@@ -13,13 +13,17 @@ from nybble.dialects.errors import UnknownNameError
 from nybble.dialects.spgemm.errors import SparseError
 from nybble.dialects.spgemm.matrix import SparseMatrix
 from nybble.dialects.spgemm.schedule import Schedule
+from nybble.passes.convert_spgemm_to_program import MASKED
 
 PLAIN, EXTENDED = PROFILES
 
 
 @dataclass(frozen=True)
 class Job:
-    """A product to run. harts: how many. scratchpad: its bytes."""
+    """A product to run, at the places of a mask if there is one.
+
+    harts: how many. scratchpad: its bytes.
+    """
 
     lhs: SparseMatrix
     rhs: SparseMatrix
@@ -27,6 +31,7 @@ class Job:
     harts: int = 1
     filling: Filling = field(default_factory=Filling)
     scratchpad: int = 4 << 20
+    mask: SparseMatrix | None = None
 
 
 @dataclass(frozen=True)
@@ -71,10 +76,15 @@ def find_engine(name: str) -> Engine:
 
 def image_of(job: Job, engine: Engine) -> Image:
     """The memory of a job on an engine; raises SparseError for what programs do not take."""
-    windows = plan(job.lhs, job.rhs, job.how, job.filling)
+    if (job.mask is not None) != (job.how.accumulator == MASKED):
+        raise SparseError(
+            f"accumulator '{job.how.accumulator}' {'with' if job.mask else 'without'} a mask",
+            accepted=f"'{MASKED}' with a mask, others without",
+        )
+    windows = plan(job.lhs, job.rhs, job.how, job.filling, job.mask)
     own = engine.profile == EXTENDED
     setup = Setup(job.harts, job.filling.entries, engine.reports, own, job.scratchpad)
-    return make_image(job.lhs, job.rhs, job.how, windows, setup)
+    return make_image((job.lhs, job.rhs), job.how, windows, setup, job.mask)
 
 
 def run(job: Job, engine: Engine) -> Outcome:

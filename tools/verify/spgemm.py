@@ -88,30 +88,38 @@ def runs_of(
 def run_case(case: SparseCase, name: str, harts: int) -> Run:
     """A case on one engine, judged."""
     try:
-        job = Job(case.lhs, case.rhs, case.how, harts, case.filling)
+        job = Job(case.lhs, case.rhs, case.how, harts, case.filling, mask=case.mask)
         outcome = run(job, ENGINES[name])
     except NybbleError as error:
         return Run(case, name, harts, fault=str(error))
-    error, fault = judge(case.lhs, case.rhs, outcome.product)
+    error, fault = judge(case.lhs, case.rhs, outcome.product, case.mask)
     return Run(case, name, harts, error, outcome.spilled, fault)
 
 
-def judge(lhs: SparseMatrix, rhs: SparseMatrix, found: SparseMatrix) -> tuple[float, str]:
-    """The largest error over what is allowed, and what is wrong with a product, if anything."""
-    places = (lhs.to_dense() != 0).astype(np.int64) @ (rhs.to_dense() != 0).astype(np.int64)
+def judge(
+    lhs: SparseMatrix, rhs: SparseMatrix, found: SparseMatrix, mask: SparseMatrix | None = None
+) -> tuple[float, str]:
+    """The largest error over what is allowed, and what is wrong with a product, if anything.
+
+    mask: its places are those that were asked for.
+    """
+    asked = np.ones(found.shape, np.bool_) if mask is None else _pattern(mask)
+    places = _pattern(lhs).astype(np.int64) @ _pattern(rhs).astype(np.int64) * asked
     if not np.array_equal(_pattern(found), places > 0):
         return np.inf, "entries at other places than the products"
     got = found.to_dense()
     if lhs.values.dtype == np.int64:
         with np.errstate(over="ignore"):
-            wrong = int((got != lhs.to_dense() @ rhs.to_dense()).sum())
+            wrong = int((got != lhs.to_dense() @ rhs.to_dense() * asked).sum())
         return float(wrong), f"{wrong} entries differ" if wrong else ""
     left, right = (one.to_dense().astype(np.longdouble) for one in (lhs, rhs))
     unit = float(np.finfo(lhs.values.dtype).eps) / 2
     steps = places * unit  # one rounding of each product, and one of each sum
     allowed = steps / (1 - steps) * (np.abs(left) @ np.abs(right))
     tiny = float(np.finfo(lhs.values.dtype).smallest_subnormal) * places
-    error = float(np.max(np.abs(got - left @ right) / (allowed + tiny + 1e-300), initial=0.0))
+    error = float(
+        np.max(np.abs(got - left @ right * asked) / (allowed + tiny + 1e-300), initial=0.0)
+    )
     return error, f"an error {error:.3g} times what is allowed" if not error <= 1 else ""
 
 

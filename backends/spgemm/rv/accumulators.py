@@ -210,17 +210,22 @@ class Fragments(Accumulator):
         b = self.frame.builder
         self._count = b.variable(b.int(0))
 
+    def found(self, part: Part, product: Product) -> tuple[Value, Value]:
+        """The entry that a product's column points to, and whether it is that of its place."""
+        b = self.frame.builder
+        pointer = b.zext(self.pointers.load(product.column - part.column), i64)
+        known = b.either(
+            b.below(pointer, self.count.load(0)),
+            lambda: self.entries[0].load(pointer).eq(product.key),
+            lambda: b.bit(value=False),
+        )
+        return pointer, known
+
     def insert(self, part: Part, product: Product) -> None:
         """See `Accumulator`."""
         b = self.frame.builder
-        column = product.column - part.column
-        pointer = b.zext(self.pointers.load(column), i64)
+        pointer, known = self.found(part, product)
         keys, sums = self.entries
-        known = b.either(
-            b.below(pointer, self.count.load(0)),
-            lambda: keys.load(pointer).eq(product.key),
-            lambda: b.bit(value=False),
-        )
         with b.if_(known) as branch:
             sums.store(sums.load(pointer) + product.value, pointer)
         with branch.otherwise():
@@ -230,7 +235,7 @@ class Fragments(Accumulator):
             place = self.count.load(0)
             keys.store(product.key, place)
             sums.store(product.value, place)
-            self.pointers.store(b.trunc(place, i16), column)
+            self.pointers.store(b.trunc(place, i16), product.column - part.column)
             self.count.store(place + 1, 0)
 
     def write(self, part: Part) -> None:
@@ -249,6 +254,57 @@ class Fragments(Accumulator):
             )
         )
         self.count.store(b.int(0), 0)
+
+
+@dataclass
+class Masked(Fragments):
+    """Fragments whose entries are there before any product: the places of a mask.
+
+    A byte says whether an entry got a product; the others are left out of the result.
+    """
+
+    @property
+    def met(self) -> Memory:
+        """Whether there was a product for each of this hart's entries."""
+        whole = self.frame.array(Word.KEYS, i8)
+        first = self.frame.hart * self.frame.word(Word.ENTRIES)
+        return Memory(whole.builder, whole.at(first), i8)
+
+    def admit(self, part: Part, row: Value, columns: Memory, bounds: tuple[Value, Value]) -> None:
+        """Make entries of the places [first, last) of a mask that lie in the window."""
+        b = self.frame.builder
+        keys, sums = self.entries
+        self.count.store(b.int(0), 0)
+        with b.for_(*bounds) as loop:
+            column = b.sext(columns.load(loop.iv), i64)
+            with b.if_(b.below(column - part.column, part.columns)):
+                place = self.count.load(0)
+                keys.store((row << 32) | column, place)
+                sums.store(self.zero, place)
+                self.met.store(b.const(0, i8), place)
+                self.pointers.store(b.trunc(place, i16), column - part.column)
+                self.count.store(place + 1, 0)
+
+    def insert(self, part: Part, product: Product) -> None:
+        """See `Accumulator`; a product at another place is dropped."""
+        pointer, known = self.found(part, product)
+        with self.frame.builder.if_(known):
+            sums = self.entries[1]
+            sums.store(sums.load(pointer) + product.value, pointer)
+            self.met.store(self.frame.builder.const(1, i8), pointer)
+
+    def write(self, part: Part) -> None:
+        """See `Accumulator`; entries without a product are closed up."""
+        b = self.frame.builder
+        keys, sums = self.entries
+        kept = b.variable(b.int(0))
+        with b.for_(b.int(0), self.count.load(0)) as loop, b.if_(self.met.load(loop.iv).ne(0)):
+            place = kept.load(0)
+            for array in (keys, sums):
+                array.store(array.load(loop.iv), place)
+            kept.store(place + 1, 0)
+        self.count.store(kept.load(0), 0)
+        super().write(part)
 
 
 @dataclass
@@ -292,5 +348,6 @@ ACCUMULATORS: dict[str, type[Accumulator]] = {
     "table": Table,
     "fragments": Fragments,
     "dense": Dense,
+    "masked": Masked,
 }
 """Name in programs -> how it is done."""

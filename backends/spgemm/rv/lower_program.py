@@ -15,6 +15,7 @@ from nybble.backends.spgemm.rv.builder import POINTER, Memory, element_bytes
 from nybble.backends.spgemm.rv.frame import Frame
 from nybble.dialects.errors import InternalError
 from nybble.dialects.spgemm.program import (
+    AdmitOp,
     DenseInsertOp,
     DmaOp,
     HashInsertOp,
@@ -28,6 +29,8 @@ from nybble.dialects.spgemm.types import SparseTensorType
 
 LEFT = (Word.A_INDPTR, Word.A_INDICES, Word.A_VALUES)
 RIGHT = (Word.B_INDPTR, Word.B_INDICES, Word.B_VALUES)
+PLACES = (Word.M_INDPTR, Word.M_INDICES, Word.M_INDICES)
+"""Of a mask, which has no values."""
 RUNTIME: dict[str, tuple[Attribute, ...]] = {
     "nybble_barrier": (POINTER, i64),
     "nybble_dma": (POINTER, POINTER, i64, POINTER, POINTER, i64, i64),
@@ -118,7 +121,7 @@ class Lowering:
             frame.sync.store(b.int(0), Meeting.TOKEN)
 
     def _entries(self, op: RowOp | DmaOp) -> None:
-        words = LEFT if op.matrix == self.window.lhs else RIGHT
+        words = {self.window.rhs: RIGHT, self.window.lhs: LEFT}.get(op.matrix, PLACES)
         row: Value = self.values[op.row]
         b = self.frame.builder
         indptr = self.frame.array(words[0], i32)
@@ -130,6 +133,16 @@ class Lowering:
             last,
             isinstance(op, DmaOp),
         )
+
+    def _admit(self, op: AdmitOp) -> None:
+        part, accumulator = self.values[op.part]
+        row, entries = self.values[op.row], self.values[op.entries]
+        b, room = self.frame.builder, self.frame.word(Word.ENTRIES)
+        with b.for_(entries.first, entries.last, room) as loop:
+            end = b.min(loop.iv + room, entries.last)
+            accumulator.admit(part, row, entries.indices, (loop.iv, end))
+            with b.if_(accumulator.count.load(0) > 0):
+                self._block(op.body.block)
 
     def _nonzeros(self, op: NonzerosOp) -> None:
         entries: Entries = self.values[op.entries]
@@ -193,6 +206,7 @@ class Lowering:
         TokenOp: _token,
         RowOp: _entries,
         DmaOp: _entries,
+        AdmitOp: _admit,
         NonzerosOp: _nonzeros,
         arith.MulfOp: _multiply,
         arith.MuliOp: _multiply,
