@@ -57,9 +57,7 @@ def test_attention_is_softmax_over_the_mask():
     )
 
 
-@pytest.mark.parametrize(
-    "text", ["causal", "window(5)", "streaming(2,6)", "stride(4,2)+window(2)"]
-)
+@pytest.mark.parametrize("text", ["causal", "window(5)", "streaming(2,6)", "stride(4,2)+window(2)"])
 def test_masks_of_attention_prune_products(text):
     rng = np.random.default_rng(6)
     q, k, v = (rng.standard_normal((40, 8), np.float32) for _ in range(3))
@@ -122,6 +120,24 @@ def test_torch_layouts(layout):
     np.testing.assert_array_equal(from_any(made).to_dense(), dense.numpy())
     with pytest.raises(SparseError, match=r"layout torch\.strided"):
         from_torch(dense)
+
+
+def test_what_is_out_of_order_is_sorted_and_added_up():
+    torch = pytest.importorskip("torch")
+    start, index = torch.tensor([0, 3, 4]), torch.tensor([2, 0, 2, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        values = torch.tensor([1.0, 2.0, 3.0, 4.0])
+        rows = torch.sparse_csr_tensor(start, index, values, (2, 3), check_invariants=False)
+        columns = torch.sparse_csc_tensor(start, index, values, (3, 2), check_invariants=False)
+    wanted = np.array([[2, 0, 4], [0, 4, 0]])
+    np.testing.assert_array_equal(from_any(rows).check().to_dense(), wanted)
+    np.testing.assert_array_equal(from_any(columns).check().to_dense(), wanted.T)
+    twice = (np.array([100, 100], np.int8), (np.array([1, 1]), np.array([0, 0])))
+    with pytest.raises(SparseError, match="more than i8 holds"):
+        from_any(sparse.coo_array(twice, shape=(2, 2)))
+    found = from_any(sparse.coo_array((twice[0].astype(np.float32), twice[1]), shape=(2, 2)))
+    np.testing.assert_array_equal(found.to_dense(), [[0, 0], [200, 0]])
 
 
 def test_torch_bf16_keeps_its_bits():
