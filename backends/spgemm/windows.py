@@ -84,13 +84,18 @@ def plan(
         made = [(0, rows, at, min(columns, at + how.slots)) for at in range(0, columns, how.slots)]
         certain = (bounds <= filling.entries) | (mask is not None)
     elif how.accumulator == "dense":
-        made = [*_windows(np.full(rows, columns), how.slots, columns)]
+        made = [*_windows(np.full(rows, padded(columns)), how.slots, columns)]
         certain = np.ones(rows, np.bool_)
     else:
         made = [*_windows(bounds, max(1, int(filling.load * how.slots)), columns)]
         certain = np.full(rows, filling.load <= 1)
     capacity = int(np.where(certain, bounds, products).sum())
     return Windows(np.array(made, np.int64).reshape(-1, 4), capacity)
+
+
+def padded(columns: int) -> int:
+    """Places that a row of a dense accumulator takes: whole words of 8."""
+    return -(-columns // 8) * 8
 
 
 def _windows(bounds: Counts, limit: int, columns: int) -> Iterator[tuple[int, int, int, int]]:

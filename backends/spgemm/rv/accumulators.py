@@ -23,6 +23,12 @@ GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 """2^64 divided by the golden ratio (Knuth, The Art of Computer Programming, 6.4)."""
 
 
+GROUP = 8
+"""Places of an array that are looked at together: a word of bytes."""
+ONES = 0x0101010101010101
+"""Times a word of bytes 0 and 1, it has their sum in its highest byte."""
+
+
 @dataclass(frozen=True)
 class Part:
     """A window: its first row and column, and how many of each it has."""
@@ -46,10 +52,6 @@ class Product:
     def key(self) -> Value:
         """The place as one number."""
         return (self.row << 32) | self.column
-
-    def local(self, part: Part) -> Value:
-        """The number of the place within a window, row by row."""
-        return (self.row - part.row) * part.columns + (self.column - part.column)
 
 
 @dataclass
@@ -316,32 +318,66 @@ class Dense(Accumulator):
         """Whether a place has an entry."""
         return self.frame.array(Word.KEYS, i8)
 
+    @property
+    def words(self) -> Memory:
+        """The bytes of `present`, so many of GROUP at a time."""
+        return self.frame.array(Word.KEYS, i64)
+
+    def stride(self, part: Part) -> Value:
+        """Places from a row to the next: whole words."""
+        return (part.columns + (GROUP - 1)) & -GROUP
+
     def clear(self) -> None:
         """See `Accumulator`."""
         b = self.frame.builder
-        with b.for_(*self.frame.share(self.slots)) as loop:
-            self.present.store(b.const(0, i8), loop.iv)
-            self.sums.store(self.zero, loop.iv)
+        with b.for_(*self.frame.share(self.slots // GROUP)) as loop:
+            self.words.store(b.int(0), loop.iv)
+            for i in range(GROUP):
+                self.sums.store(self.zero, loop.iv * GROUP + i)
 
     def insert(self, part: Part, product: Product) -> None:
         """See `Accumulator`."""
         b = self.frame.builder
-        place = product.local(part)
+        row, column = product.row - part.row, product.column - part.column
+        place = row * self.stride(part) + column
         self.present.store(b.const(1, i8), place, Ordering.MONOTONIC)
         self.frame.accumulate(self.sums, place, product.value)
 
     def write(self, part: Part) -> None:
-        """See `Accumulator`; a hart takes whole rows."""
+        """See `Accumulator`; a hart takes whole rows, and room in the result for each at once."""
         b = self.frame.builder
         first, last = self.frame.share(part.rows)
-        with b.for_(first, last) as rows, b.for_(b.int(0), part.columns) as columns:
-            place = rows.iv * part.columns + columns.iv
-            with b.if_(self.present.load(place).ne(0)):
-                key = ((rows.iv + part.row) << 32) | (columns.iv + part.column)
-                self.append(key, self.sums.load(place))
-                self.present.store(b.const(0, i8), place)
-                self.sums.store(self.zero, place)
+        words = self.stride(part) // GROUP
+        with b.for_(first, last) as rows:
+            start, end = rows.iv * words, (rows.iv + 1) * words
+            count = b.variable(b.int(0))
+            with b.for_(start, end) as loop:
+                used = (self.words.load(loop.iv) * ONES).shr(64 - 8)
+                count.store(count.load(0) + used, 0)
+            with b.if_(count.load(0) > 0):
+                place = b.variable(self.frame.descriptor.add(int(Word.OUT_COUNT), count.load(0)))
+                with b.for_(start, end) as loop:
+                    self._write_word(part, (rows.iv, loop.iv - start), loop.iv, place)
         self.frame.barrier()
+
+    def _write_word(
+        self, part: Part, where: tuple[Value, Value], word: Value, place: Memory
+    ) -> None:
+        """Put the entries of a word at `place` and after. where: row and word within the window."""
+        b, (row, across) = self.frame.builder, where
+        used = self.words.load(word)
+        keys = self.frame.array(Word.OUT_KEYS, i64)
+        values = self.frame.array(Word.OUT_VALUES, self.element)
+        key = ((row + part.row) << 32) | (across * GROUP + part.column)
+        with b.if_(used.ne(0)):
+            self.words.store(b.int(0), word)
+            for i in range(GROUP):
+                with b.if_((used & (1 << 8 * i)).ne(0)):
+                    at = place.load(0)
+                    keys.store(key + i, at)
+                    values.store(self.sums.load(word * GROUP + i), at)
+                    self.sums.store(self.zero, word * GROUP + i)
+                    place.store(at + 1, 0)
 
 
 ACCUMULATORS: dict[str, type[Accumulator]] = {
