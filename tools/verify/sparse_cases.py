@@ -119,7 +119,9 @@ def draw(seed: int, number: int, large: bool) -> SparseCase:
     side = LARGE if large else SMALL
     rows, depth, cols = (int(random.integers(1, side + 1)) for _ in range(3))
     names = [*PATTERNS]
-    left, right = names[number % len(names)], str(random.choice(names[:-1]))
+    # Each pattern meets each schedule, also where there are as many of both.
+    left = names[(number + number // len(SCHEDULES)) % len(names)]
+    right = str(random.choice(names[:-1]))
     element = [*ELEMENTS][number % len(ELEMENTS)]
     lhs = _matrix(random, PATTERNS[left](random, rows, depth), element)
     rhs = _matrix(random, PATTERNS[right](random, depth, cols), element)
