@@ -19,6 +19,7 @@ from nybble.dialects.sparse_attn.ops import (
     MergeOp,
     PartialOp,
 )
+from nybble.dialects.sparse_attn.retain import RetainOp
 
 
 def seen(queries: int, cached: int, span: int | None) -> int:
@@ -97,6 +98,20 @@ def _all_moved(op: Operation, target: Target, options: CostOptions) -> tuple[Str
 def _columns(op: AttentionOp | PartialOp) -> int:
     assert isinstance(op.query.type, TensorType)
     return op.query.type.get_shape()[1]
+
+
+def retain(op: RetainOp, target: Target, options: CostOptions) -> Work:
+    """An attention of each row to all slots, which are read for each row anew."""
+    heads, slots, dim = op.shape
+    rows = elements(op.key_rows, options) // (heads * dim)
+    pairs = elements(op.query, options) // dim * slots
+    size = math.ceil(heads * slots * token_bytes(op.keys.type, target) / 2)
+    one = Stream("read", size, None, size, rows, 2 * size)
+    streams = (replace(one, value=op.keys), replace(one, value=op.values))
+    moves = (moved(value, "read", target, options) for value in (op.query, op.key_rows))
+    written = moved(op.result, "written", target, options)
+    work = tally({target.arithmetic.attention: 4 * pairs * dim})
+    return Work(work, pairs, (*moves, *streams, written))
 
 
 def append_kv(op: AppendKVOp, target: Target, options: CostOptions) -> Work:

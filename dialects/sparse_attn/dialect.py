@@ -11,7 +11,10 @@ from nybble.dialects.sparse_attn.ops import (
     MergeOp,
     PartialOp,
 )
+from nybble.dialects.sparse_attn.retain import RetainOp
 
 SparseAttn = Dialect(
-    "sparse_attn", [AppendKVOp, AttentionOp, FinishOp, MergeOp, PartialOp], [MaskAttr, CacheType]
+    "sparse_attn",
+    [AppendKVOp, AttentionOp, FinishOp, MergeOp, PartialOp, RetainOp],
+    [MaskAttr, CacheType],
 )

@@ -26,7 +26,8 @@ from nybble.backends.cpu.kernels.attention_walk import KeyList
 from nybble.backends.cpu.kernels.kv import KEY_BLOCK, PADDING, KvCache
 from nybble.backends.cpu.kernels.kv_append import KvQuantize
 from nybble.backends.cpu.kernels.kv_pages import Cache, KvPages
-from nybble.backends.cpu.kernels.rope import HeadNorm, RopeAppend
+from nybble.backends.cpu.kernels.retain import Retain
+from nybble.backends.cpu.kernels.rope import HeadNorm, Rope, RopeAppend
 from nybble.dialects.fused.ops import RmsNormOp, RopeOp
 from nybble.dialects.shapes import tensor_shape
 from nybble.dialects.sparse_attn.cache_type import CacheType, format_of
@@ -40,6 +41,7 @@ from nybble.dialects.sparse_attn.ops import (
     MergeOp,
     PartialOp,
 )
+from nybble.dialects.sparse_attn.retain import RetainOp
 
 MOST_SPLITS = 8
 LARGEST_BLOCK = 64
@@ -87,6 +89,22 @@ def bind_rope_append(site: Site) -> Binding:
     return Binding(
         kernel, tuple(slots), in_place, then=Binding(KvQuantize(cache), tuple(caches), in_place)
     )
+
+
+def bind_rope(site: Site) -> Binding:
+    """Rotary embedding of queries and keys in place, where an attention of its own keeps them."""
+    ropes = site.all(RopeOp)
+    if len(ropes) != 2:
+        raise site.error(f"must rotate queries and keys, it rotates {len(ropes)} matrices")
+    context, half = tensor_shape(ropes[0].cos)
+    norms = [op.input.owner for op in ropes if isinstance(op.input.owner, RmsNormOp)]
+    places = [site.place(before_norm(op)) for op in ropes]
+    heads = tuple(columns(op.input) // (2 * half) for op in ropes)
+    kernel = Rope(heads, 2 * half, context, site.tokens, head_norm(site, norms))
+    tables = (site.place(ropes[0].cos), site.place(ropes[0].sin))
+    slots = (*places, *tables, *(site.place(norm.weight) for norm in norms))
+    in_place = {site.result(op.result): at for op, at in zip(ropes, places, strict=True)}
+    return Binding(kernel, tuple(In(one) for one in slots), in_place)
 
 
 def before_norm(rope: RopeOp) -> SSAValue:
@@ -197,6 +215,41 @@ def bind_attention(site: Site) -> Binding:
         return Binding(made, (*slots, out, *scratch))
     merge = Binding(AttentionMerge(chosen.partial), (Partial(written=False), out))
     return Binding(made, (*slots, Partial(written=True), *scratch), then=merge)
+
+
+def bind_retained(site: Site) -> Binding:
+    """Attention over the tokens that a budget keeps; the state is updated in place."""
+    op = site.only(RetainOp)
+    heads, slots, dim = op.shape
+    state = (op.keys, op.values, op.mass)
+    kept = (op.new_keys, op.new_values, op.new_mass)
+    kernel = Retain(
+        kv_heads=heads,
+        head_dim=dim,
+        slots=slots,
+        budget=op.budget.value.data,
+        q_heads=columns(op.query) // dim,
+        rows=site.tokens,
+        scale=op.scale.value.data,
+        threads=site.threads,
+        element=element_type(op.keys),
+    )
+    rows = (op.query, op.key_rows, op.value_rows)
+    read = (In(site.place(one)) for one in (*rows, *state))
+    last = site.op.body.block.last_op
+    assert last is not None
+    in_place = {
+        site.result(new): site.place(old)
+        for new, old in zip(kept, state, strict=True)
+        if new in last.operands
+    }
+    return Binding(kernel, (*read, Out(site.result(op.result)), Scratch()), in_place)
+
+
+def element_type(value: SSAValue) -> Attribute:
+    """The type of a tensor's elements."""
+    assert isinstance(value.type, TensorType)
+    return value.type.get_element_type()
 
 
 def bind_partial(site: Site) -> Binding:

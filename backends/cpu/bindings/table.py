@@ -7,6 +7,8 @@ from nybble.backends.cpu.bindings.attention import (
     bind_finish,
     bind_merge,
     bind_partial,
+    bind_retained,
+    bind_rope,
     bind_rope_append,
 )
 from nybble.backends.cpu.bindings.ends import bind_embed, bind_last_row, bind_nll, bind_sample
@@ -41,7 +43,9 @@ RULES: dict[str, Callable[[Site], Binding]] = {
     "product_add": bind_product,
     "product_glu": bind_product,
     "rope_append": bind_rope_append,
+    "rope": bind_rope,
     "attention": bind_attention,
+    "attention_retained": bind_retained,
     "attention_part": bind_partial,
     "attention_merge": bind_merge,
     "attention_finish": bind_finish,
