@@ -16,13 +16,14 @@ from nybble.frontend.graph import Argument, ModelGraph, Role
 from nybble.passes.quantize_cache import TENSORS
 from nybble.passes.restrict_attention import RestrictAttention, check_static
 from nybble.passes.retain_tokens import RetainTokens
+from nybble.passes.select_pages import SelectPages, check_pages, chooses_pages
 
 SEPARATOR = "_mask_"
 HEAVY = "heavy"
 """The selection that evicts what it does not select (H2O)."""
 SLOTS = 16
 """Tokens that are kept are a multiple of this."""
-MASS = Argument("mass", Role.MASS)
+STATE = Argument("state", Role.STATE)
 
 
 def with_policy(graph: ModelGraph, text: str) -> ModelGraph:
@@ -40,12 +41,12 @@ def with_policy(graph: ModelGraph, text: str) -> ModelGraph:
         check_mask(mask, sizes.kv_dtype)
     parse_kv(sizes.kv_dtype).check_span(longest_span(masks))
     made = _with_functions(graph, masks)
-    evicting = {name for name, mask in zip(made.layers, masks, strict=True) if evicts(mask)}
+    choosing = {name for name, mask in zip(made.layers, masks, strict=True) if mask.selections}
     functions = {
-        name: (*arguments, MASS) if name in evicting else arguments
+        name: (*arguments, STATE) if name in choosing else arguments
         for name, arguments in made.functions.items()
     }
-    return replace(made, functions=functions) if evicting else made
+    return replace(made, functions=functions) if choosing else made
 
 
 def evicts(mask: Mask) -> bool:
@@ -55,6 +56,9 @@ def evicts(mask: Mask) -> bool:
 
 def check_mask(mask: Mask, kv: str) -> None:
     """Raise MaskError for a mask that no layer can have, KvError for a cache that cannot evict."""
+    if chooses_pages(mask):
+        check_pages(mask)
+        return
     if not evicts(mask):
         check_static(mask)
         return
@@ -97,18 +101,19 @@ def restrictions(graph: ModelGraph, text: str) -> list[RestrictAttention]:
     return [
         RestrictAttention(name, str(mask))
         for name, mask in _masks(graph, text).items()
-        if not isinstance(mask, Causal) and not evicts(mask)
+        if not isinstance(mask, Causal) and not mask.selections
     ]
 
 
-def evictions(graph: ModelGraph, text: str) -> list[RetainTokens]:
-    """The passes that let layers of such a graph keep a number of tokens, where masks say so."""
-    found = _masks(graph, text).items()
-    return [
-        RetainTokens(name, *mask.numbers)
-        for name, mask in found
-        if isinstance(mask, Selected) and evicts(mask)
-    ]
+def selections(graph: ModelGraph, text: str) -> list[RetainTokens | SelectPages]:
+    """The passes that let layers of such a graph choose while they run, where masks say so."""
+    made: list[RetainTokens | SelectPages] = []
+    for name, mask in _masks(graph, text).items():
+        if isinstance(mask, Selected) and evicts(mask):
+            made.append(RetainTokens(name, *mask.numbers))
+        elif mask.selections:
+            made.append(SelectPages(name, str(mask)))
+    return made
 
 
 def _masks(graph: ModelGraph, text: str) -> dict[str, Mask]:

@@ -168,7 +168,7 @@ class Calibration:
                 return 0
             case Role.CONSTANT:
                 return self.graph.constants[argument.source]
-            case Role.KEYS | Role.VALUES | Role.MASS:
+            case Role.KEYS | Role.VALUES | Role.STATE:
                 return np.zeros(self._shape(function, index), np.float32)
             case Role.WEIGHT:
                 steps = self.recipes.get((function, argument.name), ())

@@ -136,7 +136,7 @@ class _Binder:
                 size = sizes.kv_heads * sizes.context * sizes.head_dim * 2
                 self.lowering.halves.add(name)
                 return self.lowering.buffer(name, size, STATE)
-            case Role.MASS:
+            case Role.STATE:
                 raise NybbleError(
                     "a GPU keeps all tokens of a text", accepted="masks of positions alone, or cpu"
                 )

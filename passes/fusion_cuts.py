@@ -27,6 +27,7 @@ from nybble.dialects.sparse_attn.ops import (
     MergeOp,
     PartialOp,
 )
+from nybble.dialects.sparse_attn.pages import AppendBoundsOp, SelectPagesOp
 from nybble.dialects.sparse_attn.retain import RetainOp
 
 STANDALONE: dict[type[Operation], str] = {
@@ -37,6 +38,8 @@ STANDALONE: dict[type[Operation], str] = {
     MergeOp: "attention_merge",
     FinishOp: "attention_finish",
     RetainOp: "attention_retained",
+    AppendBoundsOp: "append_bounds",
+    SelectPagesOp: "select_pages",
     GluOp: "glu",
     HadamardOp: "hadamard",
     EmbedOp: "embed",

@@ -40,8 +40,8 @@ from nybble.dialects.sparse_attn.masks import Causal, Intersection, Mask, MaskEr
 from nybble.dialects.sparse_attn.ops import AttentionOp
 
 STATIC = (
-    "heavy(budget,recent) by itself, or masks of positions alone: causal, window, sink, streaming, "
-    "stride, heads, +, &"
+    "masks of positions (causal, window, sink, streaming, stride, heads, +, &), also with "
+    "pages(size,count) among them; or heavy(budget,recent) alone"
 )
 
 

@@ -126,9 +126,9 @@ class Session:
         extra = self.executor.plan.config.extra
         kv, room = parse_kv(str(extra.get("kv", "f32"))), extra.get("kv_room", 0)
         assert isinstance(room, int)
-        if extra.get("evicts", False) and 0 < position < self.position:
+        if extra.get("state", False) and 0 < position < self.position:
             raise SessionError(
-                f"cannot rewind to {position}: tokens after it made others leave the cache",
+                f"cannot rewind to {position}: what layers keep of the text knows later tokens",
                 accepted=f"0 or {self.position}",
             )
         if kv.is_coded and kv.boundary(position) < min(position, self.position - room):

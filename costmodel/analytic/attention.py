@@ -19,6 +19,7 @@ from nybble.dialects.sparse_attn.ops import (
     MergeOp,
     PartialOp,
 )
+from nybble.dialects.sparse_attn.pages import AppendBoundsOp, SelectPagesOp, bounds_shape
 from nybble.dialects.sparse_attn.retain import RetainOp
 
 
@@ -112,6 +113,36 @@ def retain(op: RetainOp, target: Target, options: CostOptions) -> Work:
     written = moved(op.result, "written", target, options)
     work = tally({target.arithmetic.attention: 4 * pairs * dim})
     return Work(work, pairs, (*moves, *streams, written))
+
+
+def append_bounds(op: AppendBoundsOp, target: Target, options: CostOptions) -> Work:
+    """Two comparisons for a component of a key; bounds of pages at hand are read and written."""
+    count = 2 * elements(op.rows, options)
+    size = 4 * count
+    streams = (Stream("read", size), Stream("written", size))
+    return Work(
+        tally({target.arithmetic.other: count}),
+        0,
+        (moved(op.rows, "read", target, options), *streams),
+    )
+
+
+def select_pages(op: SelectPagesOp, target: Target, options: CostOptions) -> Work:
+    """A product and a choice for a component of a bound; the bounds of pages so far are read."""
+    heads, most, dim = bounds_shape(op.bounds)
+    page = op.size.value.data // op.parts.value.data
+    rows = elements(op.query, options) // dim
+    parts = min(most, -(-(options.cached + 1) // page))
+    bounds = Stream("read", 8 * heads * parts * dim, op.bounds)
+    return Work(
+        tally({target.arithmetic.other: 3 * rows * parts * dim}),
+        0,
+        (
+            moved(op.query, "read", target, options),
+            bounds,
+            moved(op.result, "written", target, options),
+        ),
+    )
 
 
 def append_kv(op: AppendKVOp, target: Target, options: CostOptions) -> Work:

@@ -119,13 +119,14 @@ class RopeAppend:
 
     k, v: f32 [n, kv_heads * d], called new_k and new_v beside the cache's own; cos, sin: f32
     [context, d / 2]. With `norm` there are also the weights qw and kw f32 [d]. pos + n must not
-    exceed the context.
+    exceed the context. keeps_keys: whether new_k is rotated in place, too.
     """
 
     cache: Cache
     q_heads: int
     rows: int
     norm: HeadNorm | None = None
+    keeps_keys: bool = False
 
     def __post_init__(self) -> None:
         if self.q_heads % self.cache.kv_heads:
@@ -198,6 +199,8 @@ class RopeAppend:
         turned = self._rotation(b).turned(new, base, position, "kw")
         for offset, value in turned:
             stored = b.to_float(value, cache.element)
+            if self.keeps_keys:
+                new.vstore(value, base + offset)
             for lane in range(self.lanes):
                 keys.store(b.extract(stored, lane), at + (offset + lane) * KEY_BLOCK)
 
