@@ -64,7 +64,7 @@ def test_codes_that_no_layer_reads_are_refused(graph):
     ("policy", "fault"),
     [
         ("layers(4:causal;else:sink(4))", "names layer 4"),
-        ("pages(64,1)", r"pages\(64,1\) is chosen anew .*accepted: masks of positions alone"),
+        ("kept(64)", r"kept\(64\) is chosen anew .*accepted: masks of positions"),
         ("sink(129)", "in a context of 128"),
     ],
 )
