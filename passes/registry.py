@@ -10,6 +10,8 @@ PASSES: dict[str, str] = {
     "raise-torch-to-operators": "nybble.passes.raise_torch_to_operators:RaiseTorchToOperators",
     "convert-linear-to-mpgemm": "nybble.passes.convert_linear_to_mpgemm:ConvertLinearToMPGemm",
     "restrict-attention": "nybble.passes.restrict_attention:RestrictAttention",
+    "retain-tokens": "nybble.passes.retain_tokens:RetainTokens",
+    "select-pages": "nybble.passes.select_pages:SelectPages",
     "quantize-cache": "nybble.passes.quantize_cache:QuantizeCache",
     "insert-hadamard": "nybble.passes.insert_hadamard:InsertHadamard",
     "fold-smoothing": "nybble.passes.fold_smoothing:FoldSmoothing",
