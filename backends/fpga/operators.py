@@ -1,0 +1,291 @@
+"""Operators on rows as networks of a few kinds of process: one function for each operator.
+
+Every stream between operators has words of `Rows.lanes` neighbouring columns. What is multiplied in
+which order is what the maps here say; docs/fpga.md lists the errors that come of it.
+"""
+
+from collections.abc import Callable
+from math import pi, sqrt
+from typing import Any
+
+from xdsl.dialects import arith
+from xdsl.dialects.builtin import DYNAMIC_INDEX, Float16Type, TensorType
+from xdsl.ir import Operation, SSAValue
+
+from nybble.backends.fpga.bindings import Binding
+from nybble.backends.fpga.builder import Arithmetic, Builder
+from nybble.backends.fpga.design import Design
+from nybble.backends.fpga.network import activations, add_product
+from nybble.backends.fpga.products import design_of
+from nybble.dialects.errors import NybbleError
+from nybble.dialects.fpga.attention import (
+    POSITION,
+    AccumulateOp,
+    HeadsAttr,
+    ReadAtOp,
+    ReadCacheOp,
+    ScoresOp,
+    WeighOp,
+)
+from nybble.dialects.fpga.processes import ReadOp
+from nybble.dialects.fpga.rows import RegroupOp, SwapOp, row_stream, stream_type
+from nybble.dialects.fpga.types import MemoryType
+from nybble.dialects.fused.ops import GluOp, RmsNormOp, RopeOp
+from nybble.dialects.mpgemm.arrays import ArrayProductOp
+from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
+
+CUBIC, SLOPE = 0.044715, 2 * sqrt(2 / pi)
+"""GELU is x * sigmoid(SLOPE (x + CUBIC x^3)) (its tanh form, arXiv:1606.08415)."""
+
+
+class Rows(Builder):
+    """A kernel of operators on rows.
+
+    lanes: columns of a word. values: IR value -> its stream. appended: what `append_kv` gives ->
+    the operation. bindings: what each memory is, in the order of the kernel's arguments.
+    """
+
+    def __init__(self, name: str, device: str, lanes: int) -> None:
+        super().__init__(name, device)
+        self.lanes = lanes
+        self.values: dict[SSAValue, SSAValue] = {}
+        self.designs: dict[SSAValue, Design] = {}
+        self.appended: dict[SSAValue, AppendKVOp] = {}
+        self.caches: dict[SSAValue, SSAValue] = {}
+        self.bindings: list[Binding] = []
+
+    def input(self, value: SSAValue, name: str, type_: MemoryType, how: str) -> SSAValue:
+        """A memory that holds an argument of the region, laid out as `how` says."""
+        memory = self.memory(name, type_)
+        self.bindings.append(Binding(how, index_of(value), (name_of(memory),), self.lanes))
+        return memory
+
+    def rows(self, value: SSAValue) -> SSAValue:
+        """The stream of a value's rows; an argument is read from memory first."""
+        if value not in self.values:
+            rows, columns = shape_of(value)
+            words = rows * columns // self.lanes
+            type_ = MemoryType.get(words, 32 * self.lanes)
+            memory = self.input(value, value.name_hint or "x", type_, "rows")
+            read = ReadOp([memory], 1, row_stream(words, self.lanes))
+            self.values[value] = self.add(read, name_of(memory)).stream
+        found = self.values[value]
+        if stream_type(found).lanes.data != self.lanes:
+            _, columns = shape_of(value)
+            found = self.add(RegroupOp(found, columns, self.lanes), "row").result
+            self.values[value] = found
+        return found
+
+    def vector(self, value: SSAValue, repeat: int) -> SSAValue:
+        """A vector of an argument, again and again."""
+        (length,) = known_shape(value)
+        words = length // self.lanes
+        type_ = MemoryType.get(words, 32 * self.lanes)
+        memory = self.input(value, value.name_hint or "g", type_, "rows")
+        read = ReadOp([memory], repeat, row_stream(words * repeat, self.lanes))
+        return self.add(read, name_of(memory)).stream
+
+    def position(self, value: SSAValue) -> SSAValue:
+        """The stream of a position."""
+        if value not in self.values:
+            memory = self.input(value, "position", MemoryType.get(1, 32), "position")
+            self.values[value] = self.add(ReadOp([memory], 1, POSITION), "position").stream
+        return self.values[value]
+
+
+def name_of(memory: SSAValue) -> str:
+    """What a memory is called."""
+    assert memory.name_hint is not None
+    return memory.name_hint
+
+
+def index_of(value: SSAValue) -> int:
+    """The number of an argument of a region; NybbleError for what is computed in it."""
+    if isinstance(value.owner, Operation):
+        raise NybbleError(
+            f"weights, tables and caches that '{value.owner.name}' computes",
+            accepted="those that lie in memory",
+        )
+    return value.owner.args.index(value)  # pyright: ignore[reportArgumentType]
+
+
+def known_shape(value: SSAValue) -> tuple[int, ...]:
+    """The shape of a tensor; NybbleError where a size is not known."""
+    assert isinstance(value.type, TensorType)
+    shape = value.type.get_shape()
+    if DYNAMIC_INDEX in shape:
+        raise NybbleError("a number of tokens that is not known", accepted="a number")
+    return shape
+
+
+def shape_of(value: SSAValue) -> tuple[int, int]:
+    """Rows and columns."""
+    rows, columns = known_shape(value)
+    return rows, columns
+
+
+def add(net: Rows, op: arith.AddfOp) -> None:
+    """A sum of rows, as of a residual."""
+    inputs = [net.rows(op.lhs), net.rows(op.rhs)]
+    net.values[op.result] = net.map("sum", inputs, lambda a, x, y: a.add(x, y))
+
+
+def norm(net: Rows, op: RmsNormOp) -> None:
+    """`(x * (1 / sqrt(mean(x^2) + eps))) * w` of each run of columns as long as the weight."""
+    rows, columns = shape_of(op.input)
+    (length,) = known_shape(op.weight)
+    run, eps = length // net.lanes, op.eps.value.data
+    x = net.rows(op.input)
+    squares = net.map("squares", [x], lambda a, v: a.multiply(v, v))
+    total = net.fold("sum", squares, run)
+
+    def inverse(a: Arithmetic, value: SSAValue) -> SSAValue:
+        mean = a.multiply(value, a.constant(1 / length))
+        return a.divide(a.constant(1.0), a.sqrt(a.add(mean, a.constant(eps))))
+
+    def scaled(a: Arithmetic, value: SSAValue, by: SSAValue, weight: SSAValue) -> SSAValue:
+        factor = a.add(weight, a.constant(1.0)) if op.unit_offset is not None else weight
+        return a.multiply(a.multiply(value, by), factor)
+
+    weight = net.vector(op.weight, rows * columns // length)
+    by = net.map("inverse", [total], inverse)
+    net.values[op.result] = net.map("normed", [x, by, weight], scaled)
+
+
+def gate(net: Rows, op: GluOp) -> None:
+    """`(g / (1 + exp(-z))) * u`, z being g (SiLU) or a cubic of it (GELU's tanh form)."""
+    is_gelu = op.activation.data != "silu"
+
+    def gated(a: Arithmetic, value: SSAValue, up: SSAValue) -> SSAValue:
+        z = value
+        if is_gelu:
+            cube = a.multiply(a.multiply(value, value), value)
+            z = a.multiply(a.add(value, a.multiply(cube, a.constant(CUBIC))), a.constant(SLOPE))
+        return a.multiply(a.divide(value, a.add(a.constant(1.0), a.exp(a.negate(z)))), up)
+
+    net.values[op.result] = net.map("gated", [net.rows(op.gate), net.rows(op.up)], gated)
+
+
+def rotate(net: Rows, op: RopeOp) -> None:
+    """`x * c + swapped(x) * s`; tables of whole heads lie in memory, `c` twice and `s` with -s."""
+    rows, columns = shape_of(op.input)
+    context, half = shape_of(op.cos)
+    run = 2 * half // net.lanes
+    repeat = columns // (2 * half)
+    x, position = net.rows(op.input), net.position(op.position)
+    type_ = MemoryType.get(context * run, 32 * net.lanes)
+    tables: list[SSAValue] = []
+    for value, how in ((op.cos, "cos"), (op.sin, "sin")):
+        memory = net.input(value, how, type_, how)
+        tables.append(net.add(ReadAtOp(memory, position, run, rows, repeat), how).stream)
+    swapped = net.add(SwapOp(x, run), "swapped").result
+    net.values[op.result] = net.map(
+        "rotated",
+        [x, tables[0], swapped, tables[1]],
+        lambda a, v, c, w, s: a.add(a.multiply(v, c), a.multiply(w, s)),
+    )
+
+
+def softmax(net: Rows, value: SSAValue, run: int) -> SSAValue:
+    """`exp(x - max) / sum` of each run of words of a stream."""
+    largest = net.fold("max", value, run)
+    raised = net.map("raised", [value, largest], lambda a, x, m: a.exp(a.subtract(x, m)))
+    total = net.fold("sum", raised, run)
+    return net.map("softmax", [raised, total], lambda a, e, t: a.divide(e, t))
+
+
+def append(net: Rows, op: AppendKVOp) -> None:
+    """Remembered until the attention that reads the cache, which writes the row as well."""
+    net.appended[op.result] = op
+
+
+def attention(net: Rows, op: AttentionOp) -> None:
+    """Scores, online softmax and sums of values; see `dialects.fpga.attention`."""
+    check_attention(op)
+    kv_heads, context, dim = known_shape(op.keys)
+    _, columns = shape_of(op.query)
+    heads = HeadsAttr.get(
+        heads=kv_heads, group=columns // (kv_heads * dim), context=context,
+        run=dim // net.lanes, lanes=net.lanes,
+    )  # fmt: skip
+    query, position = net.rows(op.query), net.position(op.position)
+    keys, values = (cache(net, op, one, heads) for one in (op.keys, op.values))
+    scale = op.scale.value.data
+    scores = net.add(ScoresOp(query, keys, position, scale, heads)).scores
+    weigh = net.add(WeighOp(scores, position, heads))
+    made = AccumulateOp(values, weigh.weights, weigh.factors, position, heads)
+    net.values[op.result] = net.add(made, "attended").result
+
+
+def cache(net: Rows, op: AttentionOp, value: SSAValue, heads: HeadsAttr) -> SSAValue:
+    """The stream of a cache, to which a row is appended where the region says so."""
+    appended = net.appended.get(value)
+    if appended is not None and appended.position != op.position:
+        raise NybbleError("a row that is appended elsewhere than the query stands")
+    source = value if appended is None else appended.cache
+    type_ = source.type
+    assert isinstance(type_, TensorType)
+    bits = 16 if isinstance(type_.element_type, Float16Type) else 32
+    memory_type = MemoryType.get(heads.cached.words.data, bits * net.lanes)
+    name = "keys" if value is op.keys else "values"
+    memory = net.input(source, name, memory_type, "cache")
+    net.caches[value] = memory
+    row = None if appended is None else net.rows(appended.rows)
+    read = ReadCacheOp(memory, net.position(op.position), row, heads)
+    return net.add(read, f"all_{name}").stream
+
+
+def check_attention(op: AttentionOp) -> None:
+    """Raise NybbleError for an attention that the processes do not compute."""
+    plain = isinstance(op.keys.type, TensorType) and isinstance(op.values.type, TensorType)
+    faults = {
+        f"a mask '{op.mask.mask}'": str(op.mask.mask) != "causal",
+        "a soft cap": op.softcap is not None,
+        f"a cache {op.keys.type}": not plain,
+        "queries of several tokens": shape_of(op.query)[0] != 1,
+    }
+    for what, found in faults.items():
+        if found:
+            raise NybbleError(
+                f"attention with {what} has no kernel on an FPGA",
+                accepted="one query token, a causal mask, no soft cap, caches of f16 or f32",
+            )
+
+
+def is_alone(op: ArrayProductOp) -> bool:
+    """Whether a product reads its activations from memory that nothing else reads."""
+    x = op.operands[0]
+    return not isinstance(x.owner, Operation) and x.has_one_use()
+
+
+def product(net: Rows, op: ArrayProductOp) -> None:
+    """A product: of a memory where nothing else reads it, else of a stream of one row."""
+    design = design_of(op, net.kernel.device.data)
+    x, weight = op.operands[0], op.weight
+    if is_alone(op):
+        source = activations(net, design)
+        net.bindings.append(Binding("activations", index_of(x), (name_of(source),), design=design))
+    elif design.tiling.tokens.data != 1:
+        raise NybbleError(
+            f"a product of {design.tiling.tokens.data} tokens beside other operators",
+            accepted="1 token, or the product alone",
+        )
+    else:
+        source = net.rows(x)
+    first = len(net.kernel.body.block.args)
+    results = add_product(net, design, source)
+    net.values[op.results[0]], net.designs[results] = results, design
+    made = tuple(name_of(one) for one in net.kernel.body.block.args[first:])
+    net.bindings.append(Binding("weight", index_of(weight), made, design=design))
+
+
+OPERATORS: dict[type[Operation], Callable[[Rows, Any], None]] = {
+    ArrayProductOp: product,
+    arith.AddfOp: add,
+    RmsNormOp: norm,
+    GluOp: gate,
+    RopeOp: rotate,
+    AppendKVOp: append,
+    AttentionOp: attention,
+}
+"""Operator -> what adds its processes to a network."""
