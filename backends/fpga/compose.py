@@ -12,7 +12,8 @@ from nybble.backends.fpga.analysis import analyse, check_fits, shortages
 from nybble.backends.fpga.bindings import Binding, Network
 from nybble.backends.fpga.depths import set_depths
 from nybble.backends.fpga.network import write
-from nybble.backends.fpga.operators import OPERATORS, Rows, is_alone, known_shape, name_of
+from nybble.backends.fpga.operators import OPERATORS, is_alone, put_row
+from nybble.backends.fpga.row_builder import Rows, known_shape, name_of
 from nybble.costmodel.targets.reader import find_target
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fpga.processes import FLOATS
@@ -21,7 +22,7 @@ from nybble.dialects.fused.kernel import KernelOp, YieldOp
 from nybble.dialects.fused.ops import GluOp, RmsNormOp, RopeOp
 from nybble.dialects.locations import location_of
 from nybble.dialects.mpgemm.arrays import ArrayProductOp
-from nybble.dialects.sparse_attn.ops import AttentionOp
+from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
 
 
 def compose(name: str, launch: KernelOp, device: str) -> Network:
@@ -74,13 +75,8 @@ def add_operator(net: Rows, op: Operation) -> None:
 def output(net: Rows, value: SSAValue, index: int) -> Binding:
     """Write a result to a memory of its own; a cache is where it was."""
     if value in net.appended:
-        if value not in net.caches:
-            raise NybbleError(
-                "a row that is appended to a cache that nothing reads",
-                location=location_of(net.appended[value]),
-                accepted="the attention in the same kernel (--chain)",
-            )
-        return Binding("cache", index, (name_of(net.caches[value]),), net.lanes)
+        memory = net.caches[value] if value in net.caches else put_row(net, net.appended[value])
+        return Binding("cache", index, (name_of(memory),), net.lanes)
     stream = net.values[value] if value in net.values else net.rows(value)
     memory = write(net, stream, "y")
     design = net.designs.get(stream)
@@ -111,6 +107,8 @@ def columns_of(launch: KernelOp) -> Iterator[int]:
             yield last_of(op.cos)
         elif isinstance(op, AttentionOp):
             yield last_of(op.keys)
+        elif isinstance(op, AppendKVOp):
+            yield last_of(op.cache)
         elif isinstance(op, GluOp | arith.AddfOp):
             yield last_of(op.results[0])
         elif isinstance(op, ArrayProductOp) and not is_alone(op):

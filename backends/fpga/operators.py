@@ -9,26 +9,18 @@ from math import pi, sqrt
 from typing import Any
 
 from xdsl.dialects import arith
-from xdsl.dialects.builtin import DYNAMIC_INDEX, Float16Type, TensorType
+from xdsl.dialects.builtin import Float16Type, TensorType
 from xdsl.ir import Operation, SSAValue
 
 from nybble.backends.fpga.bindings import Binding
-from nybble.backends.fpga.builder import Arithmetic, Builder
-from nybble.backends.fpga.design import Design
+from nybble.backends.fpga.builder import Arithmetic
 from nybble.backends.fpga.network import activations, add_product
 from nybble.backends.fpga.products import design_of
+from nybble.backends.fpga.row_builder import Rows, index_of, known_shape, name_of, shape_of
 from nybble.dialects.errors import NybbleError
-from nybble.dialects.fpga.attention import (
-    POSITION,
-    AccumulateOp,
-    HeadsAttr,
-    ReadAtOp,
-    ReadCacheOp,
-    ScoresOp,
-    WeighOp,
-)
-from nybble.dialects.fpga.processes import ReadOp
-from nybble.dialects.fpga.rows import RegroupOp, SwapOp, row_stream, stream_type
+from nybble.dialects.fpga.attention import AccumulateOp, ScoresOp, WeighOp
+from nybble.dialects.fpga.caches import AppendCacheOp, HeadsAttr, ReadAtOp, ReadCacheOp
+from nybble.dialects.fpga.rows import SwapOp
 from nybble.dialects.fpga.types import MemoryType
 from nybble.dialects.fused.ops import GluOp, RmsNormOp, RopeOp
 from nybble.dialects.mpgemm.arrays import ArrayProductOp
@@ -36,92 +28,6 @@ from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
 
 CUBIC, SLOPE = 0.044715, 2 * sqrt(2 / pi)
 """GELU is x * sigmoid(SLOPE (x + CUBIC x^3)) (its tanh form, arXiv:1606.08415)."""
-
-
-class Rows(Builder):
-    """A kernel of operators on rows.
-
-    lanes: columns of a word. values: IR value -> its stream. appended: what `append_kv` gives ->
-    the operation. bindings: what each memory is, in the order of the kernel's arguments.
-    """
-
-    def __init__(self, name: str, device: str, lanes: int) -> None:
-        super().__init__(name, device)
-        self.lanes = lanes
-        self.values: dict[SSAValue, SSAValue] = {}
-        self.designs: dict[SSAValue, Design] = {}
-        self.appended: dict[SSAValue, AppendKVOp] = {}
-        self.caches: dict[SSAValue, SSAValue] = {}
-        self.bindings: list[Binding] = []
-
-    def input(self, value: SSAValue, name: str, type_: MemoryType, how: str) -> SSAValue:
-        """A memory that holds an argument of the region, laid out as `how` says."""
-        memory = self.memory(name, type_)
-        self.bindings.append(Binding(how, index_of(value), (name_of(memory),), self.lanes))
-        return memory
-
-    def rows(self, value: SSAValue) -> SSAValue:
-        """The stream of a value's rows; an argument is read from memory first."""
-        if value not in self.values:
-            rows, columns = shape_of(value)
-            words = rows * columns // self.lanes
-            type_ = MemoryType.get(words, 32 * self.lanes)
-            memory = self.input(value, value.name_hint or "x", type_, "rows")
-            read = ReadOp([memory], 1, row_stream(words, self.lanes))
-            self.values[value] = self.add(read, name_of(memory)).stream
-        found = self.values[value]
-        if stream_type(found).lanes.data != self.lanes:
-            _, columns = shape_of(value)
-            found = self.add(RegroupOp(found, columns, self.lanes), "row").result
-            self.values[value] = found
-        return found
-
-    def vector(self, value: SSAValue, repeat: int) -> SSAValue:
-        """A vector of an argument, again and again."""
-        (length,) = known_shape(value)
-        words = length // self.lanes
-        type_ = MemoryType.get(words, 32 * self.lanes)
-        memory = self.input(value, value.name_hint or "g", type_, "rows")
-        read = ReadOp([memory], repeat, row_stream(words * repeat, self.lanes))
-        return self.add(read, name_of(memory)).stream
-
-    def position(self, value: SSAValue) -> SSAValue:
-        """The stream of a position."""
-        if value not in self.values:
-            memory = self.input(value, "position", MemoryType.get(1, 32), "position")
-            self.values[value] = self.add(ReadOp([memory], 1, POSITION), "position").stream
-        return self.values[value]
-
-
-def name_of(memory: SSAValue) -> str:
-    """What a memory is called."""
-    assert memory.name_hint is not None
-    return memory.name_hint
-
-
-def index_of(value: SSAValue) -> int:
-    """The number of an argument of a region; NybbleError for what is computed in it."""
-    if isinstance(value.owner, Operation):
-        raise NybbleError(
-            f"weights, tables and caches that '{value.owner.name}' computes",
-            accepted="those that lie in memory",
-        )
-    return value.owner.args.index(value)  # pyright: ignore[reportArgumentType]
-
-
-def known_shape(value: SSAValue) -> tuple[int, ...]:
-    """The shape of a tensor; NybbleError where a size is not known."""
-    assert isinstance(value.type, TensorType)
-    shape = value.type.get_shape()
-    if DYNAMIC_INDEX in shape:
-        raise NybbleError("a number of tokens that is not known", accepted="a number")
-    return shape
-
-
-def shape_of(value: SSAValue) -> tuple[int, int]:
-    """Rows and columns."""
-    rows, columns = known_shape(value)
-    return rows, columns
 
 
 def add(net: Rows, op: arith.AddfOp) -> None:
@@ -195,7 +101,7 @@ def softmax(net: Rows, value: SSAValue, run: int) -> SSAValue:
 
 
 def append(net: Rows, op: AppendKVOp) -> None:
-    """Remembered until the attention that reads the cache, which writes the row as well."""
+    """Remembered, since an attention that reads the cache writes the row as well."""
     net.appended[op.result] = op
 
 
@@ -217,18 +123,35 @@ def attention(net: Rows, op: AttentionOp) -> None:
     net.values[op.result] = net.add(made, "attended").result
 
 
+def put_row(net: Rows, op: AppendKVOp) -> SSAValue:
+    """The memory of a cache that a row is written to, which no attention of the kernel reads."""
+    kv_heads, context, dim = known_shape(op.cache)
+    heads = HeadsAttr.get(
+        heads=kv_heads, group=1, context=context, run=dim // net.lanes, lanes=net.lanes
+    )
+    memory = cache_memory(net, op.cache, heads, "cache")
+    net.add(AppendCacheOp(net.rows(op.rows), net.position(op.position), memory, heads))
+    return memory
+
+
+def cache_memory(net: Rows, source: SSAValue, heads: HeadsAttr, name: str) -> SSAValue:
+    """The memory of a cache."""
+    type_ = source.type
+    if not isinstance(type_, TensorType):
+        raise NybbleError(f"a cache {type_} has no kernel on an FPGA", accepted="f16 or f32")
+    bits = 16 if isinstance(type_.element_type, Float16Type) else 32
+    memory_type = MemoryType.get(heads.cached.words.data, bits * net.lanes)
+    return net.input(source, name, memory_type, "cache")
+
+
 def cache(net: Rows, op: AttentionOp, value: SSAValue, heads: HeadsAttr) -> SSAValue:
     """The stream of a cache, to which a row is appended where the region says so."""
     appended = net.appended.get(value)
     if appended is not None and appended.position != op.position:
         raise NybbleError("a row that is appended elsewhere than the query stands")
     source = value if appended is None else appended.cache
-    type_ = source.type
-    assert isinstance(type_, TensorType)
-    bits = 16 if isinstance(type_.element_type, Float16Type) else 32
-    memory_type = MemoryType.get(heads.cached.words.data, bits * net.lanes)
     name = "keys" if value is op.keys else "values"
-    memory = net.input(source, name, memory_type, "cache")
+    memory = cache_memory(net, source, heads, name)
     net.caches[value] = memory
     row = None if appended is None else net.rows(appended.rows)
     read = ReadCacheOp(memory, net.position(op.position), row, heads)

@@ -18,20 +18,16 @@ from nybble.backends.fpga.amounts import (
     memory,
 )
 from nybble.costmodel.targets.target import RESOURCES
-from nybble.dialects.fpga.attention import (
-    AccumulateOp,
-    HeadsOp,
-    ReadAtOp,
-    ReadCacheOp,
-    ScoresOp,
-    WeighOp,
-)
+from nybble.dialects.fpga.attention import AccumulateOp, ScoresOp, WeighOp
+from nybble.dialects.fpga.caches import AppendCacheOp, HeadsOp, ReadAtOp, ReadCacheOp
 from nybble.dialects.fpga.folding import RING
 from nybble.dialects.fpga.processes import ProcessOp
 from nybble.dialects.fpga.rows import FoldOp, ForkOp, MapOp, RegroupOp, SwapOp, stream_type
 
 LOOP = {"lut": 100, "ff": 60}
 """Counters and control of a process."""
+ROUNDING = {"lut": 90, "ff": 40}
+"""f32 to f16."""
 
 
 def total(*parts: tuple[Amounts, float]) -> dict[str, float]:
@@ -95,8 +91,12 @@ def _read_at(op: ReadAtOp) -> Amounts:
     return total((LOOP, 1), ({"ff": stream_type(op.stream).word_bits}, 1))
 
 
+def _append_cache(op: AppendCacheOp) -> Amounts:
+    return total((LOOP, 1), (ROUNDING, op.heads.lanes.data))
+
+
 def _read_cache(op: ReadCacheOp) -> Amounts:
-    rounding = {"lut": 90, "ff": 40} if op.rows is not None and op.bits == 16 else {}
+    rounding = ROUNDING if op.rows is not None and op.bits == 16 else {}
     lanes = op.heads.lanes.data
     return total((LOOP, 1), ({"lut": 40, "ff": 64}, lanes), (rounding, lanes))
 
@@ -142,6 +142,7 @@ ROW_RULES: dict[type[ProcessOp], Callable[[Any], Amounts]] = {
     RegroupOp: _regroup,
     ReadAtOp: _read_at,
     ReadCacheOp: _read_cache,
+    AppendCacheOp: _append_cache,
     ScoresOp: _scores,
     WeighOp: _weigh,
     AccumulateOp: _accumulate,

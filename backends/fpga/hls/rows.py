@@ -8,14 +8,8 @@ from xdsl.dialects import arith, math
 from xdsl.ir import Operation, SSAValue
 
 from nybble.backends.fpga.hls.words import Context, memory_context, stream_context
-from nybble.dialects.fpga.attention import (
-    AccumulateOp,
-    HeadsAttr,
-    ReadAtOp,
-    ReadCacheOp,
-    ScoresOp,
-    WeighOp,
-)
+from nybble.dialects.fpga.attention import AccumulateOp, ScoresOp, WeighOp
+from nybble.dialects.fpga.caches import AppendCacheOp, HeadsAttr, ReadAtOp, ReadCacheOp
 from nybble.dialects.fpga.folding import RING
 from nybble.dialects.fpga.processes import ProcessOp
 from nybble.dialects.fpga.rows import (
@@ -163,6 +157,17 @@ def read_cache(op: ReadCacheOp) -> Context:
     }
 
 
+def append_cache(op: AppendCacheOp) -> Context:
+    """What the template of an append needs."""
+    return {
+        "h": _heads(op.heads),
+        "rows": stream_context(op.rows),
+        "position": stream_context(op.position),
+        "memory": memory_context(op.memory),
+        "bits": op.bits,
+    }
+
+
 def scores(op: ScoresOp) -> Context:
     """What the template of scores needs."""
     return {"h": _heads(op.heads), "scale": bits(op.factor), **_streams(op)}
@@ -191,6 +196,7 @@ ROWS: dict[type[ProcessOp], Callable[[Any], Context]] = {
     RegroupOp: regroup,
     ReadAtOp: read_at,
     ReadCacheOp: read_cache,
+    AppendCacheOp: append_cache,
     ScoresOp: scores,
     WeighOp: attend,
     AccumulateOp: attend,
