@@ -174,7 +174,8 @@ class MapOp(ProcessOp):
             if type(op) not in SCALARS and not isinstance(op, arith.ConstantOp):
                 accepted = ", ".join(sorted(one.name for one in (*SCALARS, arith.ConstantOp)))
                 raise VerifyException(f"'{op.name}' is no operation of a map; accepted: {accepted}")
-        if not isinstance(self.body.block.last_op, YieldOp) or self.yielded.type != f32:
+        last = self.body.block.last_op
+        if not isinstance(last, YieldOp) or [one.type for one in last.arguments] != [f32]:
             raise VerifyException("a map's region must yield one f32")
 
     def reference(self, *inputs: F32) -> tuple[F32]:
