@@ -47,7 +47,7 @@ class Builder:
 
     def map(self, name: str, inputs: Sequence[SSAValue], body: "Body") -> SSAValue:
         """A map; body: from the elements of the inputs to that of the result."""
-        made = MapOp(inputs, lambda block, values: body(Arithmetic(block), *values))
+        made = MapOp(inputs, lambda block, values: body(Arithmetic(block), values))
         return self.add(made, name).result
 
     def fold(self, kind: str, value: SSAValue, run: int) -> SSAValue:
@@ -129,5 +129,5 @@ class Arithmetic:
         return op.result
 
 
-Body = Callable[..., SSAValue]
+Body = Callable[[Arithmetic, Sequence[SSAValue]], SSAValue]
 """Takes an Arithmetic and the elements of a map's inputs, and gives that of the result."""

@@ -6,6 +6,7 @@ reads before it writes follows from its attributes (`ProcessOp.leads`), so that 
 counted: no depth is a guess.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -52,9 +53,10 @@ def waiting(kernel: KernelOp, fork: ForkOp) -> dict[SSAValue, Wait]:
     needs: of a stream, how many words the fork has taken when its first word can come, and through
     how many processes; sources: from which results of the fork that is.
     """
-    waits = dict.fromkeys(fork.copies, Wait())
-    needs = dict.fromkeys(fork.copies, Wait(1, 0))
-    sources: dict[SSAValue, frozenset[SSAValue]] = {one: frozenset({one}) for one in fork.copies}
+    copies: Sequence[SSAValue] = fork.copies
+    waits = dict.fromkeys(copies, Wait())
+    needs = dict.fromkeys(copies, Wait(1, 0))
+    sources: dict[SSAValue, frozenset[SSAValue]] = {one: frozenset({one}) for one in copies}
     total = stream_type(fork.input).words.data
     for op in kernel.processes:
         found = {

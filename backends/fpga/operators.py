@@ -4,7 +4,7 @@ Every stream between operators has words of `Rows.lanes` neighbouring columns. W
 which order is what the maps here say; docs/fpga.md lists the errors that come of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import pi, sqrt
 from typing import Any
 
@@ -33,7 +33,7 @@ CUBIC, SLOPE = 0.044715, 2 * sqrt(2 / pi)
 def add(net: Rows, op: arith.AddfOp) -> None:
     """A sum of rows, as of a residual."""
     inputs = [net.rows(op.lhs), net.rows(op.rhs)]
-    net.values[op.result] = net.map("sum", inputs, lambda a, x, y: a.add(x, y))
+    net.values[op.result] = net.map("sum", inputs, lambda a, v: a.add(v[0], v[1]))
 
 
 def norm(net: Rows, op: RmsNormOp) -> None:
@@ -42,14 +42,15 @@ def norm(net: Rows, op: RmsNormOp) -> None:
     (length,) = known_shape(op.weight)
     run, eps = length // net.lanes, op.eps.value.data
     x = net.rows(op.input)
-    squares = net.map("squares", [x], lambda a, v: a.multiply(v, v))
+    squares = net.map("squares", [x], lambda a, v: a.multiply(v[0], v[0]))
     total = net.fold("sum", squares, run)
 
-    def inverse(a: Arithmetic, value: SSAValue) -> SSAValue:
-        mean = a.multiply(value, a.constant(1 / length))
+    def inverse(a: Arithmetic, values: Sequence[SSAValue]) -> SSAValue:
+        mean = a.multiply(values[0], a.constant(1 / length))
         return a.divide(a.constant(1.0), a.sqrt(a.add(mean, a.constant(eps))))
 
-    def scaled(a: Arithmetic, value: SSAValue, by: SSAValue, weight: SSAValue) -> SSAValue:
+    def scaled(a: Arithmetic, values: Sequence[SSAValue]) -> SSAValue:
+        value, by, weight = values
         factor = a.add(weight, a.constant(1.0)) if op.unit_offset is not None else weight
         return a.multiply(a.multiply(value, by), factor)
 
@@ -62,7 +63,8 @@ def gate(net: Rows, op: GluOp) -> None:
     """`(g / (1 + exp(-z))) * u`, z being g (SiLU) or a cubic of it (GELU's tanh form)."""
     is_gelu = op.activation.data != "silu"
 
-    def gated(a: Arithmetic, value: SSAValue, up: SSAValue) -> SSAValue:
+    def gated(a: Arithmetic, values: Sequence[SSAValue]) -> SSAValue:
+        value, up = values
         z = value
         if is_gelu:
             cube = a.multiply(a.multiply(value, value), value)
@@ -88,16 +90,16 @@ def rotate(net: Rows, op: RopeOp) -> None:
     net.values[op.result] = net.map(
         "rotated",
         [x, tables[0], swapped, tables[1]],
-        lambda a, v, c, w, s: a.add(a.multiply(v, c), a.multiply(w, s)),
+        lambda a, v: a.add(a.multiply(v[0], v[1]), a.multiply(v[2], v[3])),
     )
 
 
 def softmax(net: Rows, value: SSAValue, run: int) -> SSAValue:
     """`exp(x - max) / sum` of each run of words of a stream."""
     largest = net.fold("max", value, run)
-    raised = net.map("raised", [value, largest], lambda a, x, m: a.exp(a.subtract(x, m)))
+    raised = net.map("raised", [value, largest], lambda a, v: a.exp(a.subtract(v[0], v[1])))
     total = net.fold("sum", raised, run)
-    return net.map("softmax", [raised, total], lambda a, e, t: a.divide(e, t))
+    return net.map("softmax", [raised, total], lambda a, v: a.divide(v[0], v[1]))
 
 
 def append(net: Rows, op: AppendKVOp) -> None:

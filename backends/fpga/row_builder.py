@@ -95,6 +95,8 @@ def known_shape(value: SSAValue) -> tuple[int, ...]:
 
 
 def shape_of(value: SSAValue) -> tuple[int, int]:
-    """Rows and columns."""
-    rows, columns = known_shape(value)
-    return rows, columns
+    """Rows and columns; NybbleError for what has others."""
+    shape = known_shape(value)
+    if len(shape) != 2:
+        raise NybbleError(f"{value.type} beside rows", accepted="rows and columns")
+    return shape[0], shape[1]

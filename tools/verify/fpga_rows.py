@@ -7,7 +7,7 @@ bit by bit, by those of the processes.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -157,7 +157,7 @@ def draw_rows(family: str, name: str, device: str, random: Random) -> DrawnRows:
     return DrawnRows(family, FAMILIES[family].text(random), name, device)
 
 
-def is_cache(type_: Attribute) -> bool:
+def is_cache(type_: Attribute) -> TypeGuard[TensorType[Attribute]]:
     """Whether a type is that of keys or values."""
     return isinstance(type_, TensorType) and len(type_.get_shape()) == 3
 
