@@ -113,7 +113,7 @@ class TriedRows:
     @property
     def kernel(self) -> str:
         """The kernel's name."""
-        return self.drawn.name
+        return self.drawn.kernel.sym_name.data
 
     def judged(self, written: Sequence[U8]) -> dict[str, object]:
         """The case in the words of the command's report."""
