@@ -54,8 +54,8 @@ def waiting(kernel: KernelOp, fork: ForkOp) -> dict[SSAValue, Wait]:
     how many processes; sources: from which results of the fork that is.
     """
     copies: Sequence[SSAValue] = fork.copies
-    waits = dict.fromkeys(copies, Wait())
-    needs = dict.fromkeys(copies, Wait(1, 0))
+    waits: dict[SSAValue, Wait] = {one: Wait() for one in copies}
+    needs: dict[SSAValue, Wait] = {one: Wait(1, 0) for one in copies}
     sources: dict[SSAValue, frozenset[SSAValue]] = {one: frozenset({one}) for one in copies}
     total = stream_type(fork.input).words.data
     for op in kernel.processes:
