@@ -22,6 +22,7 @@ PASSES: dict[str, str] = {
     "pad-tokens": "nybble.passes.pad_tokens:PadTokens",
     "fuse-linalg": "nybble.passes.fuse_linalg:FuseLinalg",
     "fuse-kernels": "nybble.passes.fuse_kernels:FuseKernels",
+    "chain-kernels": "nybble.passes.chain_kernels:ChainKernels",
     "specialize-tokens": "nybble.passes.specialize_tokens:SpecializeTokens",
     "schedule-kernels": "nybble.passes.schedule_kernels:ScheduleKernels",
     "tile-kernels": "nybble.passes.tile_kernels:TileKernels",
