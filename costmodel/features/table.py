@@ -13,6 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from nybble.costmodel.features.facts import Facts
+from nybble.costmodel.features.locality import (
+    PLACES,
+    attention_places,
+    gemm_places,
+    gemv_places,
+    row_places,
+)
 
 F64 = npt.NDArray[np.float64]
 Columns = dict[str, F64]
@@ -37,6 +44,7 @@ DERIVED = (
     *("operations", "weight_bytes", "stream_bytes", "padded_tokens", "multiplies", "decodes"),
     *("rescales", "sum_bytes", "activation_loads", "weight_loads", "trips", "live", "written"),
     *("scratch_bytes", "ahead", "intensity", "chain"),
+    *PLACES,
 )
 COLUMNS = (
     *(f"is_{name}" for name in FAMILIES),
@@ -90,7 +98,7 @@ def derived(facts: Facts, call: Call, sizes: Columns) -> Columns:
 
 def _product_base(numbers: Mapping[str, float], call: Call, count: int) -> Columns:
     """What does not depend on the schedule: tiles of a share, operations and bytes."""
-    tiles = np.ceil(np.ceil(numbers["rows"] / TILE) / call.shares)
+    tiles = max(1.0, np.ceil(numbers["rows"] / TILE) // call.shares)  # the first share has least
     weights = tiles * TILE * numbers["cols"]
     full = np.full(count, 1.0)
     return {
@@ -132,6 +140,7 @@ def _gemm(numbers: Mapping[str, float], call: Call, sizes: Columns) -> Columns:
         "ahead": sizes["prefetch"] * sizes["k_block"] * numbers["bits_per_weight"] * TILE / 8,
         "chain": np.minimum(inner / (sizes["unroll"] * per_step), 1e6),
     }
+    found |= gemm_places(numbers, call.tokens, sizes, found)
     return _with_intensity(found)
 
 
@@ -160,6 +169,7 @@ def _gemv(numbers: Mapping[str, float], call: Call, sizes: Columns) -> Columns:
         "activation_loads": found["weights"] / TILE * SUBTILES / np.maximum(sizes["subtiles"], 1),
         "stream_bytes": found["weight_bytes"] + numbers["cols"] * (4.0 if is_float else 1.0),
     }
+    found |= gemv_places(numbers, sizes, found)
     return _with_intensity(found)
 
 
@@ -225,6 +235,7 @@ def _attention(numbers: Mapping[str, float], call: Call, sizes: Columns) -> Colu
             "scratch_bytes": 4.0 * rows * (2 * numbers["cols"] + sizes["key_block"]),
             "trips": pairs / (sizes["row_tile"] * LANES * sizes["key_vectors"]),
             "chain": sizes["row_tile"] * sizes["value_vectors"],
+            **attention_places(numbers, call.tokens, keys, sizes),
         }
     )
 
@@ -241,6 +252,7 @@ def _rows(numbers: Mapping[str, float], call: Call, sizes: Columns) -> Columns:
             "stream_bytes": elements * 4.0 * (numbers["reads"] + 1.0),
             "trips": elements / np.maximum(sizes["lanes"], 1),
             "live": np.maximum(sizes["chains"], 1) * np.maximum(sizes["lanes"], 1) / LANES,
+            **row_places(numbers, sizes),
         }
     )
 
