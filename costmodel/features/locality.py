@@ -13,6 +13,8 @@ nearest cache decides what a load costs; a machine's sizes are not known here (s
 | row_fill | tiles of rows in a run, on average |
 | inputs, sums | bytes of activations and of sums that a run goes through |
 | pressure | registers of 8 lanes that the innermost loop wants |
+| spilled | share of its sums that do not fit into REGISTERS |
+| closes | sums of short integers that are widened, at the end of a round of the loop |
 | reuse | products for each load of the innermost loop |
 | inner | trips of the innermost loop before sums are used |
 | blocks | of columns, or groups in a row |
@@ -30,8 +32,9 @@ Columns = dict[str, F64]
 Numbers = Mapping[str, float]
 PLACES = (
     *("stays", "streams", "streamed", "padding", "row_fill", "inputs", "sums", "pressure", "reuse"),
-    *("inner", "blocks", "stride", "ahead_share"),
+    *("inner", "blocks", "stride", "ahead_share", "spilled", "closes"),
 )
+REGISTERS = 16.0
 TILE, SUBTILES, LANES, PAGE = 64, 4, 16, 4096
 
 
@@ -46,6 +49,8 @@ def gemm_places(numbers: Numbers, tokens: int, sizes: Columns, found: Columns) -
     runs = np.ceil(tiles / sizes["row_tiles"])
     slots = tiles / runs * (2.0 if numbers["glu"] else 1.0)
     blocks = numbers["cols"] / k_block
+    sums = subtiles * token_tile * (1.0 if is_float else 1.0 + digits)
+    pressure = 2.0 * sums + 2.0 * subtiles + digits
     tokens_side = padded * k_block * activation
     weights_side = slots * TILE * k_block * weight
     streams = np.where(outer, weights_side, tokens_side)
@@ -60,7 +65,9 @@ def gemm_places(numbers: Numbers, tokens: int, sizes: Columns, found: Columns) -
         "row_fill": tiles / runs,
         "inputs": padded * numbers["cols"] * activation,
         "sums": padded * slots * TILE * 4.0,
-        "pressure": 2.0 * subtiles * token_tile + 2.0 * subtiles + digits,
+        "pressure": pressure,
+        "spilled": _spilled(pressure, 2.0 * sums),
+        "closes": found["trips"] * sums * (0.0 if is_float else 1.0),
         "reuse": 2.0 * subtiles * token_tile * digits / (2.0 * subtiles + token_tile * digits),
         "inner": found["chain"],
         "blocks": blocks,
@@ -84,6 +91,7 @@ def gemv_places(numbers: Numbers, sizes: Columns, found: Columns) -> Columns:
         "inner": inner,
         "blocks": groups / np.maximum(sizes["groups" if is_float else "runs"], 1),
         "pressure": 2.0 * np.maximum(wide, 1.0),
+        "closes": found["trips"] * np.maximum(wide, 1.0) * (0.0 if is_float else 1.0),
         "ahead_share": sizes["prefetch"] / found["weight_bytes"],
     }
 
@@ -94,6 +102,10 @@ def attention_places(numbers: Numbers, tokens: int, keys: float, sizes: Columns)
     group = numbers["heads"] / numbers["kv_heads"]
     rows = np.ceil(tokens / sizes["row_block"]) * sizes["row_block"]
     vectors = np.maximum(sizes["key_vectors"], sizes["value_vectors"])
+    both = [
+        _spilled(2.0 * (row_tile + 1.0) * one + 1.0, 2.0 * row_tile * one)
+        for one in (sizes["key_vectors"], sizes["value_vectors"])
+    ]
     return {
         "stays": group * sizes["row_block"] * numbers["cols"] * 4.0,
         "streams": key_block * numbers["cols"] * 2.0 * numbers["bytes"],
@@ -101,6 +113,7 @@ def attention_places(numbers: Numbers, tokens: int, keys: float, sizes: Columns)
         "inputs": np.full(len(rows), keys * numbers["cols"] * 2.0 * numbers["bytes"]),
         "sums": group * sizes["row_block"] * key_block * 4.0,
         "pressure": 2.0 * row_tile * vectors + 2.0 * vectors,
+        "spilled": (both[0] + both[1]) / 2.0,
         "reuse": 2.0 * row_tile * vectors / (2.0 * vectors + row_tile),
         "inner": numbers["cols"] / (LANES * np.maximum(sizes["value_vectors"], 1)),
         "blocks": np.ceil(keys / key_block),
@@ -111,6 +124,10 @@ def row_places(numbers: Numbers, sizes: Columns) -> Columns:
     """Of a kernel that works row by row."""
     lanes, chains = np.maximum(sizes["lanes"], 1), np.maximum(sizes["chains"], 1)
     return {"inner": numbers["cols"] / (lanes * chains)}
+
+
+def _spilled(pressure: F64, sums: F64) -> F64:
+    return np.minimum(np.maximum(pressure - REGISTERS, 0.0) / sums, 1.0)
 
 
 def _alignment(size: float) -> float:

@@ -157,7 +157,7 @@ def evaluate(
     """All figures of `nybble cost eval`. text_features: n-grams of tokens of every row, or None."""
     judge = Judge(rows)
     say("training on all folds but one, in turn")
-    held = out_of_fold(rows, folds)
+    held = out_of_fold(rows, folds[rows.owner])
     seconds, score = held.seconds, held.score
     order = np.concatenate([mean_rank(seconds[place], score[place]) for place in judge.places])
     report: dict[str, object] = dict(judge.figures(Predicted(order, seconds)))

@@ -18,11 +18,15 @@ from nybble.costmodel.learned.evaluation import Verdict, as_json, evaluate
 from nybble.costmodel.learned.model import CostModel
 from nybble.costmodel.learned.split import folds_of
 from nybble.costmodel.learned.training import Rows, train
+from nybble.costmodel.learned.transfer import LABELS, held_out, moved
 from nybble.costmodel.targets.reader import target_for_level
 from nybble.dialects.errors import NybbleError
 
 DATASET = "cpu_x86_64_v3.parquet"
 LEVEL = "x86-64-v3"
+WORKLOAD, MACHINE = "workload", "machine"
+SPLITS = (WORKLOAD, *LABELS, MACHINE)
+"""What is held out together."""
 Say = Callable[[str], None]
 
 
@@ -83,6 +87,32 @@ def judge(data: Measured, *, texts: bool, say: Say) -> tuple[Rows, Verdict, dict
     verdict = evaluate(rows, folds, text_features(data.records, rows) if texts else None, say)
     report = {"split": "workload", "data": data.digest, **as_json(verdict.report)}
     return rows, verdict, report
+
+
+def judge_transfer(
+    data: Measured, split: str, other: Measured | None, say: Say
+) -> dict[str, object]:
+    """Figures on a family, a format or a machine that was left out.
+
+    other: measurements of another machine, which `--split machine` needs.
+    """
+    target = target_for_level(LEVEL)
+    rows = Rows(groups_of(data.records), target)
+    report: dict[str, object] = {"split": split, "data": data.digest}
+    if split != MACHINE:
+        return report | as_json(held_out(rows, split, say))
+    if other is None:
+        raise NybbleError(
+            f"one machine alone was measured: {data.stand.target}",
+            accepted="--other FILE with measurements of another; nybble comes with those of one",
+        )
+    if other.stand.target == data.stand.target:
+        raise NybbleError(
+            f"both files were measured on {data.stand.target}", accepted="another machine's"
+        )
+    found = moved(Rows(groups_of(other.records), target), rows, say)
+    machines = {"from": data.stand.target, "to": other.stand.target, "other_data": other.digest}
+    return report | machines | as_json(found)
 
 
 def text_features(records: list[Record], rows: Rows) -> npt.NDArray[np.float64]:
