@@ -59,9 +59,12 @@ def terms(
     target: Target,
 ) -> Terms:
     """The terms of some schedules of a kernel."""
-    sizes = sizes_of(options)
-    columns = derived(facts, call, sizes)
-    zero = np.zeros(len(options))
+    return terms_of(facts, derived(facts, call, sizes_of(options)), target)
+
+
+def terms_of(facts: Facts, columns: Columns, target: Target) -> Terms:
+    """The same of what is derived from their sizes."""
+    zero = np.zeros_like(columns["operations"])
 
     def column(name: str) -> F64:
         return columns.get(name, zero)

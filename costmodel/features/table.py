@@ -66,28 +66,34 @@ class Call:
 
 def sizes_of(options: Sequence[Mapping[str, int]]) -> Columns:
     """The sizes of some schedules as columns; -1 where one is not chosen."""
-    return {name: np.array([one.get(name, -1) for one in options], np.float64) for name in SIZES}
+    chosen = {name for one in options for name in one}
+    missing = np.full(len(options), -1.0)
+    return {
+        name: np.array([one.get(name, -1) for one in options], np.float64)
+        if name in chosen
+        else missing
+        for name in SIZES
+    }
 
 
 def table(facts: Facts, call: Call, options: Sequence[Mapping[str, int]]) -> F64:
     """f64 [len(options), len(COLUMNS)]."""
     sizes = sizes_of(options)
-    columns = derived(facts, call, sizes)
-    found = np.zeros((len(options), len(COLUMNS)))
+    return table_of(facts, call, sizes, derived(facts, call, sizes))
+
+
+def table_of(facts: Facts, call: Call, sizes: Columns, columns: Columns) -> F64:
+    """The same of columns of sizes and what is derived from them."""
     given: dict[str, float] = {
         f"is_{facts.family}": 1.0,
         "tokens": call.tokens,
         "shares": call.shares,
         **facts.numbers,
     }
+    found = np.empty((len(COLUMNS), len(sizes[SIZES[0]])))
     for place, name in enumerate(COLUMNS):
-        if name in sizes:
-            found[:, place] = sizes[name]
-        elif name in columns:
-            found[:, place] = columns[name]
-        else:
-            found[:, place] = given.get(name, 0.0)
-    return found
+        found[place] = sizes[name] if name in sizes else columns.get(name, given.get(name, 0.0))
+    return found.T
 
 
 def derived(facts: Facts, call: Call, sizes: Columns) -> Columns:

@@ -11,18 +11,19 @@ from nybble.costmodel.data.dataset import Group
 from nybble.costmodel.features.estimate import TERMS
 from nybble.costmodel.learned.boosting import Growth, count, grown, order, regress, said, slim
 from nybble.costmodel.learned.calibration import Calibration, calibrate, kind_of
-from nybble.costmodel.learned.model import COUNTS, INPUTS, CostModel, inputs
+from nybble.costmodel.learned.model import COUNTS, INPUTS, CostModel, inputs, ordered
 from nybble.costmodel.learned.novelty import Novelty, place
 from nybble.costmodel.learned.split import folds_of
 from nybble.costmodel.targets.target import Target
 from nybble.dialects.errors import NybbleError
 
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 CONFIDENCE = 0.9
 FEWEST = 8
 """Groups that a model can be learned from at all."""
-RESIDUAL = Growth(trees=200, leaves=22, rate=0.1)
-ORDER = Growth(trees=130, leaves=20, rate=0.11)
+RESIDUAL = Growth(trees=120, leaves=40, rate=0.12)
+ORDER = Growth(trees=100, leaves=20, rate=0.12)
 CODE = Growth(trees=45, leaves=15, rate=0.2)
 
 
@@ -166,6 +167,14 @@ class HeldOut:
     seconds: F64
     base: F64
     score: F64
+
+    def order(self, places: Sequence[I64]) -> F64:
+        """What the rows of each workload are sorted by: their place in its order."""
+        found = np.zeros(len(self.seconds))
+        for group in places:
+            own = ordered(self.seconds[group], lambda few, own=group: self.score[own[few]])
+            found[group[own]] = np.arange(len(group))
+        return found
 
 
 def out_of_fold(rows: Rows, folds: npt.NDArray[np.int64]) -> HeldOut:
