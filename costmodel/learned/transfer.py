@@ -168,7 +168,7 @@ def moved(rows: Rows, own: Rows, say: Callable[[str], None]) -> dict[str, object
     seconds = adapted(rows, own, few)
     say("training on the other machine, all folds but one in turn")
     folds = folds_of([group.problem for group in rows.groups])[rows.owner]
-    native = out_of_fold(rows, folds).seconds
+    native = out_of_fold(rows, folds, score=False).seconds
     found = {
         name: figures(rows, ~few, one)
         for name, one in (("moved", seconds), ("native", native), ("analytic", rows.analytic))

@@ -1,5 +1,6 @@
 """What `nybble cost train` and `nybble cost eval` do: measurements in, a model or figures out."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -10,9 +11,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from nybble.costmodel.canonical import parse
 from nybble.costmodel.data.dataset import Record, groups_of, read_parquet, record
 from nybble.costmodel.data.log import Log
 from nybble.costmodel.data.measurement import Stand
+from nybble.costmodel.features.facts import facts_of
+from nybble.costmodel.features.table import Call
 from nybble.costmodel.features.tokens import ngrams, tokens
 from nybble.costmodel.learned.evaluation import Verdict, as_json, evaluate
 from nybble.costmodel.learned.model import CostModel
@@ -117,27 +121,24 @@ def judge_transfer(
 
 def text_features(records: list[Record], rows: Rows) -> npt.NDArray[np.float64]:
     """N-grams of the tokens of every row, in the order of `rows`."""
-    import json
+    return np.array([ngrams(tokens_of(one)) for one in in_order(records, rows)])
 
-    found: dict[tuple[str, int, int, int, str], npt.NDArray[np.float64]] = {}
-    by_place: dict[tuple[str, tuple[int, int, int]], list[npt.NDArray[np.float64]]] = {}
+
+def tokens_of(one: Record) -> list[str]:
+    """What sequence models read of a measurement."""
+    calls = {"tokens": one.tokens, "shares": one.shares, "cached": one.cached}
+    return tokens(one.text, json.loads(one.options), calls)
+
+
+def in_order(records: list[Record], rows: Rows) -> list[Record]:
+    """The records in the order of `rows`, which are the same, workload by workload."""
+    found: dict[tuple[str, Call], list[Record]] = {}
     problems = _problems(records)
     for one in records:
-        call = (one.tokens, one.shares, one.cached)
-        key = (one.text, *call, one.options)
-        if key not in found:
-            calls = {"tokens": one.tokens, "shares": one.shares, "cached": one.cached}
-            found[key] = ngrams(tokens(one.text, json.loads(one.options), calls))
-        by_place.setdefault((problems[one.text], call), []).append(found[key])
-    ordered = [
-        by_place[group.problem, (group.call.tokens, group.call.shares, group.call.cached)]
-        for group in rows.groups
-    ]
-    return np.array([row for several in ordered for row in several])
+        call = Call(one.tokens, one.shares, one.cached)
+        found.setdefault((problems[one.text], call), []).append(one)
+    return [one for group in rows.groups for one in found[group.problem, group.call]]
 
 
 def _problems(records: list[Record]) -> dict[str, str]:
-    from nybble.costmodel.canonical import parse
-    from nybble.costmodel.features.facts import facts_of
-
     return {text: facts_of(parse(text)).problem for text in {one.text for one in records}}
