@@ -55,6 +55,8 @@ from nybble.costmodel.targets.target import Target
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.schedule.attrs import KernelSchedule
+from nybble.dialects.sparse_attn.cache_type import cache_shape
+from nybble.dialects.sparse_attn.ops import AttentionOp
 from nybble.passes.targets import Target as Backend
 from nybble.passes.targets import load_target
 
@@ -120,21 +122,29 @@ class Chooser:
             facts = facts_of(kernel)
         except UnknownKernelError:
             return None
-        call, *others = calls_of(facts, tokens, self.threads)
+        call, *others = calls_of(facts, tokens, self.threads, keys_of(kernel))
         return Question(facts, call, choices, sizes, others)
 
 
-def calls_of(facts: Facts, tokens: int, threads: int) -> list[Call]:
+def calls_of(facts: Facts, tokens: int, threads: int, keys: int = 0) -> list[Call]:
     """The call that a choice for a kernel with room for some tokens is made for, then the others
-    that it must be right for."""
+    that it must be right for. keys: that its cache has room for."""
     counts = [min(tokens, USUAL_TOKENS), *(one for one in OTHER_TOKENS if one <= tokens)]
     if facts.family == "attention":
-        return [Call(n, 1, cached) for cached in (CACHED, *OTHER_CACHED) for n in counts]
+        pairs = [(n, cached) for cached in (CACHED, *OTHER_CACHED) for n in counts]
+        fitting = [Call(n, 1, cached) for n, cached in pairs if n + cached <= keys]
+        return fitting or [Call(counts[0], 1, max(0, keys - counts[0]))]
     if "weight_group" not in facts.numbers:
         return [Call(n) for n in counts]
     rows = int(facts.numbers["rows"])
     shares = max(min(threads, -(-rows // 64)), -(-rows // MOST_ROWS))
     return [Call(n, shares) for n in counts]
+
+
+def keys_of(kernel: KernelOp) -> int:
+    """How many keys the cache of an attention has room for; 0 for a kernel without one."""
+    found = [op for op in kernel.body.block.ops if isinstance(op, AttentionOp)]
+    return cache_shape(found[0].keys)[1] if found else 0
 
 
 def write(kernel: KernelOp, options: Mapping[str, int], because: str) -> None:

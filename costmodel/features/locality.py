@@ -96,6 +96,21 @@ def gemv_places(numbers: Numbers, sizes: Columns, found: Columns) -> Columns:
     }
 
 
+def lut_places(numbers: Numbers, sizes: Columns, found: Columns) -> Columns:
+    """Of a product by lookup tables; found: `weight_bytes` of it."""
+    kinds = numbers["digits"] if numbers["exact"] else numbers["bits"]
+    sums = np.maximum(sizes["registers"], 1) * 2.0 * kinds
+    pressure = sums + numbers["digits"] + 4.0
+    written = np.maximum(sizes["chunks"], 1) * np.maximum(sizes["groups"], 1)
+    return {
+        "pressure": pressure,
+        "spilled": _spilled(pressure, sums),
+        "inner": numbers["activation_group"] / 32.0 / np.maximum(sizes["chunks"], 1),
+        "blocks": numbers["cols"] / 32.0 / written,
+        "ahead_share": sizes["prefetch"] / found["weight_bytes"],
+    }
+
+
 def attention_places(numbers: Numbers, tokens: int, keys: float, sizes: Columns) -> Columns:
     """Of attention; keys: that the last token sees."""
     key_block, row_tile = sizes["key_block"], sizes["row_tile"]

@@ -18,6 +18,7 @@ from nybble.costmodel.features.locality import (
     attention_places,
     gemm_places,
     gemv_places,
+    lut_places,
     row_places,
 )
 
@@ -200,6 +201,7 @@ def _lut(numbers: Mapping[str, float], call: Call, sizes: Columns) -> Columns:
         "weight_loads": found["weight_bytes"] * call.tokens,
         "stream_bytes": found["weight_bytes"] + call.tokens * numbers["cols"] * 8.0,
     }
+    found |= lut_places(numbers, sizes, found)
     return _with_intensity(found)
 
 
