@@ -22,7 +22,7 @@ I64 = npt.NDArray[np.int64]
 CONFIDENCE = 0.9
 FEWEST = 8
 """Groups that a model can be learned from at all."""
-RESIDUAL = Growth(trees=120, leaves=40, rate=0.12)
+RESIDUAL = Growth(trees=100, leaves=31, rate=0.14)
 ORDER = Growth(trees=100, leaves=20, rate=0.12)
 CODE = Growth(trees=45, leaves=15, rate=0.2)
 

@@ -35,7 +35,7 @@ from nybble.tools.run_file import (
 )
 
 BAND = 0.03
-WIDTHS = (256, 576, 1024, 2048)
+WIDTHS = (256, 640, 1024, 2048)
 TOKENS = (1, 4, 32, 128)
 FORMATS = ("q4_0", "q8_0", "w4g128", "w2g128")
 WHOLE, CUT = 10**6, -99

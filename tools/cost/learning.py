@@ -69,6 +69,22 @@ def measured(path: str | None) -> Measured:
     return Measured([record(one) for one in good], good[0].stand)
 
 
+def quiet(data: Measured, most: float) -> Measured:
+    """Without the workloads that were measured while the machine was disturbed.
+
+    most: how far the least times of one half of the rounds may be from those of the other, in the
+    mean over the candidates, as a logarithm.
+    """
+    rows = Rows(groups_of(data.records), target_for_level(LEVEL))
+    noise = [np.abs(np.log(one.halves[:, 0] / one.halves[:, 1])).mean() for one in rows.groups]
+    kept = [
+        one
+        for one, owner in zip(in_order(data.records, rows), rows.owner, strict=True)
+        if noise[owner] <= most
+    ]
+    return Measured(kept, data.stand)
+
+
 def learn(data: Measured) -> CostModel:
     """A model of some measurements, with a card."""
     groups = groups_of(data.records)

@@ -27,6 +27,7 @@ from nybble.tools.cost.learning import (
     judge_transfer,
     learn,
     measured,
+    quiet,
 )
 from nybble.tools.cost.measuring import Measurer
 from nybble.tools.cost.plots import draw
@@ -120,9 +121,16 @@ def collect(
 @command.command(name="export")
 @click.argument("db")
 @click.option("--out", "output", required=True, metavar="FILE", help="The Parquet file.")
-def export(db: str, output: str) -> None:
+@click.option(
+    "--most-noise",
+    type=click.FloatRange(0.0, 1.0),
+    help="Leave out workloads whose two halves of rounds differ by more, such as 0.05.",
+)
+def export(db: str, output: str, most_noise: float | None) -> None:
     """Write the measurements of a log as Parquet."""
     data = measured(db)
+    if most_noise is not None:
+        data = quiet(data, most_noise)
     size = write_parquet(data.records, data.stand, Path(output))
     click.echo(f"wrote {output}: {len(data.records)} measurements, {size / 1e3:.0f} kB")
 
