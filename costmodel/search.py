@@ -3,8 +3,9 @@
 Up to ENUMERATED candidates are all predicted; of more, an evolution over predictions finds good
 ones: a population of random candidates, of which the better half has children that differ in a
 size or mix two parents. The lowering's own choice and an incumbent are always candidates, and the
-incumbent stays unless another is predicted to be MARGIN faster: a model that is unsure changes
-nothing. Where the workload is far from all that the model has seen, nothing changes either.
+incumbent stays unless another is predicted to be MARGIN faster, in calls of every size that the
+kernel may get: a model that is unsure changes nothing, and what is gained for some prompts is not
+lost for others. Where the workload is far from all that the model has seen, nothing changes either.
 """
 
 import random
@@ -13,16 +14,16 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-import numpy as np
-
 from nybble.costmodel.features.facts import Facts
 from nybble.costmodel.features.table import Call
-from nybble.costmodel.learned.model import LEARNED, CostModel, Prediction, mean_rank
+from nybble.costmodel.learned.model import LEARNED, CostModel, Prediction
 from nybble.costmodel.targets.target import Target
 
 ENUMERATED = 5000
 MARGIN = 0.05
 POPULATION, GENERATIONS = 512, 6
+REFINED = 64
+"""Of the best candidates, how many are asked about in all calls."""
 Schedule = dict[str, int]
 
 
@@ -48,12 +49,16 @@ class Choices(Protocol):
 
 @dataclass(frozen=True)
 class Question:
-    """A kernel that wants a schedule. incumbent: sizes that it has now, empty for the default."""
+    """A kernel that wants a schedule. incumbent: sizes that it has now, empty for the default.
+
+    call: that candidates are ordered for. others: calls in which the choice must be faster too.
+    """
 
     facts: Facts
     call: Call
     choices: Choices
     incumbent: Mapping[str, int]
+    others: Sequence[Call] = ()
 
 
 @dataclass(frozen=True)
@@ -117,11 +122,34 @@ def rank(
 ) -> Answer:
     """The candidates in order; the first is the incumbent."""
     prediction = model.predict(question.facts, question.call, candidates, target)
-    order = np.argsort(mean_rank(prediction.seconds, prediction.score), kind="stable")
-    first = int(order[0])
-    better = prediction.seconds[first] < (1 - MARGIN) * prediction.seconds[0]
-    taken = first if better and prediction.source == LEARNED else 0
-    return Answer(candidates, prediction, [int(one) for one in order], taken, 0)
+    order = [int(one) for one in prediction.order]
+    taken = 0
+    if prediction.source == LEARNED:
+        few = order[: order.index(0)][:REFINED]
+        taken = _first_faster(question, candidates, few, prediction, model, target)
+    return Answer(candidates, prediction, order, taken, 0)
+
+
+def _first_faster(
+    question: Question,
+    candidates: Sequence[Schedule],
+    few: Sequence[int],
+    prediction: Prediction,
+    model: CostModel,
+    target: Target,
+) -> int:
+    """The first of some places whose candidate is MARGIN faster than the incumbent, which is at
+    place 0, in every call; 0 if there is none."""
+    able = [one for one in few if prediction.seconds[one] < (1 - MARGIN) * prediction.seconds[0]]
+    for call in question.others if able else ():
+        asked = [candidates[one] for one in (0, *able)]
+        seconds = model.predict(question.facts, call, asked, target).seconds
+        able = [
+            one
+            for one, taken in zip(able, seconds[1:], strict=True)
+            if taken < (1 - MARGIN) * seconds[0]
+        ]
+    return able[0] if able else 0
 
 
 def evolve(question: Question, model: CostModel, target: Target, seed: int) -> list[Schedule]:
@@ -135,8 +163,7 @@ def evolve(question: Question, model: CostModel, target: Target, seed: int) -> l
             population.append(one)
     for _ in range(GENERATIONS):
         prediction = model.predict(question.facts, question.call, population, target)
-        order = np.argsort(mean_rank(prediction.seconds, prediction.score), kind="stable")
-        parents = [population[place] for place in order[: POPULATION // 2]]
+        parents = [population[place] for place in prediction.order[: POPULATION // 2]]
         known = {tuple(one.items()) for one in parents}
         children: list[Schedule] = []
         for _ in range(8 * POPULATION):

@@ -45,7 +45,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 
-from nybble.costmodel.features.facts import UnknownKernelError, facts_of
+from nybble.costmodel.features.facts import Facts, UnknownKernelError, facts_of
 from nybble.costmodel.features.table import Call
 from nybble.costmodel.learned.files import shipped
 from nybble.costmodel.learned.model import CostModel
@@ -55,16 +55,18 @@ from nybble.costmodel.targets.target import Target
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.schedule.attrs import KernelSchedule
+from nybble.dialects.sparse_attn.cache_type import cache_shape
+from nybble.dialects.sparse_attn.ops import AttentionOp
 from nybble.passes.targets import Target as Backend
 from nybble.passes.targets import load_target
 
 TOKENS = "tokens"
-MOST_TOKENS = 128
-"""Tokens that a choice for many is made for: further ones repeat the same loops."""
+USUAL_TOKENS, OTHER_TOKENS = 128, (16, 512)
+"""Tokens of a call that a choice for many is made for, and those for which it must be right too."""
 MOST_ROWS = 1024
 """Rows of weights that a choice is made for: further tiles repeat the same loops."""
-CACHED = 512
-"""Keys that a choice for attention is made for."""
+CACHED, OTHER_CACHED = 512, (64, 1024)
+"""Keys before a call of attention, likewise."""
 
 
 @dataclass(frozen=True)
@@ -120,20 +122,29 @@ class Chooser:
             facts = facts_of(kernel)
         except UnknownKernelError:
             return None
-        return Question(
-            facts, call_of(facts.family, facts.numbers, tokens, self.threads), choices, sizes
-        )
+        call, *others = calls_of(facts, tokens, self.threads, keys_of(kernel))
+        return Question(facts, call, choices, sizes, others)
 
 
-def call_of(family: str, numbers: Mapping[str, float], tokens: int, threads: int) -> Call:
-    """The call that a choice is made for."""
-    many = min(tokens, MOST_TOKENS)
-    if family == "attention":
-        return Call(many, 1, CACHED)
-    if "weight_group" not in numbers:
-        return Call(many)
-    rows = int(numbers["rows"])
-    return Call(many, max(min(threads, -(-rows // 64)), -(-rows // MOST_ROWS)))
+def calls_of(facts: Facts, tokens: int, threads: int, keys: int = 0) -> list[Call]:
+    """The call that a choice for a kernel with room for some tokens is made for, then the others
+    that it must be right for. keys: that its cache has room for."""
+    counts = [min(tokens, USUAL_TOKENS), *(one for one in OTHER_TOKENS if one <= tokens)]
+    if facts.family == "attention":
+        pairs = [(n, cached) for cached in (CACHED, *OTHER_CACHED) for n in counts]
+        fitting = [Call(n, 1, cached) for n, cached in pairs if n + cached <= keys]
+        return fitting or [Call(counts[0], 1, max(0, keys - counts[0]))]
+    if "weight_group" not in facts.numbers:
+        return [Call(n) for n in counts]
+    rows = int(facts.numbers["rows"])
+    shares = max(min(threads, -(-rows // 64)), -(-rows // MOST_ROWS))
+    return [Call(n, shares) for n in counts]
+
+
+def keys_of(kernel: KernelOp) -> int:
+    """How many keys the cache of an attention has room for; 0 for a kernel without one."""
+    found = [op for op in kernel.body.block.ops if isinstance(op, AttentionOp)]
+    return cache_shape(found[0].keys)[1] if found else 0
 
 
 def write(kernel: KernelOp, options: Mapping[str, int], because: str) -> None:

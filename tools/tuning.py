@@ -1,6 +1,6 @@
 """`nybble tune`: a schedule for every kernel of a model or a file, as a database for `compile`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from xdsl.dialects.builtin import ModuleOp
 from nybble.backends.llvm.workers import close_idle
 from nybble.costmodel.canonical import canonical
 from nybble.costmodel.data.schedules import Entry, Schedules, read_schedules
+from nybble.costmodel.features.table import Call
 from nybble.costmodel.learned.files import read_model, shipped
 from nybble.costmodel.learned.model import CostModel
 from nybble.costmodel.search import Answer
@@ -108,17 +109,31 @@ def best_measured(
     built = Built(subject)
     for place in places:
         built.add([dict(answer.candidates[place])])
-    batch, owners = built.batch((question.call,), Plan(0.0))
+    calls = (question.call, *question.others)
+    batch, owners = built.batch(calls, Plan(0.0))
     found = measurer.measure(batch)
-    seconds = {
-        tuple(built.options[index].items()): min(found.seconds[number])
-        for number, (index, _) in enumerate(owners)
-        if found.seconds.get(number)
+    seconds: dict[tuple[tuple[str, int], ...], dict[Call, float]] = {}
+    for number, (index, call) in enumerate(owners):
+        if found.seconds.get(number):
+            row = seconds.setdefault(tuple(built.options[index].items()), {})
+            row[call] = min(found.seconds[number])
+    rows = {place: seconds.get(tuple(answer.candidates[place].items()), {}) for place in places}
+    return fastest_in_all(rows, answer.incumbent, calls)
+
+
+def fastest_in_all(
+    seconds: Mapping[int, Mapping[Call, float]], incumbent: int, calls: Sequence[Call]
+) -> int:
+    """The candidate that is fastest on the whole among those that no call makes slower than the
+    incumbent; the incumbent if there is none. seconds: of each place, of each call that was run."""
+    before = seconds[incumbent]
+    shares = {
+        place: [taken[call] / before[call] for call in calls]
+        for place, taken in seconds.items()
+        if all(call in taken and call in before for call in calls)
     }
-    able = [one for one in places if tuple(answer.candidates[one].items()) in seconds]
-    if not able:
-        return answer.incumbent
-    return min(able, key=lambda one: seconds[tuple(answer.candidates[one].items())])
+    able = {place: sum(ratios) for place, ratios in shares.items() if max(ratios) <= 1.0}
+    return min(able, key=lambda place: able[place], default=incumbent)
 
 
 def database(choices: Sequence[Choice]) -> Schedules:

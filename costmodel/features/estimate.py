@@ -1,9 +1,10 @@
 """The analytic time of many schedules at once, which the learned model corrects.
 
-The terms are those of the roofline (`costmodel.analytic`) with what the schedule makes of them: the
-products that padding adds, decoding once a block, sums that go to memory and come back, a factor
-for each group, the trips of the innermost loop. Units of a core take turns; memory works beside
-them. The rates are those of the target.
+The terms are those of the roofline (`costmodel.analytic`) with what the schedule makes of them:
+the products that padding adds, sums that registers have no room for, decoding once a block, sums
+that go to memory and come back, a factor for each group, operands that the nearest cache does not
+hold, the trips of the innermost loop. Units of a core take turns; memory works beside them. The
+rates are those of the target.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,16 +16,18 @@ from nybble.costmodel.features.facts import Facts
 from nybble.costmodel.features.table import F64, Call, Columns, derived, sizes_of
 from nybble.costmodel.targets.target import Target
 
-TRIP_CYCLES, RESCALE_OPERATIONS, LOAD_OPERATIONS = 2.0, 48.0, 8.0
-"""Of a trip of the innermost loop; for a group's 16 sums; for a broadcast activation (assumed)."""
+TRIP_CYCLES, RESCALE_OPERATIONS, LOAD_OPERATIONS, CLOSE_OPERATIONS = 2.0, 48.0, 8.0, 48.0
+"""Of a trip of the innermost loop; for a group's 16 sums; for a broadcast activation; for 16 sums
+that are widened (assumed)."""
 CLOCK = 3e9
 """Cycles a second that a trip of a loop is counted in (assumed)."""
-REGISTERS = 14.0
-"""Sums of 8 lanes that a core of 16 registers keeps; more go to the stack at every step."""
 _KIND = {"int_dot": "i8", "lut": "lookup", "lut_dot": "lookup", "bitserial": "b1"}
 
 
-TERMS = ("multiply", "decode", "rescale", "sums", "loads", "loop", "memory")
+TERMS = (
+    *("multiply", "spill", "decode", "rescale", "close", "sums", "loads", "near", "loop"),
+    "memory",
+)
 """What a kernel spends time on."""
 
 
@@ -56,9 +59,12 @@ def terms(
     target: Target,
 ) -> Terms:
     """The terms of some schedules of a kernel."""
-    sizes = sizes_of(options)
-    columns = derived(facts, call, sizes)
-    zero = np.zeros(len(options))
+    return terms_of(facts, derived(facts, call, sizes_of(options)), target)
+
+
+def terms_of(facts: Facts, columns: Columns, target: Target) -> Terms:
+    """The same of what is derived from their sizes."""
+    zero = np.zeros_like(columns["operations"])
 
     def column(name: str) -> F64:
         return columns.get(name, zero)
@@ -67,14 +73,18 @@ def terms(
     rate = target.rate(kind).core.value
     f32 = target.rate("f32").core.value
     decode = target.rate("unpack" if kind == "i8" else "decode").core.value
-    spilled = np.maximum(0.0, 2 * column("live") / REGISTERS - 1.0)
+    nearest = target.memory[0]
+    far = column("stays") + column("streams") > nearest.size.value
     multiplies = column("multiplies") * (1.0 if kind == "lookup" else 2.0) / rate
     found: dict[str, F64] = {
-        "multiply": multiplies * (1.0 + 0.5 * spilled),
+        "multiply": multiplies,
+        "spill": multiplies * column("spilled"),
         "decode": column("decodes") / decode,
         "rescale": column("rescales") * RESCALE_OPERATIONS / f32,
-        "sums": column("sum_bytes") / target.memory[0].core.value,
+        "close": column("closes") * CLOSE_OPERATIONS / f32,
+        "sums": column("sum_bytes") / nearest.core.value,
         "loads": column("activation_loads") * LOAD_OPERATIONS / f32 / 2,
+        "near": far * column("streamed") / target.memory[1].core.value,
         "loop": column("trips") * TRIP_CYCLES / CLOCK,
         "memory": column("stream_bytes") / _bandwidth(columns, target, zero),
     }

@@ -13,6 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from nybble.costmodel.features.facts import Facts
+from nybble.costmodel.features.locality import (
+    PLACES,
+    attention_places,
+    gemm_places,
+    gemv_places,
+    lut_places,
+    row_places,
+)
 
 F64 = npt.NDArray[np.float64]
 Columns = dict[str, F64]
@@ -37,6 +45,7 @@ DERIVED = (
     *("operations", "weight_bytes", "stream_bytes", "padded_tokens", "multiplies", "decodes"),
     *("rescales", "sum_bytes", "activation_loads", "weight_loads", "trips", "live", "written"),
     *("scratch_bytes", "ahead", "intensity", "chain"),
+    *PLACES,
 )
 COLUMNS = (
     *(f"is_{name}" for name in FAMILIES),
@@ -58,28 +67,34 @@ class Call:
 
 def sizes_of(options: Sequence[Mapping[str, int]]) -> Columns:
     """The sizes of some schedules as columns; -1 where one is not chosen."""
-    return {name: np.array([one.get(name, -1) for one in options], np.float64) for name in SIZES}
+    chosen = {name for one in options for name in one}
+    missing = np.full(len(options), -1.0)
+    return {
+        name: np.array([one.get(name, -1) for one in options], np.float64)
+        if name in chosen
+        else missing
+        for name in SIZES
+    }
 
 
 def table(facts: Facts, call: Call, options: Sequence[Mapping[str, int]]) -> F64:
     """f64 [len(options), len(COLUMNS)]."""
     sizes = sizes_of(options)
-    columns = derived(facts, call, sizes)
-    found = np.zeros((len(options), len(COLUMNS)))
+    return table_of(facts, call, sizes, derived(facts, call, sizes))
+
+
+def table_of(facts: Facts, call: Call, sizes: Columns, columns: Columns) -> F64:
+    """The same of columns of sizes and what is derived from them."""
     given: dict[str, float] = {
         f"is_{facts.family}": 1.0,
         "tokens": call.tokens,
         "shares": call.shares,
         **facts.numbers,
     }
+    found = np.empty((len(COLUMNS), len(sizes[SIZES[0]])))
     for place, name in enumerate(COLUMNS):
-        if name in sizes:
-            found[:, place] = sizes[name]
-        elif name in columns:
-            found[:, place] = columns[name]
-        else:
-            found[:, place] = given.get(name, 0.0)
-    return found
+        found[place] = sizes[name] if name in sizes else columns.get(name, given.get(name, 0.0))
+    return found.T
 
 
 def derived(facts: Facts, call: Call, sizes: Columns) -> Columns:
@@ -90,7 +105,7 @@ def derived(facts: Facts, call: Call, sizes: Columns) -> Columns:
 
 def _product_base(numbers: Mapping[str, float], call: Call, count: int) -> Columns:
     """What does not depend on the schedule: tiles of a share, operations and bytes."""
-    tiles = np.ceil(np.ceil(numbers["rows"] / TILE) / call.shares)
+    tiles = max(1.0, np.ceil(numbers["rows"] / TILE) // call.shares)  # the first share has least
     weights = tiles * TILE * numbers["cols"]
     full = np.full(count, 1.0)
     return {
@@ -132,6 +147,7 @@ def _gemm(numbers: Mapping[str, float], call: Call, sizes: Columns) -> Columns:
         "ahead": sizes["prefetch"] * sizes["k_block"] * numbers["bits_per_weight"] * TILE / 8,
         "chain": np.minimum(inner / (sizes["unroll"] * per_step), 1e6),
     }
+    found |= gemm_places(numbers, call.tokens, sizes, found)
     return _with_intensity(found)
 
 
@@ -160,6 +176,7 @@ def _gemv(numbers: Mapping[str, float], call: Call, sizes: Columns) -> Columns:
         "activation_loads": found["weights"] / TILE * SUBTILES / np.maximum(sizes["subtiles"], 1),
         "stream_bytes": found["weight_bytes"] + numbers["cols"] * (4.0 if is_float else 1.0),
     }
+    found |= gemv_places(numbers, sizes, found)
     return _with_intensity(found)
 
 
@@ -184,6 +201,7 @@ def _lut(numbers: Mapping[str, float], call: Call, sizes: Columns) -> Columns:
         "weight_loads": found["weight_bytes"] * call.tokens,
         "stream_bytes": found["weight_bytes"] + call.tokens * numbers["cols"] * 8.0,
     }
+    found |= lut_places(numbers, sizes, found)
     return _with_intensity(found)
 
 
@@ -225,6 +243,7 @@ def _attention(numbers: Mapping[str, float], call: Call, sizes: Columns) -> Colu
             "scratch_bytes": 4.0 * rows * (2 * numbers["cols"] + sizes["key_block"]),
             "trips": pairs / (sizes["row_tile"] * LANES * sizes["key_vectors"]),
             "chain": sizes["row_tile"] * sizes["value_vectors"],
+            **attention_places(numbers, call.tokens, keys, sizes),
         }
     )
 
@@ -241,6 +260,7 @@ def _rows(numbers: Mapping[str, float], call: Call, sizes: Columns) -> Columns:
             "stream_bytes": elements * 4.0 * (numbers["reads"] + 1.0),
             "trips": elements / np.maximum(sizes["lanes"], 1),
             "live": np.maximum(sizes["chains"], 1) * np.maximum(sizes["lanes"], 1) / LANES,
+            **row_places(numbers, sizes),
         }
     )
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from nybble.costmodel.features.estimate import TERMS
 
 F64 = npt.NDArray[np.float64]
-FEWEST = 20
+FEWEST = 8
 """Measurements of a family from which rates are fitted."""
 ROUNDS, STEPS = 5, 1500
 CALL_SECONDS = 1e-6

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from nybble.costmodel.features.estimate import roofline
 from nybble.costmodel.features.table import COLUMNS, DERIVED
 from nybble.costmodel.learned.boosting import regress, said
-from nybble.costmodel.learned.model import mean_rank
 from nybble.costmodel.learned.training import (
     RESIDUAL,
     Rows,
@@ -157,9 +156,8 @@ def evaluate(
     """All figures of `nybble cost eval`. text_features: n-grams of tokens of every row, or None."""
     judge = Judge(rows)
     say("training on all folds but one, in turn")
-    held = out_of_fold(rows, folds)
-    seconds, score = held.seconds, held.score
-    order = np.concatenate([mean_rank(seconds[place], score[place]) for place in judge.places])
+    held = out_of_fold(rows, folds[rows.owner])
+    seconds, order = held.seconds, held.order(judge.places)
     report: dict[str, object] = dict(judge.figures(Predicted(order, seconds)))
     report["coverage"] = coverage(rows, folds, seconds)
     say("what is out of distribution")

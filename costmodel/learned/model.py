@@ -4,13 +4,13 @@ What a prediction is made of:
 
 - the analytic terms of a schedule (`features.estimate`) with rates fitted to the machine
   (`calibration`), and the logarithm of the factor that they are off by, which trees have learned;
-- a score of LambdaMART, which knows nothing of times and orders candidates better; candidates are
-  ordered by the mean of their ranks under both (`mean_rank`);
+- an order: by time, and the REFINED fastest by the mean of their ranks by time and by a score of
+  LambdaMART, which knows nothing of times and tells the best ones better apart;
 - a 90% interval by split conformal prediction (Lei et al., JASA 113(523), 2018), per family;
 - `source`: "learned", or "analytic" where the workload is far from all that was seen.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from nybble.costmodel.features.estimate import TERMS, Terms, terms
+from nybble.costmodel.features.estimate import TERMS, Terms, terms_of
 from nybble.costmodel.features.facts import Facts
-from nybble.costmodel.features.table import COLUMNS, Call, table
+from nybble.costmodel.features.table import COLUMNS, Call, derived, sizes_of, table_of
 from nybble.costmodel.learned.boosting import grown, said
 from nybble.costmodel.learned.calibration import Calibration, kind_of
 from nybble.costmodel.learned.novelty import Novelty
@@ -30,28 +30,31 @@ if TYPE_CHECKING:
     from lightgbm import Booster
 
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 Schedule = Mapping[str, int]
 LEARNED, ANALYTIC = "learned", "analytic"
 COUNTS = ("instructions", "reloads", "registers")
 """What is predicted of the compiled code: see `backends.cpu.object_code`."""
 INPUTS = (*COLUMNS, *(f"share_{name}" for name in TERMS))
 """What trees read."""
+REFINED = 32
+"""Of the fastest candidates, how many are ordered more finely."""
 UNKNOWN_WIDTH = 2.0
 """Half the width of the analytic interval of a family without measurements, as a logarithm."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """For each schedule: seconds and their interval, a score of the ranking (greater is faster),
-    and the analytic terms.
+    """For each schedule: seconds and their interval, and the analytic terms.
 
-    source: "learned" or "analytic". novelty: see `Novelty`; above 1 the source is analytic.
+    order: places of the schedules, the best first. source: "learned" or "analytic". novelty: see
+    `Novelty`; above 1 the source is analytic.
     """
 
     seconds: F64
     low: F64
     high: F64
-    score: F64
+    order: I64
     source: str
     novelty: float
     terms: Terms
@@ -61,10 +64,12 @@ def inputs(
     facts: Facts, call: Call, options: Sequence[Schedule], target: Target
 ) -> tuple[F64, Terms]:
     """Rows of features, f64 [len(options), len(INPUTS)], and the analytic terms."""
-    parts = terms(facts, call, options, target)
+    sizes = sizes_of(options)
+    columns = derived(facts, call, sizes)
+    parts = terms_of(facts, columns, target)
     matrix = parts.matrix()
     shares = matrix / matrix.sum(axis=1, keepdims=True)
-    return np.hstack([table(facts, call, options), shares]), parts
+    return np.hstack([table_of(facts, call, sizes, columns), shares]), parts
 
 
 @dataclass(frozen=True)
@@ -96,14 +101,14 @@ class CostModel:
         base = self.calibration.seconds(kind, parts.matrix(), parts.total())
         if novelty > 1.0:
             width = self.analytic_widths.get(facts.family, UNKNOWN_WIDTH)
-            seconds, score, source = base, -base, ANALYTIC
+            seconds, order, source = base, np.argsort(base, kind="stable"), ANALYTIC
         else:
             width = self.widths.get(facts.family, UNKNOWN_WIDTH)
             seconds = base * np.exp(self.raw("residual", x))
-            score, source = self.raw("order", x), LEARNED
+            order, source = ordered(seconds, lambda few: self.raw("order", x[few])), LEARNED
         spread = float(np.exp(width))
         low, high = seconds / spread, seconds * spread
-        return Prediction(seconds, low, high, score, source, novelty, parts)
+        return Prediction(seconds, low, high, order, source, novelty, parts)
 
     def raw(self, name: str, x: F64) -> F64:
         """What some trees say of rows of features."""
@@ -126,13 +131,15 @@ class CostModel:
         return sorted(zip(INPUTS, map(float, shares), strict=True), key=lambda one: -abs(one[1]))
 
 
-def mean_rank(seconds: F64, score: F64) -> F64:
-    """What candidates are ordered by, the least first: their ranks by time, twice, and by score.
+def ordered(seconds: F64, score: Callable[[I64], F64]) -> I64:
+    """Places of candidates, the best first.
 
-    Candidates of equal mean rank are ordered by time.
+    score: of the candidates at some places, greater for faster ones; asked for the REFINED fastest.
     """
-    by_time = ranks(seconds)
-    return (2 * by_time + ranks(-score)) / 3 + by_time * 1e-6
+    by_time = np.argsort(seconds, kind="stable")
+    few = by_time[:REFINED]
+    mixed = 2.0 * np.arange(len(few)) + ranks(-score(few))
+    return np.concatenate([few[np.argsort(mixed, kind="stable")], by_time[REFINED:]])
 
 
 def ranks(values: F64) -> F64:

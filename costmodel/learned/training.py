@@ -11,18 +11,19 @@ from nybble.costmodel.data.dataset import Group
 from nybble.costmodel.features.estimate import TERMS
 from nybble.costmodel.learned.boosting import Growth, count, grown, order, regress, said, slim
 from nybble.costmodel.learned.calibration import Calibration, calibrate, kind_of
-from nybble.costmodel.learned.model import COUNTS, INPUTS, CostModel, inputs
+from nybble.costmodel.learned.model import COUNTS, INPUTS, CostModel, inputs, ordered
 from nybble.costmodel.learned.novelty import Novelty, place
 from nybble.costmodel.learned.split import folds_of
 from nybble.costmodel.targets.target import Target
 from nybble.dialects.errors import NybbleError
 
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 CONFIDENCE = 0.9
 FEWEST = 8
 """Groups that a model can be learned from at all."""
-RESIDUAL = Growth(trees=200, leaves=22, rate=0.1)
-ORDER = Growth(trees=130, leaves=20, rate=0.11)
+RESIDUAL = Growth(trees=100, leaves=31, rate=0.14)
+ORDER = Growth(trees=100, leaves=20, rate=0.12)
 CODE = Growth(trees=45, leaves=15, rate=0.2)
 
 
@@ -104,31 +105,37 @@ def features_of(group: Group, target: Target) -> tuple[F64, F64, F64]:
 
 
 @dataclass(frozen=True)
-class Fit:
-    """What was learned from some groups. texts: trees; calibration: of the terms."""
+class Times:
+    """What predicts times: rates of the terms, and trees (as text) of what they leave."""
 
-    texts: dict[str, str]
     calibration: Calibration
+    text: str
+
+    def of(self, rows: Rows) -> tuple[F64, F64]:
+        """Seconds of every row by the terms alone, and the factor that trees put on them."""
+        return rows.calibrated(self.calibration), np.exp(said(grown(self.text), rows.x))
 
 
-def fit(rows: Rows, chosen: npt.NDArray[np.bool_], *, counts: bool = False) -> Fit:
-    """Learn from some of the groups."""
-    picked = chosen[rows.owner]
-    x, seconds = rows.x[picked], rows.seconds[picked]
+def fit_times(rows: Rows, picked: npt.NDArray[np.bool_]) -> Times:
+    """Learn times from some of the rows."""
+    seconds = rows.seconds[picked]
     kinds = [kind for kind, wanted in zip(rows.kinds, picked, strict=True) if wanted]
     calibration = calibrate(kinds, rows.terms[picked], seconds)
     residual = np.log(seconds / rows.calibrated(calibration)[picked])
-    sizes = [len(group) for group, wanted in zip(rows.groups, chosen, strict=True) if wanted]
-    texts = {
-        "residual": slim(regress(x, residual, RESIDUAL, INPUTS)),
-        "order": slim(order(x, seconds, sizes, ORDER, INPUTS)),
-    }
-    if counts:
-        code = [code for group in rows.groups for code in group.code]
-        for name in COUNTS:
-            y = np.array([one.get(name, 0) for one in code], np.float64)
-            texts[name] = slim(count(x, y[picked], CODE, INPUTS))
-    return Fit(texts, calibration)
+    return Times(calibration, slim(regress(rows.x[picked], residual, RESIDUAL, INPUTS)))
+
+
+def fit_order(rows: Rows, picked: npt.NDArray[np.bool_]) -> str:
+    """Learn an order of candidates from some of the rows; trees as text."""
+    sizes = [int(one) for one in np.bincount(rows.owner[picked]) if one]
+    return slim(order(rows.x[picked], rows.seconds[picked], sizes, ORDER, INPUTS))
+
+
+def fit_counts(rows: Rows) -> dict[str, str]:
+    """Learn what compiled code looks like; name of a count -> trees as text."""
+    code = [code for group in rows.groups for code in group.code]
+    counts = {name: np.array([one.get(name, 0) for one in code], np.float64) for name in COUNTS}
+    return {name: slim(count(rows.x, y, CODE, INPUTS)) for name, y in counts.items()}
 
 
 def novelty_of(groups: Sequence[Group]) -> Novelty:
@@ -161,21 +168,31 @@ class HeldOut:
     base: F64
     score: F64
 
+    def order(self, places: Sequence[I64]) -> F64:
+        """What the rows of each workload are sorted by: their place in its order."""
+        found = np.zeros(len(self.seconds))
+        for group in places:
+            own = ordered(self.seconds[group], lambda few, own=group: self.score[own[few]])
+            found[group[own]] = np.arange(len(group))
+        return found
 
-def out_of_fold(rows: Rows, folds: npt.NDArray[np.int64]) -> HeldOut:
-    """Predictions of every row by a model that has not seen its problem."""
-    found = HeldOut(*(np.array(rows.analytic) for _ in range(3)))
+
+def out_of_fold(rows: Rows, folds: I64, *, score: bool = True) -> HeldOut:
+    """Predictions of every row by a model that has not seen its fold. folds: of each row.
+
+    score: whether to learn the order too; else it is 0.
+    """
+    found = HeldOut(*(np.zeros_like(rows.analytic) for _ in range(3)))
     for fold in sorted(set(folds.tolist())):
         held = folds == fold
         if held.all():
+            found.seconds[:], found.base[:] = rows.analytic, rows.analytic
             continue
-        learned = fit(rows, ~held)
-        picked = held[rows.owner]
-        residual = said(grown(learned.texts["residual"]), rows.x[picked])
-        found.base[picked] = rows.calibrated(learned.calibration)[picked]
-        found.seconds[picked] = found.base[picked] * np.exp(residual)
-        score = said(grown(learned.texts["order"]), rows.x[picked])
-        found.score[picked] = score
+        base, factor = fit_times(rows, ~held).of(rows)
+        found.base[held] = base[held]
+        found.seconds[held] = (base * factor)[held]
+        if score:
+            found.score[held] = said(grown(fit_order(rows, ~held)), rows.x[held])
     return found
 
 
@@ -187,11 +204,14 @@ def train(groups: Sequence[Group], target: Target, card: dict[str, object]) -> C
             accepted=f"at least {FEWEST} workloads of 3 problems: nybble cost collect",
         )
     rows = Rows(groups, target)
-    held = out_of_fold(rows, folds_of([group.problem for group in groups]))
-    learned = fit(rows, np.ones(len(groups), np.bool_), counts=True)
+    folds = folds_of([group.problem for group in groups])[rows.owner]
+    held = out_of_fold(rows, folds, score=False)
+    everything = np.ones(len(rows.seconds), np.bool_)
+    times = fit_times(rows, everything)
+    texts = {"residual": times.text, "order": fit_order(rows, everything), **fit_counts(rows)}
     return CostModel(
-        learned.texts,
-        learned.calibration,
+        texts,
+        times.calibration,
         half_widths(np.log(rows.seconds / held.seconds), rows.families),
         half_widths(np.log(rows.seconds / held.base), rows.families),
         novelty_of(groups),

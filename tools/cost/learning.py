@@ -1,5 +1,6 @@
 """What `nybble cost train` and `nybble cost eval` do: measurements in, a model or figures out."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -10,19 +11,26 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from nybble.costmodel.canonical import parse
 from nybble.costmodel.data.dataset import Record, groups_of, read_parquet, record
 from nybble.costmodel.data.log import Log
 from nybble.costmodel.data.measurement import Stand
+from nybble.costmodel.features.facts import facts_of
+from nybble.costmodel.features.table import Call
 from nybble.costmodel.features.tokens import ngrams, tokens
 from nybble.costmodel.learned.evaluation import Verdict, as_json, evaluate
 from nybble.costmodel.learned.model import CostModel
 from nybble.costmodel.learned.split import folds_of
 from nybble.costmodel.learned.training import Rows, train
+from nybble.costmodel.learned.transfer import LABELS, held_out, moved
 from nybble.costmodel.targets.reader import target_for_level
 from nybble.dialects.errors import NybbleError
 
 DATASET = "cpu_x86_64_v3.parquet"
 LEVEL = "x86-64-v3"
+WORKLOAD, MACHINE = "workload", "machine"
+SPLITS = (WORKLOAD, *LABELS, MACHINE)
+"""What is held out together."""
 Say = Callable[[str], None]
 
 
@@ -61,6 +69,22 @@ def measured(path: str | None) -> Measured:
     return Measured([record(one) for one in good], good[0].stand)
 
 
+def quiet(data: Measured, most: float) -> Measured:
+    """Without the workloads that were measured while the machine was disturbed.
+
+    most: how far the least times of one half of the rounds may be from those of the other, in the
+    mean over the candidates, as a logarithm.
+    """
+    rows = Rows(groups_of(data.records), target_for_level(LEVEL))
+    noise = [np.abs(np.log(one.halves[:, 0] / one.halves[:, 1])).mean() for one in rows.groups]
+    kept = [
+        one
+        for one, owner in zip(in_order(data.records, rows), rows.owner, strict=True)
+        if noise[owner] <= most
+    ]
+    return Measured(kept, data.stand)
+
+
 def learn(data: Measured) -> CostModel:
     """A model of some measurements, with a card."""
     groups = groups_of(data.records)
@@ -85,29 +109,52 @@ def judge(data: Measured, *, texts: bool, say: Say) -> tuple[Rows, Verdict, dict
     return rows, verdict, report
 
 
+def judge_transfer(
+    data: Measured, split: str, other: Measured | None, say: Say
+) -> dict[str, object]:
+    """Figures on a family, a format or a machine that was left out.
+
+    other: measurements of another machine, which `--split machine` needs.
+    """
+    target = target_for_level(LEVEL)
+    rows = Rows(groups_of(data.records), target)
+    report: dict[str, object] = {"split": split, "data": data.digest}
+    if split != MACHINE:
+        return report | as_json(held_out(rows, split, say))
+    if other is None:
+        raise NybbleError(
+            f"one machine alone was measured: {data.stand.target}",
+            accepted="--other FILE with measurements of another; nybble comes with those of one",
+        )
+    if other.stand.target == data.stand.target:
+        raise NybbleError(
+            f"both files were measured on {data.stand.target}", accepted="another machine's"
+        )
+    found = moved(Rows(groups_of(other.records), target), rows, say)
+    machines = {"from": data.stand.target, "to": other.stand.target, "other_data": other.digest}
+    return report | machines | as_json(found)
+
+
 def text_features(records: list[Record], rows: Rows) -> npt.NDArray[np.float64]:
     """N-grams of the tokens of every row, in the order of `rows`."""
-    import json
+    return np.array([ngrams(tokens_of(one)) for one in in_order(records, rows)])
 
-    found: dict[tuple[str, int, int, int, str], npt.NDArray[np.float64]] = {}
-    by_place: dict[tuple[str, tuple[int, int, int]], list[npt.NDArray[np.float64]]] = {}
+
+def tokens_of(one: Record) -> list[str]:
+    """What sequence models read of a measurement."""
+    calls = {"tokens": one.tokens, "shares": one.shares, "cached": one.cached}
+    return tokens(one.text, json.loads(one.options), calls)
+
+
+def in_order(records: list[Record], rows: Rows) -> list[Record]:
+    """The records in the order of `rows`, which are the same, workload by workload."""
+    found: dict[tuple[str, Call], list[Record]] = {}
     problems = _problems(records)
     for one in records:
-        call = (one.tokens, one.shares, one.cached)
-        key = (one.text, *call, one.options)
-        if key not in found:
-            calls = {"tokens": one.tokens, "shares": one.shares, "cached": one.cached}
-            found[key] = ngrams(tokens(one.text, json.loads(one.options), calls))
-        by_place.setdefault((problems[one.text], call), []).append(found[key])
-    ordered = [
-        by_place[group.problem, (group.call.tokens, group.call.shares, group.call.cached)]
-        for group in rows.groups
-    ]
-    return np.array([row for several in ordered for row in several])
+        call = Call(one.tokens, one.shares, one.cached)
+        found.setdefault((problems[one.text], call), []).append(one)
+    return [one for group in rows.groups for one in found[group.problem, group.call]]
 
 
 def _problems(records: list[Record]) -> dict[str, str]:
-    from nybble.costmodel.canonical import parse
-    from nybble.costmodel.features.facts import facts_of
-
     return {text: facts_of(parse(text)).problem for text in {one.text for one in records}}

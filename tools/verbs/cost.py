@@ -20,7 +20,15 @@ from nybble.tools.cost.collect import Collection, Plan, Status
 from nybble.tools.cost.devices import collect_on_devices
 from nybble.tools.cost.explaining import explain
 from nybble.tools.cost.kernel_workloads import kernels
-from nybble.tools.cost.learning import judge, learn, measured
+from nybble.tools.cost.learning import (
+    SPLITS,
+    WORKLOAD,
+    judge,
+    judge_transfer,
+    learn,
+    measured,
+    quiet,
+)
 from nybble.tools.cost.measuring import Measurer
 from nybble.tools.cost.plots import draw
 from nybble.tools.cost.workloads import Load, product_loads
@@ -113,9 +121,16 @@ def collect(
 @command.command(name="export")
 @click.argument("db")
 @click.option("--out", "output", required=True, metavar="FILE", help="The Parquet file.")
-def export(db: str, output: str) -> None:
+@click.option(
+    "--most-noise",
+    type=click.FloatRange(0.0, 1.0),
+    help="Leave out workloads whose two halves of rounds differ by more, such as 0.05.",
+)
+def export(db: str, output: str, most_noise: float | None) -> None:
     """Write the measurements of a log as Parquet."""
     data = measured(db)
+    if most_noise is not None:
+        data = quiet(data, most_noise)
     size = write_parquet(data.records, data.stand, Path(output))
     click.echo(f"wrote {output}: {len(data.records)} measurements, {size / 1e3:.0f} kB")
 
@@ -132,15 +147,36 @@ def train(db: str | None, output: str) -> None:
 
 @command.command(name="eval")
 @click.argument("db", required=False)
-@click.option("--split", type=click.Choice(["workload"]), default="workload", show_default=True)
+@click.option(
+    "--split",
+    type=click.Choice(SPLITS),
+    default=WORKLOAD,
+    show_default=True,
+    help="What is held out together.",
+)
+@click.option("--other", metavar="FILE", help="Measurements of another machine.")
 @click.option("--tokens/--no-tokens", "texts", default=True, help="The baseline on token n-grams.")
 @click.option("--plots", metavar="DIR", help="Draw what was found, as PNG.")
 @json_option
 def evaluate(
-    db: str | None, split: str, texts: bool, plots: str | None, json_file: str | None
+    db: str | None,
+    split: str,
+    other: str | None,
+    texts: bool,
+    plots: str | None,
+    json_file: str | None,
 ) -> None:
-    """Judge cost models on workloads that they have not seen, beside baselines."""
+    """Judge cost models on what they have not seen, beside baselines."""
     data = measured(db)
+    if split != WORKLOAD:
+        found = judge_transfer(
+            data,
+            split,
+            measured(other) if other is not None else None,
+            lambda said: click.echo(said, err=True),
+        )
+        write_output(json_file or "-", (json.dumps(found) + "\n").encode())
+        return
     rows, verdict, report = judge(data, texts=texts, say=lambda said: click.echo(said, err=True))
     if plots is not None:
         for path in draw(rows, verdict, Path(plots)):

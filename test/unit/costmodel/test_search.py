@@ -65,7 +65,8 @@ class Bowl:
         far = [abs(one["x"] - self.goal) + abs(one["y"] - self.goal + 1) for one in options]
         seconds = self.least + np.array(far, np.float64)
         terms = Terms({"multiply": seconds, "memory": seconds * 0})
-        return Prediction(seconds, seconds, seconds, -seconds, self.source, 0.5, terms)
+        order = np.argsort(seconds, kind="stable")
+        return Prediction(seconds, seconds, seconds, order, self.source, 0.5, terms)
 
 
 def ask(grid: Grid, model: Bowl, incumbent: dict[str, int]) -> Answer:
@@ -113,3 +114,26 @@ def test_a_large_space_evolves(monkeypatch: pytest.MonkeyPatch):
 def test_an_illegal_incumbent_is_refused():
     with pytest.raises(NybbleError, match="outside"):
         ask(Grid(9), Bowl(7), {"x": 11})
+
+
+@dataclass
+class Fickle(Bowl):
+    """A model for which what is best for one token is worst for many."""
+
+    def predict(
+        self, facts: Facts, call: Call, options: list[dict[str, int]], target: object
+    ) -> Prediction:
+        """See CostModel."""
+        found = super().predict(facts, call, options, target)
+        if call.tokens == 1:
+            return found
+        seconds = 100.0 - found.seconds
+        return Prediction(seconds, seconds, seconds, found.order, "learned", 0.5, found.terms)
+
+
+def test_what_is_worse_in_another_call_is_not_taken():
+    alone = Question(FACTS, Call(1), Grid(8), {})
+    both = Question(FACTS, Call(1), Grid(8), {}, [Call(64)])
+    assert search(alone, Fickle(5), TARGET).changed
+    assert not search(both, Fickle(5), TARGET).changed
+    assert search(both, Bowl(5), TARGET).changed
