@@ -139,8 +139,7 @@ def put_row(net: Rows, op: AppendKVOp) -> SSAValue:
 def cache_memory(net: Rows, source: SSAValue, heads: HeadsAttr, name: str) -> SSAValue:
     """The memory of a cache."""
     type_ = source.type
-    if not isinstance(type_, TensorType):
-        raise NybbleError(f"a cache {type_} has no kernel on an FPGA", accepted="f16 or f32")
+    assert isinstance(type_, TensorType)
     bits = 16 if isinstance(type_.element_type, Float16Type) else 32
     memory_type = MemoryType.get(heads.cached.words.data, bits * net.lanes)
     return net.input(source, name, memory_type, "cache")

@@ -86,8 +86,9 @@ def index_of(value: SSAValue) -> int:
 
 
 def known_shape(value: SSAValue) -> tuple[int, ...]:
-    """The shape of a tensor; NybbleError where a size is not known."""
-    assert isinstance(value.type, TensorType)
+    """The shape of a tensor; NybbleError for another type, and where a size is not known."""
+    if not isinstance(value.type, TensorType):
+        raise NybbleError(f"{value.type} has no kernel on an FPGA", accepted="tensors")
     shape = value.type.get_shape()
     if DYNAMIC_INDEX in shape:
         raise NybbleError("a number of tokens that is not known", accepted="a number")
