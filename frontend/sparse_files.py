@@ -86,7 +86,7 @@ def from_torch(tensor: Any) -> SparseMatrix:
         return unpack(Packed(layout, shape, arrays))
     if layout.kind == "csr":
         return SparseMatrix(shape, *arrays.values()).canonical()
-    return SparseMatrix(shape[::-1], *arrays.values()).canonical().transposed()
+    return SparseMatrix((shape[1], shape[0]), *arrays.values()).canonical().transposed()
 
 
 def _values(values: Any) -> Any:

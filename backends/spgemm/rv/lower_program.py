@@ -168,7 +168,9 @@ class Lowering:
                     for buffer, source in zip(buffers, sources, strict=True)
                 )
             )
-            self._walk(op.body.block, Entries(*buffers, b.int(0), count, staged=False))
+            self._walk(
+                op.body.block, Entries(buffers[0], buffers[1], b.int(0), count, staged=False)
+            )
             return (end,)
 
         b.repeat((entries.first,), test, step)

@@ -10,6 +10,7 @@ from nybble.backends.spgemm.image import Setup
 from nybble.dialects.spgemm.dialect import SpGEMM
 from nybble.dialects.spgemm.ops import MatmulOp
 from nybble.dialects.spgemm.schedule import Schedule
+from nybble.dialects.spgemm.types import SparseTensorType
 from nybble.passes.convert_spgemm_to_program import ProgramError, program
 from nybble.tools.spgemm_file import schedule_of
 
@@ -43,5 +44,6 @@ def test_what_has_no_program_is_refused() -> None:
     with pytest.raises(ProgramError, match='operands and result in "csr"'):
         schedule_of(product(f"mask %m : {coo}", coo), Setup(64))
     plain = product("")
+    assert isinstance(plain.result.type, SparseTensorType)
     with pytest.raises(ProgramError, match="'masked' without a mask"):
         program(plain.lhs, plain.rhs, plain.result.type, Schedule(accumulator="masked"))
