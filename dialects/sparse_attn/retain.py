@@ -111,6 +111,7 @@ class RetainOp(IRDLOperation):
         """query f32 [n, Hq*D]; rows f32 [n, H*D]; keys [H, D, S], values [H, S, D], mass
         [H, 1, S]."""
         state = keys, values, mass[:, 0]
-        numbers = {"budget": self.budget.value.data, "scale": self.scale.value.data}
-        out, new = retain(query, (key_rows, value_rows), state, position, **numbers)
+        budget, scale = self.budget.value.data, self.scale.value.data
+        rows = key_rows, value_rows
+        out, new = retain(query, rows, state, position, budget=budget, scale=scale)
         return (out, *new[:2], new[2][:, None])
