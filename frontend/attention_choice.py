@@ -9,12 +9,21 @@ from xdsl.dialects.func import FuncOp
 from xdsl.printer import Printer
 from xdsl.traits import SymbolTable
 
+from nybble.dialects.sparse_attn.kv import KvError
 from nybble.dialects.sparse_attn.kv import parse as parse_kv
-from nybble.dialects.sparse_attn.masks import Causal, Mask, parse_policy
-from nybble.frontend.graph import ModelGraph
+from nybble.dialects.sparse_attn.masks import Causal, Mask, MaskError, Selected, parse_policy
+from nybble.frontend.graph import Argument, ModelGraph, Role
+from nybble.passes.quantize_cache import TENSORS
 from nybble.passes.restrict_attention import RestrictAttention, check_static
+from nybble.passes.retain_tokens import RetainTokens
+from nybble.passes.select_pages import SelectPages, check_pages, chooses_pages
 
 SEPARATOR = "_mask_"
+HEAVY = "heavy"
+"""The selection that evicts what it does not select (H2O)."""
+SLOTS = 16
+"""Tokens that are kept are a multiple of this."""
+STATE = Argument("state", Role.STATE)
 
 
 def with_policy(graph: ModelGraph, text: str) -> ModelGraph:
@@ -29,8 +38,40 @@ def with_policy(graph: ModelGraph, text: str) -> ModelGraph:
     policy.check(sizes.layers, sizes.context, sizes.kv_heads)
     masks = [policy.mask(layer) for layer in range(sizes.layers)]
     for mask in masks:
-        check_static(mask)
+        check_mask(mask, sizes.kv_dtype)
     parse_kv(sizes.kv_dtype).check_span(longest_span(masks))
+    made = _with_functions(graph, masks)
+    choosing = {name for name, mask in zip(made.layers, masks, strict=True) if mask.selections}
+    functions = {
+        name: (*arguments, STATE) if name in choosing else arguments
+        for name, arguments in made.functions.items()
+    }
+    return replace(made, functions=functions) if choosing else made
+
+
+def evicts(mask: Mask) -> bool:
+    """Whether a layer with this mask keeps a number of tokens alone."""
+    return isinstance(mask, Selected) and mask.name == HEAVY
+
+
+def check_mask(mask: Mask, kv: str) -> None:
+    """Raise MaskError for a mask that no layer can have, KvError for a cache that cannot evict."""
+    if chooses_pages(mask):
+        check_pages(mask)
+        return
+    if not evicts(mask):
+        check_static(mask)
+        return
+    assert isinstance(mask, Selected)
+    slots = sum(mask.numbers)
+    if slots % SLOTS:
+        raise MaskError(f"{mask} keeps {slots} tokens", accepted=f"a multiple of {SLOTS}")
+    if kv not in TENSORS:
+        raise KvError(f"a cache of {kv} cannot evict, as {mask} does", accepted=", ".join(TENSORS))
+
+
+def _with_functions(graph: ModelGraph, masks: Sequence[Mask]) -> ModelGraph:
+    """The graph with a function for each distinct layer and mask."""
     texts = list(dict.fromkeys(str(mask) for mask in masks))
     if len(texts) == 1:
         return graph
@@ -57,15 +98,30 @@ def longest_span(masks: Sequence[Mask]) -> int | None:
 
 def restrictions(graph: ModelGraph, text: str) -> list[RestrictAttention]:
     """The passes that set the masks of a policy in a graph that `with_policy` made."""
-    if not text:
-        return []
-    policy = parse_policy(text)
-    masks = {name: policy.mask(layer) for layer, name in enumerate(graph.layers)}
     return [
         RestrictAttention(name, str(mask))
-        for name, mask in masks.items()
-        if not isinstance(mask, Causal)
+        for name, mask in _masks(graph, text).items()
+        if not isinstance(mask, Causal) and not mask.selections
     ]
+
+
+def selections(graph: ModelGraph, text: str) -> list[RetainTokens | SelectPages]:
+    """The passes that let layers of such a graph choose while they run, where masks say so."""
+    made: list[RetainTokens | SelectPages] = []
+    for name, mask in _masks(graph, text).items():
+        if isinstance(mask, Selected) and evicts(mask):
+            made.append(RetainTokens(name, *mask.numbers))
+        elif mask.selections:
+            made.append(SelectPages(name, str(mask)))
+    return made
+
+
+def _masks(graph: ModelGraph, text: str) -> dict[str, Mask]:
+    """The mask of each function of a layer."""
+    if not text:
+        return {}
+    policy = parse_policy(text)
+    return {name: policy.mask(layer) for layer, name in enumerate(graph.layers)}
 
 
 def copy_functions(module: ModuleOp, origin: Mapping[str, str]) -> None:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 from xdsl.dialects import func
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.ir import Operation
 from xdsl.traits import SymbolTable
 
@@ -26,8 +26,9 @@ from nybble.dialects.interpreter import Interpreter, Values
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.ops import MatmulOp
+from nybble.dialects.sparse_attn.cache_type import CacheType
 from nybble.frontend.compensation import Hessian
-from nybble.frontend.graph import LAYER, Argument, ModelGraph, Role
+from nybble.frontend.graph import LAYER, ModelGraph, Role
 from nybble.frontend.prepare import Preparer, Recipes, recipes_of
 from nybble.passes.fold_smoothing import Site, sites
 from nybble.passes.preparation import parameter_of
@@ -154,12 +155,12 @@ class Calibration:
 
     def _arguments(self, function: str, layer: int | None, source: Any) -> list[Any]:
         return [
-            self._argument(function, argument, layer, source)
-            for argument in self.graph.functions[function]
+            self._argument(function, index, layer, source)
+            for index in range(len(self.graph.functions[function]))
         ]
 
-    def _argument(self, function: str, argument: Argument, layer: int | None, source: Any) -> Any:
-        sizes = self.graph.dimensions
+    def _argument(self, function: str, index: int, layer: int | None, source: Any) -> Any:
+        argument = self.graph.functions[function][index]
         match argument.role:
             case Role.INPUT:
                 return source
@@ -167,12 +168,20 @@ class Calibration:
                 return 0
             case Role.CONSTANT:
                 return self.graph.constants[argument.source]
-            case Role.KEYS | Role.VALUES:
-                return np.zeros((sizes.kv_heads, sizes.context, sizes.head_dim), np.float32)
+            case Role.KEYS | Role.VALUES | Role.STATE:
+                return np.zeros(self._shape(function, index), np.float32)
             case Role.WEIGHT:
                 steps = self.recipes.get((function, argument.name), ())
                 values = self.preparer.values(argument.tensor(layer), steps, layer)
                 return values if values.ndim == 1 else formats.get(EXACT).quantize(values)
+
+    def _shape(self, function: str, index: int) -> tuple[int, ...]:
+        """Of a cache that is an argument."""
+        found = SymbolTable.lookup_symbol(self.module, function)
+        assert isinstance(found, func.FuncOp)
+        type_ = found.body.block.args[index].type
+        assert isinstance(type_, TensorType | CacheType)
+        return type_.get_shape()
 
 
 def _vectors(site: Site, tap: Tap) -> Mapping[str, F32]:

@@ -27,7 +27,7 @@ from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.registry import make_context
 from nybble.dialects.sparse_attn.kv import parse as parse_kv
-from nybble.frontend.attention_choice import restrictions, with_policy
+from nybble.frontend.attention_choice import restrictions, selections, with_policy
 from nybble.frontend.calibration import Calibration
 from nybble.frontend.calibration_text import calibration_text
 from nybble.frontend.checkpoint import Checkpoint
@@ -210,7 +210,8 @@ class ModelCompiler:
     def _model_passes(self, graph: ModelGraph) -> list[ModulePass]:
         """What choices make of the operators of this model."""
         masks = restrictions(graph, self.options.attention)
-        return [*masks, *self._weight_passes(graph), *self._cache_passes()]
+        kept = selections(graph, self.options.attention)
+        return [*masks, *self._weight_passes(graph), *kept, *self._cache_passes()]
 
     def _cache_passes(self) -> list[ModulePass]:
         kv, rows = self.options.kv_format, min(self.options.chunk, self.options.context)
@@ -268,6 +269,7 @@ class ModelCompiler:
             "isa": str(self.options.pass_options()["isa"]),
             "weights": self.options.weights.describe(),
             "attention": self.options.attention,
+            "state": bool(selections(graph, self.options.attention)),
             "parameters": sum(int(np.prod(t.shape)) for t in self.checkpoint.tensors.values()),
         }
 

@@ -12,6 +12,7 @@ from xdsl.traits import SymbolTable
 from nybble.backends.gpu.arch import find_arch
 from nybble.backends.gpu.model.lower import LENGTHS, LOGITS, POSITION, Lowering
 from nybble.backends.gpu.model.plan import STATE, WEIGHT, GpuPlan
+from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.steps import StepAttr
 from nybble.frontend.compile_model import ModelCompiler, as_f32
@@ -135,6 +136,10 @@ class _Binder:
                 size = sizes.kv_heads * sizes.context * sizes.head_dim * 2
                 self.lowering.halves.add(name)
                 return self.lowering.buffer(name, size, STATE)
+            case Role.STATE:
+                raise NybbleError(
+                    "a GPU keeps all tokens of a text", accepted="masks of positions alone, or cpu"
+                )
             case Role.WEIGHT:
                 steps = self.recipes.get((function, argument.name), ())
                 name = ":".join([argument.tensor(layer), *map(str, steps)])

@@ -29,6 +29,7 @@ class Role(StrEnum):
     CONSTANT = "constant"  # a table of ModelGraph.constants
     KEYS = "keys"  # key cache of the layer
     VALUES = "values"  # value cache of the layer
+    STATE = "state"  # what else a layer keeps of the text, see `sparse_attn.retain`
     WEIGHT = "weight"  # a parameter of the checkpoint
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from nybble.backends.cpu.spgemm.weights import kept_values
+from nybble.dialects.lowbit.formats import Weight
 from nybble.dialects.spgemm.elements import ELEMENTS
 from nybble.dialects.spgemm.errors import SparseError
 from nybble.dialects.spgemm.layouts import Layout
@@ -27,6 +29,8 @@ def from_scipy(matrix: Any) -> SparseMatrix:
 
     if not sparse.issparse(matrix) or matrix.ndim != 2:
         raise SparseError(f"{type(matrix).__name__}", accepted="a SciPy matrix of two dimensions")
+    if matrix.dtype == np.int8 and matrix.format in ("coo", "bsr"):
+        return _from_coordinates(matrix.tocoo())  # SciPy would let sums of duplicates wrap
     rows = matrix.tocsr()
     values = rows.data.astype(np.int8) if rows.data.dtype == np.bool_ else rows.data
     if values.dtype == np.uint16 or values.dtype not in [e.dtype for e in ELEMENTS.values()]:
@@ -34,6 +38,11 @@ def from_scipy(matrix: Any) -> SparseMatrix:
     shape = (int(rows.shape[0]), int(rows.shape[1]))
     made = SparseMatrix(shape, rows.indptr, rows.indices, values)
     return made.canonical()
+
+
+def _from_coordinates(matrix: Any) -> SparseMatrix:
+    arrays = {"rows": matrix.row, "indices": matrix.col, "values": matrix.data}
+    return unpack(Packed(Layout("coo"), (int(matrix.shape[0]), int(matrix.shape[1])), arrays))
 
 
 def to_scipy(matrix: SparseMatrix) -> Any:
@@ -73,7 +82,11 @@ def from_torch(tensor: Any) -> SparseMatrix:
             accepted="sparse_coo, sparse_csr, sparse_csc, sparse_bsr",
         )
     arrays = {"indptr": start.numpy(), "indices": index.numpy(), "values": _values(held.values())}
-    return unpack(Packed(layout, shape, arrays))
+    if layout.kind == "bcsr":
+        return unpack(Packed(layout, shape, arrays))
+    if layout.kind == "csr":
+        return SparseMatrix(shape, *arrays.values()).canonical()
+    return SparseMatrix(shape[::-1], *arrays.values()).canonical().transposed()
 
 
 def _values(values: Any) -> Any:
@@ -107,9 +120,16 @@ def read(path: Path) -> SparseMatrix:
 
 
 def from_any(matrix: Any) -> SparseMatrix:
-    """A SparseMatrix, checked, or what one of the functions here makes of a matrix or a path."""
+    """A SparseMatrix, checked, or what one of the functions here makes of a matrix or a path.
+
+    A `Packed` one of any layout is unpacked; of a pruned `Weight` the kept values are taken.
+    """
     if isinstance(matrix, SparseMatrix):
         return matrix.canonical()
+    if isinstance(matrix, Packed):
+        return unpack(matrix).canonical()
+    if isinstance(matrix, Weight):
+        return kept_values(matrix)
     if isinstance(matrix, str | Path):
         return read(Path(matrix))
     module = type(matrix).__module__.partition(".")[0]

@@ -40,11 +40,14 @@ func.func @f(%a: !spgemm.tensor<?x?, f64, "csr", i32>, %b: !spgemm.tensor<?x?, f
 }
 ```
 
-Does not handle: masks, semirings other than plus-times, dense results, layouts other than csr, and
-elements other than f64, f32 and i64; it refuses each of them.
+With a mask, `spgemm.admit` stands around the work on a row: rows without a place in the mask are
+skipped, and products at other places are dropped.
+
+Does not handle: complements of masks, semirings other than plus-times, dense results, layouts other
+than csr, and elements other than f64, f32 and i64; it refuses each of them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xdsl.builder import ImplicitBuilder
 from xdsl.context import Context
@@ -57,6 +60,7 @@ from xdsl.rewriter import Rewriter
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.spgemm.ops import MatmulOp
 from nybble.dialects.spgemm.program import (
+    AdmitOp,
     DenseInsertOp,
     DmaOp,
     HashInsertOp,
@@ -70,6 +74,8 @@ from nybble.dialects.spgemm.schedule import Schedule
 from nybble.dialects.spgemm.types import SparseTensorType
 
 ELEMENTS = (f64, f32, i64)
+MASKED = "masked"
+"""The accumulator of products with a mask."""
 
 
 class ProgramError(NybbleError):
@@ -78,11 +84,13 @@ class ProgramError(NybbleError):
 
 def check_supported(op: MatmulOp) -> None:
     """Raise ProgramError for a product that programs do not compute."""
-    if op.mask is not None:
-        raise ProgramError("a masked product has no program", accepted="a product without mask")
+    if op.complement is not None:
+        raise ProgramError("a program of a mask's complement", accepted="a mask")
     if op.semiring is not None and op.semiring.data != "plus_times":
         raise ProgramError(f"semiring '{op.semiring.data}'", accepted="plus_times")
-    for value in (op.lhs, op.rhs, op.result):
+    for value in (op.lhs, op.rhs, op.result, op.mask):
+        if value is None:
+            continue
         type_ = value.type
         if not isinstance(type_, SparseTensorType) or str(type_.described) != "csr":
             raise ProgramError(f"a program of {type_}", accepted='operands and result in "csr"')
@@ -92,17 +100,38 @@ def check_supported(op: MatmulOp) -> None:
             raise ProgramError(f"indices of {type_.index}", accepted="i32")
 
 
-def program(lhs: SSAValue, rhs: SSAValue, result: SparseTensorType, how: Schedule) -> WindowOp:
-    """The program of a product by a schedule; the caller puts it where it belongs."""
+def program(
+    lhs: SSAValue,
+    rhs: SSAValue,
+    result: SparseTensorType,
+    how: Schedule,
+    mask: SSAValue | None = None,
+) -> WindowOp:
+    """The program of a product by a schedule; the caller puts it where it belongs.
+
+    Raises ProgramError for a mask whose products are not collected as such, or none where they are.
+    """
+    if (mask is not None) != (how.accumulator == MASKED):
+        raise ProgramError(
+            f"accumulator '{how.accumulator}' {'with' if mask is not None else 'without'} a mask",
+            accepted=f"'{MASKED}' with a mask, others without",
+        )
     made = WindowOp(lhs, rhs, result, how.bits)
     part = made.body.block.args[0]
     with ImplicitBuilder(made.body):
         rows = TokenOp(part, how.rows)
         with ImplicitBuilder(rows.body):
-            _row(part, (lhs, rhs), rows.body.block.args[0], how)
-            if how.accumulator == "fragments":
-                WritebackOp(part, how.accumulator)
-        if how.accumulator != "fragments":
+            row = rows.body.block.args[0]
+            if mask is not None:
+                admitted = AdmitOp(part, row, RowOp(mask, row).entries)
+                with ImplicitBuilder(admitted.body):
+                    _row(part, (lhs, rhs), row, how)
+                    WritebackOp(part, how.accumulator)
+            else:
+                _row(part, (lhs, rhs), row, how)
+                if how.accumulator == "fragments":
+                    WritebackOp(part, how.accumulator)
+        if how.accumulator in ("table", "dense"):
             WritebackOp(part, how.accumulator)
     return made
 
@@ -124,7 +153,10 @@ def _row(part: SSAValue, factors: tuple[SSAValue, SSAValue], row: SSAValue, how:
 
 @dataclass(frozen=True)
 class ConvertSpGEMMToProgram(ModulePass):
-    """Write programs for products; see the module's text. Options are those of `Schedule`."""
+    """Write programs for products; see the module's text. Options are those of `Schedule`.
+
+    accumulator: of products without a mask.
+    """
 
     name = "convert-spgemm-to-program"
     rows: str = "token"
@@ -138,5 +170,6 @@ class ConvertSpGEMMToProgram(ModulePass):
         for found in [one for one in op.walk() if isinstance(one, MatmulOp)]:
             check_supported(found)
             assert isinstance(found.result.type, SparseTensorType)
-            made = program(found.lhs, found.rhs, found.result.type, how)
+            taken = how if found.mask is None else replace(how, accumulator=MASKED)
+            made = program(found.lhs, found.rhs, found.result.type, taken, found.mask)
             Rewriter.replace_op(found, made)

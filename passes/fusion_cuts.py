@@ -27,6 +27,8 @@ from nybble.dialects.sparse_attn.ops import (
     MergeOp,
     PartialOp,
 )
+from nybble.dialects.sparse_attn.pages import AppendBoundsOp, SelectPagesOp
+from nybble.dialects.sparse_attn.retain import RetainOp
 
 STANDALONE: dict[type[Operation], str] = {
     RmsNormOp: "norm",
@@ -35,6 +37,9 @@ STANDALONE: dict[type[Operation], str] = {
     PartialOp: "attention_part",
     MergeOp: "attention_merge",
     FinishOp: "attention_finish",
+    RetainOp: "attention_retained",
+    AppendBoundsOp: "append_bounds",
+    SelectPagesOp: "select_pages",
     GluOp: "glu",
     HadamardOp: "hadamard",
     EmbedOp: "embed",
@@ -143,7 +148,9 @@ def because(ops: Sequence[Operation], chosen: Cut, other: Cut | None, model: Cos
 def name_of(ops: Sequence[Operation]) -> str | None:
     """The kernel that computes operators of one group in a row; None if there is none."""
     if any(isinstance(op, RopeOp | AppendKVOp) for op in ops):
-        return "rope_append" if _is_whole_rope(ops) else None
+        appends = any(isinstance(op, AppendKVOp) for op in ops)
+        kind = "rope_append" if appends else "rope"
+        return kind if _is_whole_rope(ops) else None
     singles = tuple(single_name(op) for op in ops)
     alike = len(set(singles)) == 1 and (len(ops) == 1 or singles[0] == "product")
     return singles[0] if alike else FUSED.get(singles)

@@ -39,7 +39,10 @@ from nybble.dialects.sparse_attn.mask_attr import MaskAttr
 from nybble.dialects.sparse_attn.masks import Causal, Intersection, Mask, MaskError, parse
 from nybble.dialects.sparse_attn.ops import AttentionOp
 
-STATIC = "masks of positions alone: causal, window, sink, streaming, stride, heads, +, &"
+STATIC = (
+    "masks of positions (causal, window, sink, streaming, stride, heads, +, &), also with "
+    "pages(size,count) among them; or heavy(budget,recent) alone"
+)
 
 
 @dataclass(frozen=True)

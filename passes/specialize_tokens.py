@@ -56,7 +56,7 @@ class SpecializeTokens(ModulePass):
 
 
 def is_dynamic(function: func.FuncOp) -> bool:
-    """Whether any argument's first dimension is dynamic."""
+    """Whether a dimension of any argument is dynamic."""
     return any(static_type(type_) != type_ for type_ in function.function_type.inputs)
 
 
@@ -66,8 +66,9 @@ def static_type(type_: Attribute) -> Attribute:
         return LowBitTensorType.get((1, type_.cols), type_.format.data, type_.layout.data)
     if isinstance(type_, TensorType):
         shape = type_.get_shape()
-        if shape and shape[0] == DYNAMIC_INDEX:
-            return TensorType(type_.element_type, (1, *shape[1:]), type_.encoding)
+        if DYNAMIC_INDEX in shape:
+            known = [1 if dim == DYNAMIC_INDEX else dim for dim in shape]
+            return TensorType(type_.element_type, known, type_.encoding)
     return type_
 
 

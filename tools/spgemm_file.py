@@ -18,7 +18,7 @@ from nybble.dialects.errors import NybbleError
 from nybble.dialects.spgemm.ops import MatmulOp
 from nybble.dialects.spgemm.schedule import PRESETS, Schedule
 from nybble.dialects.spgemm.types import SparseTensorType
-from nybble.passes.convert_spgemm_to_program import check_supported
+from nybble.passes.convert_spgemm_to_program import MASKED, check_supported
 from nybble.tools.diagnostics import UsageError
 from nybble.tools.folder import check_folder, write_folder
 from nybble.tools.mlir_file import FIRST, functions_of, is_mlir, read_module
@@ -71,7 +71,8 @@ def compile_for_spgemm(request: CompileRequest) -> None:
 def schedule_of(product: MatmulOp, setup: Setup) -> tuple[Schedule, str]:
     """A schedule for matrices that are not there yet, and the name of the element type.
 
-    Fragments where every hart has a pointer for each column, else a table of all harts.
+    Fragments where every hart has a pointer for each column, else a table of all harts; with a mask
+    always fragments, which take as many columns at a time as there is room for.
     """
     check_supported(product)
     type_ = product.result.type
@@ -80,6 +81,8 @@ def schedule_of(product: MatmulOp, setup: Setup) -> tuple[Schedule, str]:
     width = 4 if element == "f32" else 8
     known = type_.cols != DYNAMIC_INDEX and type_.cols <= LARGEST_FRAGMENT
     how = PRESETS["v3" if known else "v2"]
+    if product.mask is not None:
+        how = Schedule(accumulator=MASKED, transfer="dma")
     assert element in ELEMENTS
     shape = (LARGEST_FRAGMENT, type_.cols if known else LARGEST_FRAGMENT)
     return sized(how, shape, width, setup), element

@@ -61,6 +61,8 @@ class Isa:
     word_permute: looks up i32 by the low bits of i32, as many as its lanes need; none if unnamed.
     byte_permute: looks up bytes by their low six bits in a register of 64; none if unnamed.
     counts: width of the lanes whose set bits an instruction counts; 0 if there is none.
+    streams: places of memory that one core should read side by side to read it fastest.
+    ahead: bytes from what is read to what should be prefetched.
     needs: CPU flags of /proc/cpuinfo. sources: field -> where the fact is from, or "assumed".
     """
 
@@ -75,6 +77,8 @@ class Isa:
     sources: Mapping[str, str] = field(hash=False, compare=False)
     byte_permute: Permute = Permute()
     counts: int = 0
+    streams: int = 1
+    ahead: int = 8192
 
 
 _V3_FLAGS = frozenset({"avx2", "fma", "f16c", "bmi1", "bmi2"})
@@ -105,6 +109,8 @@ _X86_SOURCES = {
     "word_permute": _SDM + ": VPERMD; name in llvm/include/llvm/IR/IntrinsicsX86.td",
     "byte_permute": _SDM + ": VPERMB; name in llvm/include/llvm/IR/IntrinsicsX86.td",
     "counts": _SDM + ": VPOPCNTD",
+    "streams": "measured: 2 on a Zen 3 for 256 bits, 1 on a Sapphire Rapids for 512",
+    "ahead": "measured: 1024 on a Zen 3 for 256 bits, 8192 on a Sapphire Rapids for 512",
     "needs": _PSABI + ", and arch/x86/include/asm/cpufeatures.h for the names",
 }
 _ARM_SOURCES = {
@@ -116,6 +122,8 @@ _ARM_SOURCES = {
     "word_permute": "assumed: none",
     "byte_permute": "Arm ARM (DDI 0487): TBL of four registers is not used yet",
     "counts": "Arm ARM (DDI 0487), C7.2: CNT counts bytes",
+    "streams": "assumed",
+    "ahead": "assumed",
     "needs": "arch/arm64/include/uapi/asm/hwcap.h: HWCAP_ASIMD, HWCAP_ASIMDDP",
 }
 
@@ -123,7 +131,18 @@ _PERMUTES_256 = (_PSHUFB_256, _VPERMD_256)
 _PERMUTES_512 = (_PSHUFB_512, _VPERMD_512)
 _PERMUTES_ARM = (_TBL, Permute())
 
-X86_64_V3 = Isa("x86-64-v3", 256, 16, _MADD_256, False, *_PERMUTES_256, _V3_FLAGS, _X86_SOURCES)
+X86_64_V3 = Isa(
+    "x86-64-v3",
+    256,
+    16,
+    _MADD_256,
+    False,
+    *_PERMUTES_256,
+    _V3_FLAGS,
+    _X86_SOURCES,
+    streams=2,
+    ahead=1024,
+)
 AVX_VNNI = replace(X86_64_V3, name="avx-vnni", int_dot=_VNNI_256, needs=_V3_FLAGS | {"avx_vnni"})
 X86_64_V4 = Isa("x86-64-v4", 512, 32, _MADD_512, False, *_PERMUTES_512, _V4_FLAGS, _X86_SOURCES)
 AVX512_VNNI = replace(X86_64_V4, name="avx512-vnni", int_dot=_VNNI_512, needs=_VNNI_FLAGS)

@@ -126,6 +126,11 @@ class Session:
         extra = self.executor.plan.config.extra
         kv, room = parse_kv(str(extra.get("kv", "f32"))), extra.get("kv_room", 0)
         assert isinstance(room, int)
+        if extra.get("state", False) and 0 < position < self.position:
+            raise SessionError(
+                f"cannot rewind to {position}: what layers keep of the text knows later tokens",
+                accepted=f"0 or {self.position}",
+            )
         if kv.is_coded and kv.boundary(position) < min(position, self.position - room):
             first = self.position - room + kv.recent + kv.page
             raise SessionError(

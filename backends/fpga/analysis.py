@@ -12,33 +12,25 @@ from typing import Any
 
 from xdsl.ir import Operation
 
+from nybble.backends.fpga.amounts import FLOAT_ADD, FLOAT_MULTIPLY, Amounts, add, fifo, memory
+from nybble.backends.fpga.row_costs import ROW_RULES
 from nybble.costmodel.targets.target import RESOURCES, Target
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fpga.arrays import ArrayOp, BuildTablesOp, RescaleOp
-from nybble.dialects.fpga.attrs import ENTRIES, LookupAttr, SparseAttr, TilingAttr, ValuesAttr
+from nybble.dialects.fpga.attrs import ENTRIES, LookupAttr, SparseAttr, ValuesAttr
 from nybble.dialects.fpga.kernel import KernelOp
 from nybble.dialects.fpga.processes import ProcessOp, QuantizeOp, ReadOp, WriteOp
 from nybble.dialects.fpga.types import StreamType
-
-Amounts = Mapping[str, float]
 
 FILL = 8
 """Cycles of a pipeline from its first iteration's start to its end (assumed)."""
 USABLE = 0.8
 """The share of a device's resources that a kernel may take, so that it can be routed (assumed)."""
-LUTRAM_BITS = 64 * 7
-"""Bits of a RAM64M8, which takes as many LUTs as 8 (AMD UG974)."""
-BRAM_BITS = 36 * 1024
 NARROW_PRODUCT = 2.2
 """LUTs of a product of 8 bits, over the square of the other factor's bits: of 96 products of 2, 3
 and 5 bits, as Yosys synthesizes them for UltraScale+."""
 TREE = 0.6
 """LUTs of a sum, for each bit of an entry, as Yosys makes trees of 32 and 64 entries."""
-FIFO_LUTS = 0.6
-"""LUTs for each bit of a shallow FIFO's word (assumed: shift registers and their control)."""
-FLOAT_ADD = {"lut": 220, "ff": 320, "dsp": 2}
-FLOAT_MULTIPLY = {"lut": 80, "ff": 120, "dsp": 3}
-"""An f32 adder and multiplier of Vitis HLS (AMD PG060: medium and full use of DSP48E2)."""
 PORT = {"lut": 1500, "ff": 2500, "bram": 7.5}
 """An AXI master of 512 bits (assumed)."""
 
@@ -57,18 +49,46 @@ class Analysis:
         return max(self.resources[name] / fact.value for name, fact in have if fact is not None)
 
 
+@dataclass(frozen=True)
+class Passing:
+    """When the first of a stream's words can be read, and the last, in cycles from the start."""
+
+    first: int
+    last: int
+
+    def at(self, word: int, words: int) -> int:
+        """When so many of the words can be read, which come evenly."""
+        return self.first + (self.last - self.first) * (word - 1) // max(words - 1, 1)
+
+
 def analyse(kernel: KernelOp) -> Analysis:
     """The cycles and resources of a kernel; raises NybbleError for a process without a rule."""
-    start: dict[Operation, int] = {}
-    end = 0
+    passing: dict[Operation, Passing] = {}
     names: dict[str, int] = {}
     for index, op in enumerate(kernel.processes):
-        before = [one.owner for one in op.streams]
-        waited = [start[one] + first_word(one) for one in before if isinstance(one, ProcessOp)]
-        start[op] = max(waited, default=0)
-        end = max(end, start[op] + op.cycles() + FILL)
+        passing[op] = passing_of(op, passing)
         names[f"{op.name.split('.')[1]}_{index}"] = op.cycles()
+    end = max((one.last for one in passing.values()), default=0)
     return Analysis(end, resources(kernel), names)
+
+
+def passing_of(op: ProcessOp, passing: Mapping[Operation, Passing]) -> Passing:
+    """When a process writes, by when those before it do.
+
+    It starts with the first words of all its streams. Its first word waits for as many as it takes
+    before that, and its last one for what is left to do when the last word has come.
+    """
+    inputs: list[tuple[Passing, int]] = []
+    for stream, lead in zip(op.streams, op.leads(), strict=True):
+        if isinstance(stream.owner, ProcessOp):
+            type_ = stream.type
+            assert isinstance(type_, StreamType)
+            before = passing[stream.owner]
+            inputs.append((before, before.at(lead, type_.words.data)))
+    start = max((one.first for one, _ in inputs), default=0)
+    first = max([start + first_word(op), *(lead + FILL for _, lead in inputs)])
+    ends = [one.last + op.tail() for one, _ in inputs]
+    return Passing(first, max([start + op.cycles(), *ends]) + FILL)
 
 
 def first_word(op: ProcessOp) -> int:
@@ -87,24 +107,6 @@ def resources(kernel: KernelOp) -> dict[str, int]:
     for _ in kernel.body.block.args:
         add(total, PORT)
     return {name: ceil(count) for name, count in total.items()}
-
-
-def add(total: dict[str, float], more: Amounts, times: float = 1) -> None:
-    """Add amounts to a total, in place."""
-    for name, count in more.items():
-        total[name] += times * count
-
-
-def fifo(type_: StreamType) -> Amounts:
-    """A FIFO, in shift registers of LUTs."""
-    return {"lut": FIFO_LUTS * type_.word_bits + 10, "ff": 1.2 * type_.word_bits + 10}
-
-
-def memory(words: int, bits: int) -> Amounts:
-    """A memory of a write and a read in each cycle."""
-    if words <= 64:
-        return {"lut": 8 * bits / 7, "ff": bits}
-    return {"bram": ceil(words / 512) * ceil(bits / 72)}
 
 
 def _array(op: ArrayOp) -> Amounts:
@@ -153,9 +155,9 @@ def _quantize(op: QuantizeOp) -> Amounts:
     total = dict.fromkeys(RESOURCES, 0.0)
     wide = op.tiling.wide.data
     add(total, FLOAT_MULTIPLY, wide)
-    add(total, {"lut": 40 * 16 + 800, "ff": 1200})  # comparisons, and a division
+    add(total, {"lut": 40 * op.lanes + 800, "ff": 1200})  # comparisons, and a division
     add(total, {"lut": 250, "ff": 150}, wide)  # a float to an integer
-    add(total, memory(max(op.tiling.cols.data // 16, 65), 32 * 16), wide)
+    add(total, memory(max(op.row, 65), 32 * op.lanes), wide)
     return total
 
 
@@ -170,23 +172,21 @@ RULES: dict[type[ProcessOp], Callable[[Any], Amounts]] = {
     QuantizeOp: _quantize,
     ReadOp: _mover,
     WriteOp: _mover,
+    **ROW_RULES,
 }
 """Process -> what it takes. Estimates: only synthesis knows."""
 
 
-def _row(tiling: TilingAttr) -> int:
-    return tiling.wide.data * -(-tiling.cols.data // 16)
-
-
 FIRST: dict[type[ProcessOp], Callable[[Any], int]] = {
-    QuantizeOp: lambda op: _row(op.tiling),
+    QuantizeOp: lambda op: op.tiling.wide.data * op.row,
     ReadOp: lambda op: 0,
     BuildTablesOp: lambda op: ENTRIES,
     ArrayOp: lambda op: op.tiling.tiles_per_group * op.steps,
     RescaleOp: lambda op: (op.tiling.groups - 1) * op.tiling.row_blocks,
     WriteOp: lambda op: 0,
+    **dict.fromkeys(ROW_RULES, lambda op: sum(op.leads()) - len(op.streams)),
 }
-"""Process -> iterations before the first word that it writes."""
+"""Process -> iterations before the first word that it writes; on rows, what it reads says it."""
 
 
 class FitError(NybbleError):

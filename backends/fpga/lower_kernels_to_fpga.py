@@ -1,4 +1,4 @@
-"""Pass `lower-kernels-to-fpga`: every product becomes a network of processes.
+"""Pass `lower-kernels-to-fpga`: every launch becomes a network of processes.
 
 Before:
 
@@ -45,8 +45,8 @@ fpga.kernel "f_0" on "kv260" {
 
 The kernel is named after the function. What calls it, and with which memories, is the host's part.
 
-Does not handle: a product with a bias, or whose number of tokens is not known; operators that are
-no products.
+Does not handle: a product with a bias; a number of tokens that is not known; operators that
+`backends.fpga.operators` has no processes for.
 """
 
 from collections.abc import Iterator
@@ -55,18 +55,13 @@ from dataclasses import dataclass
 from xdsl.context import Context
 from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
-from nybble.backends.fpga.dataflows import MODE, USUAL, checked_design, find_device
-from nybble.backends.fpga.design import Design
-from nybble.backends.fpga.network import network
-from nybble.dialects.errors import NybbleError
-from nybble.dialects.fused.kernel import KernelOp, YieldOp
-from nybble.dialects.locations import location_of
-from nybble.dialects.mpgemm.arrays import ArrayProductOp
-from nybble.passes.fixed_products import fixed_product
+from nybble.backends.fpga.bindings import Network
+from nybble.backends.fpga.compose import compose
+from nybble.backends.fpga.dataflows import USUAL, find_device
+from nybble.dialects.fused.kernel import KernelOp
 
 
 @dataclass(frozen=True)
@@ -77,31 +72,19 @@ class LowerKernelsToFpga(ModulePass):
     isa: str = USUAL
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        made = [network(name, design) for name, design in designs(op, find_device(self.isa))]
+        made = [one.kernel for one in networks(op, find_device(self.isa))]
         for old in list(op.ops):
             Rewriter.erase_op(old)
         op.body.block.add_ops(made)
 
 
-def designs(module: ModuleOp, device: str) -> Iterator[tuple[str, Design]]:
-    """The kernels of a module at the scheduled stage, by name, in program order.
+def networks(module: ModuleOp, device: str) -> Iterator[Network]:
+    """The networks of a module at the scheduled stage, in program order.
 
     Raises NybbleError at an operation that has none.
     """
     for function in [one for one in module.ops if isinstance(one, func.FuncOp)]:
-        kernels = [one for one in function.walk() if isinstance(one, KernelOp)]
-        inner = [op for one in kernels for op in one.body.block.ops if not isinstance(op, YieldOp)]
         stem = "".join(c if c.isalnum() else "_" for c in function.sym_name.data)
-        for index, op in enumerate(inner):
-            yield f"{stem}_{index}", design_of(op, device)
-
-
-def design_of(op: Operation, device: str) -> Design:
-    """The design of an operation of a kernel; raises NybbleError where there is none."""
-    product = fixed_product(op, ArrayProductOp, "an FPGA", MODE)
-    assert isinstance(op, ArrayProductOp)
-    try:
-        return checked_design(op.DATAFLOW, product, device)
-    except NybbleError as error:
-        error.location = error.location or location_of(op)
-        raise
+        launches = [one for one in function.walk() if isinstance(one, KernelOp)]
+        for index, launch in enumerate(launches):
+            yield compose(f"{stem}_{index}", launch, device)

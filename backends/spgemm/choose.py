@@ -12,7 +12,7 @@ import numpy as np
 
 from nybble.backends.spgemm.image import Setup, most_bits
 from nybble.backends.spgemm.machine import Machine
-from nybble.backends.spgemm.windows import plan, products_of_rows
+from nybble.backends.spgemm.windows import padded, plan, products_of_rows
 from nybble.dialects.spgemm.matrix import SparseMatrix
 from nybble.dialects.spgemm.schedule import PRESETS, Schedule
 
@@ -41,9 +41,9 @@ class Work:
 
 WORK: Mapping[tuple[str, str], Work] = {
     ("table", "loop"): Work(32.7, 13.6, 5.7, 19.5),
-    ("fragments", "dma"): Work(22.9, 1.8, 0, 86.4),
-    ("dense", "loop"): Work(16.0, 12.8, 5.5, 16.7),
-    ("dense", "dma"): Work(15.0, 12.8, 5.5, 75.6),
+    ("fragments", "dma"): Work(23.0, 1.2, 0, 65.7),
+    ("dense", "loop"): Work(16.0, 9.3, 2.95, 17.8),
+    ("dense", "dma"): Work(16.0, 9.3, 2.95, 52.4),
 }
 """Accumulator and transfer of a candidate -> its work: least squares over traces of activations
 times pruned weights, which it tells to 1%."""
@@ -64,8 +64,8 @@ class Choice:
 def sized(how: Schedule, shape: tuple[int, int], width: int, setup: Setup) -> Schedule:
     """The schedule with the largest accumulator that fits, or that a result of that shape needs."""
     rows, columns = shape
-    needed = {"table": 2 * rows * columns, "dense": rows * columns, "fragments": columns}
-    bits = max(4, (needed[how.accumulator] - 1).bit_length())
+    needed = {"table": 2 * rows * columns, "dense": rows * padded(columns)}
+    bits = max(4, (needed.get(how.accumulator, columns) - 1).bit_length())
     return how.with_bits(min(bits, most_bits(how, width, setup)))
 
 

@@ -79,12 +79,17 @@ class _Layout:
 
 
 def make_image(
-    lhs: SparseMatrix, rhs: SparseMatrix, how: Schedule, windows: Windows, setup: Setup
+    factors: tuple[SparseMatrix, SparseMatrix],
+    how: Schedule,
+    windows: Windows,
+    setup: Setup,
+    mask: SparseMatrix | None = None,
 ) -> Image:
-    """The image of lhs times rhs; raises SparseError for what a program cannot take.
+    """The image of a product, at a checked mask; raises SparseError for what no program takes.
 
-    Both must be checked matrices of one dtype of VALUES and fit indices of 32 bits.
+    Factors must be checked matrices of one dtype of VALUES and fit indices of 32 bits.
     """
+    lhs, rhs = factors
     _check(lhs, rhs, setup)
     left, right = lhs.with_index(32), rhs.with_index(32)
     given = {
@@ -92,6 +97,9 @@ def make_image(
         Word.A_INDPTR: left.indptr, Word.A_INDICES: left.indices, Word.A_VALUES: left.values,
         Word.B_INDPTR: right.indptr, Word.B_INDICES: right.indices, Word.B_VALUES: right.values,
     }  # fmt: skip
+    if mask is not None:
+        seen = mask.with_index(32)
+        given |= {Word.M_INDPTR: seen.indptr, Word.M_INDICES: seen.indices}
     layout = _Layout(PROBLEM)
     layout.take("DESCRIPTOR", 8 * Word.COUNT)
     words = {word: layout.take(word.name, array.nbytes) for word, array in given.items()}
@@ -131,11 +139,13 @@ def scratchpad_sizes(how: Schedule, width: int, setup: Setup) -> dict[Word, int]
     sizes = {Word.SYNC: 8 * 24, Word.SUMS: width * slots, Word.KEYS: 8 * slots}
     if how.accumulator == "dense":
         sizes[Word.KEYS] = slots
-    if how.accumulator == "fragments":
+    if how.accumulator in ("fragments", "masked"):
         sizes = {
             Word.SYNC: 8 * 24, Word.SUMS: width * setup.entries * harts,
             Word.FRAGMENT_KEYS: 8 * setup.entries * harts, Word.POINTERS: 2 * slots * harts,
         }  # fmt: skip
+    if how.accumulator == "masked":
+        sizes[Word.KEYS] = setup.entries * harts
     if how.transfer == "dma":
         sizes |= {
             Word.STAGE_INDICES: 4 * STAGE * harts, Word.STAGE_VALUES: width * STAGE * harts,

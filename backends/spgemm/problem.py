@@ -38,7 +38,8 @@ class Word(IntEnum):
     SYNC = 14
     """i64 [24]: words that harts meet at, 8 words apart: barrier, generation, token."""
     KEYS = 15
-    """i64 [slots] of a hash table; i8 [places] of a dense accumulator: whether it has an entry."""
+    """i64 [slots] of a hash table; i8 [places] of a dense accumulator, or [harts, ENTRIES] of
+    masked ones: whether a product is there."""
     SUMS = 16
     """Sums of a table's slots, of the places of a dense accumulator, or of [harts, ENTRIES]."""
     POINTERS = 17
@@ -52,7 +53,10 @@ class Word(IntEnum):
     STAGE_VALUES = 21
     ELEMENT_BYTES = 22
     """Number: bytes of a value."""
-    COUNT = 24
+    M_INDPTR = 23
+    """i32 [rows + 1]; with the next the places of a mask, in compressed rows, if there is one."""
+    M_INDICES = 24
+    COUNT = 25
     """Number of words of the descriptor."""
 
 

@@ -13,13 +13,17 @@ from nybble.dialects.errors import UnknownNameError
 from nybble.dialects.spgemm.errors import SparseError
 from nybble.dialects.spgemm.matrix import SparseMatrix
 from nybble.dialects.spgemm.schedule import Schedule
+from nybble.passes.convert_spgemm_to_program import MASKED
 
 PLAIN, EXTENDED = PROFILES
 
 
 @dataclass(frozen=True)
 class Job:
-    """A product to run. harts: how many. scratchpad: its bytes."""
+    """A product to run, at the places of a mask if there is one.
+
+    harts: how many. scratchpad: its bytes.
+    """
 
     lhs: SparseMatrix
     rhs: SparseMatrix
@@ -27,13 +31,14 @@ class Job:
     harts: int = 1
     filling: Filling = field(default_factory=Filling)
     scratchpad: int = 4 << 20
+    mask: SparseMatrix | None = None
 
 
 @dataclass(frozen=True)
 class Engine:
     """A simulator. check raises where it is missing. profile: of the code that it runs.
 
-    harts: the counts that it is verified with. large: whether it is fast enough for matrices of
+    large: whether it is fast enough for matrices of
     more than some hundreds of products.
     """
 
@@ -41,7 +46,6 @@ class Engine:
     execute: Callable[[bytes, Image, Job], Outcome]
     profile: str = PLAIN
     reports: bool = True
-    harts: tuple[int, ...] = (1, 4, 16, 64)
     large: bool = True
 
 
@@ -57,11 +61,10 @@ ENGINES: Mapping[str, Engine] = {
         rvsim.check,
         lambda elf, image, job: rvsim.run(elf, image, job.harts),
         reports=False,
-        harts=(1, 4, 16),
         large=False,
     ),
 }
-"""Name -> simulator. rvsim takes ten times as long for 64 harts, which wait for each other."""
+"""Name -> simulator."""
 
 
 def find_engine(name: str) -> Engine:
@@ -73,10 +76,15 @@ def find_engine(name: str) -> Engine:
 
 def image_of(job: Job, engine: Engine) -> Image:
     """The memory of a job on an engine; raises SparseError for what programs do not take."""
-    windows = plan(job.lhs, job.rhs, job.how, job.filling)
+    if (job.mask is not None) != (job.how.accumulator == MASKED):
+        raise SparseError(
+            f"accumulator '{job.how.accumulator}' {'with' if job.mask else 'without'} a mask",
+            accepted=f"'{MASKED}' with a mask, others without",
+        )
+    windows = plan(job.lhs, job.rhs, job.how, job.filling, job.mask)
     own = engine.profile == EXTENDED
     setup = Setup(job.harts, job.filling.entries, engine.reports, own, job.scratchpad)
-    return make_image(job.lhs, job.rhs, job.how, windows, setup)
+    return make_image((job.lhs, job.rhs), job.how, windows, setup, job.mask)
 
 
 def run(job: Job, engine: Engine) -> Outcome:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nybble.dialects.numpy_ref.sparse import check_mask
 from nybble.dialects.spgemm.errors import SparseError
 from nybble.dialects.spgemm.matrix import SparseMatrix
 from nybble.dialects.spgemm.schedule import Schedule
@@ -65,24 +66,36 @@ class Filling:
 
 
 def plan(
-    lhs: SparseMatrix, rhs: SparseMatrix, how: Schedule, filling: Filling | None = None
+    lhs: SparseMatrix,
+    rhs: SparseMatrix,
+    how: Schedule,
+    filling: Filling | None = None,
+    mask: SparseMatrix | None = None,
 ) -> Windows:
-    """The windows of a product under a schedule."""
+    """The windows of a product under a schedule; mask: of one that is "masked"."""
     filling = filling or Filling()
     rows, columns = lhs.shape[0], rhs.shape[1]
     products = products_of_rows(lhs, rhs)
     bounds = np.minimum(products, columns)
-    if how.accumulator == "fragments":
+    if mask is not None:
+        check_mask(mask.check(), (rows, columns))
+        bounds = np.diff(mask.indptr).astype(np.int64)
+    if how.accumulator in ("fragments", "masked"):
         made = [(0, rows, at, min(columns, at + how.slots)) for at in range(0, columns, how.slots)]
-        certain = bounds <= filling.entries
+        certain = (bounds <= filling.entries) | (mask is not None)
     elif how.accumulator == "dense":
-        made = [*_windows(np.full(rows, columns), how.slots, columns)]
+        made = [*_windows(np.full(rows, padded(columns)), how.slots, columns)]
         certain = np.ones(rows, np.bool_)
     else:
         made = [*_windows(bounds, max(1, int(filling.load * how.slots)), columns)]
         certain = np.full(rows, filling.load <= 1)
     capacity = int(np.where(certain, bounds, products).sum())
     return Windows(np.array(made, np.int64).reshape(-1, 4), capacity)
+
+
+def padded(columns: int) -> int:
+    """Places that a row of a dense accumulator takes: whole words of 8."""
+    return -(-columns // 8) * 8
 
 
 def _windows(bounds: Counts, limit: int, columns: int) -> Iterator[tuple[int, int, int, int]]:

@@ -19,6 +19,8 @@ from nybble.dialects.sparse_attn.ops import (
     MergeOp,
     PartialOp,
 )
+from nybble.dialects.sparse_attn.pages import AppendBoundsOp, SelectPagesOp, bounds_shape
+from nybble.dialects.sparse_attn.retain import RetainOp
 
 
 def seen(queries: int, cached: int, span: int | None) -> int:
@@ -97,6 +99,50 @@ def _all_moved(op: Operation, target: Target, options: CostOptions) -> tuple[Str
 def _columns(op: AttentionOp | PartialOp) -> int:
     assert isinstance(op.query.type, TensorType)
     return op.query.type.get_shape()[1]
+
+
+def retain(op: RetainOp, target: Target, options: CostOptions) -> Work:
+    """An attention of each row to all slots, which are read for each row anew."""
+    heads, slots, dim = op.shape
+    rows = elements(op.key_rows, options) // (heads * dim)
+    pairs = elements(op.query, options) // dim * slots
+    size = math.ceil(heads * slots * token_bytes(op.keys.type, target) / 2)
+    one = Stream("read", size, None, size, rows, 2 * size)
+    streams = (replace(one, value=op.keys), replace(one, value=op.values))
+    moves = (moved(value, "read", target, options) for value in (op.query, op.key_rows))
+    written = moved(op.result, "written", target, options)
+    work = tally({target.arithmetic.attention: 4 * pairs * dim})
+    return Work(work, pairs, (*moves, *streams, written))
+
+
+def append_bounds(op: AppendBoundsOp, target: Target, options: CostOptions) -> Work:
+    """Two comparisons for a component of a key; bounds of pages at hand are read and written."""
+    count = 2 * elements(op.rows, options)
+    size = 4 * count
+    streams = (Stream("read", size), Stream("written", size))
+    return Work(
+        tally({target.arithmetic.other: count}),
+        0,
+        (moved(op.rows, "read", target, options), *streams),
+    )
+
+
+def select_pages(op: SelectPagesOp, target: Target, options: CostOptions) -> Work:
+    """A product and a choice for a component of a bound; the bounds of pages so far are read."""
+    heads, most, dim = bounds_shape(op.bounds)
+    page = op.size.value.data // op.parts.value.data
+    rows = elements(op.query, options) // dim
+    parts = min(most, -(-(options.cached + 1) // page))
+    bounds = Stream("read", 8 * heads * parts * dim, op.bounds)
+    return Work(
+        tally({target.arithmetic.other: 3 * rows * parts * dim}),
+        0,
+        (
+            moved(op.query, "read", target, options),
+            bounds,
+            moved(op.result, "written", target, options),
+        ),
+    )
 
 
 def append_kv(op: AppendKVOp, target: Target, options: CostOptions) -> Work:

@@ -8,7 +8,15 @@ from xdsl.dialects import arith
 from xdsl.dialects.builtin import TensorType
 from xdsl.ir import Operation, SSAValue
 
-from nybble.costmodel.analytic.attention import append_kv, attention, finish, merge
+from nybble.costmodel.analytic.attention import (
+    append_bounds,
+    append_kv,
+    attention,
+    finish,
+    merge,
+    retain,
+    select_pages,
+)
 from nybble.costmodel.analytic.cost import Cost, Tally, tally
 from nybble.costmodel.analytic.products import Operands, ProductSize, product
 from nybble.costmodel.analytic.sparse import entries_unknown
@@ -34,6 +42,8 @@ from nybble.dialects.mpgemm import ops as mpgemm
 from nybble.dialects.mpgemm.stream import StreamMatmulOp
 from nybble.dialects.mpgemm.tables import TableType
 from nybble.dialects.sparse_attn import ops as sparse_attn
+from nybble.dialects.sparse_attn.pages import AppendBoundsOp, SelectPagesOp
+from nybble.dialects.sparse_attn.retain import RetainOp
 from nybble.dialects.spgemm import ops as spgemm
 
 Rule = Callable[[Any, Target, CostOptions], Work]
@@ -294,6 +304,9 @@ RULES: dict[type[Operation], Rule] = {
     sparse_attn.AppendKVOp: append_kv,
     sparse_attn.AttentionOp: attention,
     sparse_attn.PartialOp: attention,
+    RetainOp: retain,
+    AppendBoundsOp: append_bounds,
+    SelectPagesOp: select_pages,
     sparse_attn.MergeOp: merge,
     sparse_attn.FinishOp: finish,
     lowbit.QuantizeOp: _quantize,

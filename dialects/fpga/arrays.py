@@ -102,6 +102,14 @@ class BuildTablesOp(TiledOp):
         """See `ProcessOp`: the columns of a block of lanes are read while the last is built."""
         return self.made()[0].words.data + ENTRIES
 
+    def leads(self) -> Sequence[int]:
+        """See `ProcessOp`."""
+        return (self.ways.value.data * self.element.width,)
+
+    def tail(self) -> int:
+        """See `ProcessOp`."""
+        return ENTRIES
+
     def verify_(self) -> None:
         ways, lanes = self.ways.value.data, self.tiling.lanes.data
         if ways < 1 or lanes % ways or ways * self.element.width > ENTRIES:
@@ -196,6 +204,18 @@ class ArrayOp(TiledOp):
         """See `ProcessOp`: one tile more, since the first is loaded before rows can pass."""
         return (self.tiling.passes * self.tiling.tiles + 1) * self.steps
 
+    def leads(self) -> Sequence[int]:
+        """See `ProcessOp`: the tiles of a group, whose last one's rows are written as they come."""
+        parts = self.tiling.tiles_per_group
+        made = self.tiling.passes * self.tiling.tiles
+        first, *others = (one.words.data // made for one in self.taken())
+        rows = (parts - 1) * self.tiling.row_blocks + 1
+        return [parts * first, *(parts if words == 1 else rows for words in others)]
+
+    def tail(self) -> int:
+        """See `ProcessOp`."""
+        return self.steps
+
     def verify_(self) -> None:
         super().verify_()
         if self.element.width != self.tiling.width.data:
@@ -283,6 +303,11 @@ class RescaleOp(TiledOp):
     def cycles(self) -> int:
         """See `ProcessOp`."""
         return self.taken()[0].words.data
+
+    def leads(self) -> Sequence[int]:
+        """See `ProcessOp`."""
+        words = (self.tiling.groups - 1) * self.tiling.row_blocks + 1
+        return words, words, 1
 
     def reference(self, dots: Integers, factors: F32, scales: F32) -> tuple[F32]:
         """dots: [words, high * wide]; factors: [words, high]; scales: [passes, wide]."""

@@ -9,7 +9,7 @@ from xdsl.irdl import IRDLOperation, irdl_op_definition, prop_def, region_def, t
 from xdsl.traits import IsolatedFromAbove, NoTerminator, SymbolOpInterface
 from xdsl.utils.exceptions import VerifyException
 
-from nybble.dialects.fpga.processes import ProcessOp, WriteOp, memory_type
+from nybble.dialects.fpga.processes import ProcessOp, memory_type
 from nybble.dialects.fpga.types import MemoryType, StreamType
 from nybble.dialects.fpga.words import U8
 from nybble.dialects.interpreter import HasReference
@@ -51,8 +51,14 @@ class KernelOp(IRDLOperation):
 
     @property
     def outputs(self) -> list[SSAValue]:
-        """The memories that are written."""
-        return [op.memory for op in self.processes if isinstance(op, WriteOp)]
+        """The memories that are written, in the order of the arguments."""
+        written = {memory for op in self.processes for memory in op.written}
+        return [memory for memory in self.body.block.args if memory in written]
+
+    @property
+    def inputs(self) -> list[SSAValue]:
+        """The memories that are read."""
+        return [memory for op in self.processes for memory in op.read]
 
     def verify_(self) -> None:
         for index, memory in enumerate(self.body.block.args):

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from xdsl.dialects.builtin import I64, IntegerAttr, f32, i64
 from xdsl.ir import SSAValue
 from xdsl.irdl import (
+    BaseAttr,
     IRDLOperation,
     irdl_op_definition,
     operand_def,
@@ -42,6 +43,25 @@ class ProcessOp(IRDLOperation, ABC):
     @abstractmethod
     def cycles(self) -> int:
         """Iterations of its loops, one of which starts in each cycle."""
+
+    def leads(self) -> Sequence[int]:
+        """Words of each stream that it reads before it writes its first one."""
+        return (1,) * len(self.streams)
+
+    def tail(self) -> int:
+        """Iterations that are left when the last word has been read."""
+        return 0
+
+    @property
+    def written(self) -> Sequence[SSAValue]:
+        """The memories that it writes."""
+        return ()
+
+    @property
+    def read(self) -> Sequence[SSAValue]:
+        """The memories that it reads."""
+        memories = (one for one in self.operands if isinstance(one.type, MemoryType))
+        return [one for one in memories if one not in self.written]
 
     @property
     def streams(self) -> list[SSAValue]:
@@ -78,12 +98,13 @@ def row_words(cols: int) -> int:
 class QuantizeOp(TiledOp):
     """Rows of f32 to 8-bit integers with a scale for each row, column by column, padded.
 
-    memory: for each token `row_words` words of 16 floats. columns: a word for each place of a
-    column, an integer for each of `wide` tokens, for each pass. scales: a word for each pass.
+    memory: for each token `row_words` words of 16 floats, or a stream of rows in words whose lanes
+    divide them. columns: a word for each place of a column, an integer for each of `wide` tokens,
+    for each pass. scales: a word for each pass.
     """
 
     name = "fpga.quantize"
-    memory = operand_def(MemoryType)
+    memory = operand_def(BaseAttr(MemoryType) | BaseAttr(StreamType))
     columns = result_def(StreamType)
     scales = result_def(StreamType)
     assembly_format = (
@@ -94,6 +115,21 @@ class QuantizeOp(TiledOp):
         results = [column_stream(tiling), scale_stream(tiling)]
         super().__init__(operands=[memory], result_types=results, properties={"tiling": tiling})
 
+    @property
+    def lanes(self) -> int:
+        """Floats of a word that it reads."""
+        return self.memory.type.lanes.data if isinstance(self.memory.type, StreamType) else FLOATS
+
+    @property
+    def row(self) -> int:
+        """Words of a row."""
+        return -(-self.tiling.cols.data // self.lanes)
+
+    def taken(self) -> Sequence[StreamType]:
+        """See `ProcessOp`."""
+        words = self.tiling.tokens.data * self.tiling.cols.data // self.lanes
+        return (StreamType.get(words, self.lanes, f32),) if self.streams else ()
+
     def made(self) -> Sequence[StreamType]:
         """See `ProcessOp`."""
         return column_stream(self.tiling), scale_stream(self.tiling)
@@ -101,18 +137,30 @@ class QuantizeOp(TiledOp):
     def cycles(self) -> int:
         """See `ProcessOp`: a row is read whole before its first integer is known."""
         tiling = self.tiling
-        reading = tiling.wide.data * row_words(tiling.cols.data)
-        return tiling.passes * (reading + tiling.tiles * tiling.tile)
+        return tiling.passes * (tiling.wide.data * self.row + tiling.tiles * tiling.tile)
+
+    def leads(self) -> Sequence[int]:
+        """See `ProcessOp`."""
+        return (self.tiling.wide.data * self.row,) if self.streams else ()
+
+    def tail(self) -> int:
+        """See `ProcessOp`."""
+        return self.tiling.tiles * self.tiling.tile
 
     def verify_(self) -> None:
-        super().verify_()
         tiling, memory = self.tiling, self.memory.type
+        if isinstance(memory, StreamType) and tiling.cols.data % self.lanes:
+            raise VerifyException(f"words of {self.lanes} do not divide {tiling.cols.data} columns")
+        super().verify_()
         wanted = MemoryType.get(tiling.tokens.data * row_words(tiling.cols.data), 32 * FLOATS)
-        if memory != wanted:
+        if isinstance(memory, MemoryType) and memory != wanted:
             raise VerifyException(f"the memory of activations must be {wanted}, got {memory}")
 
-    def reference(self, memory: U8) -> tuple[Integers, F32]:
-        """memory: u8 [words, 64]; infinite rows are all zeros with a scale that is not finite."""
+    def reference(self, memory: U8 | F32) -> tuple[Integers, F32]:
+        """memory: u8 [words, 64], or f32 [words, lanes] of a stream.
+
+        Rows that are not finite are all zeros with a scale that is not finite.
+        """
         tiling = self.tiling
         tokens, cols, wide = tiling.tokens.data, tiling.cols.data, tiling.wide.data
         x = memory.reshape(-1).view(np.float32).reshape(tokens, -1)[:, :cols]
@@ -245,6 +293,11 @@ class WriteOp(ProcessOp):
     def cycles(self) -> int:
         """See `ProcessOp`."""
         return self.type.words.data
+
+    @property
+    def written(self) -> Sequence[SSAValue]:
+        """See `ProcessOp`."""
+        return (self.memory,)
 
     def verify_(self) -> None:
         super().verify_()

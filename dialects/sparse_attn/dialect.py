@@ -11,7 +11,20 @@ from nybble.dialects.sparse_attn.ops import (
     MergeOp,
     PartialOp,
 )
+from nybble.dialects.sparse_attn.pages import AppendBoundsOp, SelectPagesOp
+from nybble.dialects.sparse_attn.retain import RetainOp
 
 SparseAttn = Dialect(
-    "sparse_attn", [AppendKVOp, AttentionOp, FinishOp, MergeOp, PartialOp], [MaskAttr, CacheType]
+    "sparse_attn",
+    [
+        AppendBoundsOp,
+        AppendKVOp,
+        AttentionOp,
+        FinishOp,
+        MergeOp,
+        PartialOp,
+        RetainOp,
+        SelectPagesOp,
+    ],
+    [MaskAttr, CacheType],
 )

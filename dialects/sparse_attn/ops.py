@@ -42,6 +42,7 @@ from nybble.dialects.sparse_attn.kv import KEYS, VALUES
 from nybble.dialects.sparse_attn.mask_attr import MaskAttr
 from nybble.dialects.sparse_attn.masks import MaskError, dense
 from nybble.dialects.sparse_attn.masks.blocks import selections_of
+from nybble.dialects.sparse_attn.pages import is_of_each_row
 
 Array = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
@@ -135,7 +136,8 @@ def seen_by(
     """What each row of an attention sees: bool [kv_heads, n, position + n]."""
     rows = len(query)
     places = position + np.arange(rows)
-    return dense(op.mask.mask, places, np.arange(position + rows), len(keys), lists)
+    each = [is_of_each_row(one) for one in op.selected]
+    return dense(op.mask.mask, places, np.arange(position + rows), len(keys), lists, each)
 
 
 def part_of(

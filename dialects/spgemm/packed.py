@@ -154,6 +154,7 @@ def _from_csc(packed: Packed) -> SparseMatrix:
 def _from_coo(packed: Packed) -> SparseMatrix:
     rows, indices = packed.arrays["rows"], packed.arrays["indices"]
     values = packed.arrays["values"]
+    _check_rows(rows)
     if not len(rows) == len(indices) == len(values):
         raise SparseError(f"{len(rows)} rows, {len(indices)} columns, {len(values)} values")
     if len(rows) and (rows.min() < 0 or rows.max() >= packed.shape[0]):
@@ -165,8 +166,16 @@ def _from_coo(packed: Packed) -> SparseMatrix:
     return SparseMatrix(packed.shape, indptr, indices[order], values[order]).canonical()
 
 
+def _check_rows(rows: NDArray[Any]) -> None:
+    if rows.ndim != 1 or rows.dtype not in (np.int32, np.int64):
+        raise SparseError(
+            f"rows {rows.dtype} of {rows.ndim} dimensions", accepted="int32 or int64 of one"
+        )
+
+
 def _from_rows(packed: Packed) -> SparseMatrix:
     used, starts = packed.arrays["rows"], packed.arrays["indptr"]
+    _check_rows(used)
     inside = len(used) == 0 or (used[0] >= 0 and used[-1] < packed.shape[0])
     if len(starts) != len(used) + 1 or np.any(np.diff(used) <= 0) or not inside:
         raise SparseError("a list of rows that does not ascend within the shape")

@@ -58,7 +58,7 @@ from xdsl.utils.exceptions import VerifyException
 from nybble.dialects.spgemm.schedule import BITS, CHOICES
 from nybble.dialects.spgemm.types import SparseTensorType
 
-UNHASHED = ("fragments", "dense")
+UNHASHED = ("fragments", "dense", "masked")
 """The accumulators that have room for every place, or for a pointer to it."""
 
 
@@ -200,6 +200,31 @@ class DmaOp(EntriesOp):
 
 
 @irdl_op_definition
+class AdmitOp(IRDLOperation):
+    """The body for the places of a mask in a row: products at others are dropped.
+
+    entries: of the mask's row; their values do not matter. A row without any is skipped. One with
+    more than a fragment has room for is gone through once for each part that fits.
+    """
+
+    name = "spgemm.admit"
+    part = operand_def(Part)
+    row = operand_def(i64)
+    entries = operand_def(EntriesType)
+    body = region_def("single_block")
+    traits = traits_def(NoTerminator(), HasParent(TokenOp))
+    assembly_format = "$part `,` $row `,` $entries `:` type($entries) $body attr-dict"
+
+    def __init__(self, part: SSAValue, row: SSAValue, entries: SSAValue):
+        super().__init__(operands=[part, row, entries], regions=[_body([])])
+
+    def verify_(self) -> None:
+        _check_arguments("what is admitted", self.body, [])
+        if not any(isinstance(op, WritebackOp) for op in self.body.block.ops):
+            raise VerifyException("what is admitted must be written back")
+
+
+@irdl_op_definition
 class NonzerosOp(IRDLOperation):
     """The body for every entry of a row, in order: its column and its value."""
 
@@ -265,7 +290,8 @@ class DenseInsertOp(InsertOp):
 
     accumulator: "dense" is an array of all places and all harts, which add atomically. "fragments"
     is one of the columns, of each hart by itself, that points to entries; when these are full they
-    are written to the result, and the place gets another one.
+    are written to the result, and the place gets another one. "masked" drops a product whose place
+    was not admitted.
     """
 
     name = "spgemm.dense_insert"
@@ -293,13 +319,14 @@ class WritebackOp(IRDLOperation):
     """Appends what an accumulator holds to the result, and empties it.
 
     A "table" or "dense" one is written when a window is complete, entry by entry, by all harts,
-    which then wait for each other. "fragments" are moved by DMA when a row is complete.
+    which then wait for each other. "fragments" are moved by DMA when a row is complete, "masked"
+    ones when what was admitted is.
     """
 
     name = "spgemm.writeback"
     part = operand_def(Part)
     accumulator = prop_def(StringAttr)
-    traits = traits_def(HasParent(WindowOp, TokenOp))
+    traits = traits_def(HasParent(WindowOp, TokenOp, AdmitOp))
     assembly_format = "$part $accumulator attr-dict"
 
     def __init__(self, part: SSAValue, accumulator: str):
@@ -307,13 +334,17 @@ class WritebackOp(IRDLOperation):
 
     def verify_(self) -> None:
         _check_choice("accumulator", self.accumulator, CHOICES["accumulator"])
-        of_row = isinstance(self.parent_op(), TokenOp)
-        if of_row != (self.accumulator.data == "fragments"):
-            wanted = "rows" if of_row else "windows"
-            raise VerifyException(f'"{self.accumulator.data}" cannot be written after {wanted}')
+        wanted = {"fragments": TokenOp, "masked": AdmitOp}.get(self.accumulator.data, WindowOp)
+        parent = self.parent_op()
+        if not isinstance(parent, wanted):
+            assert parent is not None
+            raise VerifyException(
+                f'"{self.accumulator.data}" is written at the end of {wanted.name}, not of'
+                f" {parent.name}"
+            )
 
 
 OPS = (
-    WindowOp, TokenOp, RowOp, DmaOp, NonzerosOp, HashInsertOp, DenseInsertOp, WritebackOp,
+    WindowOp, TokenOp, RowOp, DmaOp, AdmitOp, NonzerosOp, HashInsertOp, DenseInsertOp, WritebackOp,
 )  # fmt: skip
 TYPES = (PartType, EntriesType)

@@ -14,13 +14,14 @@ from nybble.dialects.spgemm.errors import SparseError
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "rows": ("static", "token"),
     "hash": ("high", "low"),
-    "accumulator": ("table", "fragments", "dense"),
+    "accumulator": ("table", "fragments", "dense", "masked"),
     "transfer": ("loop", "dma"),
 }
 """rows: who computes a row. hash: bits of a place that choose its slot. transfer: whether rows of
 the right matrix are loaded where they lie or brought into the scratchpad by DMA. accumulator:
 "table" is a hash table of all harts; "fragments" gives each hart a part of the scratchpad, with a
 pointer for every column and entries without gaps; "dense" is an array of every place, of all harts.
+"masked" is "fragments" whose entries are those of a mask, and no others.
 """
 BITS = range(4, 25)
 

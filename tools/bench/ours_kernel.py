@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from xdsl.dialects.builtin import ModuleOp
 
+from nybble.backends.cpu import arena
 from nybble.backends.cpu.assemble import Assembler
 from nybble.backends.cpu.codegen import compile_module
 from nybble.backends.cpu.compute_layouts import pack_storage
 from nybble.backends.cpu.executor import Executor
-from nybble.backends.cpu.host import request_amx
+from nybble.backends.cpu.host import allocate, request_amx
 from nybble.backends.cpu.loader import load
 from nybble.backends.cpu.machine import native
 from nybble.backends.cpu.plan import Buffer, BufferRef, Config, Kind, Plan, Program
@@ -70,7 +71,8 @@ class OurKernel:
         code = [*compile_kernels(module).values()]
         code.append(compile_module(runner_module(native().architecture), allowed=EXTERNALS))
         library = load(code, EXTERNALS)
-        self._executor = Executor(plan, library, np.empty(0, np.uint8), threads)
+        weights = allocate(arena.weights(plan).bytes)
+        self._executor = Executor(plan, library, weights, threads)
         self._executor.view(X, np.float32)[: sample.x.size] = sample.x.reshape(-1)
         for copy in range(rotation.copies):
             self._executor.view(_weight(copy), np.uint8)[: packed.size] = packed
@@ -133,7 +135,7 @@ def _plan(assembler: Assembler, name: str, rotation: Rotation, config: Config) -
         for one in weights
         for step in assembler.call(name, [BufferRef(X), BufferRef(one), BufferRef(Y)])
     ]
-    own = [Buffer(X, x, Kind.IO), *(Buffer(one, weight, Kind.IO) for one in weights)]
+    own = [Buffer(X, x, Kind.IO), *(Buffer(one, weight, Kind.WEIGHT) for one in weights)]
     return Plan(
         (*own, Buffer(Y, y, Kind.IO), *assembler.buffers.values()),
         tuple(assembler.kernels.values()),

@@ -43,6 +43,11 @@ _FOLDER = click.Path(path_type=Path)
     "--answer", type=click.IntRange(1), help="Target fpga: tokens to write; default: 512."
 )
 @click.option(
+    "--chain",
+    is_flag=True,
+    help="Target fpga: all operators of a function of an MLIR file as one kernel.",
+)
+@click.option(
     "--emit", type=click.Choice(["cuda"]), help="Also write the kernels of a GPU as CUDA C++."
 )
 @json_option
@@ -59,6 +64,7 @@ def command(
     schedules: str | None,
     prompt: int | None,
     answer: int | None,
+    chain: bool,
     emit: str | None,
     json_file: str | None,
     activations: str | None,
@@ -71,7 +77,7 @@ def command(
 ) -> None:
     """Compile MODEL (alias, GGUF file, Hugging Face folder) or an MLIR file into a directory."""
     given = {
-        "emit": emit, "dump-stages": dump_stages, "schedules": schedules,
+        "chain": chain, "emit": emit, "dump-stages": dump_stages, "schedules": schedules,
         "activations": activations, "kv": kv, "prompt": prompt, "answer": answer,
         "attention": attention or None, "context": context, "isa": isa, "threads": threads,
         "weights": None if weights == AS_STORED else weights,

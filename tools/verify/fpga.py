@@ -1,8 +1,8 @@
 """`nybble verify --target fpga`: emitted C++ by C simulation against the numpy references.
 
-A few kernels are drawn and compiled into one program, and the cases are theirs in turn, with random
-weights and activations. Results must be those of the kernel's references bit by bit, and these must
-be near the product in f64.
+A few kernels are drawn, products and families of `fpga_rows`, and compiled into one program; the
+cases are theirs in turn, with random weights and activations. Results must be those of the kernel's
+references bit by bit, and these must be near what the operators are in f64.
 """
 
 import tempfile
@@ -27,6 +27,7 @@ from nybble.dialects.numpy_ref.quantize import dequantize_rows, quantize_rows
 from nybble.passes.targets import Product
 from nybble.tools.target import VerifyRequest
 from nybble.tools.verify.answer import SHOWN, counts, failures, tell
+from nybble.tools.verify.fpga_rows import DrawnRows, TriedRows, draw_families, make_rows
 
 F32 = npt.NDArray[np.float32]
 FORMATS = (
@@ -43,7 +44,7 @@ FORMATS = (
     "i4:g=32:s=f32:sparse=2of4",
     "i4:g=64:s=f32:sparse=4of16.block16",
 )
-KERNELS = 6
+KERNELS = 8
 """Kernels of a run: what is slow is to compile them."""
 PER_CALL = 2000
 """Cases that are sent to the program at once."""
@@ -59,6 +60,7 @@ class Drawn:
     dataflow: str
     design: Design
     kernel: KernelOp
+    family: str = "product"
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,21 @@ class Tried:
     near: F32
     bound: F32
 
+    @property
+    def kernel(self) -> str:
+        """The kernel's name."""
+        return self.drawn.kernel.sym_name.data
+
+    def judged(self, written: Sequence[U8]) -> dict[str, object]:
+        """See `judged`."""
+        return judged(self, written[0])
+
     def report(self, error: float, fault: str) -> dict[str, object]:
         """The case in the words of the command's report."""
         tiling = self.drawn.design.tiling
         return {
             "case": self.number,
+            "family": "product",
             "format": self.drawn.design.spec,
             "shape": [tiling.rows.data, tiling.cols.data],
             "tokens": tiling.tokens.data,
@@ -92,20 +104,23 @@ def verify_on_fpga(request: VerifyRequest) -> int:
     request.refuse("formats", "dataflow")
     asked = request.given["formats"]
     specs = tuple(asked.split(",")) if asked else FORMATS
-    drawn = draw(request.seed, specs, request.given["dataflow"] or "", request.target.level)
+    flow, level = request.given["dataflow"] or "", request.target.level
+    drawn: list[Drawn | DrawnRows] = [*draw(request.seed, specs, flow, level)]
+    if not asked and not flow:
+        drawn = [*drawn[: KERNELS // 2], *draw_families(request.seed, KERNELS // 2, level)]
     cases = (make(drawn[n % len(drawn)], n, request.seed) for n in request.cases)
     with tempfile.TemporaryDirectory() as folder:
         simulation = build([one.kernel for one in drawn], Path(folder))
         reports = list(run(simulation, list(cases)))
     faulty = [one for one in reports if one["fault"]]
     found = {
-        "target": str(request.target), "op": "mpgemm.matmul", "seed": request.seed,
-        "kernels": len(drawn), "formats": len({one.design.spec for one in drawn}),
+        "target": str(request.target), "seed": request.seed, "kernels": len(drawn),
+        "families": sorted({one.family for one in drawn}),
         "cases": len(reports), "failed": len(faulty),
         "worst": max(reports, key=lambda one: float(str(one["error"]))),
         "failures": faulty[:SHOWN],
     }  # fmt: skip
-    told = [*counts(found, ("kernels", "formats", "cases", "failed")), *failures(found)]
+    told = [*counts(found, ("kernels", "families", "cases", "failed")), *failures(found)]
     return tell(found, told, request.json_file)
 
 
@@ -128,9 +143,11 @@ def draw(seed: int, specs: Sequence[str], dataflow: str, device: str) -> list[Dr
     return found
 
 
-def make(drawn: Drawn, number: int, seed: int) -> Tried:
+def make(drawn: Drawn | DrawnRows, number: int, seed: int) -> Tried | TriedRows:
     """A case of a kernel: everything follows from the seed and the number."""
     random = np.random.default_rng([seed, number])
+    if isinstance(drawn, DrawnRows):
+        return make_rows(drawn, number, random)
     design, data = drawn.design, str(random.choice(DATA))
     tiling = design.tiling
     weight = draw_weight(design, data, random)
@@ -164,13 +181,13 @@ def draw_weight(design: Design, data: str, random: np.random.Generator) -> Weigh
     return design.description.quantize(values)
 
 
-def run(simulation: Simulation, cases: Sequence[Tried]) -> Iterator[dict[str, object]]:
+def run(simulation: Simulation, cases: Sequence[Tried | TriedRows]) -> Iterator[dict[str, object]]:
     """The report of each case; the error is the largest share of what may be lost."""
     for first in range(0, len(cases), PER_CALL):
         some = cases[first : first + PER_CALL]
-        asked = [Case(one.drawn.kernel.sym_name.data, one.memories) for one in some]
+        asked = [Case(one.kernel, one.memories) for one in some]
         for case, ran in zip(some, simulation.run(asked), strict=True):
-            yield judged(case, ran.written[0])
+            yield case.judged(ran.written)
 
 
 def judged(case: Tried, found: U8) -> dict[str, object]:

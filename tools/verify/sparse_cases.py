@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nybble.backends.spgemm.windows import Filling
 from nybble.dialects.spgemm.matrix import SparseMatrix
 from nybble.dialects.spgemm.schedule import PRESETS, Schedule
+from nybble.passes.convert_spgemm_to_program import MASKED
 
 Pattern = NDArray[np.bool_]
 Random = np.random.Generator
@@ -75,6 +76,8 @@ SCHEDULES = (
     DENSE,
     Schedule("static", "low", "fragments", "loop"),
     Schedule(transfer="dma"),
+    Schedule(accumulator=MASKED, transfer="dma"),
+    Schedule("static", accumulator=MASKED),
 )
 ELEMENTS = {"i64": np.int64, "f64": np.float64, "f32": np.float32}
 LARGE, SMALL = 48, 10
@@ -87,7 +90,7 @@ OVERFULL = Filling(32.0, 5)
 
 @dataclass(frozen=True)
 class SparseCase:
-    """A product, how it is computed, and how full its tables may get."""
+    """A product, how it is computed, how full its tables may get, and where it is wanted."""
 
     number: int
     patterns: tuple[str, str]
@@ -95,6 +98,7 @@ class SparseCase:
     rhs: SparseMatrix
     how: Schedule
     filling: Filling
+    mask: SparseMatrix | None = None
 
     def report(self) -> dict[str, object]:
         """The case in the words of the command's report."""
@@ -104,6 +108,7 @@ class SparseCase:
             "shape": [rows, depth, self.rhs.shape[1]], "element": self.lhs.element.name,
             "schedule": f"{self.how.rows},{self.how.hash},{self.how.accumulator},"
             f"{self.how.transfer}", "bits": self.how.bits,
+            "mask": None if self.mask is None else self.mask.nnz,
             "load": self.filling.load, "entries": self.filling.entries,
         }  # fmt: skip
 
@@ -114,14 +119,20 @@ def draw(seed: int, number: int, large: bool) -> SparseCase:
     side = LARGE if large else SMALL
     rows, depth, cols = (int(random.integers(1, side + 1)) for _ in range(3))
     names = [*PATTERNS]
-    left, right = names[number % len(names)], str(random.choice(names[:-1]))
+    # Each pattern meets each schedule, also where there are as many of both.
+    left = names[(number + number // len(SCHEDULES)) % len(names)]
+    right = str(random.choice(names[:-1]))
     element = [*ELEMENTS][number % len(ELEMENTS)]
     lhs = _matrix(random, PATTERNS[left](random, rows, depth), element)
     rhs = _matrix(random, PATTERNS[right](random, depth, cols), element)
     how = SCHEDULES[number % len(SCHEDULES)]
     bits = int(random.choice([FEW, USUAL, MANY])) if large else int(random.choice([FEW, USUAL]))
     filling = OVERFULL if random.random() < 0.3 else Filling()
-    return SparseCase(number, (left, right), lhs, rhs, how.with_bits(bits), filling)
+    mask = None
+    if how.accumulator == MASKED:
+        pattern = PATTERNS[str(random.choice(names))](random, rows, cols)
+        mask = _matrix(random, pattern, element)
+    return SparseCase(number, (left, right), lhs, rhs, how.with_bits(bits), filling, mask)
 
 
 def _matrix(random: Random, pattern: Pattern, element: str) -> SparseMatrix:

@@ -21,6 +21,8 @@ from nybble.tools.verify.answer import SHOWN, counts, failures, shown_progress, 
 from nybble.tools.verify.sparse_cases import SparseCase, draw
 
 USUAL = "qemu,spike,rvsim"
+COUNTS = (1, 4, 16, 64)
+"""Of harts, unless others are asked for."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def verify_spgemm(request: VerifyRequest) -> int:
     engines = {name.strip(): find_engine(name.strip()) for name in names}
     for engine in engines.values():
         engine.check()
-    asked = numbers_of(request.given["harts"])
+    asked = numbers_of(request.given["harts"]) or COUNTS
     runs: list[Run] = []
     with shown_progress(len(request.cases)) as progress:
         for done, number in enumerate(request.cases, 1):
@@ -76,40 +78,48 @@ def numbers_of(text: str | None) -> tuple[int, ...]:
 def runs_of(
     seed: int, number: int, engines: dict[str, Engine], asked: tuple[int, ...]
 ) -> Iterator[Run]:
-    """A case on every engine with every number of harts: those asked for, or the engine's own."""
+    """A case on every engine with every number of harts."""
     for name, engine in engines.items():
         case = draw(seed, number, engine.large)
-        for harts in asked or engine.harts:
+        for harts in asked:
             yield run_case(case, name, harts)
 
 
 def run_case(case: SparseCase, name: str, harts: int) -> Run:
     """A case on one engine, judged."""
     try:
-        job = Job(case.lhs, case.rhs, case.how, harts, case.filling)
+        job = Job(case.lhs, case.rhs, case.how, harts, case.filling, mask=case.mask)
         outcome = run(job, ENGINES[name])
     except NybbleError as error:
         return Run(case, name, harts, fault=str(error))
-    error, fault = judge(case.lhs, case.rhs, outcome.product)
+    error, fault = judge(case.lhs, case.rhs, outcome.product, case.mask)
     return Run(case, name, harts, error, outcome.spilled, fault)
 
 
-def judge(lhs: SparseMatrix, rhs: SparseMatrix, found: SparseMatrix) -> tuple[float, str]:
-    """The largest error over what is allowed, and what is wrong with a product, if anything."""
-    places = (lhs.to_dense() != 0).astype(np.int64) @ (rhs.to_dense() != 0).astype(np.int64)
+def judge(
+    lhs: SparseMatrix, rhs: SparseMatrix, found: SparseMatrix, mask: SparseMatrix | None = None
+) -> tuple[float, str]:
+    """The largest error over what is allowed, and what is wrong with a product, if anything.
+
+    mask: its places are those that were asked for.
+    """
+    asked = np.ones(found.shape, np.bool_) if mask is None else _pattern(mask)
+    places = _pattern(lhs).astype(np.int64) @ _pattern(rhs).astype(np.int64) * asked
     if not np.array_equal(_pattern(found), places > 0):
         return np.inf, "entries at other places than the products"
     got = found.to_dense()
     if lhs.values.dtype == np.int64:
         with np.errstate(over="ignore"):
-            wrong = int((got != lhs.to_dense() @ rhs.to_dense()).sum())
+            wrong = int((got != lhs.to_dense() @ rhs.to_dense() * asked).sum())
         return float(wrong), f"{wrong} entries differ" if wrong else ""
     left, right = (one.to_dense().astype(np.longdouble) for one in (lhs, rhs))
     unit = float(np.finfo(lhs.values.dtype).eps) / 2
     steps = places * unit  # one rounding of each product, and one of each sum
     allowed = steps / (1 - steps) * (np.abs(left) @ np.abs(right))
     tiny = float(np.finfo(lhs.values.dtype).smallest_subnormal) * places
-    error = float(np.max(np.abs(got - left @ right) / (allowed + tiny + 1e-300), initial=0.0))
+    error = float(
+        np.max(np.abs(got - left @ right * asked) / (allowed + tiny + 1e-300), initial=0.0)
+    )
     return error, f"an error {error:.3g} times what is allowed" if not error <= 1 else ""
 
 

@@ -26,7 +26,10 @@ from nybble.backends.cpu.kernels.attention_walk import KeyList
 from nybble.backends.cpu.kernels.kv import KEY_BLOCK, PADDING, KvCache
 from nybble.backends.cpu.kernels.kv_append import KvQuantize
 from nybble.backends.cpu.kernels.kv_pages import Cache, KvPages
-from nybble.backends.cpu.kernels.rope import HeadNorm, RopeAppend
+from nybble.backends.cpu.kernels.pages import AppendBounds, PageBounds, SelectPages
+from nybble.backends.cpu.kernels.retain import Retain
+from nybble.backends.cpu.kernels.rope import HeadNorm, Rope, RopeAppend
+from nybble.dialects.fused.kernel import YieldOp
 from nybble.dialects.fused.ops import RmsNormOp, RopeOp
 from nybble.dialects.shapes import tensor_shape
 from nybble.dialects.sparse_attn.cache_type import CacheType, format_of
@@ -40,6 +43,13 @@ from nybble.dialects.sparse_attn.ops import (
     MergeOp,
     PartialOp,
 )
+from nybble.dialects.sparse_attn.pages import (
+    AppendBoundsOp,
+    SelectPagesOp,
+    bounds_shape,
+    is_of_each_row,
+)
+from nybble.dialects.sparse_attn.retain import RetainOp
 
 MOST_SPLITS = 8
 LARGEST_BLOCK = 64
@@ -68,6 +78,7 @@ def bind_rope_append(site: Site) -> Binding:
         q_heads=columns(query.input) // cache.head_dim,
         rows=site.tokens,
         norm=head_norm(site, norms),
+        keeps_keys=is_read_outside(key_rope.result),
     )
     caches = cache_slots(site, key.cache, value.cache)
     slots = [
@@ -79,6 +90,7 @@ def bind_rope_append(site: Site) -> Binding:
     ]
     in_place = {
         site.result(query.result): slots[0].index,
+        **({site.result(key_rope.result): slots[1].index} if kernel.keeps_keys else {}),
         site.result(key.result): site.place(key.cache),
         site.result(value.result): site.place(value.cache),
     }
@@ -87,6 +99,27 @@ def bind_rope_append(site: Site) -> Binding:
     return Binding(
         kernel, tuple(slots), in_place, then=Binding(KvQuantize(cache), tuple(caches), in_place)
     )
+
+
+def bind_rope(site: Site) -> Binding:
+    """Rotary embedding of queries and keys in place, where an attention of its own keeps them."""
+    ropes = site.all(RopeOp)
+    if len(ropes) != 2:
+        raise site.error(f"must rotate queries and keys, it rotates {len(ropes)} matrices")
+    context, half = tensor_shape(ropes[0].cos)
+    norms = [op.input.owner for op in ropes if isinstance(op.input.owner, RmsNormOp)]
+    places = [site.place(before_norm(op)) for op in ropes]
+    heads = tuple(columns(op.input) // (2 * half) for op in ropes)
+    kernel = Rope(heads, 2 * half, context, site.tokens, head_norm(site, norms))
+    tables = (site.place(ropes[0].cos), site.place(ropes[0].sin))
+    slots = (*places, *tables, *(site.place(norm.weight) for norm in norms))
+    in_place = {site.result(op.result): at for op, at in zip(ropes, places, strict=True)}
+    return Binding(kernel, tuple(In(one) for one in slots), in_place)
+
+
+def is_read_outside(value: SSAValue) -> bool:
+    """Whether a region yields a value of its own."""
+    return any(isinstance(use.operation, YieldOp) for use in value.uses)
 
 
 def before_norm(rope: RopeOp) -> SSAValue:
@@ -142,12 +175,13 @@ def decode_splits(site: Site, kv_heads: int) -> int:
     return min(site.threads // math.gcd(kv_heads, site.threads), MOST_SPLITS)
 
 
-def key_lists(op: AttentionOp | PartialOp) -> tuple[KeyList, ...]:
+def key_lists(site: Site, op: AttentionOp | PartialOp) -> tuple[KeyList, ...]:
     """The lists of an attention's mask, as their types say."""
     lists: list[KeyList] = []
     for selection, entries in zip(selections_of(op.mask.mask), op.selected, strict=True):
         _, rows, count = tensor_shape(entries)
-        lists.append(KeyList(selection, rows, count))
+        each = is_of_each_row(entries)
+        lists.append(KeyList(selection, site.tokens if each else rows, count, each))
     return tuple(lists)
 
 
@@ -158,7 +192,7 @@ def key_block(lists: Sequence[KeyList], page: int = 0) -> int:
 
 def attention_kernel(site: Site, op: AttentionOp | PartialOp) -> Attention:
     """The kernel of an attention before it is known where its results go."""
-    cache, lists = kv_cache(op.keys), key_lists(op)
+    cache, lists = kv_cache(op.keys), key_lists(site, op)
     return Attention(
         cache=cache,
         q_heads=columns(op.query) // cache.head_dim,
@@ -197,6 +231,67 @@ def bind_attention(site: Site) -> Binding:
         return Binding(made, (*slots, out, *scratch))
     merge = Binding(AttentionMerge(chosen.partial), (Partial(written=False), out))
     return Binding(made, (*slots, Partial(written=True), *scratch), then=merge)
+
+
+def bind_retained(site: Site) -> Binding:
+    """Attention over the tokens that a budget keeps; the state is updated in place."""
+    op = site.only(RetainOp)
+    heads, slots, dim = op.shape
+    state = (op.keys, op.values, op.mass)
+    kept = (op.new_keys, op.new_values, op.new_mass)
+    kernel = Retain(
+        kv_heads=heads,
+        head_dim=dim,
+        slots=slots,
+        budget=op.budget.value.data,
+        q_heads=columns(op.query) // dim,
+        rows=site.tokens,
+        scale=op.scale.value.data,
+        threads=site.threads,
+        element=element_type(op.keys),
+    )
+    rows = (op.query, op.key_rows, op.value_rows)
+    read = (In(site.place(one)) for one in (*rows, *state))
+    last = site.op.body.block.last_op
+    assert last is not None
+    in_place = {
+        site.result(new): site.place(old)
+        for new, old in zip(kept, state, strict=True)
+        if new in last.operands
+    }
+    return Binding(kernel, (*read, Out(site.result(op.result)), Scratch()), in_place)
+
+
+def bind_append_bounds(site: Site) -> Binding:
+    """The bounds of pages, updated in place."""
+    op = site.only(AppendBoundsOp)
+    heads, count, dim = bounds_shape(op.bounds)
+    kernel = AppendBounds(PageBounds(heads, dim, count, op.size.value.data), site.tokens)
+    rows, bounds = site.place(op.rows), site.place(op.bounds)
+    return Binding(kernel, (In(rows), In(bounds)), {site.result(op.result): bounds})
+
+
+def bind_select_pages(site: Site) -> Binding:
+    """The pages that rows look at."""
+    op = site.only(SelectPagesOp)
+    heads, count, dim = bounds_shape(op.bounds)
+    parts = op.parts.value.data
+    kernel = SelectPages(
+        bounds=PageBounds(heads, dim, count, op.size.value.data // parts),
+        q_heads=columns(op.query) // dim,
+        rows=site.tokens,
+        count=op.count,
+        parts=parts,
+        threads=site.threads,
+    )
+    read = (In(site.place(one)) for one in (op.query, op.bounds))
+    return Binding(kernel, (*read, Out(site.result(op.result)), Scratch()))
+
+
+def element_type(value: SSAValue) -> Attribute:
+    """The type of a tensor's elements."""
+    assert isinstance(value.type, TensorType)
+    return value.type.get_element_type()
 
 
 def bind_partial(site: Site) -> Binding:

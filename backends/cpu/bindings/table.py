@@ -3,11 +3,15 @@
 from collections.abc import Callable
 
 from nybble.backends.cpu.bindings.attention import (
+    bind_append_bounds,
     bind_attention,
     bind_finish,
     bind_merge,
     bind_partial,
+    bind_retained,
+    bind_rope,
     bind_rope_append,
+    bind_select_pages,
 )
 from nybble.backends.cpu.bindings.ends import bind_embed, bind_last_row, bind_nll, bind_sample
 from nybble.backends.cpu.bindings.products import bind_product
@@ -41,7 +45,11 @@ RULES: dict[str, Callable[[Site], Binding]] = {
     "product_add": bind_product,
     "product_glu": bind_product,
     "rope_append": bind_rope_append,
+    "rope": bind_rope,
     "attention": bind_attention,
+    "attention_retained": bind_retained,
+    "append_bounds": bind_append_bounds,
+    "select_pages": bind_select_pages,
     "attention_part": bind_partial,
     "attention_merge": bind_merge,
     "attention_finish": bind_finish,

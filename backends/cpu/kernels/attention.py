@@ -101,6 +101,8 @@ class Attention:
                 f"key block {self.key_block} does not divide the pages of {self.pages.format}"
             )
         for one in self.walk.lists:
+            if one.of_each_row and self.shape.row_block > 1:
+                raise ValueError(f"{one.selection} has a list for each row of a tile of many")
             if one.rows > 1 and one.selection.size < self.shape.row_block:
                 raise ValueError(
                     f"{one.selection} has a list for each run of {one.selection.size} queries,"
@@ -145,7 +147,7 @@ class Attention:
     @property
     def default_row_block(self) -> int:
         """Positions that make about 32 to 64 query rows."""
-        if self.rows == 1:
+        if self.rows == 1 or any(one.of_each_row for one in self.lists):
             return 1
         return min(32, max(4, 1 << int(math.log2(64 / self.group))))
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Value, i32
 from nybble.backends.cpu.kernels.kv import KEY_BLOCK
 from nybble.backends.cpu.kernels.kv_pages import Cache
+from nybble.backends.cpu.kernels.loops import padded_rows
 from nybble.dialects.sparse_attn.masks import Mask, Pair, Selected, Tile
 from nybble.dialects.sparse_attn.masks.mask import both
 
@@ -20,15 +21,20 @@ FIRST, LAST = 1, 2
 
 @dataclass(frozen=True)
 class KeyList:
-    """The list of a selection, i32 [heads][rows][entries]; see `masks.selected`."""
+    """The list of a selection, i32 [heads][rows][entries]; see `masks.selected`.
+
+    of_each_row: whether a row is that of a query, of as many as a call has.
+    """
 
     selection: Selected
     rows: int
     entries: int
+    of_each_row: bool = False
 
     def buffer(self, index: int, heads: int) -> BufferSpec:
         """Its buffer, the one of this number."""
-        return BufferSpec(f"list{index}", heads * self.rows * self.entries, i32)
+        rows = padded_rows(self.rows) if self.of_each_row else self.rows
+        return BufferSpec(f"list{index}", heads * rows * self.entries, i32)
 
 
 @dataclass(frozen=True)
@@ -164,8 +170,9 @@ class Walk:
         b, walk, one = self.b, self.b.buffer("walk"), self.shape.lists[index]
         with b.for_(0, end) as block:
             walk.store(b.const(0, i32), self._marks(index, block.iv))
-        if one.rows == 1:
-            self._mark_row(index, b.const(0), FIRST | LAST, end)
+        if one.rows == 1 or one.of_each_row:
+            row = self.position - b.pos if one.of_each_row else b.const(0)
+            self._mark_row(index, row, FIRST | LAST, end)
             return
         size, start = one.selection.size, b.pos // one.selection.size
         for mark, query in ((FIRST, self.position), (LAST, self.end - 1)):
@@ -175,7 +182,8 @@ class Walk:
     def _mark_row(self, index: int, row: Value, mark: int, end: Value) -> None:
         b, walk, one = self.b, self.b.buffer("walk"), self.shape.lists[index]
         ratio = one.selection.size // self.shape.key_block
-        first = (self.head * one.rows + row) * one.entries
+        rows = b.n if one.of_each_row and one.rows > 1 else one.rows
+        first = (self.head * rows + row) * one.entries
         with b.for_(0, one.entries) as entry:
             run = b.buffer(f"list{index}").load(first + entry.iv)
             with b.if_(run >= 0):
@@ -188,7 +196,7 @@ class Walk:
         """Whether a block is listed for each of a vector of queries."""
         b, one = self.b, self.shape.lists[index]
         marks = b.broadcast(self._mark_of(index, block), KEY_BLOCK)
-        if one.rows > 1:
+        if one.rows > 1 and not one.of_each_row:
             size = one.selection.size
             first = b.broadcast(b.from_index(self.position // size, i32), KEY_BLOCK)
             marks = (marks >> (query // size - first)) & 1

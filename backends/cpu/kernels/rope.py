@@ -30,18 +30,103 @@ class HeadNorm:
 
 
 @dataclass(frozen=True)
+class Rope:
+    """Matrices "a" and "b" f32 [n, heads * d] of two numbers of heads are rotated in place.
+
+    cos, sin: f32 [context, d / 2]. With `norm` there are also the weights aw and bw f32 [d].
+    """
+
+    heads: tuple[int, ...]
+    head_dim: int
+    context: int
+    rows: int
+    norm: HeadNorm | None = None
+
+    @property
+    def buffers(self) -> list[BufferSpec]:
+        """a, b, cos, sin (, aw, bw)."""
+        rows, table = padded_rows(self.rows), self.context * self.head_dim // 2
+        names = ("a", "b")
+        matrices = [
+            BufferSpec(name, rows * heads * self.head_dim, f32)
+            for name, heads in zip(names, self.heads, strict=True)
+        ]
+        weights = names if self.norm else ()
+        tables = [BufferSpec("cos", table, f32), BufferSpec("sin", table, f32)]
+        return [*matrices, *tables, *(BufferSpec(f"{one}w", self.head_dim, f32) for one in weights)]
+
+    def build(self, name: str) -> FuncOp:
+        """The kernel; shared out by heads of rows."""
+        b = KernelBuilder(name, self.buffers)
+        turn = Rotation(b, self.head_dim, self.norm)
+        n = b.const(1) if self.rows == 1 else b.n
+        for matrix, heads in zip(("a", "b"), self.heads, strict=True):
+            values = b.buffer(matrix)
+            with b.for_(*b.partition(n * heads)) as head:
+                base = head.iv * self.head_dim
+                position = b.pos + head.iv // heads
+                for offset, value in turn.turned(values, base, position, f"{matrix}w"):
+                    values.vstore(value, base + offset)
+        return b.finish()
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Emits the rotation of heads, normalised first if there is a norm, into a kernel."""
+
+    b: KernelBuilder
+    head_dim: int
+    norm: HeadNorm | None
+
+    @property
+    def lanes(self) -> int:
+        """Vector width: half a head is a whole number of vectors."""
+        return 16 if self.head_dim % 32 == 0 else 8
+
+    def turned(
+        self, source: Buffer, base: Value, position: Value, weight: str
+    ) -> list[tuple[int, Value]]:
+        """(offset in the head, rotated vector) of every vector of a head at source[base:]."""
+        b, half, lanes = self.b, self.head_dim // 2, self.lanes
+        table = position * half
+        read = self._reader(source, base, weight)
+        out: list[tuple[int, Value]] = []
+        for offset in range(0, half, lanes):
+            first, second = read(offset), read(half + offset)
+            cos = b.buffer("cos").vload(table + offset, lanes)
+            sin = b.buffer("sin").vload(table + offset, lanes)
+            out.append((offset, first * cos - second * sin))
+            out.append((half + offset, b.fma(second, cos, first * sin)))
+        return out
+
+    def _reader(self, source: Buffer, base: Value, weight: str) -> Callable[[int], Value]:
+        """A function from an offset in the head to its vector, normalised if there is a norm."""
+        b, norm, lanes = self.b, self.norm, self.lanes
+        if norm is None:
+            return lambda offset: source.vload(base + offset, lanes)
+        inverse = inverse_rms(b, source, (base, self.head_dim), norm.eps, lanes)
+
+        def normalised(offset: int) -> Value:
+            value = source.vload(base + offset, lanes) * inverse
+            return apply_weight(value, b.buffer(weight).vload(offset, lanes), norm.offset)
+
+        return normalised
+
+
+@dataclass(frozen=True)
 class RopeAppend:
     """q f32 [n, q_heads * d] is rotated in place; rotated k and v go to the caches at pos ..
 
     k, v: f32 [n, kv_heads * d], called new_k and new_v beside the cache's own; cos, sin: f32
     [context, d / 2]. With `norm` there are also the weights qw and kw f32 [d]. pos + n must not
-    exceed the context.
+    exceed the context. keeps_keys: whether new_k is rotated in place, too.
     """
 
     cache: Cache
     q_heads: int
     rows: int
     norm: HeadNorm | None = None
+    keeps_keys: bool = False
 
     def __post_init__(self) -> None:
         if self.q_heads % self.cache.kv_heads:
@@ -51,8 +136,11 @@ class RopeAppend:
 
     @property
     def lanes(self) -> int:
-        """Vector width: half a head is a whole number of vectors."""
+        """Vector width."""
         return 16 if self.cache.head_dim % 32 == 0 else 8
+
+    def _rotation(self, b: KernelBuilder) -> Rotation:
+        return Rotation(b, self.cache.head_dim, self.norm)
 
     @property
     def buffers(self) -> list[BufferSpec]:
@@ -100,16 +188,19 @@ class RopeAppend:
 
     def _query(self, b: KernelBuilder, head: Value, position: Value) -> None:
         q, base = b.buffer("q"), head * self.cache.head_dim
-        for offset, value in self._turned(b, q, base, position, "qw"):
+        for offset, value in self._rotation(b).turned(q, base, position, "qw"):
             q.vstore(value, base + offset)
 
     def _key(self, b: KernelBuilder, source: Value, head: Value, position: Value) -> None:
         cache, keys = self.held, b.buffer("k")
         slot = cache.slot(b, position)
         at = cache.key_vector(head, slot // KEY_BLOCK, 0) + slot % KEY_BLOCK
-        turned = self._turned(b, b.buffer("new_k"), source * cache.head_dim, position, "kw")
+        new, base = b.buffer("new_k"), source * cache.head_dim
+        turned = self._rotation(b).turned(new, base, position, "kw")
         for offset, value in turned:
             stored = b.to_float(value, cache.element)
+            if self.keeps_keys:
+                new.vstore(value, base + offset)
             for lane in range(self.lanes):
                 keys.store(b.extract(stored, lane), at + (offset + lane) * KEY_BLOCK)
 
@@ -119,34 +210,3 @@ class RopeAppend:
         for offset in range(0, cache.head_dim, self.lanes):
             value = b.buffer("new_v").vload(source * cache.head_dim + offset, self.lanes)
             b.buffer("v").vstore(b.to_float(value, cache.element), at + offset)
-
-    def _turned(
-        self, b: KernelBuilder, source: Buffer, base: Value, position: Value, weight: str
-    ) -> list[tuple[int, Value]]:
-        """(offset in the head, rotated vector) of every vector of a head at source[base:]."""
-        half = self.cache.head_dim // 2
-        table = position * half
-        read = self._reader(b, source, base, weight)
-        out: list[tuple[int, Value]] = []
-        for offset in range(0, half, self.lanes):
-            first, second = read(offset), read(half + offset)
-            cos = b.buffer("cos").vload(table + offset, self.lanes)
-            sin = b.buffer("sin").vload(table + offset, self.lanes)
-            out.append((offset, first * cos - second * sin))
-            out.append((half + offset, b.fma(second, cos, first * sin)))
-        return out
-
-    def _reader(
-        self, b: KernelBuilder, source: Buffer, base: Value, weight: str
-    ) -> Callable[[int], Value]:
-        """A function from an offset in the head to its vector, normalised if there is a norm."""
-        norm, lanes = self.norm, self.lanes
-        if norm is None:
-            return lambda offset: source.vload(base + offset, lanes)
-        inverse = inverse_rms(b, source, (base, self.cache.head_dim), norm.eps, lanes)
-
-        def normalised(offset: int) -> Value:
-            value = source.vload(base + offset, lanes) * inverse
-            return apply_weight(value, b.buffer(weight).vload(offset, lanes), norm.offset)
-
-        return normalised

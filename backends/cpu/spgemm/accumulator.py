@@ -14,13 +14,18 @@ from nybble.backends.cpu.spgemm.frame import Frame
 
 @dataclass(frozen=True)
 class RowOf:
-    """A row of A: entries [first, last); columns of its products within [low, low + width)."""
+    """A row of A: entries [first, last); columns of its products within [low, low + width).
+
+    meeting: how many of the entries meet a row of B that is not empty; only: the last one of them.
+    """
 
     first: Value
     last: Value
     low: Value
     width: Value
     products: Value
+    meeting: Value
+    only: Value
 
 
 class Accumulator(ABC):

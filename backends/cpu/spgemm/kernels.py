@@ -16,6 +16,7 @@ from nybble.backends.cpu.loader import Library, load
 from nybble.backends.cpu.machine import cpu_flags, native
 from nybble.backends.cpu.pool import Call, Pool, StepList
 from nybble.backends.cpu.runner import EXTERNALS, runner_module
+from nybble.backends.cpu.spgemm.masked import Masked
 from nybble.backends.cpu.spgemm.rows import Rows
 from nybble.backends.cpu.spgemm.spec import Spec
 from nybble.backends.cpu.spgemm.spread import Sddmm, Spmm, Spread
@@ -31,6 +32,7 @@ def functions(spec: Spec) -> Mapping[str, FuncOp]:
     made: dict[str, FuncOp] = {
         "work": Work(spec.index_bits).build("work"),
         "rows": Rows(spec, permute.name if permute.lanes == WORDS else None).build("rows"),
+        "masked": Masked(spec).build("masked"),
         "spread": Spread(spec).build("spread"),
         "spmm": Spmm(spec, lanes).build("spmm"),
     }

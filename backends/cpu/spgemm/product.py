@@ -7,6 +7,7 @@ second time. Products that would reserve more than `RESERVED` are computed in st
 """
 
 import ctypes
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from nybble.backends.cpu.spgemm.frame import PAD, Limits, Sizes, fronts, pairs
 from nybble.backends.cpu.spgemm.kernels import kernels, launch
 from nybble.backends.cpu.spgemm.spec import Spec
-from nybble.dialects.numpy_ref.sparse import check_mask, check_operands
+from nybble.dialects.numpy_ref.sparse import check_operands
 from nybble.dialects.spgemm.elements import ELEMENTS, Values, element_of
 from nybble.dialects.spgemm.errors import SparseError
 from nybble.dialects.spgemm.matrix import SparseMatrix, check_fits
@@ -28,6 +29,8 @@ from nybble.dialects.spgemm.semiring import SEMIRINGS, Semiring
 LIMITS = Limits()
 RESERVED = 1 << 30
 """Entries of a result that memory is reserved for at a time."""
+MANY = 1 << 18
+"""Elements that are worth another thread to move."""
 BAND_BYTES = 1 << 18
 """Of rows of B that `spread` goes through together: half of a second-level cache."""
 Ints = NDArray[np.int64]
@@ -64,10 +67,8 @@ def matmul(
     check_operands(a, b.shape[0], b.values, ring)
     bits = max(a.index_bits, b.index_bits)
     a, b = a.with_index(bits), b.with_index(bits)
-    products = _products(a, b, ring, setting)
-    bound = (
-        products if int(products.max(initial=0)) <= b.shape[1] else products.clip(max=b.shape[1])
-    )
+    products = products_of(a, b, ring, setting)
+    bound = _bounded(products, b.shape[1])
     total = int(bound.sum())
     if not total:
         return _empty((a.shape[0], b.shape[1]), a, ring)
@@ -84,12 +85,18 @@ def matmul(
     return _stacked(parts, b.shape[1])
 
 
-def _products(a: SparseMatrix, b: SparseMatrix, ring: Semiring, setting: Setting) -> Ints:
+def products_of(a: SparseMatrix, b: SparseMatrix, ring: Semiring, setting: Setting) -> Ints:
+    """How many products each row of A B takes."""
     made = np.zeros(a.shape[0], np.int64)
     if a.nnz and b.nnz:
         arrays = (a.indptr, a.indices, b.indptr, np.array([a.shape[0], 0]), made)
         launch(kernels(spec_of(a, ring), setting.folder), "work", arrays, setting.threads)
     return made
+
+
+def _bounded(products: Ints, columns: int) -> Ints:
+    """The most entries that each row of a result has."""
+    return products if int(products.max(initial=0)) <= columns else products.clip(max=columns)
 
 
 def shares(weights: Ints, threads: int) -> Ints:
@@ -113,9 +120,8 @@ def _stretch(
     spec = spec_of(a, ring)
     first, last = rows
     starts = shares(products, setting.threads)
-    bound = products.clip(max=b.shape[1])
-    room = [int(bound[begin:end].sum()) + PAD for begin, end in pairwise(starts)]
-    places = np.concatenate(([0], np.cumsum(room)))
+    bound = _bounded(products, b.shape[1])
+    places = room_of(bound, starts, PAD)
     start = np.zeros(last - first + 1, a.indptr.dtype)
     index = np.empty(int(places[-1]), a.indices.dtype)
     value = np.empty(int(places[-1]), ELEMENTS[spec.sum_name].dtype)
@@ -127,21 +133,58 @@ def _stretch(
     tables = (_fronts(), _pairs(), plan, np.empty(size, np.uint8))
     arrays = (*left, b.indptr, b.indices, b.values, *result, *tables)
     launch(kernels(spec, setting.folder), "rows", arrays, setting.threads)
-    ends = np.cumsum(totals)
-    check_fits(int(ends[-1]), (last - first, b.shape[1]), a.index_bits)
-    for thread in range(1, setting.threads):
+    check_fits(int(totals.sum()), (last - first, b.shape[1]), a.index_bits)
+    made = joined(start, index, value, (starts, places, totals))
+    return SparseMatrix((last - first, b.shape[1]), *made)
+
+
+def room_of(bounds: Ints, starts: Ints, padding: int) -> Ints:
+    """The first place of each thread in a result whose rows have at most so many entries."""
+    sizes = [int(bounds[begin:end].sum()) + padding for begin, end in pairwise(starts)]
+    return np.concatenate(([0], np.cumsum(sizes)))
+
+
+def joined(
+    start: Ints, index: Ints, value: Values, parts: tuple[Ints, Ints, Ints]
+) -> tuple[Ints, Ints, Values]:
+    """The three arrays of a result that threads wrote apart, moved together and cut to size.
+
+    start: where each row ends among its thread's entries. parts: first row, first place and number
+    of entries of each thread. The arrays are changed.
+    """
+    starts, places, totals = parts
+    threads, ends = len(totals), np.cumsum(totals)
+    for thread in range(1, threads):
         start[starts[thread] + 1 : starts[thread + 1] + 1] += ends[thread - 1]
-        for array in (index, value):
-            _move(array, int(places[thread]), int(ends[thread - 1]), int(totals[thread]))
+        whence = int(places[thread]), int(ends[thread - 1]), int(totals[thread])
+        _move((index, value), *whence, threads)
     for array in (index, value):
         array.resize(int(ends[-1]), refcheck=False)
-    return SparseMatrix((last - first, b.shape[1]), start, index, value)
+    return start, index, value
 
 
-def _move(array: NDArray[Any], source: int, target: int, count: int) -> None:
-    """Move elements towards the front; the two places may overlap."""
-    size, start = array.itemsize, array.ctypes.data
-    ctypes.memmove(start + target * size, start + source * size, count * size)
+def _move(
+    arrays: tuple[NDArray[Any], ...], source: int, target: int, count: int, threads: int
+) -> None:
+    """Move elements of every array towards the front, on several threads if there are many.
+
+    Where the two places overlap, an array is moved by one thread.
+    """
+    parts = threads if source - target >= count else 1
+
+    def move(array: NDArray[Any], part: int) -> None:
+        size, start = array.itemsize, array.ctypes.data
+        first, last = (count * one // parts * size for one in (part, part + 1))
+        ctypes.memmove(start + target * size + first, start + source * size + first, last - first)
+
+    pieces = [(array, part) for part in range(parts) for array in arrays]
+    if count < MANY:
+        for piece in pieces:
+            move(*piece)
+        return
+    with ThreadPoolExecutor(threads) as team:  # memmove holds no lock of Python's
+        for done in [team.submit(move, *piece) for piece in pieces]:
+            done.result()
 
 
 def _stacked(parts: list[SparseMatrix], columns: int) -> SparseMatrix:
@@ -162,26 +205,6 @@ def _empty(shape: tuple[int, int], a: SparseMatrix, ring: Semiring) -> SparseMat
     return SparseMatrix(shape, np.zeros(shape[0] + 1, kind), np.zeros(0, kind), np.zeros(0, dtype))
 
 
-def masked(product: SparseMatrix, mask: SparseMatrix, complement: bool = False) -> SparseMatrix:
-    """The entries of a product where a mask has entries, or (complement) has none."""
-    check_mask(mask, product.shape)
-    columns = max(1, product.shape[1])
-    wanted = mask.row_ids * columns + mask.indices
-    places = product.row_ids * columns + product.indices
-    if len(wanted):
-        found = wanted[np.minimum(np.searchsorted(wanted, places), len(wanted) - 1)] == places
-    else:
-        found = np.zeros(product.nnz, np.bool_)
-    kept = ~found if complement else found
-    ends = np.concatenate(([0], np.cumsum(kept)))[product.indptr]
-    return SparseMatrix(
-        product.shape,
-        ends.astype(product.indptr.dtype),
-        product.indices[kept],
-        product.values[kept],
-    )
-
-
 def spread(
     a: SparseMatrix,
     b: SparseMatrix,
@@ -194,7 +217,7 @@ def spread(
     a, b = a.with_index(bits), b.with_index(bits)
     spec = spec_of(a, ring)
     out = np.empty((a.shape[0], b.shape[1]), ELEMENTS[spec.sum_name].dtype)
-    starts = shares(_products(a, b, ring, setting), setting.threads)
+    starts = shares(products_of(a, b, ring, setting), setting.threads)
     per_row = (b.indices.nbytes + b.values.nbytes) // max(1, b.shape[0])
     band = max(1, BAND_BYTES // max(1, per_row))
     sizes = np.array([b.shape[1], b.shape[0], band])

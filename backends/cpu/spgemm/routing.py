@@ -17,6 +17,8 @@ from nybble.dialects.spgemm.elements import Values, widened
 from nybble.dialects.spgemm.matrix import SparseMatrix
 from nybble.dialects.spgemm.semiring import SEMIRINGS, Semiring
 
+PLUS_TIMES = SEMIRINGS["plus_times"]
+
 
 class Route(StrEnum):
     """A way to a dense result. spgemm: B stays sparse; spmm: B is filled in; dense: both are."""
@@ -109,10 +111,22 @@ def choose(a: SparseMatrix, b: Right, ring: Semiring, rates: Rates = RATES) -> R
     return min(found, key=lambda route: found[route])
 
 
+def choose_dense_left(x: Values, b: SparseMatrix, turned: Right, rates: Rates = RATES) -> Route:
+    """The cheaper of sparse times dense and dense for x b^T, of dense x [m, k] and sparse b [n, k].
+
+    turned: the transpose of b, with its zeros if they are at hand.
+    """
+    if not (np.isfinite(x).all() and _finite(b.values)):
+        return Route.SPMM
+    (m, k), n = x.shape, b.shape[0]
+    fill = 0.0 if turned.filled is not None else k * n * rates.fill
+    return Route.SPMM if b.nnz * m * rates.axpy < fill + m * k * n * rates.multiply else Route.DENSE
+
+
 def to_dense_product(
     a: SparseMatrix,
     b: Right,
-    ring: Semiring = SEMIRINGS["plus_times"],
+    ring: Semiring = PLUS_TIMES,
     setting: Setting = DEFAULT,
     route: Route | None = None,
 ) -> Values:

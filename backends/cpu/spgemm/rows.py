@@ -5,7 +5,7 @@ many products a row has and how wide the window of their columns is, and adds th
 
 | the row has | its products are |
 |---|---|
-| one entry | copied |
+| one entry that meets a row of B | copied |
 | a window of at most `drained` columns for each product | added in place, drained in order |
 | at most `short` products | sorted by rank and merged |
 | a window of at most `window` columns | added in place, listed, the list sorted |
@@ -71,7 +71,7 @@ def _choose(f: Frame, row: RowOf, take: Callable[[type[Accumulator]], None]) -> 
     """Take the first accumulator whose condition holds; see the module."""
     in_window = row.width <= f.limit("window")
     conditions: tuple[tuple[type[Accumulator], Value], ...] = (
-        (Copy, (row.last - row.first).eq(1)),
+        (Copy, row.meeting.eq(1)),
         (Dense, in_window & (row.width <= row.products * f.limit("drained"))),
         (Merged, (row.products <= f.limit("short")) & (row.width < RANKED_WIDTH)),
         (Listed, in_window),
@@ -98,9 +98,9 @@ def _branch(
 def _measured(f: Frame, first: Value, last: Value) -> RowOf:
     """The row with the window of columns that its products may be in."""
     b = f.b
-    inits = [f.limit("columns"), b.const(0), b.const(0)]
+    inits = [f.limit("columns"), b.const(0), b.const(0), b.const(0), first]
     with b.for_(first, last, inits=inits) as entry:
-        low, end, products = entry.args
+        low, end, products, meeting, only = entry.args
         ahead = f.index_at("a_index", b.min(entry.iv + AHEAD, f.limit("last_entry")))
         asked = f.index_at("b_start", ahead)
         f["b_index"].prefetch(asked)
@@ -113,6 +113,8 @@ def _measured(f: Frame, first: Value, last: Value) -> RowOf:
             b.select(some, b.min(low, lowest), low),
             b.select(some, b.max(end, highest), end),
             products + (stop - start),
+            meeting + b.to_index(b.zext(some, i64)),
+            b.select(some, entry.iv, only),
         )
-    low, end, products = entry.results
-    return RowOf(first, last, low, end - low, products)
+    low, end, products, meeting, only = entry.results
+    return RowOf(first, last, low, end - low, products, meeting, only)

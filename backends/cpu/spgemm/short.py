@@ -8,11 +8,11 @@ LANES = 8
 
 
 class Copy(Accumulator):
-    """A row of one entry: a row of B, multiplied."""
+    """A row of one entry that meets anything: a row of B, multiplied."""
 
     def append(self, row: RowOf, place: Value) -> Value:
         """See Accumulator."""
-        a, first, last = self.entry(row.first)
+        a, first, last = self.entry(row.only)
         count = last - first
         whole = count // LANES * LANES
         many = self.b.broadcast(a, LANES)

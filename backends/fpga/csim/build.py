@@ -21,9 +21,11 @@ FLAGS = (
     "-ffp-contract=off",
     "-fsanitize=undefined",
     "-fno-sanitize-recover=undefined",
+    "-fno-sanitize=null,alignment,vptr,object-size",
 )
 """Sums of products are not fused, so that results are those of the references bit by bit; undefined
-behaviour ends the program."""
+behaviour ends the program. Pointers are not checked: words are values, and what `ap_int` does with
+`this` would be half of the time to compile."""
 CYCLES_BYTES = 8
 COUNTING = Path(__file__).parent / "cycles"
 """The folder of the header with streams that count."""

@@ -13,6 +13,8 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from xdsl.ir import SSAValue
 
+from nybble.backends.fpga.hls.rows import ROWS, header_context
+from nybble.backends.fpga.hls.words import Context, memory_context, place_context, stream_context
 from nybble.dialects.fpga.arrays import ArrayOp, BuildTablesOp, RescaleOp
 from nybble.dialects.fpga.attrs import (
     ENTRIES,
@@ -24,13 +26,19 @@ from nybble.dialects.fpga.attrs import (
     ValuesAttr,
 )
 from nybble.dialects.fpga.kernel import KernelOp
-from nybble.dialects.fpga.processes import ProcessOp, QuantizeOp, ReadOp, WriteOp, row_words
-from nybble.dialects.fpga.types import MemoryType, StreamType
+from nybble.dialects.fpga.processes import (
+    ProcessOp,
+    QuantizeOp,
+    ReadOp,
+    WriteOp,
+    memory_type,
+)
 from nybble.dialects.numpy_ref.quantize import SMALLEST_AMAX
 
-Context = dict[str, Any]
 COMMON = "nybble_hls.h"
 """The header that every kernel includes."""
+FOR_ROWS = "nybble_rows.h"
+"""The header of kernels with processes on rows."""
 
 
 @lru_cache(maxsize=1)
@@ -52,34 +60,38 @@ def emit(kernel: KernelOp) -> dict[str, str]:
     names = names_of(kernel)
     arguments = ", ".join(_argument(kernel, one, names) for one in kernel.body.block.args)
     calls = [(f"{op.name.split('.')[1]}_{i}", op) for i, op in enumerate(kernel.processes)]
+    on_rows = any(type(op) in ROWS for op in kernel.processes)
     context = {
         "name": name,
+        "headers": (COMMON, FOR_ROWS) if on_rows else (COMMON,),
         "what": f"for {kernel.device.data}, {len(calls)} processes",
         "arguments": arguments,
         "memories": argument_memories(kernel),
-        "streams": [_stream(one) | {"name": names[one]} for one in kernel.streams],
+        "streams": [stream_context(one) | {"name": names[one]} for one in kernel.streams],
         "processes": [process_text(called, op) for called, op in calls],
         "calls": [
             {"name": called, "arguments": ", ".join(names[v] for v in (*op.operands, *op.results))}
             for called, op in calls
         ],
     }
-    return {
+    found = {
         f"{name}.cpp": render("kernel", context),
         f"{name}.h": render("header", context),
         COMMON: files("nybble.backends.fpga.hls").joinpath(f"templates/{COMMON}").read_text(),
     }
+    return found | {FOR_ROWS: render(FOR_ROWS, header_context())} if on_rows else found
 
 
 def argument_memories(kernel: KernelOp) -> list[Context]:
-    """The kernel's arguments: name, words, bits of a word, and whether it is written."""
-    names, written = names_of(kernel), kernel.outputs
+    """The kernel's arguments: name, words, bits of a word, whether it is written, and read."""
+    names, written, read_ = names_of(kernel), kernel.outputs, kernel.inputs
     return [
         {
             "name": names[one],
-            "words": _memory(one).words.data,
-            "bits": _memory(one).bits.data,
+            "words": memory_type(one).words.data,
+            "bits": memory_type(one).bits.data,
             "written": one in written,
+            "read": one in read_,
         }
         for one in kernel.body.block.args
     ]
@@ -105,24 +117,7 @@ def process_text(name: str, op: ProcessOp) -> str:
 
 def _argument(kernel: KernelOp, value: SSAValue, names: Mapping[SSAValue, str]) -> str:
     const = "" if value in kernel.outputs else "const "
-    return f"{const}ap_uint<{_memory(value).bits.data}>* {names[value]}"
-
-
-def _memory(value: SSAValue) -> MemoryType:
-    assert isinstance(value.type, MemoryType)
-    return value.type
-
-
-def _stream(value: SSAValue) -> Context:
-    type_ = value.type
-    assert isinstance(type_, StreamType)
-    word = f"ap_uint<{type_.word_bits}>"
-    return {
-        "type": word,
-        "stream": f"hls::stream<{word}>",
-        "bits": type_.element_bits,
-        "depth": type_.depth.data,
-    }
+    return f"{const}ap_uint<{memory_type(value).bits.data}>* {names[value]}"
 
 
 def _tiling(tiling: TilingAttr) -> Context:
@@ -131,18 +126,15 @@ def _tiling(tiling: TilingAttr) -> Context:
     return plain | {name: getattr(tiling, name) for name in derived}
 
 
-def _memory_context(value: SSAValue) -> Context:
-    return {"type": f"ap_uint<{_memory(value).bits.data}>"}
-
-
 def quantize(op: QuantizeOp) -> Context:
     """What the template of a quantization needs."""
     return {
         "t": _tiling(op.tiling),
-        "memory": _memory_context(op.memory),
-        "columns": _stream(op.columns),
-        "scales": _stream(op.scales),
-        "row_words": row_words(op.tiling.cols.data),
+        "memory": place_context(op.memory),
+        "lanes": op.lanes,
+        "columns": stream_context(op.columns),
+        "scales": stream_context(op.scales),
+        "row_words": op.row,
         "smallest": f"{float(SMALLEST_AMAX)!r}f",
         "finite": f"{float(np.finfo(np.float32).max)!r}f",
     }
@@ -153,18 +145,23 @@ def read(op: ReadOp) -> Context:
     bits = op.share * op.type.element_bits
     starts = range(0, op.type.word_bits, bits)
     parts = [
-        {"low": low, "high": min(low + bits, op.type.word_bits) - 1, **_memory_context(memory)}
+        {"low": low, "high": min(low + bits, op.type.word_bits) - 1, **memory_context(memory)}
         for low, memory in zip(starts, op.memories, strict=True)
     ]
-    words = _memory(op.memories[0]).words.data
+    words = memory_type(op.memories[0]).words.data
     repeat = op.repeat.value.data
-    return {"memories": parts, "stream": _stream(op.stream), "words": words, "repeat": repeat}
+    return {
+        "memories": parts,
+        "stream": stream_context(op.stream),
+        "words": words,
+        "repeat": repeat,
+    }
 
 
 def write(op: WriteOp) -> Context:
     """What the template of a writer needs."""
-    memory = _memory_context(op.memory)
-    return {"memory": memory, "stream": _stream(op.stream), "words": op.type.words.data}
+    memory = memory_context(op.memory)
+    return {"memory": memory, "stream": stream_context(op.stream), "words": op.type.words.data}
 
 
 def build_tables(op: BuildTablesOp) -> Context:
@@ -174,9 +171,9 @@ def build_tables(op: BuildTablesOp) -> Context:
     tile_blocks = op.tiling.lanes.data // ways
     return {
         "t": _tiling(op.tiling),
-        "columns": _stream(op.columns),
-        "tables": _stream(op.tables),
-        "sums": None if op.sums is None else _stream(op.sums),
+        "columns": stream_context(op.columns),
+        "tables": stream_context(op.tables),
+        "sums": None if op.sums is None else stream_context(op.sums),
         "entries": ENTRIES,
         "width": element.width,
         "taken": ", ".join(rows),
@@ -191,11 +188,11 @@ def array(op: ArrayOp) -> Context:
     template, more = element_context(op.element, op.tiling)
     return {
         "t": _tiling(op.tiling),
-        "stationary": _stream(op.stationary),
-        "weights": _stream(op.weights),
-        "sums": None if op.sums is None else _stream(op.sums),
-        "indices": None if op.indices is None else _stream(op.indices),
-        "dots": _stream(op.dots),
+        "stationary": stream_context(op.stationary),
+        "weights": stream_context(op.weights),
+        "sums": None if op.sums is None else stream_context(op.sums),
+        "indices": None if op.indices is None else stream_context(op.indices),
+        "dots": stream_context(op.dots),
         "ways": op.ways,
         "load": op.load,
         "steps": op.steps,
@@ -234,10 +231,10 @@ def rescale(op: RescaleOp) -> Context:
     """What the template of a rescaling needs."""
     return {
         "t": _tiling(op.tiling),
-        "dots": _stream(op.dots),
-        "factors": _stream(op.factors),
-        "scales": _stream(op.scales),
-        "results": _stream(op.results_),
+        "dots": stream_context(op.dots),
+        "factors": stream_context(op.factors),
+        "scales": stream_context(op.scales),
+        "results": stream_context(op.results_),
     }
 
 
@@ -248,4 +245,5 @@ CONTEXTS: dict[type[ProcessOp], Callable[[Any], Context]] = {
     ArrayOp: array,
     RescaleOp: rescale,
     WriteOp: write,
+    **ROWS,
 }

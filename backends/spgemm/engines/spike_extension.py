@@ -12,6 +12,8 @@ from riscv.processor import insn_desc_t  # pyright: ignore[reportMissingImports]
 CUSTOM_0, MASK = 0x0B, 0xFE00_707F
 ALL_64 = (1 << 64) - 1
 DESCRIPTOR = 64
+COPIES = (0, 32)
+"""Offsets of the words of each copy."""
 GO = 24
 """Offset of the word of a descriptor that starts it."""
 
@@ -60,6 +62,12 @@ def _store(memory: Any, address: int, width: int, value: int) -> None:
         memory.store_conditional_32(address, value)
 
 
+def _copy(memory: Any, source: int, target: int, size: int) -> None:
+    width = 8 if (source | target | size) % 8 == 0 else 4
+    for at in range(0, size, width):
+        _store(memory, target + at, width, _load(memory, source + at, width))
+
+
 TABLE = {
     (2, 0): _update(8, _add_integers),
     (3, 0): _update(8, _add_integers),
@@ -94,7 +102,7 @@ class Xspgemm(isa.ISA):
 
 @dev.register("xspgemm_dma")
 class Dma(dev.MMIO):
-    """A descriptor for each hart: source, target, bytes, and the word that starts the copy."""
+    """A descriptor for each hart: source, target and bytes of two copies, and what starts them."""
 
     def __init__(self, sim: Any, args: str | None = None):
         super().__init__(sim, args)
@@ -105,16 +113,15 @@ class Dma(dev.MMIO):
         return self._words.get(addr, 0).to_bytes(size, "little")
 
     def store(self, addr: int, data: Any) -> None:
-        """Write a word of a descriptor, and copy if it is the one that starts it."""
+        """Write a word of a descriptor, and copy if it is the one that starts the copies."""
         hart, offset = divmod(addr, DESCRIPTOR)
         if offset != GO:
             self._words[addr] = int.from_bytes(bytes(data), "little")
             return
-        source, target, size = (self._words[hart * DESCRIPTOR + at] for at in (0, 8, 16))
         memory = self.sim.get_core(hart).mmu
-        width = 8 if (source | target | size) % 8 == 0 else 4
-        for at in range(0, size, width):
-            _store(memory, target + at, width, _load(memory, source + at, width))
+        for first in COPIES:
+            at = hart * DESCRIPTOR + first
+            _copy(memory, *(self._words.get(at + word, 0) for word in (0, 8, 16)))
 
     def size(self) -> int:
         """Bytes of the address range."""

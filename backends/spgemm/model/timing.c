@@ -48,23 +48,48 @@ static void step(const struct machine *m, int t, const struct event *e) {
   now[t] = done;
 }
 
+// Threads in the order of their clocks, those of lower numbers first: a heap.
+struct turns { int64_t count; int thread[MOST_THREADS]; };
+
+static int earlier(int a, int b) { return now[a] < now[b] || (now[a] == now[b] && a < b); }
+
+static void sink(struct turns *q, int64_t at) {
+  int moving = q->thread[at];
+  for (int64_t child; (child = 2 * at + 1) < q->count; at = child) {
+    if (child + 1 < q->count && earlier(q->thread[child + 1], q->thread[child])) child++;
+    if (!earlier(q->thread[child], moving)) break;
+    q->thread[at] = q->thread[child];
+  }
+  q->thread[at] = moving;
+}
+
+static void everyone(struct turns *q, const struct machine *m) {
+  q->count = m->threads;
+  for (int t = 0; t < m->threads; t++) q->thread[t] = t;
+  for (int64_t at = q->count / 2; at-- > 0;) sink(q, at);
+}
+
+// The thread whose clock is first has no more to do.
+static void leave(struct turns *q) {
+  q->thread[0] = q->thread[--q->count];
+  if (q->count) sink(q, 0);
+}
+
 // Rows of a phase: from `starts[k]` to `starts[k + 1]`; threads take the next one, or each H-th.
 static void rows(const struct machine *m, const struct event *e, const int64_t *starts, int64_t count) {
   int64_t at[MOST_THREADS] = {0}, end[MOST_THREADS] = {0}, next[MOST_THREADS], token = 0;
+  struct turns q;
   for (int t = 0; t < m->threads; t++) next[t] = t;
-  for (;;) {
-    int t = -1;
-    for (int i = 0; i < m->threads; i++) {
-      int more = at[i] < end[i] || (m->tokens ? token < count : next[i] < count);
-      if (more && (t < 0 || now[i] < now[t])) t = i;
-    }
-    if (t < 0) return;
+  for (everyone(&q, m); q.count;) {
+    int t = q.thread[0];
     if (at[t] >= end[t]) {
-      int64_t row = m->tokens ? token++ : next[t];
-      next[t] += m->threads;
+      int64_t row = m->tokens ? token : next[t];
+      if (row >= count) { leave(&q); continue; }
+      token++; next[t] += m->threads;
       at[t] = starts[row]; end[t] = starts[row + 1];
     }
     step(m, t, &e[at[t]++]);
+    sink(&q, 0);
   }
 }
 
@@ -75,12 +100,12 @@ static void shares(const struct machine *m, const struct event *e, const int64_t
     at[t] = starts[t * count / m->threads];
     end[t] = starts[(t + 1) * count / m->threads];
   }
-  for (;;) {
-    int t = -1;
-    for (int i = 0; i < m->threads; i++)
-      if (at[i] < end[i] && (t < 0 || now[i] < now[t])) t = i;
-    if (t < 0) return;
+  struct turns q;
+  for (everyone(&q, m); q.count;) {
+    int t = q.thread[0];
+    if (at[t] >= end[t]) { leave(&q); continue; }
     step(m, t, &e[at[t]++]);
+    sink(&q, 0);
   }
 }
 

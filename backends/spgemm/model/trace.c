@@ -32,7 +32,7 @@ __attribute__((visibility("default"))) int qemu_plugin_version = 1;
 
 enum kind { NEAR, LOAD, STORE, DMA, TASK, BARRIER, PART };
 enum access { PLAIN, POSTED, UPDATE, RESERVE, CONDITIONAL, COPY };
-enum { ARRAYS = 9, BATCH = 64, BUFFER = 1 << 16, PARTS = 64, MOST_BUFFERED = 64 };
+enum { ARRAYS = 11, BATCH = 64, BUFFER = 1 << 16, PARTS = 64, MOST_BUFFERED = 64 };
 struct event { uint32_t instructions; uint16_t waits, posts; uint32_t bytes; uint16_t kind, line; };
 struct range { uint64_t start, end; };
 

@@ -32,7 +32,7 @@ EVENT = np.dtype(
 KINDS = ("near", "load", "store", "dma", "task", "barrier", "part")
 FAR = (
     "A_INDPTR", "A_INDICES", "A_VALUES", "B_INDPTR", "B_INDICES", "B_VALUES", "OUT_KEYS",
-    "OUT_VALUES", "WINDOW_TABLE",
+    "OUT_VALUES", "WINDOW_TABLE", "M_INDPTR", "M_INDICES",
 )  # fmt: skip
 NOWHERE = Region("", 0, 0)
 SECONDS = 600.0
@@ -72,8 +72,9 @@ def _ranges(elf: bytes, image: Image) -> str:
     near = Region("near", regions["SYNC"].start, max(one.end for one in regions.values()))
     chosen = [
         symbols[KERNEL], symbols["nybble_barrier"], symbols["nybble_dma"], near,
-        regions["A_INDPTR"], regions["B_VALUES"], regions.get("STAGE_VALUES", NOWHERE),
-        regions.get("KEYS", NOWHERE), *(regions[name] for name in FAR),
+        regions.get("M_INDPTR", regions["A_INDPTR"]), regions["B_VALUES"],
+        regions.get("STAGE_VALUES", NOWHERE), regions.get("KEYS", NOWHERE),
+        *(regions.get(name, NOWHERE) for name in FAR),
     ]  # fmt: skip
     return "-".join(f"{one.start:x}-{one.end:x}" for one in chosen) + "-"
 

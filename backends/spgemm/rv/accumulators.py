@@ -23,6 +23,12 @@ GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 """2^64 divided by the golden ratio (Knuth, The Art of Computer Programming, 6.4)."""
 
 
+GROUP = 8
+"""Places of an array that are looked at together: a word of bytes."""
+ONES = 0x0101010101010101
+"""Times a word of bytes 0 and 1, it has their sum in its highest byte."""
+
+
 @dataclass(frozen=True)
 class Part:
     """A window: its first row and column, and how many of each it has."""
@@ -46,10 +52,6 @@ class Product:
     def key(self) -> Value:
         """The place as one number."""
         return (self.row << 32) | self.column
-
-    def local(self, part: Part) -> Value:
-        """The number of the place within a window, row by row."""
-        return (self.row - part.row) * part.columns + (self.column - part.column)
 
 
 @dataclass
@@ -210,17 +212,22 @@ class Fragments(Accumulator):
         b = self.frame.builder
         self._count = b.variable(b.int(0))
 
+    def found(self, part: Part, product: Product) -> tuple[Value, Value]:
+        """The entry that a product's column points to, and whether it is that of its place."""
+        b = self.frame.builder
+        pointer = b.zext(self.pointers.load(product.column - part.column), i64)
+        known = b.either(
+            b.below(pointer, self.count.load(0)),
+            lambda: self.entries[0].load(pointer).eq(product.key),
+            lambda: b.bit(value=False),
+        )
+        return pointer, known
+
     def insert(self, part: Part, product: Product) -> None:
         """See `Accumulator`."""
         b = self.frame.builder
-        column = product.column - part.column
-        pointer = b.zext(self.pointers.load(column), i64)
+        pointer, known = self.found(part, product)
         keys, sums = self.entries
-        known = b.either(
-            b.below(pointer, self.count.load(0)),
-            lambda: keys.load(pointer).eq(product.key),
-            lambda: b.bit(value=False),
-        )
         with b.if_(known) as branch:
             sums.store(sums.load(pointer) + product.value, pointer)
         with branch.otherwise():
@@ -230,7 +237,7 @@ class Fragments(Accumulator):
             place = self.count.load(0)
             keys.store(product.key, place)
             sums.store(product.value, place)
-            self.pointers.store(b.trunc(place, i16), column)
+            self.pointers.store(b.trunc(place, i16), product.column - part.column)
             self.count.store(place + 1, 0)
 
     def write(self, part: Part) -> None:
@@ -238,10 +245,68 @@ class Fragments(Accumulator):
         frame, b = self.frame, self.frame.builder
         count = self.count.load(0)
         before = frame.descriptor.add(int(Word.OUT_COUNT), count)
-        for source, word in zip(self.entries, (Word.OUT_KEYS, Word.OUT_VALUES), strict=True):
-            size = count * element_bytes(source.element)
-            frame.copy(frame.array(word, source.element).at(before), source.base, size)
+        frame.copy(
+            *(
+                (
+                    frame.array(word, source.element).at(before),
+                    source.base,
+                    count * element_bytes(source.element),
+                )
+                for source, word in zip(self.entries, (Word.OUT_KEYS, Word.OUT_VALUES), strict=True)
+            )
+        )
         self.count.store(b.int(0), 0)
+
+
+@dataclass
+class Masked(Fragments):
+    """Fragments whose entries are there before any product: the places of a mask.
+
+    A byte says whether an entry got a product; the others are left out of the result.
+    """
+
+    @property
+    def met(self) -> Memory:
+        """Whether there was a product for each of this hart's entries."""
+        whole = self.frame.array(Word.KEYS, i8)
+        first = self.frame.hart * self.frame.word(Word.ENTRIES)
+        return Memory(whole.builder, whole.at(first), i8)
+
+    def admit(self, part: Part, row: Value, columns: Memory, bounds: tuple[Value, Value]) -> None:
+        """Make entries of the places [first, last) of a mask that lie in the window."""
+        b = self.frame.builder
+        keys, sums = self.entries
+        self.count.store(b.int(0), 0)
+        with b.for_(*bounds) as loop:
+            column = b.sext(columns.load(loop.iv), i64)
+            with b.if_(b.below(column - part.column, part.columns)):
+                place = self.count.load(0)
+                keys.store((row << 32) | column, place)
+                sums.store(self.zero, place)
+                self.met.store(b.const(0, i8), place)
+                self.pointers.store(b.trunc(place, i16), column - part.column)
+                self.count.store(place + 1, 0)
+
+    def insert(self, part: Part, product: Product) -> None:
+        """See `Accumulator`; a product at another place is dropped."""
+        pointer, known = self.found(part, product)
+        with self.frame.builder.if_(known):
+            sums = self.entries[1]
+            sums.store(sums.load(pointer) + product.value, pointer)
+            self.met.store(self.frame.builder.const(1, i8), pointer)
+
+    def write(self, part: Part) -> None:
+        """See `Accumulator`; entries without a product are closed up."""
+        b = self.frame.builder
+        keys, sums = self.entries
+        kept = b.variable(b.int(0))
+        with b.for_(b.int(0), self.count.load(0)) as loop, b.if_(self.met.load(loop.iv).ne(0)):
+            place = kept.load(0)
+            for array in (keys, sums):
+                array.store(array.load(loop.iv), place)
+            kept.store(place + 1, 0)
+        self.count.store(kept.load(0), 0)
+        super().write(part)
 
 
 @dataclass
@@ -253,37 +318,72 @@ class Dense(Accumulator):
         """Whether a place has an entry."""
         return self.frame.array(Word.KEYS, i8)
 
+    @property
+    def words(self) -> Memory:
+        """The bytes of `present`, so many of GROUP at a time."""
+        return self.frame.array(Word.KEYS, i64)
+
+    def stride(self, part: Part) -> Value:
+        """Places from a row to the next: whole words."""
+        return (part.columns + (GROUP - 1)) & -GROUP
+
     def clear(self) -> None:
         """See `Accumulator`."""
         b = self.frame.builder
-        with b.for_(*self.frame.share(self.slots)) as loop:
-            self.present.store(b.const(0, i8), loop.iv)
-            self.sums.store(self.zero, loop.iv)
+        with b.for_(*self.frame.share(self.slots // GROUP)) as loop:
+            self.words.store(b.int(0), loop.iv)
+            for i in range(GROUP):
+                self.sums.store(self.zero, loop.iv * GROUP + i)
 
     def insert(self, part: Part, product: Product) -> None:
         """See `Accumulator`."""
         b = self.frame.builder
-        place = product.local(part)
+        row, column = product.row - part.row, product.column - part.column
+        place = row * self.stride(part) + column
         self.present.store(b.const(1, i8), place, Ordering.MONOTONIC)
         self.frame.accumulate(self.sums, place, product.value)
 
     def write(self, part: Part) -> None:
-        """See `Accumulator`; a hart takes whole rows."""
+        """See `Accumulator`; a hart takes whole rows, and room in the result for each at once."""
         b = self.frame.builder
         first, last = self.frame.share(part.rows)
-        with b.for_(first, last) as rows, b.for_(b.int(0), part.columns) as columns:
-            place = rows.iv * part.columns + columns.iv
-            with b.if_(self.present.load(place).ne(0)):
-                key = ((rows.iv + part.row) << 32) | (columns.iv + part.column)
-                self.append(key, self.sums.load(place))
-                self.present.store(b.const(0, i8), place)
-                self.sums.store(self.zero, place)
+        words = self.stride(part) // GROUP
+        with b.for_(first, last) as rows:
+            start, end = rows.iv * words, (rows.iv + 1) * words
+            count = b.variable(b.int(0))
+            with b.for_(start, end) as loop:
+                used = (self.words.load(loop.iv) * ONES).shr(64 - 8)
+                count.store(count.load(0) + used, 0)
+            with b.if_(count.load(0) > 0):
+                place = b.variable(self.frame.descriptor.add(int(Word.OUT_COUNT), count.load(0)))
+                with b.for_(start, end) as loop:
+                    self._write_word(part, (rows.iv, loop.iv - start), loop.iv, place)
         self.frame.barrier()
+
+    def _write_word(
+        self, part: Part, where: tuple[Value, Value], word: Value, place: Memory
+    ) -> None:
+        """Put the entries of a word at `place` and after. where: row and word within the window."""
+        b, (row, across) = self.frame.builder, where
+        used = self.words.load(word)
+        keys = self.frame.array(Word.OUT_KEYS, i64)
+        values = self.frame.array(Word.OUT_VALUES, self.element)
+        key = ((row + part.row) << 32) | (across * GROUP + part.column)
+        with b.if_(used.ne(0)):
+            self.words.store(b.int(0), word)
+            for i in range(GROUP):
+                with b.if_((used & (1 << 8 * i)).ne(0)):
+                    at = place.load(0)
+                    keys.store(key + i, at)
+                    values.store(self.sums.load(word * GROUP + i), at)
+                    self.sums.store(self.zero, word * GROUP + i)
+                    place.store(at + 1, 0)
 
 
 ACCUMULATORS: dict[str, type[Accumulator]] = {
     "table": Table,
     "fragments": Fragments,
     "dense": Dense,
+    "masked": Masked,
 }
 """Name in programs -> how it is done."""

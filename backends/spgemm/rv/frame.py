@@ -15,6 +15,7 @@ from xdsl.ir import Attribute
 from nybble.backends.building.values import Value, f32, f64, i32, i64
 from nybble.backends.spgemm.problem import Word
 from nybble.backends.spgemm.rv.builder import POINTER, HartBuilder, Memory, address_properties
+from nybble.backends.spgemm.rv.runtime import DMA_BASE, DMA_BYTES
 from nybble.backends.spgemm.rv.xspgemm import ADDITIONS, TAKE, Instruction
 from nybble.dialects.atomics import AtomicRMWOp, Ordering
 
@@ -76,9 +77,11 @@ class Frame:
         """Wait until every hart is here."""
         self.builder.call("nybble_barrier", (self.word(Word.SYNC, POINTER), self.harts))
 
-    def copy(self, target: Value, source: Value, size: Value) -> None:
-        """Have DMA move bytes, and wait for them."""
-        self.builder.call("nybble_dma", (target, source, size, self.hart))
+    def copy(self, *copies: tuple[Value, Value, Value]) -> None:
+        """Have DMA make two copies, each of a target, a source and bytes, and wait for them."""
+        assert len(copies) == 2
+        descriptor = self.hart * DMA_BYTES + DMA_BASE
+        self.builder.call("nybble_dma", (*copies[0], *copies[1], descriptor))
 
     def accumulate(self, memory: Memory, index: Value, value: Value) -> None:
         """Add to an element of the scratchpad atomically."""

@@ -15,6 +15,7 @@ from nybble.backends.spgemm.rv.builder import POINTER, Memory, element_bytes
 from nybble.backends.spgemm.rv.frame import Frame
 from nybble.dialects.errors import InternalError
 from nybble.dialects.spgemm.program import (
+    AdmitOp,
     DenseInsertOp,
     DmaOp,
     HashInsertOp,
@@ -28,9 +29,11 @@ from nybble.dialects.spgemm.types import SparseTensorType
 
 LEFT = (Word.A_INDPTR, Word.A_INDICES, Word.A_VALUES)
 RIGHT = (Word.B_INDPTR, Word.B_INDICES, Word.B_VALUES)
+PLACES = (Word.M_INDPTR, Word.M_INDICES, Word.M_INDICES)
+"""Of a mask, which has no values."""
 RUNTIME: dict[str, tuple[Attribute, ...]] = {
     "nybble_barrier": (POINTER, i64),
-    "nybble_dma": (POINTER, POINTER, i64, i64),
+    "nybble_dma": (POINTER, POINTER, i64, POINTER, POINTER, i64, i64),
     "nybble_relax": (),
 }
 """Functions of the runtime (see runtime.py) -> their arguments."""
@@ -118,7 +121,7 @@ class Lowering:
             frame.sync.store(b.int(0), Meeting.TOKEN)
 
     def _entries(self, op: RowOp | DmaOp) -> None:
-        words = LEFT if op.matrix == self.window.lhs else RIGHT
+        words = {self.window.rhs: RIGHT, self.window.lhs: LEFT}.get(op.matrix, PLACES)
         row: Value = self.values[op.row]
         b = self.frame.builder
         indptr = self.frame.array(words[0], i32)
@@ -131,24 +134,49 @@ class Lowering:
             isinstance(op, DmaOp),
         )
 
+    def _admit(self, op: AdmitOp) -> None:
+        part, accumulator = self.values[op.part]
+        row, entries = self.values[op.row], self.values[op.entries]
+        b, room = self.frame.builder, self.frame.word(Word.ENTRIES)
+        with b.for_(entries.first, entries.last, room) as loop:
+            end = b.min(loop.iv + room, entries.last)
+            accumulator.admit(part, row, entries.indices, (loop.iv, end))
+            with b.if_(accumulator.count.load(0) > 0):
+                self._block(op.body.block)
+
     def _nonzeros(self, op: NonzerosOp) -> None:
         entries: Entries = self.values[op.entries]
         if not entries.staged:
             self._walk(op.body.block, entries)
             return
         b = self.frame.builder
-        with b.for_(entries.first, entries.last, STAGE) as loop:
-            count = b.min(entries.last - loop.iv, STAGE)
-            indices = self._stage(entries.indices, Word.STAGE_INDICES, loop.iv, count)
-            values = self._stage(entries.values, Word.STAGE_VALUES, loop.iv, count)
-            self._walk(op.body.block, Entries(indices, values, b.int(0), count, staged=False))
+        sources = (entries.indices, entries.values)
+        buffers = [
+            self._buffer(*pair)
+            for pair in zip((Word.STAGE_INDICES, Word.STAGE_VALUES), sources, strict=True)
+        ]
 
-    def _stage(self, source: Memory, word: Word, first: Value, count: Value) -> Memory:
-        buffers = self.frame.array(word, source.element)
-        mine = Memory(self.frame.builder, buffers.at(self.frame.hart * STAGE), source.element)
-        size = count * element_bytes(source.element)
-        self.frame.copy(mine.base, source.at(first), size)
-        return mine
+        def test(state: Sequence[Value]) -> tuple[Value, Sequence[Value]]:
+            return state[0] < entries.last, state
+
+        def step(state: Sequence[Value]) -> Sequence[Value]:
+            first, end = state[0], b.min(state[0] + STAGE, entries.last)
+            count = end - first
+            self.frame.copy(
+                *(
+                    (buffer.base, source.at(first), count * element_bytes(source.element))
+                    for buffer, source in zip(buffers, sources, strict=True)
+                )
+            )
+            self._walk(op.body.block, Entries(*buffers, b.int(0), count, staged=False))
+            return (end,)
+
+        b.repeat((entries.first,), test, step)
+
+    def _buffer(self, word: Word, like: Memory) -> Memory:
+        """This hart's own part of the buffers at a word."""
+        buffers = self.frame.array(word, like.element)
+        return Memory(self.frame.builder, buffers.at(self.frame.hart * STAGE), like.element)
 
     def _walk(self, body: Block, entries: Entries) -> None:
         b = self.frame.builder
@@ -178,6 +206,7 @@ class Lowering:
         TokenOp: _token,
         RowOp: _entries,
         DmaOp: _entries,
+        AdmitOp: _admit,
         NonzerosOp: _nonzeros,
         arith.MulfOp: _multiply,
         arith.MuliOp: _multiply,

@@ -10,7 +10,8 @@ MOST_HARTS = 64
 STACK_BITS = 14
 TEXT = 0x8000_0000
 DMA_BASE = 0x6000_0000
-"""Address of the DMA descriptors: one of 64 bytes for each hart."""
+"""Address of the DMA descriptors, one for each hart."""
+DMA_BYTES = 64
 SYSCALL = {"write": 64, "exit": 93, "exit_group": 94, "sched_yield": 124, "clone": 220}
 """Linux's numbers on RISC-V."""
 CLONE_THREAD = 0x50F00
@@ -193,8 +194,9 @@ nybble_relax:                           # keeps t0, t4 and t5
 
 _COPY = """
     .globl nybble_dma
-nybble_dma:                             # a0: target; a1: source; a2: bytes; a3: hart
-    blez    a2, 3f
+nybble_dma:                             # two copies: a0: target; a1: source; a2: bytes; a3 to a5
+    li      t2, 1
+0:  blez    a2, 3f
     or      t0, a0, a1
     or      t0, t0, a2
     andi    t0, t0, 7
@@ -205,34 +207,39 @@ nybble_dma:                             # a0: target; a1: source; a2: bytes; a3:
     addi    a1, a1, 8
     addi    a0, a0, 8
     bltu    a1, a2, 1b
-    ret
+    j       3f
 2:  lw      t1, 0(a1)
     sw      t1, 0(a0)
     addi    a1, a1, 4
     addi    a0, a0, 4
     bltu    a1, a2, 2b
-3:  ret
+3:  beqz    t2, 4f
+    li      t2, 0
+    mv      a0, a3
+    mv      a1, a4
+    mv      a2, a5
+    j       0b
+4:  ret
     .globl nybble_dma_end
 nybble_dma_end:
 """
 
-_ENGINE = f"""
+_ENGINE = """
     .globl nybble_dma
-nybble_dma:                             # a0: target; a1: source; a2: bytes; a3: hart
-    blez    a2, 2f
-    li      t0, {DMA_BASE:#x}
-    slli    a3, a3, 6
-    add     t0, t0, a3
+nybble_dma:                             # as above; a6: address of this hart's DMA descriptor
     fence   rw, rw
-    sd      a1, 0(t0)
-    sd      a0, 8(t0)
-    sd      a2, 16(t0)
+    sd      a1, 0(a6)
+    sd      a0, 8(a6)
+    sd      a2, 16(a6)
+    sd      a4, 32(a6)
+    sd      a3, 40(a6)
+    sd      a5, 48(a6)
     li      t1, 1
-    sd      t1, 24(t0)
-1:  ld      t1, 24(t0)
+    sd      t1, 24(a6)
+1:  ld      t1, 24(a6)
     bnez    t1, 1b
     fence   rw, rw
-2:  ret
+    ret
     .globl nybble_dma_end
 nybble_dma_end:
 """

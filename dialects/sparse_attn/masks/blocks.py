@@ -27,16 +27,23 @@ SAMPLES = 128
 
 
 def dense(
-    mask: Mask, queries: Ints, keys: Ints, heads: int = 1, lists: Sequence[List] = ()
+    mask: Mask,
+    queries: Ints,
+    keys: Ints,
+    heads: int = 1,
+    lists: Sequence[List] = (),
+    of_each_row: Sequence[bool] = (),
 ) -> Bools:
     """Whether each query sees each key: bool [heads, queries, keys].
 
-    queries, keys: positions, in order. lists: one for each of `mask.selections`.
+    queries, keys: positions, in order. lists: one for each of `mask.selections`; of_each_row: which
+    of them have a row for each query, none if left out.
     """
     shape = (heads, len(queries), len(keys))
+    each = of_each_row or (False,) * len(lists)
     listed: dict[Mask, Bools] = {
-        selection: _listed(selection, entries, queries, keys)
-        for selection, entries in zip(selections_of(mask), lists, strict=True)
+        selection: _listed(selection, entries, queries, keys, of_each_row=apart)
+        for selection, entries, apart in zip(selections_of(mask), lists, each, strict=True)
     }
     at = Pair(queries[None, :, None], keys[None, None, :], _heads(heads), listed)
     return _bits(mask.sees(at), shape) & (at.key <= at.query)
@@ -164,7 +171,9 @@ def _bits(bit: Bit, shape: tuple[int, int, int]) -> Bools:
     return np.broadcast_to(np.asarray(bit, np.bool_), shape)
 
 
-def _listed(selection: Selected, entries: List, queries: Ints, keys: Ints) -> Bools:
+def _listed(
+    selection: Selected, entries: List, queries: Ints, keys: Ints, *, of_each_row: bool = False
+) -> Bools:
     """Whether a list has each key for each query: bool [heads, queries, keys]."""
     heads, rows, _ = entries.shape
     size = selection.size
@@ -172,6 +181,7 @@ def _listed(selection: Selected, entries: List, queries: Ints, keys: Ints) -> Bo
     table = np.zeros((heads, rows, runs + 1), np.bool_)  # the last is for what is no entry
     np.put_along_axis(table, np.where(entries < 0, runs, entries), True, axis=2)
     row = np.minimum(queries // size - queries[0] // size, rows - 1)
+    row = np.arange(len(queries)) if of_each_row else row
     return table[:, row][:, :, keys // size]
 
 

@@ -1,7 +1,8 @@
 """Masks whose keys are chosen while a model runs: they need a list as an operand.
 
 A list is i32 [heads, rows, entries]: numbers of runs of `size` keys, -1 for none; a row for all
-queries of a call, or one for each run of `size` positions that the call has queries in.
+queries of a call, or one for each run of `size` positions that the call has queries in, or, where
+their number is dynamic, one for each query.
 """
 
 from dataclasses import dataclass

@@ -7,8 +7,10 @@ import pytest
 
 from nybble.dialects.sparse_attn.kv import KvError
 from nybble.dialects.sparse_attn.masks import MaskError
-from nybble.frontend.attention_choice import restrictions, with_policy
+from nybble.frontend.attention_choice import restrictions, selections, with_policy
 from nybble.frontend.graph import Argument, Dimensions, ModelGraph, Role
+from nybble.passes.retain_tokens import RetainTokens
+from nybble.passes.select_pages import SelectPages
 
 TEXT = """
 func.func @embed(%a: i32) { func.return }
@@ -62,10 +64,43 @@ def test_codes_that_no_layer_reads_are_refused(graph):
     ("policy", "fault"),
     [
         ("layers(4:causal;else:sink(4))", "names layer 4"),
-        ("pages(64,1)", r"pages\(64,1\) is chosen anew .*accepted: masks of positions alone"),
+        ("kept(64)", r"kept\(64\) is chosen anew .*accepted: masks of positions"),
         ("sink(129)", "in a context of 128"),
     ],
 )
 def test_policies_that_a_model_cannot_have(graph, policy, fault):
     with pytest.raises(MaskError, match=fault):
         with_policy(graph, policy)
+
+
+def test_layers_that_choose_have_a_state(graph):
+    policy = "layers(0,3:heavy(8,24);2:pages(16,2)+sink(1);else:window(4))"
+    made = with_policy(graph, policy)
+    passes = selections(made, policy)
+    assert passes == [
+        RetainTokens("layer_0_mask_0", 8, 24), SelectPages("layer_1_mask_2", "pages(16,2)+sink(1)"),
+    ]  # fmt: skip
+    assert [one.function for one in restrictions(made, policy)] == ["layer_0_mask_1"]
+    states = [name for name, given in made.functions.items() if given[-1].role is Role.STATE]
+    assert states == ["layer_0_mask_0", "layer_1_mask_2"]
+    assert with_policy(graph, "heavy(8,24)").functions["layer_0"][-1].role is Role.STATE
+
+
+@pytest.mark.parametrize(
+    ("policy", "kv", "fault"),
+    [
+        ("heavy(8,23)", "f32", r"heavy\(8,23\) keeps 31 tokens .accepted: a multiple of 16"),
+        ("heavy(8,24)", "kv4", "a cache of kv4 cannot evict, as heavy.*accepted: f32, f16"),
+        ("heavy(64,128)", "f32", "keeps 192 keys of a context of 128"),
+        (
+            "heavy(8,24)+sink(1)",
+            "f32",
+            r"chosen anew .*accepted: .*heavy\(budget,recent\) alone",
+        ),
+        ("pages(8,2)", "f32", "has pages of 8 keys .accepted: a multiple of 16"),
+    ],
+)
+def test_choices_that_no_layer_can_have(graph, policy, kv, fault):
+    made = replace(graph, dimensions=replace(graph.dimensions, kv_dtype=kv))
+    with pytest.raises((KvError, MaskError), match=fault):
+        with_policy(made, policy)

@@ -41,6 +41,32 @@ def test_files_and_manifest(run_nybble, tmp_path):
     assert [one["name"] for one in kernel["memories"]] == ["x", "w0", "s", "y"]
 
 
+CHAIN = """func.func @f(%x: tensor<1x64xf32>, %g: tensor<64xf32>,
+    %w: !lowbit.tensor<64x64, "w2g32">) -> tensor<1x64xf32> {
+  %n = fused.rms_norm %x, %g eps 1.0e-05 : tensor<1x64xf32>, tensor<64xf32> -> tensor<1x64xf32>
+  %p = mpgemm.matmul %n, %w
+    : tensor<1x64xf32>, !lowbit.tensor<64x64, "w2g32"> -> tensor<1x64xf32>
+  %r = arith.addf %x, %p : tensor<1x64xf32>
+  func.return %r : tensor<1x64xf32>
+}
+"""
+
+
+@pytest.mark.parametrize(("more", "kernels"), [((), ["f_0", "f_1"]), (("--chain",), ["f_0"])])
+def test_operators_between_products(run_nybble, tmp_path, more, kernels):
+    (tmp_path / "f.mlir").write_text(CHAIN)
+    out = tmp_path / "out"
+    arguments = (str(tmp_path / "f.mlir"), "-o", str(out), "--target", "fpga:u280", *more)
+    outcome = run_nybble("compile", *arguments)
+    assert outcome.code == 0, outcome.err
+    made = json.loads((out / "manifest.json").read_text())["kernels"]
+    assert [one["name"] for one in made] == kernels
+    assert all((out / f"{name}.cpp").is_file() for name in kernels)
+    named = {memory for one in made[0]["inputs"] for memory in one["memories"]}
+    assert named < {one["name"] for one in made[0]["memories"]}
+    assert (out / "nybble_rows.h").is_file()
+
+
 def test_a_stage_before_the_last(run_nybble, tmp_path):
     outcome, out = compiled(
         run_nybble, tmp_path, "w2g32", "--target", "fpga", "--compile-to", "fused"

@@ -5,6 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from nybble.dialects.parsing import parse_module
+from nybble.dialects.registry import make_context
+from nybble.passes.retain_tokens import RetainTokens
+from nybble.passes.select_pages import SelectPages
 from nybble.tools.run_file import compare, error
 
 LAYER = """
@@ -69,6 +73,21 @@ def test_attention_in_the_middle_of_a_text(tokens, mode, run_nybble):
     exact = [one["nmse_of_operators"] for one in report["results"]]
     assert mode != "f32" or max(exact) < 1e-9
     assert max(exact) < 1e-2
+
+
+@pytest.mark.parametrize("tokens", [1, 40])
+@pytest.mark.parametrize(
+    "choice", [RetainTokens("attend", 8, 24), SelectPages("attend", "pages(16,2)+sink(3)")]
+)
+def test_what_is_chosen_while_a_text_is_read(tokens, choice, run_nybble):
+    module = parse_module(make_context(), LAYER, "<test>")
+    choice.apply(make_context(), module)
+    module.verify()
+    given = ["--tokens", str(tokens), "--position", "50", "--threads", "2", "--activations", "f32"]
+    outcome = run_nybble("run", "-", *given, "--json", "-", stdin=str(module).encode())
+    report = json.loads(outcome.out)
+    assert outcome.code == 0, outcome.out
+    assert max(one["nmse_of_operators"] for one in report["results"]) < 1e-9
 
 
 @pytest.mark.parametrize("name", ["embed", "draw", "sum", "round", "rounded"])

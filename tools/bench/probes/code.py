@@ -29,8 +29,8 @@ class Read:
         return 4 * READ_LANES * self.vectors
 
 
-READS = (Read("read", 1, 4, 0), Read("stream", 4, 2, 2048))
-"""Which one is faster depends on where the data is; the roof is the faster one."""
+READS = (Read("read", 1, 4, 0), Read("stream", 4, 2, 2048), Read("streams", 8, 1, 0))
+"""Which one is faster depends on the machine and on where the data is; the roof is the fastest."""
 
 _ANY = 1 << 40  # a static extent for memory of any size; nothing checks it
 

@@ -1,12 +1,13 @@
 """The rows of `nybble bench spgemm`.
 
-One thread is timed by the processor time of the process, which neighbours on the machine do not
-change much, several by the clock. All contestants of a row run in turn.
+Rows of one thread alone are timed by the processor time of the process, which neighbours on the
+machine do not change much; where a row has several threads, all are timed by the clock. All
+contestants of a workload, on every number of threads, run in turn.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import exp, log
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,16 @@ from nybble.frontend.sparse_files import to_scipy
 from nybble.tools.bench.errors import UnavailableError
 from nybble.tools.bench.machine import describe_host
 from nybble.tools.bench.report import Column, Report, Row
-from nybble.tools.bench.rounds import Contestant, Schedule, interleave
+from nybble.tools.bench.rounds import Contestant, Schedule, Timing, interleave
 from nybble.tools.bench.sparse.peers import PEERS
 from nybble.tools.bench.sparse.workloads import Problem, workloads
 
-OURS = "ours"
 PLUS_TIMES = SEMIRINGS["plus_times"]
 SIZES = ("full", "small")
+SPINNING = 0.25
+"""Seconds: threads of Intel's OpenMP wait for 200 ms after a region before they sleep."""
+Key = tuple[int, str]
+"""Number of threads, and the name of a peer or a route."""
 COLUMNS = (
     Column("workload", "workload"),
     Column("threads", "threads"),
@@ -38,6 +42,7 @@ COLUMNS = (
     Column("best peer", "best_peer"),
     Column("peer us", "peer_us", "{:.0f}"),
     Column("speedup", "speedup_vs_best", "{:.2f}"),
+    Column("vs one", "speedup_vs_one", "{:.2f}"),
     Column("regret", "regret", "{:.0%}"),
     Column("memory", "memory", "{:.2f}"),
 )
@@ -68,64 +73,91 @@ def bench_sparse(
     notes: dict[str, None] = {}
     rows: list[Row] = []
     for workload in chosen:
-        problem = workload.make(options.seed)
-        for threads in options.threads:
-            progress(f"{workload.name}, {threads} threads")
-            row = measured(problem, threads, options, lambda note: notes.setdefault(note))
-            rows.append({"workload": workload.name, **row})
+        progress(workload.name)
+        found = measured(workload.make(options.seed), options, lambda note: notes.setdefault(note))
+        rows += [{"workload": workload.name, **row} for row in found]
     facts = {
         "size": options.size,
         "rounds": options.schedule.rounds,
-        "geomean": _geomean([row["speedup_vs_best"] for row in rows]),
-        "unit": "us, minimum of the rounds: of processor time on one thread, of the clock on more",
+        "geomean": {
+            str(threads): _geomean(
+                [row["speedup_vs_best"] for row in rows if row["threads"] == threads]
+            )
+            for threads in options.threads
+        },
+        "regret": _mean([row["regret"] for row in rows]),
+        "unit": f"us, minimum of the rounds, of {_clock(options.threads)[0]}",
     }
     return Report("spgemm", describe_host(), rows, list(notes), facts)
 
 
-def measured(
-    problem: Problem, threads: int, options: SparseOptions, note: Callable[[str], object]
-) -> Row:
-    """The row of one problem."""
-    setting = Setting(threads, options.folder)
-    runs: dict[str, Callable[[], object]] = {}
-    for name in options.peers:
-        try:
-            runs[name] = PEERS[name](problem.a, problem.b, threads)
-        except UnavailableError as reason:
-            note(f"{name}: {reason}")
-    ours = _routes(problem, setting) if problem.weight else {}
+def measured(problem: Problem, options: SparseOptions, note: Callable[[str], object]) -> list[Row]:
+    """The rows of one problem, one for each number of threads; all contestants run in turn."""
     right = Right.prepared(problem.b) if problem.weight else Right(problem.b)
     route = routing.choose(problem.a, right, PLUS_TIMES) if problem.weight else Route.SPGEMM
-    if not problem.weight:
-        ours[Route.SPGEMM] = lambda: product.matmul(problem.a, problem.b, PLUS_TIMES, setting)
-    contestants = {name: _timed(run, threads) for name, run in runs.items()}
-    contestants |= {f"{OURS} {one}": _timed(run, threads) for one, run in ours.items()}
-    timings = interleave(contestants, options.schedule)
-    micro = {name: timing.best * 1e6 for name, timing in timings.items()}
-    peers = {name: micro[name] for name in runs}
+    runs: dict[Key, Callable[[], object]] = {}
+    for threads in options.threads:
+        setting = Setting(threads, options.folder)
+        for name in options.peers:
+            try:
+                runs[threads, name] = PEERS[name](problem.a, problem.b, threads)
+            except UnavailableError as reason:
+                note(f"{name}: {reason}")
+        for one, run in _routes(problem, right, setting).items():
+            runs[threads, one] = run
+    clock = _clock(options.threads)[1]
+    contestants = {f"{name} {threads}": _timed(run, clock) for (threads, name), run in runs.items()}
+    timings = interleave(contestants, _rested(options))
+    of_key = {key: timings[f"{key[1]} {key[0]}"] for key in runs}
+    rows = [_row(problem, threads, route, of_key) for threads in options.threads]
+    single = next((row["ours_us"] for row in rows if row["threads"] == 1), None)
+    for row in rows:
+        row["speedup_vs_one"] = single / row["ours_us"] if single else None
+        result, peak = _peak(runs[row["threads"], route])
+        row |= {"memory": _memory(problem, result, peak), "error": _error(problem, result)}
+    return rows
+
+
+def _row(problem: Problem, threads: int, route: Route, timings: Mapping[Key, Timing]) -> Row:
+    """The row without what is not a time."""
+    here = {name: timing for (count, name), timing in timings.items() if count == threads}
+    ours = {str(one): here[one].best * 1e6 for one in Route if one in here}
+    peers = {name: timing.best * 1e6 for name, timing in here.items() if name not in ours}
     best = min(peers, key=lambda name: peers[name], default=None)
-    of_routes = {str(one): micro[f"{OURS} {one}"] for one in ours}
-    ours_us = of_routes[str(route)]
-    result, peak = _peak(ours[route])
+    ours_us = ours[route]
     return {
         "threads": threads,
         "products": problem.products,
+        "flops": 2 * problem.products,
         "ours_us": ours_us,
-        "ours_us_median": timings[f"{OURS} {route}"].median * 1e6,
+        "ours_us_median": here[route].median * 1e6,
         "peers": peers,
         "best_peer": best,
         "peer_us": peers[best] if best else None,
         "speedup_vs_best": peers[best] / ours_us if best else None,
         "route": str(route),
-        "routes": of_routes,
-        "regret": ours_us / min(of_routes.values()) - 1 if problem.weight else None,
-        "memory": _memory(problem, result, peak),
-        "error": _error(problem, result),
+        "routes": ours,
+        "regret": ours_us / min(ours.values()) - 1 if problem.weight else None,
     }
 
 
-def _routes(problem: Problem, setting: Setting) -> dict[Route, Callable[[], object]]:
-    right = Right.prepared(problem.b)
+def _clock(threads: Sequence[int]) -> tuple[str, Callable[[], float]]:
+    """What is measured with, one for all rows, and its name."""
+    if max(threads) == 1:
+        return "processor time", time.process_time
+    return "the clock", time.perf_counter
+
+
+def _rested(options: SparseOptions) -> Schedule:
+    """The turns; after one of several threads, those of a peer may spin for a while."""
+    if max(options.threads) == 1:
+        return options.schedule
+    return replace(options.schedule, settle=max(options.schedule.settle, SPINNING))
+
+
+def _routes(problem: Problem, right: Right, setting: Setting) -> dict[Route, Callable[[], object]]:
+    if not problem.weight:
+        return {Route.SPGEMM: lambda: product.matmul(problem.a, problem.b, PLUS_TIMES, setting)}
 
     def way(route: Route) -> Callable[[], object]:
         return lambda: routing.to_dense_product(problem.a, right, PLUS_TIMES, setting, route)
@@ -133,9 +165,7 @@ def _routes(problem: Problem, setting: Setting) -> dict[Route, Callable[[], obje
     return {route: way(route) for route in Route}
 
 
-def _timed(run: Callable[[], object], threads: int) -> Contestant:
-    clock = time.process_time if threads == 1 else time.perf_counter
-
+def _timed(run: Callable[[], object], clock: Callable[[], float]) -> Contestant:
     def once() -> float:
         start = clock()
         held = run()
@@ -181,6 +211,11 @@ def _error(problem: Problem, result: Any) -> float:
         difference = abs(to_scipy(result) - wanted)
         return float(difference.max()) if difference.nnz else 0.0
     return float(np.abs(result - wanted.toarray()).max(initial=0.0))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _geomean(ratios: Sequence[float | None]) -> float | None:

@@ -143,6 +143,7 @@ def workloads(size: str) -> Mapping[str, Workload]:
     made: dict[str, Callable[[int], Problem]] = {
         "rmat-graph500": _square(rmat, scale, 16 * nodes, GRAPH500),
         "rmat-mild": _square(rmat, scale, 16 * nodes, MILD),
+        "rmat-large": _square(rmat, scale + 2, 64 * nodes, GRAPH500),
         "uniform": _square(rmat, scale, 16 * nodes, UNIFORM),
         "uniform-wide": _square(rmat, scale + 4, 4 * 16 * nodes, UNIFORM),
         "banded": _square(banded, 8 * nodes, 4),

@@ -3,9 +3,12 @@
 Per tile of 64 rows and group: the four sub-tiles' sums start at `-zero_point * z` and add the dot
 products of the packed vectors; the group's scale, times the activation's, brings them to f32.
 A group Z enters through z, the sum of the group's activations: `Z * s * z`.
+
+Several tiles can go side by side. They share what is loaded of the activations, and the processor
+then has several streams of memory to fetch ahead of, where it fetches each only so far.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from xdsl.dialects.func import FuncOp
@@ -22,7 +25,7 @@ from nybble.backends.cpu.kernels.matmul.codes_dot import (
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS, WORDS
 from nybble.backends.cpu.kernels.matmul.epilogue import Epilogue
 from nybble.backends.cpu.kernels.matmul.intdot import BITS, Activation, IntDot
-from nybble.backends.cpu.kernels.matmul.parts import for_each_tile
+from nybble.backends.cpu.kernels.matmul.parts import for_each_group
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.kernels.matmul.weights import Block, CodeReader, divisor
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, VECTOR, TileLayout
@@ -31,8 +34,8 @@ VECTORS = 8
 """Packed vectors per sub-tile in a round of the inner loop, by default."""
 SPARE = 6
 """Registers, in vectors of 512 bits, that integer sums leave to operands and constants."""
-AHEAD = 8192
-"""Bytes from what is read to what is prefetched, by default."""
+Place = tuple[Block, Value]
+"""A block of a tile, and the byte where codes start."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,14 @@ class GemvTiles:
     steps: of the layout, in a round of the inner loop: a divisor of those in an activation group.
     subtiles: how many of the four a loop keeps sums of. runs: of groups that share floats, in a
     round of the outer loop. ahead: bytes between what is read and what is prefetched; 0 for none.
+    tiles: how many go side by side.
     """
 
     steps: int
     subtiles: int
-    runs: int = 1
-    ahead: int = AHEAD
+    runs: int
+    ahead: int
+    tiles: int = 1
 
 
 def gemv_steps(spec: MatmulSpec) -> int:
@@ -68,9 +73,14 @@ def gemv_tiles(spec: MatmulSpec) -> GemvTiles:
     """Eight packed vectors a round, and as many sub-tiles as registers hold sums of."""
     layout = spec.layouts[0]
     assert isinstance(layout, TileLayout)
-    room = spec.isa.registers * spec.isa.vector_bits // BITS - SPARE
-    steps = divisor(gemv_steps(spec), VECTORS * SUBTILES * VECTOR // layout.step_bytes)
-    return GemvTiles(steps, divisor(SUBTILES, room // _form(spec, layout).accumulators))
+    isa = spec.isa
+    streams = min(isa.streams, layout.tiles)
+    steps = divisor(gemv_steps(spec), VECTORS * SUBTILES * VECTOR // (layout.step_bytes * streams))
+    if streams > 1:  # whole lines of each stream in order matter more than registers
+        return GemvTiles(steps, SUBTILES, 1, isa.ahead, streams)
+    room = isa.registers * isa.vector_bits // BITS - SPARE
+    subtiles = divisor(SUBTILES, room // _form(spec, layout).accumulators)
+    return GemvTiles(steps, subtiles, 1, isa.ahead)
 
 
 def _form(spec: MatmulSpec, layout: TileLayout) -> IntDot:
@@ -87,20 +97,25 @@ def lower_gemv(spec: MatmulSpec, name: str, tiles: GemvTiles | None = None) -> F
     epilogue = Epilogue(b, spec)
     corrected = Corrected(b, spec) if spec.added else None
 
-    def body(parts: tuple[int, ...], tile: Value) -> None:
-        sums = [_Tile(b, spec, part, tiles).sums(tile) for part in parts]
-        if corrected is not None:
-            sums = corrected(parts, tile, sums)
-        for r in range(SUBTILES):
-            row = tile * (SUBTILES * LANES) + r * LANES
-            epilogue.finish(parts[0], 0, row, tuple(one[r] for one in sums))
+    def body(parts: tuple[int, ...], every: list[Value]) -> None:
+        found = [_Tiles(b, spec, part, tiles).sums(every) for part in parts]
+        for index, tile in enumerate(every):
+            sums = [one[SUBTILES * index : SUBTILES * (index + 1)] for one in found]
+            if corrected is not None:
+                sums = corrected(parts, tile, sums)
+            for r in range(SUBTILES):
+                row = tile * (SUBTILES * LANES) + r * LANES
+                epilogue.finish(parts[0], 0, row, tuple(one[r] for one in sums))
 
-    for_each_tile(b, spec, body)
+    for_each_group(b, spec, tiles.tiles, body)
     return b.finish()
 
 
-class _Tile:
-    """One part's tiles times the one activation row."""
+class _Tiles:
+    """Tiles of one part, side by side, times the one activation row.
+
+    Lists of values have the sub-tiles of the first tile, then those of the next.
+    """
 
     def __init__(self, b: KernelBuilder, spec: MatmulSpec, part: int, tiles: GemvTiles):
         layout = spec.layouts[part]
@@ -116,54 +131,60 @@ class _Tile:
         q = b.buffer("q")
         self.q = [q.view(i32, digit * spec.plane, spec.cols // 4) for digit in range(spec.digits)]
 
-    def sums(self, tile: Value) -> list[Value]:
-        """The four sub-tiles' products as f32 lanes."""
+    def sums(self, tiles: Sequence[Value]) -> list[Value]:
+        """The products of the sub-tiles as f32 lanes."""
         b, layout = self.b, self.layout
-        zeros = [b.const(0.0, FLOATS)] * SUBTILES
+        zeros = [b.const(0.0, FLOATS)] * (SUBTILES * len(tiles))
         with b.for_(0, layout.groups, layout.count * self.tiles.runs, inits=zeros) as loop:
             sums: Sequence[Value] = loop.args
             for run in range(self.tiles.runs):
                 first = loop.iv + run * layout.count if run else loop.iv
                 if layout.tree is None:
-                    sums = self._group(self.reader.block(tile, first), first, (sums, sums))[0]
+                    sums = self._group(self._blocks(tiles, first), first, (sums, sums))[0]
                 else:
-                    sums = self._run(tile, first, sums)
+                    sums = self._run(tiles, first, sums)
             loop.yield_(*sums)
         return loop.results
 
-    def _run(self, tile: Value, first: Value, sums: Sequence[Value]) -> list[Value]:
+    def _blocks(self, tiles: Sequence[Value], group: Value) -> list[Block]:
+        return [self.reader.block(tile, group) for tile in tiles]
+
+    def _run(self, tiles: Sequence[Value], first: Value, sums: Sequence[Value]) -> list[Value]:
         """Add the groups that share floats: `S = shared * small`, and Z alike with its own."""
         b, reader, layout = self.b, self.reader, self.layout
         own = layout.has_zero and not layout.integer_zero
-        zeros = [b.const(0.0, FLOATS)] * (SUBTILES * (2 if own else 1))
+        zeros = [b.const(0.0, FLOATS)] * (len(sums) * (2 if own else 1))
         with b.for_(0, layout.count, inits=zeros) as loop:
-            pair = (loop.args[:SUBTILES], loop.args[-SUBTILES:])
-            block = reader.block(tile, first + loop.iv)
-            scaled, shifted = self._group(block, first + loop.iv, pair)
+            pair = (loop.args[: len(sums)], loop.args[-len(sums) :])
+            blocks = self._blocks(tiles, first + loop.iv)
+            scaled, shifted = self._group(blocks, first + loop.iv, pair)
             loop.yield_(*scaled, *(shifted if own else ()))
-        block = reader.block(tile, first)
+        blocks = self._blocks(tiles, first)
         for kind in range(2 if own else 1):
-            parts = loop.results[kind * SUBTILES : (kind + 1) * SUBTILES]
-            shared = [reader.shared(block, r, kind) for r in range(SUBTILES)]
+            parts = loop.results[kind * len(sums) : (kind + 1) * len(sums)]
+            shared = [reader.shared(block, r, kind) for block in blocks for r in range(SUBTILES)]
             sums = [b.fma(f, one, y) for f, one, y in zip(shared, parts, sums, strict=True)]
         return [*sums]
 
     def _group(
-        self, block: Block, group: Value, sums: tuple[Sequence[Value], Sequence[Value]]
+        self,
+        blocks: Sequence[Block],
+        group: Value,
+        sums: tuple[Sequence[Value], Sequence[Value]],
     ) -> tuple[list[Value], list[Value]]:
         """Add a weight group to what is scaled and what is shifted; these two may be one."""
         b = self.b
         count = self.layout.group // self.group
         if count == 1:
-            dots = self._dots(block, block.at, group)
-            scales = [self.reader.small_scale(block, r) for r in range(SUBTILES)]
+            dots = self._dots([(block, block.at) for block in blocks], group)
+            scales = self._of_each(blocks, self.reader.small_scale)
             scale = b.buffer("s").load(group)
             splat = b.broadcast(self._with_unit(scale), LANES)
             scaled = [b.fma(d, f * splat, y) for d, f, y in zip(dots, scales, sums[0], strict=True)]
             weighted = scale * self._sum(group)
         else:
-            *within, weighted = self._parts(block, group, count)
-            scales = [self.reader.small_scale(block, r) for r in range(SUBTILES)]
+            *within, weighted = self._parts(blocks, group, count)
+            scales = self._of_each(blocks, self.reader.small_scale)
             scaled = [b.fma(d, f, y) for d, f, y in zip(within, scales, sums[0], strict=True)]
         if not self.layout.has_zero:
             return scaled, scaled
@@ -172,25 +193,30 @@ class _Tile:
         shifted = [
             b.fma(zero, splat, y)
             for zero, y in zip(
-                self._zeros(block, scales), sums[1] if alone else scaled, strict=True
+                self._zeros(blocks, scales), sums[1] if alone else scaled, strict=True
             )
         ]
         return (scaled, shifted) if alone else (shifted, shifted)
 
-    def _zeros(self, block: Block, scales: Sequence[Value]) -> list[Value]:
-        zeros = [self.reader.small_zero(block, r) for r in range(SUBTILES)]
+    @staticmethod
+    def _of_each(blocks: Sequence[Block], value: Callable[[Block, int], Value]) -> list[Value]:
+        return [value(block, r) for block in blocks for r in range(SUBTILES)]
+
+    def _zeros(self, blocks: Sequence[Block], scales: Sequence[Value]) -> list[Value]:
+        zeros = self._of_each(blocks, self.reader.small_zero)
         if not self.layout.integer_zero:
             return zeros
         return [-(scale * zero) for scale, zero in zip(scales, zeros, strict=True)]
 
-    def _parts(self, block: Block, group: Value, count: int) -> list[Value]:
+    def _parts(self, blocks: Sequence[Block], group: Value, count: int) -> list[Value]:
         """The products of a group's activation groups with their scales, and sum of these."""
         b = self.b
-        zeros = [b.const(0.0, FLOATS)] * SUBTILES
+        zeros = [b.const(0.0, FLOATS)] * (SUBTILES * len(blocks))
         with b.for_(0, count, inits=[*zeros, b.const(0.0, f32)]) as loop:
             part = group * count + loop.iv
             span = self.layout.code_bytes // count
-            dots = self._dots(block, block.at + loop.iv * span, part)
+            places = [(block, block.at + loop.iv * span) for block in blocks]
+            dots = self._dots(places, part)
             scale = b.buffer("s").load(part)
             splat = b.broadcast(self._with_unit(scale), LANES)
             within = [b.fma(d, splat, y) for d, y in zip(dots, loop.args[:-1], strict=True)]
@@ -203,35 +229,40 @@ class _Tile:
     def _sum(self, group: Value) -> Value:
         return self.b.sitofp(self.b.buffer("z").load(group))
 
-    def _dots(self, block: Block, codes: Value, group: Value) -> list[Value]:
-        """Integer products of one activation group, whose codes start at a byte, as f32 lanes."""
+    def _dots(self, places: Sequence[Place], group: Value) -> list[Value]:
+        """Integer products of one activation group, whose codes start at places, as f32 lanes."""
         b = self.b
         start = b.const(0, WORDS)
         if self.dot.factor:
             start = b.broadcast(b.buffer("z").load(group) * self.dot.factor, LANES)
-        totals: list[Value] = []
+        totals: dict[tuple[int, int], Value] = {}
         for first in range(0, SUBTILES, self.tiles.subtiles):
-            subtiles = range(first, first + self.tiles.subtiles)
-            totals += self._subtiles((block, codes), group, subtiles, start)
-        return [b.sitofp(total) for total in totals]
+            every = [
+                (tile, r)
+                for tile in range(len(places))
+                for r in range(first, first + self.tiles.subtiles)
+            ]
+            found = self._subtiles(places, group, every, start)
+            totals |= zip(every, found, strict=True)
+        return [b.sitofp(totals[one]) for one in sorted(totals)]
 
     def _subtiles(
-        self, places: tuple[Block, Value], group: Value, subtiles: range, start: Value
+        self, places: Sequence[Place], group: Value, every: Sequence[tuple[int, int]], start: Value
     ) -> list[Value]:
-        """Integer products of some sub-tiles. places: the block, and the byte of its codes."""
+        """Integer products of some sub-tiles. every: the tile and sub-tile of each."""
         b, layout = self.b, self.layout
-        block, codes = places
-        sums = self.dot.start(start) * len(subtiles)
+        sums = self.dot.start(start) * len(every)
         steps = self.group // layout.step
         unroll = self.tiles.steps
         word = group * (self.group // 4)
         if unroll == steps:
-            sums = self._steps((block, codes), word, subtiles, sums, steps)
+            sums = self._steps(places, word, every, sums, steps)
         else:
             with b.for_(0, steps, unroll, inits=sums) as loop:
-                at = codes + loop.iv * layout.step_bytes
+                moved = loop.iv * layout.step_bytes
                 here = word + loop.iv * (layout.step // 4)
-                loop.yield_(*self._steps((block, at), here, subtiles, loop.args, unroll))
+                there = [(block, codes + moved) for block, codes in places]
+                loop.yield_(*self._steps(there, here, every, loop.args, unroll))
             sums = loop.results
         return [self.dot.total(one, start) for one in self._by_subtile(sums)]
 
@@ -241,22 +272,22 @@ class _Tile:
 
     def _steps(
         self,
-        places: tuple[Block, Value],
+        places: Sequence[Place],
         word: Value,
-        subtiles: range,
+        every: Sequence[tuple[int, int]],
         sums: Sequence[Value],
         count: int,
     ) -> list[Value]:
         """Add `count` steps of columns, whose activations start at a word."""
         layout, per = self.layout, self.layout.step // 4
-        block, codes = places
-        parts = self._by_subtile(sums)
-        runs = [self.dot.open(part) for part in parts]
+        runs = [self.dot.open(part) for part in self._by_subtile(sums)]
         for step in range(count):
-            at, here = codes + step * layout.step_bytes, word + step * per
-            shared = [*self._activations(here)] if len(subtiles) > 1 else None
-            for i, r in enumerate(subtiles):
-                self._step(runs[i], (block, at, r), shared or self._activations(here))
+            here = word + step * per
+            shared = [*self._activations(here)] if len(every) > 1 else None
+            for run, (tile, subtile) in zip(runs, every, strict=True):
+                block, codes = places[tile]
+                at = codes + step * layout.step_bytes
+                self._step(run, (block, at, subtile), shared or self._activations(here))
         return [one for run in runs for one in self.dot.close(run)]
 
     def _activations(self, word: Value) -> Iterator[Activation]:

@@ -1,6 +1,6 @@
 """The share of a thread: a contiguous run of the tiles of all parts, one after the other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value
 from nybble.backends.cpu.kernels.matmul.spec import ProductSpec
@@ -16,16 +16,9 @@ def for_each_run(
 
     `parts` are those whose tiles make one output: see `ProductSpec.joined`.
     """
-    counts = [spec.layouts[parts[0]].tiles for parts in spec.joined]
-    lo, hi = b.partition(sum(counts))
-    first = 0
-    for parts, count in zip(spec.joined, counts, strict=True):
-        # indices are unsigned: clamp before subtracting
-        start = b.min(b.max(lo, first), first + count) - first
-        stop = b.min(b.max(hi, first), first + count) - first
+    for parts, start, stop in _shares(b, spec):
         with b.for_(start, stop, most) as run:
             body(parts, run.iv, b.min(stop - run.iv, most) if most > 1 else b.const(1))
-        first += count
 
 
 def for_each_tile(
@@ -33,3 +26,35 @@ def for_each_tile(
 ) -> None:
     """Run `body(parts, tile)` for each of this thread's tiles."""
     for_each_run(b, spec, 1, lambda parts, tile, _: body(parts, tile))
+
+
+def for_each_group(
+    b: KernelBuilder,
+    spec: ProductSpec,
+    size: int,
+    body: Callable[[tuple[int, ...], list[Value]], None],
+) -> None:
+    """Run `body(parts, tiles)` over this thread's tiles: `size` of them, and one by one at the end.
+
+    The body is written out twice, unless `size` is 1.
+    """
+    for parts, start, stop in _shares(b, spec):
+        rest = start
+        if size > 1:
+            rest = start + (stop - start) // size * size
+            with b.for_(start, rest, size) as run:
+                body(parts, [run.iv + i for i in range(size)])
+        with b.for_(rest, stop) as run:
+            body(parts, [run.iv])
+
+
+def _shares(b: KernelBuilder, spec: ProductSpec) -> Iterator[tuple[tuple[int, ...], Value, Value]]:
+    """Of each output: its parts, this thread's first tile, and that after its last."""
+    counts = [spec.layouts[parts[0]].tiles for parts in spec.joined]
+    lo, hi = b.partition(sum(counts))
+    first = 0
+    for parts, count in zip(spec.joined, counts, strict=True):
+        # indices are unsigned: clamp before subtracting
+        start = b.min(b.max(lo, first), first + count) - first
+        yield parts, start, b.min(b.max(hi, first), first + count) - first
+        first += count

@@ -2,7 +2,7 @@
 
 | kernel | sizes |
 |---|---|
-| `gemv`: one token, integer dot products | steps, subtiles, runs, prefetch |
+| `gemv`: one token, integer dot products | steps, subtiles, runs, prefetch, tiles |
 | `gemv_f32`: one token, decoded weights | columns, chains, groups, prefetch |
 | `gemm`: many tokens | k_block, row_tiles, subtiles, token_tile, unroll, tokens_outer, prefetch |
 | `lut`: lookup tables | registers, chunks, groups, prefetch |
@@ -36,6 +36,8 @@ MOST_SUMS = 16
 """Sub-tiles times tokens of a register tile: more are all spilled."""
 MOST_UNROLLED = 64
 """Sub-tiles times tokens times steps that are written out: code that stays in the L1."""
+MOST_STREAMS = 4
+"""Tiles that are read side by side."""
 MOST_WRITTEN = 32
 """The same of a product with one token: vectors of codes."""
 
@@ -130,7 +132,7 @@ def _gemv_conflict(spec: MatmulSpec, chosen: Options) -> str | None:
     inside = layout.group // spec.activation_group * layout.count
     if chosen["runs"] > 1 and (not whole or inside > 1):
         return f"{chosen['runs']} groups a round where a group is a loop itself"
-    written = chosen["steps"] * chosen["runs"] * layout.step_bytes // 64
+    written = chosen["steps"] * chosen["runs"] * chosen["tiles"] * layout.step_bytes // 64
     return f"{written} vectors, at most {MOST_WRITTEN}" if written > MOST_WRITTEN else None
 
 
@@ -160,6 +162,12 @@ GEMV: Space[MatmulSpec] = Space(
             lambda _: BYTES_AHEAD,
             lambda spec: gemv_tiles(spec).ahead,
         ),
+        Size(
+            "tiles",
+            "tiles of rows that are read side by side",
+            lambda spec: powers(min(MOST_STREAMS, spec.layouts[0].tiles)),
+            lambda spec: gemv_tiles(spec).tiles,
+        ),
     ),
     _gemv_conflict,
 )
@@ -167,7 +175,9 @@ GEMV: Space[MatmulSpec] = Space(
 
 def integer_gemv_tiles(chosen: Options) -> GemvTiles:
     """The sizes of a settled choice."""
-    return GemvTiles(chosen["steps"], chosen["subtiles"], chosen["runs"], chosen["prefetch"])
+    return GemvTiles(
+        chosen["steps"], chosen["subtiles"], chosen["runs"], chosen["prefetch"], chosen["tiles"]
+    )
 
 
 def _code_columns(spec: MatmulSpec) -> Sequence[int]:

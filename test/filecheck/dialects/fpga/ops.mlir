@@ -26,3 +26,50 @@ fpga.kernel "looked_up" on "u280" {
   a = #fpga.multiply<values = [-2, -1, 0, 1]>,
   b = #fpga.sparse<values = [-1, 0, 1, 2], keep = 2, of = 4, block = 1>
 } : () -> ()
+
+// CHECK-LABEL: fpga.kernel "rows" on "u280"
+fpga.kernel "rows" on "u280" {
+^bb0(%x: !fpga.memory<8x64>, %y: !fpga.memory<16x32>):
+  %0 = fpga.read %x repeat 1 : !fpga.memory<8x64> -> !fpga.stream<8x2xf32, 2>
+  // CHECK: fpga.fork %{{.*}} : !fpga.stream<8x2xf32, 2> -> !fpga.stream<8x2xf32, 6>, !fpga.stream<8x2xf32, 2>
+  %1, %2 = fpga.fork %0 : !fpga.stream<8x2xf32, 2> -> !fpga.stream<8x2xf32, 6>, !fpga.stream<8x2xf32, 2>
+  // CHECK-NEXT: fpga.fold "max" %{{.*}} run 4 : !fpga.stream<8x2xf32, 2> -> !fpga.stream<2x1xf32, 2>
+  %3 = fpga.fold "max" %2 run 4 : !fpga.stream<8x2xf32, 2> -> !fpga.stream<2x1xf32, 2>
+  // CHECK-NEXT: fpga.map(%{{.*}}, %{{.*}}) : (!fpga.stream<8x2xf32, 6>, !fpga.stream<2x1xf32, 2>) -> !fpga.stream<8x2xf32, 2> {
+  %4 = fpga.map(%1, %3) : (!fpga.stream<8x2xf32, 6>, !fpga.stream<2x1xf32, 2>) -> !fpga.stream<8x2xf32, 2> {
+  ^bb0(%a: f32, %m: f32):
+    %5 = arith.subf %a, %m : f32
+    // CHECK: math.exp
+    %6 = math.exp %5 : f32
+    // CHECK-NEXT: fpga.yield
+    fpga.yield %6 : f32
+  }
+  // CHECK: fpga.swap %{{.*}} run 4 : !fpga.stream<8x2xf32, 2> -> !fpga.stream<8x2xf32, 2>
+  %7 = fpga.swap %4 run 4 : !fpga.stream<8x2xf32, 2> -> !fpga.stream<8x2xf32, 2>
+  // CHECK-NEXT: fpga.regroup %{{.*}} columns 16 : !fpga.stream<8x2xf32, 2> -> !fpga.stream<16x1xf32, 2>
+  %8 = fpga.regroup %7 columns 16 : !fpga.stream<8x2xf32, 2> -> !fpga.stream<16x1xf32, 2>
+  fpga.write %8, %y : !fpga.stream<16x1xf32, 2>, !fpga.memory<16x32>
+}
+
+// CHECK-LABEL: fpga.kernel "attends" on "u280"
+fpga.kernel "attends" on "u280" {
+^bb0(%p: !fpga.memory<1x32>, %x: !fpga.memory<4x64>, %row: !fpga.memory<2x64>, %more: !fpga.memory<2x64>, %k: !fpga.memory<10x32>, %v: !fpga.memory<10x64>, %c: !fpga.memory<10x32>, %y: !fpga.memory<4x64>):
+  %0 = fpga.read %p repeat 1 : !fpga.memory<1x32> -> !fpga.stream<1x1xui32, 2>
+  %1, %2, %3, %4, %5, %6, %7 = fpga.fork %0 : !fpga.stream<1x1xui32, 2> -> !fpga.stream<1x1xui32, 2>, !fpga.stream<1x1xui32, 2>, !fpga.stream<1x1xui32, 2>, !fpga.stream<1x1xui32, 2>, !fpga.stream<1x1xui32, 2>, !fpga.stream<1x1xui32, 2>, !fpga.stream<1x1xui32, 2>
+  // CHECK: fpga.read_at %{{.*}} at %{{.*}} row 2 count 1 repeat 2 : !fpga.memory<4x64>, !fpga.stream<1x1xui32, 2> -> !fpga.stream<4x2xf32, 2>
+  %q = fpga.read_at %x at %7 row 2 count 1 repeat 2 : !fpga.memory<4x64>, !fpga.stream<1x1xui32, 2> -> !fpga.stream<4x2xf32, 2>
+  %r = fpga.read %row repeat 1 : !fpga.memory<2x64> -> !fpga.stream<2x2xf32, 2>
+  %s = fpga.read %more repeat 1 : !fpga.memory<2x64> -> !fpga.stream<2x2xf32, 2>
+  // CHECK: fpga.read_cache %{{.*}} at %{{.*}} appends %{{.*}} : !fpga.stream<2x2xf32, 2> heads <heads = 1, group = 2, context = 5, run = 2, lanes = 2>
+  %keys = fpga.read_cache %k at %1 appends %r : !fpga.stream<2x2xf32, 2> heads <heads = 1, group = 2, context = 5, run = 2, lanes = 2> : !fpga.memory<10x32>, !fpga.stream<1x1xui32, 2> -> !fpga.stream<10x2xf32, 2>
+  %values = fpga.read_cache %v at %2 heads <heads = 1, group = 2, context = 5, run = 2, lanes = 2> : !fpga.memory<10x64>, !fpga.stream<1x1xui32, 2> -> !fpga.stream<10x2xf32, 2>
+  // CHECK: fpga.append_cache
+  fpga.append_cache %s, %c at %6 heads <heads = 1, group = 2, context = 5, run = 2, lanes = 2> : !fpga.stream<2x2xf32, 2>, !fpga.memory<10x32>, !fpga.stream<1x1xui32, 2>
+  // CHECK-NEXT: fpga.scores
+  %d = fpga.scores %q, %keys at %3 scale 2.500000e-01 heads <heads = 1, group = 2, context = 5, run = 2, lanes = 2> : !fpga.stream<4x2xf32, 2>, !fpga.stream<10x2xf32, 2>, !fpga.stream<1x1xui32, 2> -> !fpga.stream<5x2xf32, 2>
+  // CHECK-NEXT: fpga.weigh
+  %w, %f = fpga.weigh %d at %4 heads <heads = 1, group = 2, context = 5, run = 2, lanes = 2> : !fpga.stream<5x2xf32, 2>, !fpga.stream<1x1xui32, 2> -> !fpga.stream<5x4xf32, 2>, !fpga.stream<8x2xf32, 2>
+  // CHECK-NEXT: fpga.accumulate
+  %o = fpga.accumulate %values by %w, %f at %5 heads <heads = 1, group = 2, context = 5, run = 2, lanes = 2> : !fpga.stream<10x2xf32, 2>, !fpga.stream<5x4xf32, 2>, !fpga.stream<8x2xf32, 2>, !fpga.stream<1x1xui32, 2> -> !fpga.stream<4x2xf32, 2>
+  fpga.write %o, %y : !fpga.stream<4x2xf32, 2>, !fpga.memory<4x64>
+}

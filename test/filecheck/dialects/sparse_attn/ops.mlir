@@ -48,3 +48,19 @@ func.func @parts(%q: tensor<?x64xf32>, %k: tensor<2x128x16xf32>, %p: index, %at:
   %r = sparse_attn.finish %a3 by %s3 : tensor<?x64xf32> by tensor<?x4xf32>
   func.return %r : tensor<?x64xf32>
 }
+
+// CHECK-LABEL: func.func @retain
+func.func @retain(%q: tensor<?x64xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x1x48xf32>, %p: index) -> tensor<?x64xf32> {
+  // CHECK: sparse_attn.retain %q, %n, %n into %k, %v, %m at %p budget 16 : i64 scale 2.500000e-01 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x48xf32>
+  %r, %k2, %v2, %m2 = sparse_attn.retain %q, %n, %n into %k, %v, %m at %p budget 16 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x48xf32>
+  func.return %r : tensor<?x64xf32>
+}
+
+// CHECK-LABEL: func.func @pages
+func.func @pages(%q: tensor<?x64xf32>, %n: tensor<?x32xf32>, %b: tensor<2x8x32xf32>, %p: index) -> tensor<2x?x3xi32> {
+  // CHECK: %[[B:.*]] = sparse_attn.append_bounds %n into %b at %p size 16 : i64 : tensor<?x32xf32> into tensor<2x8x32xf32>
+  %c = sparse_attn.append_bounds %n into %b at %p size 16 : i64 : tensor<?x32xf32> into tensor<2x8x32xf32>
+  // CHECK: sparse_attn.select_pages %q, %[[B]] at %p size 64 : i64 parts 4 : i64 : tensor<?x64xf32>, tensor<2x8x32xf32> -> tensor<2x?x3xi32>
+  %l = sparse_attn.select_pages %q, %c at %p size 64 : i64 parts 4 : i64 : tensor<?x64xf32>, tensor<2x8x32xf32> -> tensor<2x?x3xi32>
+  func.return %l : tensor<2x?x3xi32>
+}

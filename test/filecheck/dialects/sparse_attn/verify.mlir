@@ -179,3 +179,99 @@ func.func @sides(%q: tensor<?x64xf32>, %k: !sparse_attn.cache<keys 2x128x16, "kv
   %r = sparse_attn.attention %q, %k, %k at %p mask <"causal"> scale 0.25 : tensor<?x64xf32>, !sparse_attn.cache<keys 2x128x16, "kv4", 65>, !sparse_attn.cache<keys 2x128x16, "kv4", 65> -> tensor<?x64xf32>
   func.return
 }
+
+// -----
+
+func.func @retain_values(%q: tensor<?x64xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x16x48xf16>, %m: tensor<2x1x48xf32>, %p: index) {
+  // expected-error @+1 {{values must be [2, 48, 16], got [2, 16, 48]}}
+  %r, %k2, %v2, %m2 = sparse_attn.retain %q, %n, %n into %k, %v, %m at %p budget 16 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x16x48xf16>, tensor<2x1x48xf32>
+  func.return
+}
+
+// -----
+
+func.func @retain_mass(%q: tensor<?x64xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x2x48xf32>, %p: index) {
+  // expected-error @+1 {{mass must be [2, 1, 48], got [2, 2, 48]}}
+  %r, %k2, %v2, %m2 = sparse_attn.retain %q, %n, %n into %k, %v, %m at %p budget 16 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x2x48xf32>
+  func.return
+}
+
+// -----
+
+func.func @retain_rows(%q: tensor<?x64xf32>, %n: tensor<?x31xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x1x48xf32>, %p: index) {
+  // expected-error @+1 {{columns of the rows must be 32 (heads * head_dim of the cache), got 31}}
+  %r, %k2, %v2, %m2 = sparse_attn.retain %q, %n, %n into %k, %v, %m at %p budget 16 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x31xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x48xf32>
+  func.return
+}
+
+// -----
+
+func.func @retain_query(%q: tensor<?x48xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x1x48xf32>, %p: index) {
+  // expected-error @+1 {{columns of the query must be a multiple of 32, got 48}}
+  %r, %k2, %v2, %m2 = sparse_attn.retain %q, %n, %n into %k, %v, %m at %p budget 16 : i64 scale 0.25 : tensor<?x48xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x48xf32>
+  func.return
+}
+
+// -----
+
+func.func @retain_budget(%q: tensor<?x64xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x1x48xf32>, %p: index) {
+  // expected-error @+1 {{a budget of 48 of 48 slots; accepted: 1 to 47}}
+  %r, %k2, %v2, %m2 = sparse_attn.retain %q, %n, %n into %k, %v, %m at %p budget 48 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x48xf32>
+  func.return
+}
+
+// -----
+
+func.func @bounds_columns(%n: tensor<?x32xf32>, %b: tensor<2x8x31xf32>, %p: index) {
+  // expected-error @+1 {{bounds have 31 columns; accepted: 2 * head_dim}}
+  %c = sparse_attn.append_bounds %n into %b at %p size 16 : i64 : tensor<?x32xf32> into tensor<2x8x31xf32>
+  func.return
+}
+
+// -----
+
+func.func @bounds_rows(%n: tensor<?x30xf32>, %b: tensor<2x8x32xf32>, %p: index) {
+  // expected-error @+1 {{columns of the rows must be 32 (heads * head_dim of the bounds), got 30}}
+  %c = sparse_attn.append_bounds %n into %b at %p size 16 : i64 : tensor<?x30xf32> into tensor<2x8x32xf32>
+  func.return
+}
+
+// -----
+
+func.func @bounds_size(%n: tensor<?x32xf32>, %b: tensor<2x8x32xf32>, %p: index) {
+  // expected-error @+1 {{pages of 0 keys; accepted: 1 or more}}
+  %c = sparse_attn.append_bounds %n into %b at %p size 0 : i64 : tensor<?x32xf32> into tensor<2x8x32xf32>
+  func.return
+}
+
+// -----
+
+func.func @select_query(%q: tensor<?x48xf32>, %b: tensor<2x8x32xf32>, %p: index) {
+  // expected-error @+1 {{columns of the query must be a multiple of 32, got 48}}
+  %l = sparse_attn.select_pages %q, %b at %p size 64 : i64 parts 4 : i64 : tensor<?x48xf32>, tensor<2x8x32xf32> -> tensor<2x?x3xi32>
+  func.return
+}
+
+// -----
+
+func.func @select_heads(%q: tensor<?x64xf32>, %b: tensor<2x8x32xf32>, %p: index) {
+  // expected-error @+1 {{heads of the list must be 2 (heads of the bounds), got 1}}
+  %l = sparse_attn.select_pages %q, %b at %p size 64 : i64 parts 4 : i64 : tensor<?x64xf32>, tensor<2x8x32xf32> -> tensor<1x?x3xi32>
+  func.return
+}
+
+// -----
+
+func.func @select_rows(%q: tensor<?x64xf32>, %b: tensor<2x8x32xf32>, %p: index) {
+  // expected-error @+1 {{the list must have the rows of the query, and a page or more}}
+  %l = sparse_attn.select_pages %q, %b at %p size 64 : i64 parts 4 : i64 : tensor<?x64xf32>, tensor<2x8x32xf32> -> tensor<2x1x3xi32>
+  func.return
+}
+
+// -----
+
+func.func @select_parts(%q: tensor<?x64xf32>, %b: tensor<2x8x32xf32>, %p: index) {
+  // expected-error @+1 {{pages of 64 keys cannot have 5 parts}}
+  %l = sparse_attn.select_pages %q, %b at %p size 64 : i64 parts 5 : i64 : tensor<?x64xf32>, tensor<2x8x32xf32> -> tensor<2x?x3xi32>
+  func.return
+}

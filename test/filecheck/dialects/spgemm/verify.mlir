@@ -157,3 +157,37 @@ func.func @convert_type(%s: !spgemm.tensor<8x16, f32, "csr", i32>) {
   %r = spgemm.convert %s : !spgemm.tensor<8x16, f32, "csr", i32> -> tensor<8x16xf64>
   func.return
 }
+
+// -----
+
+!m = !spgemm.tensor<?x?, f64, "csr", i32>
+func.func @admitted_for_nothing(%a: !m, %b: !m) {
+  %c = spgemm.window %a, %b : !m, !m -> !m {
+  ^bb0(%w: !spgemm.part):
+    spgemm.token %w "token" {
+    ^bb1(%row: i64):
+      %xs = spgemm.row %a, %row : !m -> !spgemm.entries<!m>
+      // expected-error @+1 {{what is admitted must be written back}}
+      spgemm.admit %w, %row, %xs : !spgemm.entries<!m> {
+        %ys = spgemm.row %a, %row : !m -> !spgemm.entries<!m>
+      }
+      spgemm.writeback %w "fragments"
+    }
+  } bits 6
+  func.return
+}
+
+// -----
+
+!m = !spgemm.tensor<?x?, f64, "csr", i32>
+func.func @written_too_soon(%a: !m, %b: !m) {
+  %c = spgemm.window %a, %b : !m, !m -> !m {
+  ^bb0(%w: !spgemm.part):
+    spgemm.token %w "token" {
+    ^bb1(%row: i64):
+      // expected-error @+1 {{"table" is written at the end of spgemm.window, not of spgemm.token}}
+      spgemm.writeback %w "table"
+    }
+  } bits 6
+  func.return
+}

@@ -100,6 +100,16 @@ def test_a_cache_with_codes_rewinds_as_far_as_its_ring(session: Session) -> None
     session.rewind(0)
 
 
+def test_a_state_of_the_whole_text_does_not_rewind(session: Session) -> None:
+    plan = session.executor.plan
+    session.executor.plan = replace(plan, config=replace(plan.config, extra={"state": True}))
+    session.prefill([1, 2, 3])
+    session.rewind(3)
+    with pytest.raises(SessionError, match=r"cannot rewind to 2: .*accepted: 0 or 3"):
+        session.rewind(2)
+    session.rewind(0)
+
+
 def test_rewind_and_reset(session: Session) -> None:
     session.prefill([1, 2, 3, 4])
     session.rewind(2)

@@ -28,7 +28,7 @@ def test_files_of_two_kernels():
     assert "set_part xcu280-fsvh2892-2L-e" in files["run_hls.tcl"]
     assert "create_clock -period 4.444" in files["run_hls.tcl"]
     assert "sp=b_1.x:HBM[4]" in files["connectivity.cfg"]
-    assert '{"y", 32, true}' in files["host.cpp"]
+    assert '{"y", 32, false, true}' in files["host.cpp"]
     for name in FILES:
         assert "Not run" in files[name], name
 

@@ -24,6 +24,7 @@ from nybble.tools.verify.spgemm import judge
 
 RANDOM = np.random.default_rng(5)
 FULL = Filling(32.0, 5)
+MASKED = Schedule(accumulator="masked")
 
 
 def _matrix(rows: int, cols: int, density: float = 0.3) -> SparseMatrix:
@@ -45,9 +46,11 @@ def _need(engine: str) -> None:
 def test_exact_on_qemu(how: Schedule, filling: Filling) -> None:
     _need("qemu")
     lhs, rhs = _matrix(19, 14), _matrix(14, 23)
-    outcome = run(Job(lhs, rhs, how.with_bits(6), 4, filling), ENGINES["qemu"])
-    assert judge(lhs, rhs, outcome.product) == (0.0, "")
-    assert (outcome.spilled > 0) == (filling is FULL and how.accumulator != "dense")
+    mask = _matrix(19, 23) if how.accumulator == "masked" else None
+    outcome = run(Job(lhs, rhs, how.with_bits(6), 4, filling, mask=mask), ENGINES["qemu"])
+    assert judge(lhs, rhs, outcome.product, mask) == (0.0, "")
+    may_spill = how.accumulator in ("table", "fragments")
+    assert (outcome.spilled > 0) == (filling is FULL and may_spill)
 
 
 @pytest.mark.parametrize("engine", ["spike", "rvsim"])
@@ -96,6 +99,30 @@ def test_the_model_conserves_what_was_traced_and_orders_versions() -> None:
     assert cycles["v1"] > cycles["v2"] > cycles["v3"]
 
 
+@pytest.mark.parametrize("bits", [4, 6], ids=["columns in parts", "whole rows"])
+def test_a_mask_prunes_what_a_program_does(bits: int) -> None:
+    _need("qemu")
+    try:
+        compiler()
+    except EngineError as error:
+        pytest.skip(str(error))
+    matrix = _matrix(64, 64, 0.4)
+    how = Schedule(accumulator="masked", transfer="dma", bits=bits)
+    program = compiled(how, "i64", PLAIN)
+    places = (matrix.to_dense() != 0).astype(np.int64)
+    found: list[float] = []
+    for rows in (64, 16, 0):
+        dense = np.zeros((64, 64), np.int64)
+        dense[:rows, ::5] = 1
+        mask = SparseMatrix.from_dense(dense)
+        traced = trace(program, image_of(Job(matrix, matrix, how, mask=mask), ENGINES["qemu"]))
+        assert judge(matrix, matrix, traced.outcome.product, mask) == (0.0, "")
+        timing = simulate(traced, find_machine("piuma-like"), how)
+        assert timing.products == int((places @ places * dense).sum())  # no other is multiplied
+        found.append(timing.instructions)
+    assert found[0] > 3 * found[1] > 9 * found[2]
+
+
 def test_windows_cover_the_result_once() -> None:
     lhs, rhs = _matrix(30, 20), _matrix(20, 40)
     for how in SCHEDULES:
@@ -118,6 +145,9 @@ def test_auto_takes_the_cheapest() -> None:
         (Job(_matrix(2, 3), _matrix(2, 3), PRESETS["v2"]), "as many columns"),
         (Job(_matrix(2, 2), _matrix(2, 2), PRESETS["v2"], harts=65), "65 harts"),
         (Job(_matrix(2, 2), _matrix(2, 2), PRESETS["v2"].with_bits(24)), "fewer bits"),
+        (Job(_matrix(2, 2), _matrix(2, 2), MASKED), "'masked' without a mask"),
+        (Job(_matrix(2, 2), _matrix(2, 2), MASKED, mask=_matrix(2, 3)), "a mask of"),
+        (Job(_matrix(2, 2), _matrix(2, 2), PRESETS["v2"], mask=_matrix(2, 2)), "'table' with a"),
     ],
 )
 def test_what_cannot_run_is_refused(job: Job, message: str) -> None:

@@ -128,6 +128,11 @@ def test_unknown_layouts_are_refused(text, message):
     [
         ("coo", {"rows": np.array([0, 5])}, "row 5"),
         ("coo", {"rows": np.array([0])}, "1 rows, 2 columns"),
+        ("coo", {"rows": np.array([0.0, 1.0])}, "rows float64"),
+        ("coo", {"values": np.array([1, 1], np.complex128)}, "values of dtype complex128"),
+        ("rows", {"rows": np.array([[0, 1]])}, "rows int64 of 2 dimensions"),
+        ("csc", {"indices": np.array([9, 0], np.int32)}, "column 9"),
+        ("nm(1:2)", {"indices": np.zeros((2, 2, 2), np.uint8)}, "places (2, 2, 2)"),
         ("rows", {"rows": np.array([1, 1])}, "list of rows"),
         ("bitmap", {"bits": np.zeros((2, 2), np.uint8)}, "bits uint8 (2, 2)"),
         ("bitmap", {"bits": np.full((2, 1), 3, np.uint8)}, "4 indices"),
@@ -144,6 +149,39 @@ def test_arrays_of_no_layout_are_refused(layout, change, message):
     with pytest.raises(SparseError) as caught:
         unpack(wrong)
     assert message in str(caught.value)
+
+
+def damaged(array, rng):
+    """The array with something wrong, or not."""
+    kind = rng.integers(7)
+    if kind < 3:
+        return (array[:-1], np.concatenate((array, array[:1])), array[::-1].copy())[kind]
+    if kind == 3:
+        return array[None]
+    if kind == 4:
+        return array.astype(np.int16)
+    copy = array.copy()
+    if copy.size:
+        number = rng.integers(0, 100) if kind == 5 or copy.dtype.kind == "u" else -5
+        copy.reshape(-1)[rng.integers(copy.size)] = number
+    return copy
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_damage_is_refused_or_gives_a_matrix(layout):
+    rng = np.random.default_rng(11)
+    refused = 0
+    for _ in range(60):
+        dense = (rng.random((4, 8)) < 0.3) * 1.0
+        dense[:, 2::4] = dense[:, 3::4] = 0
+        packed = pack(SparseMatrix.from_dense(dense), Layout.parse(layout))
+        name = str(rng.choice([*packed.arrays]))
+        arrays = {**packed.arrays, name: damaged(packed.arrays[name], rng)}
+        try:
+            unpack(Packed(packed.layout, packed.shape, arrays)).check()
+        except SparseError:
+            refused += 1
+    assert refused > 10
 
 
 def test_layouts_that_a_matrix_does_not_fit():

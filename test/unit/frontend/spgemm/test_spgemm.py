@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 import nybble
+from nybble.backends.cpu.spgemm.weights import PartedWeight
+from nybble.dialects.lowbit import formats
+from nybble.dialects.sparse_attn import masks
 from nybble.dialects.spgemm.errors import SparseError
+from nybble.dialects.spgemm.layouts import Layout
+from nybble.dialects.spgemm.packed import pack
 from nybble.frontend.sparse_files import from_any, from_torch, read, to_scipy
 
 sparse = pytest.importorskip("scipy.sparse")
@@ -52,6 +57,53 @@ def test_attention_is_softmax_over_the_mask():
     )
 
 
+@pytest.mark.parametrize("text", ["causal", "window(5)", "streaming(2,6)", "stride(4,2)+window(2)"])
+def test_masks_of_attention_prune_products(text):
+    rng = np.random.default_rng(6)
+    q, k, v = (rng.standard_normal((40, 8), np.float32) for _ in range(3))
+    mask = nybble.spgemm.seen(text, 12, 40)
+    positions = np.arange(40)
+    wanted = masks.dense(masks.parse(text), positions[28:], positions)[0]
+    np.testing.assert_array_equal(mask.toarray() != 0, wanted)
+    found = nybble.spgemm.attention(q[28:], k, v, mask, threads=1)
+    scores = np.where(wanted, q[28:] @ k.T / np.sqrt(8), -np.inf)
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(found, weights / weights.sum(axis=1, keepdims=True) @ v, rtol=1e-4)
+    square = nybble.spgemm.seen(text, 40)
+    steps = nybble.spgemm.matmul(square, square, semiring="or_and", mask=square, threads=1)
+    again = (square.toarray().astype(int) @ square.toarray() > 0) & (square.toarray() != 0)
+    np.testing.assert_array_equal(steps.toarray() != 0, again)
+
+
+def test_masks_that_have_no_places_are_refused():
+    with pytest.raises(SparseError, match="5 queries of 4 keys"):
+        nybble.spgemm.seen("causal", 5, 4)
+    with pytest.raises(SparseError, match="selects keys by values"):
+        nybble.spgemm.seen("kept(4)", 5)
+    assert nybble.spgemm.seen("causal", 0, 4).shape == (0, 4)
+
+
+def test_a_feed_forward_of_pruned_weights():
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((5, 64), np.float32)
+    up, down = (
+        formats.get("i8:g=32:s=f16:sparse=2of4").quantize(
+            rng.standard_normal(shape).astype(np.float32) - shift
+        )
+        for shape, shift in (((96, 64), 0.2), ((32, 96), 0))
+    )
+    hidden = np.maximum(x @ up.dequantize().T, 0)
+    assert 0.2 < (hidden == 0).mean() < 0.9
+    wanted = hidden @ down.dequantize().T
+    for weights in ((up, down), [PartedWeight.of(one) for one in (up, down)], (up, from_any(down))):
+        found = nybble.spgemm.relu_ffn(x, *weights, threads=1)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-3)
+    packed = pack(from_any(down), Layout.parse("nm(2:4)"))
+    np.testing.assert_allclose(
+        nybble.spgemm.linear(hidden, packed, threads=1), wanted, rtol=1e-4, atol=1e-3
+    )
+
+
 @pytest.mark.parametrize("layout", ["csr", "csc", "coo", "bsr"])
 def test_torch_layouts(layout):
     torch = pytest.importorskip("torch")
@@ -68,6 +120,24 @@ def test_torch_layouts(layout):
     np.testing.assert_array_equal(from_any(made).to_dense(), dense.numpy())
     with pytest.raises(SparseError, match=r"layout torch\.strided"):
         from_torch(dense)
+
+
+def test_what_is_out_of_order_is_sorted_and_added_up():
+    torch = pytest.importorskip("torch")
+    start, index = torch.tensor([0, 3, 4]), torch.tensor([2, 0, 2, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        values = torch.tensor([1.0, 2.0, 3.0, 4.0])
+        rows = torch.sparse_csr_tensor(start, index, values, (2, 3), check_invariants=False)
+        columns = torch.sparse_csc_tensor(start, index, values, (3, 2), check_invariants=False)
+    wanted = np.array([[2, 0, 4], [0, 4, 0]])
+    np.testing.assert_array_equal(from_any(rows).check().to_dense(), wanted)
+    np.testing.assert_array_equal(from_any(columns).check().to_dense(), wanted.T)
+    twice = (np.array([100, 100], np.int8), (np.array([1, 1]), np.array([0, 0])))
+    with pytest.raises(SparseError, match="more than i8 holds"):
+        from_any(sparse.coo_array(twice, shape=(2, 2)))
+    found = from_any(sparse.coo_array((twice[0].astype(np.float32), twice[1]), shape=(2, 2)))
+    np.testing.assert_array_equal(found.to_dense(), [[0, 0], [200, 0]])
 
 
 def test_torch_bf16_keeps_its_bits():

@@ -120,6 +120,28 @@ def test_prefill(run, rng, text, list_rows):
         check(run, case)
 
 
+@pytest.mark.parametrize("text", ["pages(64,2)+sink(3)", "pages(128,2)&window(200)"])
+def test_a_list_for_each_row(run, rng, text):
+    mask = parse(text)
+    lists = tuple(KeyList(one, 40, 2, of_each_row=True) for one in mask.selections)
+    spec = Attention(CACHE, 6, 40, 0.2, THREADS, mask, lists=lists)
+    for n, pos in ((1, 0), (40, 0), (33, 470)):
+        case = Case(rng, spec, n, pos)
+        case.lists = [one[:, :n] for one in case.lists]
+        out = run(spec, n=n, pos=pos, threads=2, **case.inputs())["out"]
+        seen = dense(mask, np.arange(pos, pos + n), np.arange(pos + n), 2, case.lists, (True,))
+        k, v = np.nan_to_num(case.k), np.nan_to_num(case.v)
+        want = attention(case.q, k, v, pos, scale=spec.scale, seen=seen)
+        np.testing.assert_allclose(out[: want.size].reshape(want.shape), want, atol=BOUND * 10)
+
+
+def test_a_tile_of_many_rows_has_no_list_of_each():
+    (selection,) = parse("pages(64,2)").selections
+    lists = (KeyList(selection, 40, 2, of_each_row=True),)
+    with pytest.raises(ValueError, match=r"pages\(64,2\) has a list for each row of a tile"):
+        Attention(CACHE, 6, 40, 0.2, THREADS, selection, lists=lists, row_block=4)
+
+
 @pytest.mark.parametrize(("text", "splits"), [("stride(64,3,2)", 5), ("pages(64,3)", 2)])
 def test_splits(run, rng, text, splits):
     spec = spec_of(text, 1, splits=splits)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nybble.backends.cpu.kernels.kv import KvCache
-from nybble.backends.cpu.kernels.rope import HeadNorm, RopeAppend
+from nybble.backends.cpu.kernels.rope import HeadNorm, Rope, RopeAppend
 from nybble.dialects.numpy_ref.norm import head_rms_norm
 from nybble.dialects.numpy_ref.rope import append_kv, rope, rope_tables
 
@@ -42,6 +42,33 @@ def test_rope_append(run, rng, relative_error, dtype, heads, kv_heads, dim, norm
         untouched = np.ones(cache.padded, bool)
         untouched[pos : pos + n] = False
         np.testing.assert_array_equal(got[:, untouched], keys[:, untouched])
+
+
+@pytest.mark.parametrize("norm", [None, HeadNorm(1e-6)])
+def test_rope_alone(run, rng, relative_error, norm):
+    cos, sin = rope_tables(CONTEXT, 32)
+    for rows, n, pos, threads in ((1, 1, 99, 2), (40, 33, 14, 2)):
+        q, k = (rng.standard_normal((n, heads * 32)).astype(np.float32) for heads in (6, 2))
+        inputs = {"a": q, "b": k, "cos": cos, "sin": sin}
+        if norm:
+            qw, kw = rng.standard_normal((2, 32)).astype(np.float32)
+            inputs |= {"aw": qw, "bw": kw}
+            q, k = head_rms_norm(q, qw, norm.eps), head_rms_norm(k, kw, norm.eps)
+        spec = Rope((6, 2), 32, CONTEXT, rows, norm)
+        out = run(spec, n=n, pos=pos, threads=threads, **inputs)
+        for name, values in (("a", q), ("b", k)):
+            got = out[name][: values.size].reshape(values.shape)
+            assert relative_error(got, rope(values, cos, sin, pos)) <= 1e-6
+
+
+def test_rotated_keys_are_kept_where_something_reads_them(run, rng, relative_error):
+    cache = KvCache(2, 32, CONTEXT)
+    cos, sin = rope_tables(CONTEXT, 32)
+    q, k, v = rng.standard_normal((3, 1, 64)).astype(np.float32)
+    spec = RopeAppend(cache, 2, 1, keeps_keys=True)
+    inputs = {"q": q, "new_k": k, "new_v": v, "cos": cos, "sin": sin}
+    out = run(spec, pos=7, **inputs, k=cache.empty(), v=cache.empty())
+    assert relative_error(out["new_k"].reshape(1, 64), rope(k, cos, sin, 7)) <= 1e-6
 
 
 def test_key_layout_round_trip(rng):

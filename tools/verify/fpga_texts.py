@@ -1,0 +1,134 @@
+"""Functions of operators on rows, in the text of their dialects, with random shapes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+Random = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Family:
+    """text: a random function. bound: of errors, over the largest magnitude of a result.
+
+    That of a chain is large, since a rounding can make another code of 8 bits of a value.
+    """
+
+    text: Callable[[Random], str]
+    bound: float
+
+
+def _norm(random: Random) -> str:
+    rows, heads = int(random.integers(1, 4)), int(random.integers(1, 4))
+    length = int(random.choice([1, 6, 32, 80, 272]))
+    x, unit = f"tensor<{rows}x{heads * length}xf32>", random.choice(["", "unit_offset"])
+    return (
+        f"func.func @f(%x: {x}, %g: tensor<{length}xf32>) -> {x} {{\n"
+        f"  %r = fused.rms_norm %x, %g eps 1.0e-05 {unit} : {x}, tensor<{length}xf32> -> {x}\n"
+        f"  func.return %r : {x}\n}}\n"
+    )
+
+
+def _gate(random: Random) -> str:
+    x = f"tensor<{int(random.integers(1, 4))}x{int(random.choice([1, 12, 64, 96]))}xf32>"
+    kind = random.choice(["silu", "gelu_tanh"])
+    return (
+        f"func.func @f(%g: {x}, %u: {x}) -> {x} {{\n"
+        f'  %r = fused.glu "{kind}" %g, %u : {x}\n'
+        f"  func.return %r : {x}\n}}\n"
+    )
+
+
+def _sum(random: Random) -> str:
+    x = f"tensor<{int(random.integers(1, 4))}x{int(random.choice([1, 12, 64, 96]))}xf32>"
+    return (
+        f"func.func @f(%a: {x}, %b: {x}) -> {x} {{\n"
+        f"  %r = arith.addf %a, %b : {x}\n  func.return %r : {x}\n}}\n"
+    )
+
+
+def _rope(random: Random) -> str:
+    half, heads = int(random.choice([1, 4, 16, 24])), int(random.integers(1, 4))
+    x, table = f"tensor<{random.integers(1, 3)}x{2 * half * heads}xf32>", f"tensor<8x{half}xf32>"
+    return (
+        f"func.func @f(%x: {x}, %c: {table}, %s: {table}, %p: index) -> {x} {{\n"
+        f"  %r = fused.rope %x, %c, %s at %p : {x}, {table} -> {x}\n"
+        f"  func.return %r : {x}\n}}\n"
+    )
+
+
+def _attention(random: Random) -> str:
+    heads, group = int(random.integers(1, 4)), int(random.choice([1, 2, 3]))
+    dim, context = int(random.choice([2, 8, 32, 48])), int(random.choice([1, 7, 40]))
+    cache = f"tensor<{heads}x{context}x{dim}x{random.choice(['f16', 'f32'])}>"
+    q = f"tensor<1x{heads * group * dim}xf32>"
+    return (
+        f"func.func @f(%q: {q}, %k: {cache}, %v: {cache}, %p: index) -> {q} {{\n"
+        f'  %r = sparse_attn.attention %q, %k, %v at %p mask <"causal"> scale 0.25\n'
+        f"    : {q}, {cache}, {cache} -> {q}\n  func.return %r : {q}\n}}\n"
+    )
+
+
+def _block(random: Random) -> str:
+    kv_heads, group, dim = int(random.integers(1, 3)), int(random.integers(1, 3)), 8
+    k = kv_heads * dim
+    q = k * group
+    h, m = q, 48
+    w = str(random.choice(["w1", "w2", "w4"]))
+    return BLOCK.format(h=h, q=q, k=k, m=m, w=w, kv=kv_heads, dim=dim, half=dim // 2)
+
+
+BLOCK = """func.func @f(
+    %x: tensor<1x{h}xf32>, %n1: tensor<{h}xf32>, %n2: tensor<{h}xf32>,
+    %wq: !lowbit.tensor<{q}x{h}, "{w}">, %wk: !lowbit.tensor<{k}x{h}, "{w}">,
+    %wv: !lowbit.tensor<{k}x{h}, "{w}">, %wo: !lowbit.tensor<{h}x{q}, "{w}">,
+    %wg: !lowbit.tensor<{m}x{h}, "{w}">, %wu: !lowbit.tensor<{m}x{h}, "{w}">,
+    %wd: !lowbit.tensor<{h}x{m}, "{w}">, %cos: tensor<12x{half}xf32>, %sin: tensor<12x{half}xf32>,
+    %k: tensor<{kv}x12x{dim}xf16>, %v: tensor<{kv}x12x{dim}xf16>, %p: index)
+    -> (tensor<1x{h}xf32>, tensor<{kv}x12x{dim}xf16>, tensor<{kv}x12x{dim}xf16>) {{
+  %a0 = fused.rms_norm %x, %n1 eps 1.0e-05
+    : tensor<1x{h}xf32>, tensor<{h}xf32> -> tensor<1x{h}xf32>
+  %q0 = mpgemm.matmul %a0, %wq
+    : tensor<1x{h}xf32>, !lowbit.tensor<{q}x{h}, "{w}"> -> tensor<1x{q}xf32>
+  %k0 = mpgemm.matmul %a0, %wk
+    : tensor<1x{h}xf32>, !lowbit.tensor<{k}x{h}, "{w}"> -> tensor<1x{k}xf32>
+  %v0 = mpgemm.matmul %a0, %wv
+    : tensor<1x{h}xf32>, !lowbit.tensor<{k}x{h}, "{w}"> -> tensor<1x{k}xf32>
+  %q = fused.rope %q0, %cos, %sin at %p
+    : tensor<1x{q}xf32>, tensor<12x{half}xf32> -> tensor<1x{q}xf32>
+  %k1 = fused.rope %k0, %cos, %sin at %p
+    : tensor<1x{k}xf32>, tensor<12x{half}xf32> -> tensor<1x{k}xf32>
+  %keys = sparse_attn.append_kv %k1 into %k at %p
+    : tensor<1x{k}xf32> into tensor<{kv}x12x{dim}xf16> -> tensor<{kv}x12x{dim}xf16>
+  %values = sparse_attn.append_kv %v0 into %v at %p
+    : tensor<1x{k}xf32> into tensor<{kv}x12x{dim}xf16> -> tensor<{kv}x12x{dim}xf16>
+  %a = sparse_attn.attention %q, %keys, %values at %p mask <"causal"> scale 0.35
+    : tensor<1x{q}xf32>, tensor<{kv}x12x{dim}xf16>, tensor<{kv}x12x{dim}xf16> -> tensor<1x{q}xf32>
+  %o = mpgemm.matmul %a, %wo
+    : tensor<1x{q}xf32>, !lowbit.tensor<{h}x{q}, "{w}"> -> tensor<1x{h}xf32>
+  %r = arith.addf %x, %o : tensor<1x{h}xf32>
+  %b = fused.rms_norm %r, %n2 eps 1.0e-05
+    : tensor<1x{h}xf32>, tensor<{h}xf32> -> tensor<1x{h}xf32>
+  %g = mpgemm.matmul %b, %wg
+    : tensor<1x{h}xf32>, !lowbit.tensor<{m}x{h}, "{w}"> -> tensor<1x{m}xf32>
+  %u = mpgemm.matmul %b, %wu
+    : tensor<1x{h}xf32>, !lowbit.tensor<{m}x{h}, "{w}"> -> tensor<1x{m}xf32>
+  %s = fused.glu "silu" %g, %u : tensor<1x{m}xf32>
+  %d = mpgemm.matmul %s, %wd
+    : tensor<1x{m}xf32>, !lowbit.tensor<{h}x{m}, "{w}"> -> tensor<1x{h}xf32>
+  %y = arith.addf %r, %d : tensor<1x{h}xf32>
+  func.return %y, %keys, %values
+    : tensor<1x{h}xf32>, tensor<{kv}x12x{dim}xf16>, tensor<{kv}x12x{dim}xf16>
+}}
+"""
+"""The decode step of a decoder's layer."""
+
+FAMILIES: Mapping[str, Family] = {
+    "norm": Family(_norm, 1e-6),
+    "glu": Family(_gate, 1e-6),
+    "add": Family(_sum, 1e-7),
+    "rope": Family(_rope, 4e-7),
+    "attention": Family(_attention, 5e-6),
+    "block": Family(_block, 0.1),
+}
