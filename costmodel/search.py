@@ -52,6 +52,7 @@ class Question:
     """A kernel that wants a schedule. incumbent: sizes that it has now, empty for the default.
 
     call: that candidates are ordered for. others: calls in which the choice must be faster too.
+    fixed: sizes that stay as they are, for the model knows nothing of them.
     """
 
     facts: Facts
@@ -59,6 +60,7 @@ class Question:
     choices: Choices
     incumbent: Mapping[str, int]
     others: Sequence[Call] = ()
+    fixed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,12 @@ def search(question: Question, model: CostModel, target: Target, seed: int = 0) 
     found = [*islice(question.choices.candidates(), ENUMERATED + 1)]
     if len(found) > ENUMERATED:
         found = evolve(question, model, target, seed)
-    candidates = [incumbent, *(one for one in (default, *found) if one != incumbent)]
+    able = [
+        one
+        for one in (default, *found)
+        if one != incumbent and all(one[name] == incumbent[name] for name in question.fixed)
+    ]
+    candidates = [incumbent, *able]
     return rank(question, candidates, model, target)
 
 

@@ -46,7 +46,7 @@ from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 
 from nybble.costmodel.features.facts import Facts, UnknownKernelError, facts_of
-from nybble.costmodel.features.table import Call
+from nybble.costmodel.features.table import SIZES, Call
 from nybble.costmodel.learned.files import shipped
 from nybble.costmodel.learned.model import CostModel
 from nybble.costmodel.search import Answer, Question, search
@@ -123,7 +123,8 @@ class Chooser:
         except UnknownKernelError:
             return None
         call, *others = calls_of(facts, tokens, self.threads, keys_of(kernel))
-        return Question(facts, call, choices, sizes, others)
+        fixed = frozenset(choices.values()) - {*SIZES}
+        return Question(facts, call, choices, sizes, others, fixed)
 
 
 def calls_of(facts: Facts, tokens: int, threads: int, keys: int = 0) -> list[Call]:

@@ -137,3 +137,10 @@ def test_what_is_worse_in_another_call_is_not_taken():
     assert search(alone, Fickle(5), TARGET).changed
     assert not search(both, Fickle(5), TARGET).changed
     assert search(both, Bowl(5), TARGET).changed
+
+
+def test_sizes_that_the_model_does_not_know_stay():
+    free = search(Question(FACTS, Call(1), Grid(8), {"x": 1, "y": 0}), Bowl(5), TARGET)
+    assert free.schedule == {"x": 5, "y": 4}
+    held = Question(FACTS, Call(1), Grid(8), {"x": 1, "y": 0}, fixed=frozenset("y"))
+    assert search(held, Bowl(5), TARGET).schedule["y"] == 0
