@@ -86,7 +86,8 @@ def gemv_places(numbers: Numbers, sizes: Columns, found: Columns) -> Columns:
         / (4 * np.floor(8 / numbers["bits"]))
         / np.maximum(sizes["steps"], 1)
     )
-    wide = sizes["chains"] if is_float else sizes["subtiles"] * numbers["digits"]
+    sums = sizes["subtiles"] * np.maximum(sizes["tiles"], 1) * numbers["digits"]
+    wide = sizes["chains"] if is_float else sums
     return {
         "inner": inner,
         "blocks": groups / np.maximum(sizes["groups" if is_float else "runs"], 1),

@@ -38,7 +38,7 @@ FACTS = (
 )
 SIZES = (
     *("k_block", "row_tiles", "subtiles", "token_tile", "unroll", "tokens_outer", "prefetch"),
-    *("steps", "runs", "columns", "chains", "groups", "registers", "chunks"),
+    *("steps", "runs", "tiles", "columns", "chains", "groups", "registers", "chunks"),
     *("key_block", "row_block", "row_tile", "key_vectors", "value_vectors", "lanes"),
 )
 DERIVED = (
@@ -161,9 +161,10 @@ def _gemv(numbers: Mapping[str, float], call: Call, sizes: Columns) -> Columns:
         trips = found["weights"] / TILE / np.maximum(written, 1)
         live = np.maximum(sizes["chains"], 1)
     else:
-        written = sizes["steps"] * np.maximum(sizes["runs"], 1)
+        beside = np.maximum(sizes["tiles"], 1)
+        written = sizes["steps"] * np.maximum(sizes["runs"], 1) * beside
         trips = found["weights"] / TILE / np.maximum(written * 8, 1)
-        live = sizes["subtiles"]
+        live = sizes["subtiles"] * beside
     found |= {
         "padded_tokens": np.ones(len(trips)),
         "multiplies": found["weights"] * max(numbers["digits"], 1.0),
@@ -173,7 +174,10 @@ def _gemv(numbers: Mapping[str, float], call: Call, sizes: Columns) -> Columns:
         "live": live,
         "written": written,
         "ahead": sizes["prefetch"],
-        "activation_loads": found["weights"] / TILE * SUBTILES / np.maximum(sizes["subtiles"], 1),
+        "activation_loads": found["weights"]
+        / TILE
+        * SUBTILES
+        / np.maximum(sizes["subtiles"] if is_float else live, 1),
         "stream_bytes": found["weight_bytes"] + numbers["cols"] * (4.0 if is_float else 1.0),
     }
     found |= gemv_places(numbers, sizes, found)
