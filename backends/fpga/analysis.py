@@ -14,11 +14,14 @@ from xdsl.ir import Operation
 
 from nybble.costmodel.targets.target import RESOURCES, Target
 from nybble.dialects.errors import NybbleError
-from nybble.dialects.fpga.arrays import ArrayOp, BuildTablesOp, RescaleOp
+from nybble.dialects.fpga.arrays import ArrayOp, BuildTablesOp
 from nybble.dialects.fpga.attrs import ENTRIES, LookupAttr, SparseAttr, TilingAttr, ValuesAttr
 from nybble.dialects.fpga.kernel import KernelOp
 from nybble.dialects.fpga.processes import ProcessOp, QuantizeOp, ReadOp, WriteOp
+from nybble.dialects.fpga.scales import RescaleOp, ScaleGroupsOp
+from nybble.dialects.fpga.serial import SerialAttr
 from nybble.dialects.fpga.types import StreamType
+from nybble.dialects.fpga.xnor import XnorAttr
 
 Amounts = Mapping[str, float]
 
@@ -34,6 +37,8 @@ NARROW_PRODUCT = 2.2
 and 5 bits, as Yosys synthesizes them for UltraScale+."""
 TREE = 0.6
 """LUTs of a sum, for each bit of an entry, as Yosys makes trees of 32 and 64 entries."""
+POPCOUNT_LUTS = 12
+"""LUTs that compare eight bits and count those that differ."""
 FIFO_LUTS = 0.6
 """LUTs for each bit of a shallow FIFO's word (assumed: shift registers and their control)."""
 FLOAT_ADD = {"lut": 220, "ff": 320, "dsp": 2}
@@ -60,15 +65,26 @@ class Analysis:
 def analyse(kernel: KernelOp) -> Analysis:
     """The cycles and resources of a kernel; raises NybbleError for a process without a rule."""
     start: dict[Operation, int] = {}
-    end = 0
+    end: dict[Operation, int] = {}
     names: dict[str, int] = {}
     for index, op in enumerate(kernel.processes):
-        before = [one.owner for one in op.streams]
-        waited = [start[one] + first_word(one) for one in before if isinstance(one, ProcessOp)]
-        start[op] = max(waited, default=0)
-        end = max(end, start[op] + op.cycles() + FILL)
+        before = [one.owner for one in op.streams if isinstance(one.owner, ProcessOp)]
+        start[op] = max((start[one] + first_word(one) for one in before), default=0)
+        last = max((end[one] + behind(op) for one in before), default=0)
+        end[op] = max(start[op] + op.cycles(), last) + FILL
         names[f"{op.name.split('.')[1]}_{index}"] = op.cycles()
-    return Analysis(end, resources(kernel), names)
+    return Analysis(max(end.values()), resources(kernel), names)
+
+
+def behind(op: ProcessOp) -> int:
+    """Cycles that a process needs at most after the last word that it reads was written.
+
+    All read as fast as words come but bit-serial rescaling: an array gives the sums of all rows in
+    its last tile, which wait for their turn.
+    """
+    if not isinstance(op, ScaleGroupsOp):
+        return 0
+    return op.tiling.row_blocks * max(op.code.bitwidth - op.element.terms, 0)
 
 
 def first_word(op: ProcessOp) -> int:
@@ -96,7 +112,9 @@ def add(total: dict[str, float], more: Amounts, times: float = 1) -> None:
 
 
 def fifo(type_: StreamType) -> Amounts:
-    """A FIFO, in shift registers of LUTs."""
+    """A FIFO, in shift registers of LUTs, or in block RAM where it holds many words."""
+    if type_.depth.data > 64:
+        return {"lut": 40, "ff": 40, **memory(type_.depth.data, type_.word_bits)}
     return {"lut": FIFO_LUTS * type_.word_bits + 10, "ff": 1.2 * type_.word_bits + 10}
 
 
@@ -115,6 +133,10 @@ def _array(op: ArrayOp) -> Amounts:
     if isinstance(element, LookupAttr):
         add(total, memory(2 * ENTRIES, element.entry_bits), copies)
         add(total, {"lut": TREE * element.entry_bits, "ff": element.entry_bits + 2}, copies)
+    elif isinstance(element, XnorAttr):
+        pairs = copies * element.taken.data
+        add(total, {"lut": POPCOUNT_LUTS + TREE * 4, "ff": 8}, pairs)
+        add(total, {"ff": 2 * element.taken.data * tiling.wide.data * tiling.tile})
     else:
         assert isinstance(element, ValuesAttr)
         bits = element.value_bits
@@ -122,6 +144,10 @@ def _array(op: ArrayOp) -> Amounts:
             shared = 2 if element.pair(tiling) else 1
             choosing = 8 * ceil(element.of.data / 4) * (1 if element.is_shared else shared)
             add(total, {"dsp": 1, "lut": choosing + 20, "ff": 40}, copies / shared)
+        elif isinstance(element, SerialAttr):
+            bits = 8 + element.largest_exponent
+            term = 8 * ceil(element.largest_exponent / 3) + bits + 6
+            add(total, {"lut": 8 * bits / 3 + term, "ff": 2 * bits}, copies)
         else:
             product = NARROW_PRODUCT * bits**2 + 8 + bits + 4
             add(total, {"lut": product, "ff": 2 * (8 + bits)}, copies)
@@ -139,11 +165,19 @@ def _build_tables(op: BuildTablesOp) -> Amounts:
     return {"lut": adders * (bits + 1) + 60, "ff": adders * 24 + 80}
 
 
+def _scale_groups(op: ScaleGroupsOp) -> Amounts:
+    total = dict.fromkeys(RESOURCES, 0.0)
+    sums = op.tiling.sums
+    add(total, {"lut": 2 * op.bits, "ff": 2 * op.bits}, sums)
+    add(total, memory(op.tiling.row_blocks, op.bits * sums))
+    return total
+
+
 def _rescale(op: RescaleOp) -> Amounts:
     total = dict.fromkeys(RESOURCES, 0.0)
     sums = op.tiling.sums
-    add(total, FLOAT_MULTIPLY, 2 * sums)
-    add(total, FLOAT_ADD, sums)
+    add(total, FLOAT_MULTIPLY, (3 if op.has_zeros else 2) * sums)
+    add(total, FLOAT_ADD, (1 + op.has_zeros + (op.bias is not None)) * sums)
     add(total, {"lut": 150, "ff": 200}, sums)  # an integer to a float
     add(total, memory(op.tiling.row_blocks, 32 * sums))
     return total
@@ -166,6 +200,7 @@ def _mover(op: ReadOp | WriteOp) -> Amounts:
 RULES: dict[type[ProcessOp], Callable[[Any], Amounts]] = {
     ArrayOp: _array,
     BuildTablesOp: _build_tables,
+    ScaleGroupsOp: _scale_groups,
     RescaleOp: _rescale,
     QuantizeOp: _quantize,
     ReadOp: _mover,
@@ -182,7 +217,8 @@ FIRST: dict[type[ProcessOp], Callable[[Any], int]] = {
     QuantizeOp: lambda op: _row(op.tiling),
     ReadOp: lambda op: 0,
     BuildTablesOp: lambda op: ENTRIES,
-    ArrayOp: lambda op: op.tiling.tiles_per_group * op.steps,
+    ArrayOp: lambda op: op.tiling.tiles_per_group * op.steps + op.element.terms - 1,
+    ScaleGroupsOp: lambda op: ((op.groups - 1) * op.tiling.row_blocks + 1) * op.code.bitwidth - 1,
     RescaleOp: lambda op: (op.tiling.groups - 1) * op.tiling.row_blocks,
     WriteOp: lambda op: 0,
 }

@@ -36,17 +36,15 @@ fpga.kernel "f_0" on "kv260" {
         #fpga.lookup<digits = [0, 1], planes = 2, step = 1, first = -2> :
         !fpga.stream<128x4xsi11, 2>, !fpga.stream<4x64xui5, 32> -> !fpga.stream<2x8xsi14, 2>
   %results = fpga.rescale %dots, %factors, %scales tiling <tokens = 1, rows = 8, cols = 64,
-        group = 32, lanes = 4, width = 5, high = 8, wide = 1> element #fpga.lookup<digits = [0,
-        1], planes = 2, step = 1, first = -2> : !fpga.stream<2x8xsi14, 2>, !fpga.stream<2x8xf32,
-        2>, !fpga.stream<1x1xf32, 2> -> !fpga.stream<1x8xf32, 2>
+        group = 32, lanes = 4, width = 5, high = 8, wide = 1> bits 14 : !fpga.stream<2x8xsi14, 2>,
+        !fpga.stream<2x8xf32, 2>, !fpga.stream<1x1xf32, 2> -> !fpga.stream<1x8xf32, 2>
   fpga.write %results, %y : !fpga.stream<1x8xf32, 2>, !fpga.memory<1x256>
 }
 ```
 
 The kernel is named after the function. What calls it, and with which memories, is the host's part.
 
-Does not handle: a product with a bias, or whose number of tokens is not known; operators that are
-no products.
+Does not handle: a product whose number of tokens is not known; operators that are no products.
 """
 
 from collections.abc import Iterator
@@ -98,10 +96,10 @@ def designs(module: ModuleOp, device: str) -> Iterator[tuple[str, Design]]:
 
 def design_of(op: Operation, device: str) -> Design:
     """The design of an operation of a kernel; raises NybbleError where there is none."""
-    product = fixed_product(op, ArrayProductOp, "an FPGA", MODE)
+    product = fixed_product(op, ArrayProductOp, "an FPGA", MODE, may_have_bias=True)
     assert isinstance(op, ArrayProductOp)
     try:
-        return checked_design(op.DATAFLOW, product, device)
+        return checked_design(op.DATAFLOW, product, device, op.bias is not None)
     except NybbleError as error:
         error.location = error.location or location_of(op)
         raise

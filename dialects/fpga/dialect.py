@@ -2,14 +2,35 @@
 
 from xdsl.ir import Dialect
 
-from nybble.dialects.fpga.arrays import ArrayOp, BuildTablesOp, RescaleOp
+from nybble.dialects.fpga.arrays import ArrayOp, BuildTablesOp
 from nybble.dialects.fpga.attrs import LookupAttr, MultiplyAttr, SparseAttr, TilingAttr
 from nybble.dialects.fpga.kernel import KernelOp
 from nybble.dialects.fpga.processes import QuantizeOp, ReadOp, WriteOp
+from nybble.dialects.fpga.scales import RescaleOp, ScaleGroupsOp
+from nybble.dialects.fpga.serial import SerialAttr
 from nybble.dialects.fpga.types import MemoryType, StreamType
+from nybble.dialects.fpga.xnor import XnorAttr
 
 Fpga = Dialect(
     "fpga",
-    [KernelOp, QuantizeOp, ReadOp, BuildTablesOp, ArrayOp, RescaleOp, WriteOp],
-    [StreamType, MemoryType, TilingAttr, LookupAttr, MultiplyAttr, SparseAttr],
+    [
+        KernelOp,
+        QuantizeOp,
+        ReadOp,
+        BuildTablesOp,
+        ArrayOp,
+        ScaleGroupsOp,
+        RescaleOp,
+        WriteOp,
+    ],
+    [
+        StreamType,
+        MemoryType,
+        TilingAttr,
+        LookupAttr,
+        MultiplyAttr,
+        SparseAttr,
+        SerialAttr,
+        XnorAttr,
+    ],
 )

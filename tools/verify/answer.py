@@ -8,12 +8,19 @@ import click
 from rich.console import Console
 from rich.progress import Progress as Bar
 
+from nybble.tools.diagnostics import UsageError
 from nybble.tools.files import write_output
 
 EXIT_FAILED = 1
 SHOWN = 20
 """Failures that a report lists."""
 Progress = Callable[[int], None]
+
+
+def check_dataflow(given: str | None, known: Sequence[str]) -> None:
+    """Raise UsageError for a dataflow that a target does not have."""
+    if given and given not in known:
+        raise UsageError(f"unknown dataflow '{given[:40]}'", accepted=", ".join(known))
 
 
 def tell(found: Mapping[str, object], lines: Iterable[str], json_file: str | None) -> int:

@@ -13,9 +13,10 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from xdsl.ir import SSAValue
 
-from nybble.dialects.fpga.arrays import ArrayOp, BuildTablesOp, RescaleOp
+from nybble.dialects.fpga.arrays import ArrayOp, BuildTablesOp
 from nybble.dialects.fpga.attrs import (
     ENTRIES,
+    LARGEST_ACTIVATION,
     SPACING,
     ElementAttr,
     LookupAttr,
@@ -25,8 +26,11 @@ from nybble.dialects.fpga.attrs import (
 )
 from nybble.dialects.fpga.kernel import KernelOp
 from nybble.dialects.fpga.processes import ProcessOp, QuantizeOp, ReadOp, WriteOp, row_words
+from nybble.dialects.fpga.scales import RescaleOp, ScaleGroupsOp
+from nybble.dialects.fpga.serial import SerialAttr
 from nybble.dialects.fpga.types import MemoryType, StreamType
-from nybble.dialects.numpy_ref.quantize import SMALLEST_AMAX
+from nybble.dialects.fpga.xnor import XnorAttr
+from nybble.dialects.numpy_ref.quantize import PARTIAL, SMALLEST_AMAX
 
 Context = dict[str, Any]
 COMMON = "nybble_hls.h"
@@ -142,7 +146,12 @@ def quantize(op: QuantizeOp) -> Context:
         "memory": _memory_context(op.memory),
         "columns": _stream(op.columns),
         "scales": _stream(op.scales),
+        "totals": None if op.totals is None else _stream(op.totals),
         "row_words": row_words(op.tiling.cols.data),
+        "planes": op.bipolar,
+        "top": f"{float(2**op.bipolar - 1 if op.bipolar else LARGEST_ACTIVATION)}f",
+        "share": f"{float(np.float32(1 / op.tiling.cols.data))!r}f",
+        "partial": PARTIAL,
         "smallest": f"{float(SMALLEST_AMAX)!r}f",
         "finite": f"{float(np.finfo(np.float32).max)!r}f",
     }
@@ -199,6 +208,8 @@ def array(op: ArrayOp) -> Context:
         "ways": op.ways,
         "load": op.load,
         "steps": op.steps,
+        "terms": op.element.terms,
+        "start": op.element.start(op.tiling.group.data),
         "element": template,
         **more,
     }
@@ -215,8 +226,23 @@ def element_context(element: ElementAttr, tiling: TilingAttr) -> tuple[str, Cont
             "entries": ENTRIES,
         }
         return "lookup", context
+    if isinstance(element, XnorAttr):
+        context = {
+            "what": "Bits of weights that differ from those of a tile,",
+            "planes": element.planes.data,
+            "taken": element.taken.data,
+            "width": element.width,
+        }
+        return "xnor", context
     assert isinstance(element, ValuesAttr)
     values: Context = {"values": element.numbers("values")}
+    if isinstance(element, SerialAttr):
+        context = {
+            "codes": element.codes,
+            "decoded": element.decoded,
+            "bits": 8 + element.largest_exponent,
+        }
+        return "serial", {"what": "A term of each weight times a tile,", **context}
     if isinstance(element, SparseAttr):
         values |= {
             "keep": element.keep.data,
@@ -230,10 +256,24 @@ def element_context(element: ElementAttr, tiling: TilingAttr) -> tuple[str, Cont
     return "multiply", {"what": "Narrow products with a tile,", **values}
 
 
+def scale_groups(op: ScaleGroupsOp) -> Context:
+    """What the template of a bit-serial rescaling needs."""
+    return {
+        "t": _tiling(op.tiling),
+        "dots": _stream(op.dots),
+        "codes": _stream(op.codes),
+        "sums": _stream(op.sums),
+        "groups": op.groups,
+        "signed": op.is_signed,
+    }
+
+
 def rescale(op: RescaleOp) -> Context:
     """What the template of a rescaling needs."""
     return {
         "t": _tiling(op.tiling),
+        "totals": None if op.totals is None else _stream(op.totals),
+        "bias": None if op.bias is None else _stream(op.bias),
         "dots": _stream(op.dots),
         "factors": _stream(op.factors),
         "scales": _stream(op.scales),
@@ -246,6 +286,7 @@ CONTEXTS: dict[type[ProcessOp], Callable[[Any], Context]] = {
     ReadOp: read,
     BuildTablesOp: build_tables,
     ArrayOp: array,
+    ScaleGroupsOp: scale_groups,
     RescaleOp: rescale,
     WriteOp: write,
 }

@@ -50,7 +50,7 @@ def test_a_stage_before_the_last(run_nybble, tmp_path):
 
 
 @pytest.mark.parametrize(("spec", "more", "told"), [
-    ("w2g32z", (), "has zeros of its groups"),
+    ("nf4", (), "the values of 'nf4' are no small integers"),
     ("w2g32", ("--threads", "2"), "--threads with target fpga:u280"),
     ("w2g32", ("--compile-to", "lowered"), "stage 'lowered' of target fpga:u280"),
 ])  # fmt: skip
