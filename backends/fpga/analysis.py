@@ -2,7 +2,8 @@
 
 Cycles: every process starts an iteration in each cycle, all run at the same time, and a process
 waits for the first word of each of its streams; the last to end is the kernel's end. Resources: a
-rule for each kind of process, of what its template unrolls.
+rule for each kind of process, of what its template unrolls. Integers, their memories and choices
+are counted as those of circuits are, by `rtl.resource_model`; f32 operators and ports are tabled.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,16 +13,18 @@ from typing import Any
 
 from xdsl.ir import Operation
 
+from nybble.backends.fpga.array_circuit import row_resources
+from nybble.backends.fpga.rtl.emit import Module, Wire, bits
+from nybble.backends.fpga.rtl.resource_model import Count, block_ram, counted, lut_ram
+from nybble.backends.fpga.rtl.sums import tree
 from nybble.costmodel.targets.target import RESOURCES, Target
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fpga.arrays import ArrayOp, BuildTablesOp
-from nybble.dialects.fpga.attrs import ENTRIES, LookupAttr, SparseAttr, TilingAttr, ValuesAttr
+from nybble.dialects.fpga.attrs import ENTRIES, LookupAttr, SparseAttr, TilingAttr
 from nybble.dialects.fpga.kernel import KernelOp
 from nybble.dialects.fpga.processes import ProcessOp, QuantizeOp, ReadOp, WriteOp
 from nybble.dialects.fpga.scales import RescaleOp, ScaleGroupsOp
-from nybble.dialects.fpga.serial import SerialAttr
 from nybble.dialects.fpga.types import StreamType
-from nybble.dialects.fpga.xnor import XnorAttr
 
 Amounts = Mapping[str, float]
 
@@ -29,16 +32,8 @@ FILL = 8
 """Cycles of a pipeline from its first iteration's start to its end (assumed)."""
 USABLE = 0.8
 """The share of a device's resources that a kernel may take, so that it can be routed (assumed)."""
-LUTRAM_BITS = 64 * 7
-"""Bits of a RAM64M8, which takes as many LUTs as 8 (AMD UG974)."""
-BRAM_BITS = 36 * 1024
-NARROW_PRODUCT = 2.2
-"""LUTs of a product of 8 bits, over the square of the other factor's bits: of 96 products of 2, 3
-and 5 bits, as Yosys synthesizes them for UltraScale+."""
-TREE = 0.6
-"""LUTs of a sum, for each bit of an entry, as Yosys makes trees of 32 and 64 entries."""
-POPCOUNT_LUTS = 12
-"""LUTs that compare eight bits and count those that differ."""
+SHALLOW = 64
+"""Words of the deepest memory that is made of LUTs."""
 FIFO_LUTS = 0.6
 """LUTs for each bit of a shallow FIFO's word (assumed: shift registers and their control)."""
 FLOAT_ADD = {"lut": 220, "ff": 320, "dsp": 2}
@@ -70,10 +65,17 @@ def analyse(kernel: KernelOp) -> Analysis:
     for index, op in enumerate(kernel.processes):
         before = [one.owner for one in op.streams if isinstance(one.owner, ProcessOp)]
         start[op] = max((start[one] + first_word(one) for one in before), default=0)
-        last = max((end[one] + behind(op) for one in before), default=0)
+        last = max((end[one] - idle(one) + behind(op) for one in before), default=0)
         end[op] = max(start[op] + op.cycles(), last) + FILL
         names[f"{op.name.split('.')[1]}_{index}"] = op.cycles()
     return Analysis(max(end.values()), resources(kernel), names)
+
+
+def idle(op: ProcessOp) -> int:
+    """Cycles of a process after the last word that it writes: an array may wait for columns."""
+    if not isinstance(op, ArrayOp):
+        return 0
+    return op.steps - op.tiling.row_blocks * op.element.terms
 
 
 def behind(op: ProcessOp) -> int:
@@ -118,51 +120,50 @@ def fifo(type_: StreamType) -> Amounts:
     return {"lut": FIFO_LUTS * type_.word_bits + 10, "ff": 1.2 * type_.word_bits + 10}
 
 
+def amounts(found: Count) -> Amounts:
+    """Counts of the model of circuits, by the names of devices; block RAMs of 36 kbit."""
+    return {
+        "lut": found.luts,
+        "ff": found.registers,
+        "dsp": found.dsps,
+        "bram": ceil(found.brams / 2),
+    }
+
+
 def memory(words: int, bits: int) -> Amounts:
     """A memory of a write and a read in each cycle."""
-    if words <= 64:
-        return {"lut": 8 * bits / 7, "ff": bits}
-    return {"bram": ceil(words / 512) * ceil(bits / 72)}
+    if words <= SHALLOW:
+        return {**amounts(lut_ram(words, bits, 1)), "ff": bits}
+    return amounts(block_ram(words, bits))
 
 
 def _array(op: ArrayOp) -> Amounts:
-    """An adder for each element, tables or narrow multipliers, and the sums that are kept."""
+    """A row's products and sums for each row and token, what is held of columns, and the sums."""
     tiling, element = op.tiling, op.element
-    copies = tiling.sums * tiling.lanes.data * element.fields
     total = dict.fromkeys(RESOURCES, 0.0)
-    if isinstance(element, LookupAttr):
-        add(total, memory(2 * ENTRIES, element.entry_bits), copies)
-        add(total, {"lut": TREE * element.entry_bits, "ff": element.entry_bits + 2}, copies)
-    elif isinstance(element, XnorAttr):
-        pairs = copies * element.taken.data
-        add(total, {"lut": POPCOUNT_LUTS + TREE * 4, "ff": 8}, pairs)
-        add(total, {"ff": 2 * element.taken.data * tiling.wide.data * tiling.tile})
-    else:
-        assert isinstance(element, ValuesAttr)
-        bits = element.value_bits
-        if isinstance(element, SparseAttr):
-            shared = 2 if element.pair(tiling) else 1
-            choosing = 8 * ceil(element.of.data / 4) * (1 if element.is_shared else shared)
-            add(total, {"dsp": 1, "lut": choosing + 20, "ff": 40}, copies / shared)
-        elif isinstance(element, SerialAttr):
-            bits = 8 + element.largest_exponent
-            term = 8 * ceil(element.largest_exponent / 3) + bits + 6
-            add(total, {"lut": 8 * bits / 3 + term, "ff": 2 * bits}, copies)
-        else:
-            product = NARROW_PRODUCT * bits**2 + 8 + bits + 4
-            add(total, {"lut": product, "ff": 2 * (8 + bits)}, copies)
-        add(total, {"ff": 16 * tiling.wide.data * tiling.tile})
+    pair = element.pair(tiling) if isinstance(element, SparseAttr) else ""
+    width = element.dot_bits(tiling.group.data)
+    add(total, amounts(row_resources(element, tiling.lanes.data, width, pair)), tiling.sums)
+    if not isinstance(element, LookupAttr):
+        width = element.activation_planes or 8
+        add(total, {"ff": 2 * width * tiling.wide.data * tiling.tile})
     dots = op.made()[0]
     add(total, memory(tiling.row_blocks, dots.word_bits))
-    add(total, {"lut": dots.word_bits, "ff": dots.word_bits})
     return total
 
 
 def _build_tables(op: BuildTablesOp) -> Amounts:
+    """A sum of a lane's columns, each times its digit, for each table and token."""
+    element, module = op.element, Module("builder")
+    most = (1 << (element.entry_bits - 1)) - 1
+    tree(module, [module.register(bits("%a", 8)) for _ in range(element.width)])
+    module.register(Wire("%entry", -most, most))
+    total = dict.fromkeys(RESOURCES, 0.0)
     sums = op.ways.value.data * op.tiling.wide.data
-    adders = sums * op.element.width
-    bits = op.element.entry_bits
-    return {"lut": adders * (bits + 1) + 60, "ff": adders * 24 + 80}
+    add(total, amounts(counted(module, dsps=False)), sums)
+    add(total, {"lut": 8 * element.width, "ff": 2 * 8 * element.width}, sums)
+    add(total, {"lut": 60, "ff": 80})
+    return total
 
 
 def _scale_groups(op: ScaleGroupsOp) -> Amounts:

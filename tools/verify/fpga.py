@@ -46,8 +46,8 @@ FORMATS = (
     "w2g64m",
     "w8",
     "bitmod3g32",
-    "bitmod4[5.0,-5.0,8.0,-8.0]:g=16x2:s=u4*f16",
-    "i6:g=16x2:s=u6-32*f16",
+    "bitmod4[5.0,-5.0,8.0,-8.0]:g=64x2:s=u4*f16",
+    "i6:g=64x2:s=u6-32*f16",
     "i8:g=32:s=f32:sparse=2of4",
     *(f"i8:g=32:s=f32:sparse={keep}of16.block16" for keep in (2, 4, 8)),
 )

@@ -67,7 +67,7 @@ def product(x, weight, bias=None, planes=0):
     return values @ dense.T + added, np.abs(values) @ terms.T + np.abs(added)
 
 
-BITMOD = "bitmod4[5.0,-5.0,8.0,-8.0]:g=16x2:s=u4*f16"
+BITMOD = "bitmod4[5.0,-5.0,8.0,-8.0]:g=64x2:s=u4*f16"
 FAMILIES = (
     ("lut_array", "w2g32", 7, 96, 1),  # groups of no whole number of elements
     ("lut_array", "b1_58", 19, 100, 5),  # trits, a second pass of one token, a tail of columns
@@ -75,8 +75,8 @@ FAMILIES = (
     ("multiply_array", "w4g32", 5, 64, 2),
     ("sparse_chain", "i8:g=32:s=f32:sparse=2of4", 7, 64, 2),  # two tokens in a DSP block
     ("sparse_chain", "i8:g=64:s=f32:sparse=8of16.block16", 32, 64, 1),  # two rows in one
-    ("serial_array", BITMOD, 3, 64, 2),  # tables that groups choose, scales bit by bit
-    ("serial_array", "i6:g=16x2:s=u6-32*f16", 5, 64, 1),  # three terms, signed scales
+    ("serial_array", BITMOD, 3, 128, 2),  # tables that groups choose, scales bit by bit
+    ("serial_array", "i6:g=64x2:s=u6-32*f16", 5, 256, 1),  # three terms, signed scales
     ("lut_array", "w2g32z", 5, 64, 2, True, MODE),  # zeros and a bias
     ("sparse_chain", "i8:g=row:s=f32", 6, 40, 1),  # all columns kept, two rows in one
     ("xnor_array", "w1", 5, 150, 2, False, "b1-token"),  # a mean, of two words more than a round

@@ -7,15 +7,20 @@ import pytest
 from test.unit.backends.fpga.conftest import BITMOD, make, product
 
 from nybble.backends.fpga.analysis import FitError, analyse, check_fits
+from nybble.backends.fpga.array_circuit import row_resources
 from nybble.backends.fpga.dataflows import FPGA, MODE, devices, find_device
 from nybble.backends.fpga.elements import ELEMENTS
 from nybble.backends.fpga.packing import pack, pack_activation
+from nybble.backends.fpga.rtl.resource_model import counted, lut_ram
+from nybble.backends.fpga.rtl.spec import PeSpec
+from nybble.backends.fpga.rtl.table_pe import row_module
 from nybble.costmodel.targets.reader import find_target
 from nybble.dialects.errors import NybbleError, UnknownNameError
 from nybble.dialects.fpga.arrays import ArrayOp
 from nybble.dialects.fpga.attrs import SPACING
 from nybble.dialects.fpga.serial import terms_of
 from nybble.dialects.lowbit import formats
+from nybble.dialects.lowbit.formats.element import Uniform
 from nybble.passes.targets import Product
 
 SHAPES = (
@@ -170,6 +175,16 @@ def test_another_weight_is_refused():
 def test_a_format_without_an_element_is_refused(flow, spec, why):
     with pytest.raises(NybbleError, match=why):
         make(flow, spec, 64, 256, 1)
+
+
+def test_rows_of_an_array_are_counted_as_rows_of_a_circuit():
+    """The model that counts both is held against Yosys; see rtl/test_synthesis.py."""
+    spec = PeSpec(Uniform(2, 2), 5, lanes=16, rows=1, depth=512, accumulator_bits=22)
+    circuit = counted(row_module(spec), dsps=False)
+    element = ELEMENTS["lut_array"](formats.get("w2"))
+    found = row_resources(element, 16, 22, "")
+    tables = 16 * 2 * lut_ram(64, element.entry_bits, 1).luts
+    assert found.luts - tables == pytest.approx(circuit.luts, rel=0.1)
 
 
 @pytest.mark.parametrize(("rows", "cols", "tokens", "why"), [
