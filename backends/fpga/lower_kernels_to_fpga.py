@@ -57,13 +57,14 @@ from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
-from nybble.backends.fpga.dataflows import MODE, USUAL, checked_design, find_device
+from nybble.backends.fpga.dataflows import USUAL, checked_design, find_device
 from nybble.backends.fpga.design import Design
+from nybble.backends.fpga.elements import BIPOLAR_MODES, MODE
 from nybble.backends.fpga.network import network
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp, YieldOp
 from nybble.dialects.locations import location_of
-from nybble.dialects.mpgemm.arrays import ArrayProductOp
+from nybble.dialects.mpgemm.arrays import ArrayProductOp, XnorArrayMatmulOp
 from nybble.passes.fixed_products import fixed_product
 
 
@@ -96,7 +97,10 @@ def designs(module: ModuleOp, device: str) -> Iterator[tuple[str, Design]]:
 
 def design_of(op: Operation, device: str) -> Design:
     """The design of an operation of a kernel; raises NybbleError where there is none."""
-    product = fixed_product(op, ArrayProductOp, "an FPGA", MODE, may_have_bias=True)
+    mode = MODE
+    if isinstance(op, XnorArrayMatmulOp):
+        mode = next(mode for mode, n in BIPOLAR_MODES.items() if n == op.planes.value.data)
+    product = fixed_product(op, ArrayProductOp, "an FPGA", mode, may_have_bias=True)
     assert isinstance(op, ArrayProductOp)
     try:
         return checked_design(op.DATAFLOW, product, device, op.bias is not None)

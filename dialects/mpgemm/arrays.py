@@ -4,10 +4,14 @@ from typing import ClassVar
 
 from xdsl.dialects.builtin import I64, IntegerAttr
 from xdsl.irdl import irdl_op_definition, prop_def
+from xdsl.utils.exceptions import VerifyException
 
 from nybble.dialects.lowbit.formats import Weight
 from nybble.dialects.mpgemm.ops import Array, FloatProductOp, product
 from nybble.dialects.numpy_ref.quantize import bipolar_values, dequantize_rows, quantize_rows
+
+MOST_PLANES = 4
+"""Bits of the widest bipolar activations that arrays take."""
 
 
 class ArrayProductOp(FloatProductOp):
@@ -71,6 +75,13 @@ class XnorArrayMatmulOp(ArrayProductOp):
         "$activation `,` $weight (`bias` $bias^ `:` type($bias))? `planes` $planes (`because` "
         "$because^)? attr-dict `:` type($activation) `,` type($weight) `->` type($result)"
     )
+
+    def verify_(self) -> None:
+        super().verify_()
+        if not 1 <= self.planes.value.data <= MOST_PLANES:
+            raise VerifyException(
+                f"planes must be 1 to {MOST_PLANES}, got {self.planes.value.data}"
+            )
 
     def rounded(self, activation: Array) -> Array:
         """See `ArrayProductOp`."""

@@ -1,7 +1,7 @@
 """How every kind of verification shows its progress, tells what it found, and ends."""
 
 import json
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 
 import click
@@ -17,7 +17,7 @@ SHOWN = 20
 Progress = Callable[[int], None]
 
 
-def check_dataflow(given: str | None, known: Sequence[str]) -> None:
+def check_dataflow(given: str | None, known: Collection[str]) -> None:
     """Raise UsageError for a dataflow that a target does not have."""
     if given and given not in known:
         raise UsageError(f"unknown dataflow '{given[:40]}'", accepted=", ".join(known))

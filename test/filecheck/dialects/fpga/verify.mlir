@@ -172,6 +172,19 @@ fpga.kernel "k" on "u280" {
 
 // -----
 
+// expected-error @+1 {{taken of 5; accepted: 1 to 4}}
+func.func private @f() attributes {a = #fpga.xnor<planes = 1, taken = 5>}
+
+// -----
+
+fpga.kernel "k" on "u280" {
+^bb0(%x: !fpga.memory<4x512>):
+  // expected-error @+1 {{totals of bipolar integers}}
+  %c, %s, %t = fpga.quantize %x planes 1 tiling <tokens = 1, rows = 1, cols = 64, group = 32, lanes = 4, width = 1, high = 1, wide = 1> : !fpga.memory<4x512> -> !fpga.stream<64x1xui1, 2>, !fpga.stream<1x1xf32, 2> totals !fpga.stream<2x1xsi13, 16>
+}
+
+// -----
+
 // expected-error @+1 {{argument 0 must be a memory, got f32}}
 fpga.kernel "k" on "u280" {
 ^bb0(%x: f32):
