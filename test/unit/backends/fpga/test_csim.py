@@ -1,11 +1,14 @@
 """Emitted C++ by C simulation: bit by bit what the references of the processes give."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from test.unit.backends.fpga.conftest import COUNTED, FAMILIES, PAIRED
 
 from nybble.backends.fpga.analysis import analyse
 from nybble.backends.fpga.csim import tools as csim_tools
-from nybble.backends.fpga.csim.build import Case, compile_program
+from nybble.backends.fpga.csim.build import Case, compile_program, run_program
 from nybble.backends.fpga.csim.tools import ToolError
 
 EACH = 60
@@ -25,7 +28,7 @@ def activation(kind, shape, random):
     return x
 
 
-@pytest.mark.parametrize("index", range(6))
+@pytest.mark.parametrize("index", range(len(FAMILIES)))
 def test_results_are_those_of_the_references(index, families, simulation):
     made, random = families[index], np.random.default_rng(index)
     rows, cols, tokens = made.shape
@@ -38,11 +41,26 @@ def test_results_are_those_of_the_references(index, families, simulation):
         elif number % 3 == 1:
             values[random.random(rows) < 0.5] = 0
         x = activation(kind, (tokens, cols), random)
-        cases.append(made.case(x, made.weight(values)))
+        bias = random.standard_normal(rows).astype(np.float32) if made.design.has_bias else None
+        cases.append(made.case(x, made.weight(values), bias))
     for case, ran in zip(cases, simulation.run(cases), strict=True):
         wanted, floats = made.reference(case)
         got = ran.written[0].view(np.float32)
         assert np.array_equal(got, wanted.view(np.float32), equal_nan=True), floats
+
+
+@pytest.mark.parametrize("index", PAIRED)
+def test_two_products_of_extremes_do_not_disturb_each_other(index, families, simulation):
+    made, random = families[index], np.random.default_rng(index)
+    rows, cols, tokens = made.shape
+    plain = made.weight(random.standard_normal((rows, cols)))
+    cases = []
+    for codes in ((0,), (255,), (0, 255), (0, 255), (0, 127, 128, 129, 255)):
+        drawn = random.choice(codes, (rows, cols)).astype(np.uint8)
+        x = random.choice([-1.0, 1.0], (tokens, cols)).astype(np.float32)
+        cases += [made.case(one, replace(plain, codes=drawn)) for one in (x, abs(x), -abs(x))]
+    for case, ran in zip(cases, simulation.run(cases), strict=True):
+        assert np.array_equal(ran.written[0], made.reference(case)[0])
 
 
 def test_wrong_weights_are_seen(families, simulation):
@@ -56,10 +74,13 @@ def test_wrong_weights_are_seen(families, simulation):
     assert not np.array_equal(ran.written[0], made.reference(case)[0])
 
 
-def test_cycles_are_those_of_the_analysis(families, counting):
-    made = families[0]
+@pytest.mark.parametrize("index", COUNTED)
+def test_cycles_are_those_of_the_analysis(index, families, counting):
+    made = families[index]
     rows, cols, tokens = made.shape
-    case = made.case(np.ones((tokens, cols), np.float32), made.weight(np.ones((rows, cols))))
+    bias = np.ones(rows, np.float32) if made.design.has_bias else None
+    weight = made.weight(np.random.default_rng(0).standard_normal((rows, cols)))
+    case = made.case(np.ones((tokens, cols), np.float32), weight, bias)
     (ran,) = counting.run([case])
     assert np.array_equal(ran.written[0], made.reference(case)[0])
     assert ran.cycles == pytest.approx(analyse(made.kernel).cycles, rel=0.02)
@@ -77,6 +98,11 @@ def test_what_gcc_refuses_is_told(tools, tmp_path):
     (tmp_path / "main.cpp").write_text("int main() { return x; }")
     with pytest.raises(ToolError, match=r"g\+\+ refuses main.cpp: "):
         compile_program(tmp_path / "main.cpp", tmp_path / "csim")
+
+
+def test_what_does_not_end_is_told():
+    with pytest.raises(ToolError, match=r"C simulation did not end within 0\.01 seconds"):
+        run_program("C simulation", ["sleep", "9"], seconds=0.01)
 
 
 def test_missing_tools_name_the_command(monkeypatch):
