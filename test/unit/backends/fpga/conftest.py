@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from nybble.backends.fpga.csim.build import Case, build
+from nybble.backends.fpga.csim.build import Case
 from nybble.backends.fpga.csim.tools import ToolError, compiler, headers
 from nybble.backends.fpga.dataflows import MODE, checked_design
 from nybble.backends.fpga.design import Design
@@ -68,26 +68,6 @@ def product(x, weight, bias=None, planes=0):
 
 
 BITMOD = "bitmod4[5.0,-5.0,8.0,-8.0]:g=64x2:s=u4*f16"
-FAMILIES = (
-    ("lut_array", "w2g32", 7, 96, 1),  # groups of no whole number of elements
-    ("lut_array", "b1_58", 19, 100, 5),  # trits, a second pass of one token, a tail of columns
-    ("lut_array", "w1", 33, 70, 3),  # either sign, no sums
-    ("multiply_array", "w4g32", 5, 64, 2),
-    ("sparse_chain", "i8:g=32:s=f32:sparse=2of4", 7, 64, 2),  # two tokens in a DSP block
-    ("sparse_chain", "i8:g=64:s=f32:sparse=8of16.block16", 32, 64, 1),  # two rows in one
-    ("serial_array", BITMOD, 3, 128, 2),  # tables that groups choose, scales bit by bit
-    ("serial_array", "i6:g=64x2:s=u6-32*f16", 5, 256, 1),  # three terms, signed scales
-    ("lut_array", "w2g32z", 5, 64, 2, True, MODE),  # zeros and a bias
-    ("sparse_chain", "i8:g=row:s=f32", 6, 40, 1),  # all columns kept, two rows in one
-    ("xnor_array", "w1", 5, 150, 2, False, "b1-token"),  # a mean, of two words more than a round
-    ("xnor_array", "bip3:g=16:s=f32", 3, 48, 1, True, "b4-token"),
-)
-
-
-PAIRED = (4, 5, 9)
-"""Families of 8 bits with two products in a DSP block."""
-COUNTED = (0, 6, 8)
-"""Families whose cycles are counted."""
 
 
 @pytest.fixture(scope="session")
@@ -96,23 +76,3 @@ def tools():
         compiler(), headers()
     except ToolError as error:
         pytest.skip(str(error))
-
-
-@pytest.fixture(scope="session")
-def families():
-    return [
-        make(flow, *shape, f"k{index}", "u280", *(more or (False, MODE)))
-        for index, (flow, *whole) in enumerate(FAMILIES)
-        for shape, more in [(whole[:4], whole[4:])]
-    ]
-
-
-@pytest.fixture(scope="session")
-def simulation(tools, families, tmp_path_factory):
-    return build([one.kernel for one in families], tmp_path_factory.mktemp("csim"))
-
-
-@pytest.fixture(scope="session")
-def counting(tools, families, tmp_path_factory):
-    kernels = [families[index].kernel for index in COUNTED]
-    return build(kernels, tmp_path_factory.mktemp("cycles"), counts=True)
