@@ -66,8 +66,13 @@ check: lint types lit docs
 test: lint types lit docs
 	$(BIN)/python -m pytest $(SPREAD)
 
-# Long co-simulations, and syntheses against what was recorded.
+# Long co-simulations, kernels on 10,000 cases of each dataflow, and syntheses against what was
+# recorded.
+FPGA_DATAFLOWS := lut_array multiply_array sparse_chain serial_array xnor_array
+
 test-rtl: $(VENV)/test.stamp
+	for flow in $(FPGA_DATAFLOWS); do \
+	  $(BIN)/nybble verify --target fpga --dataflow $$flow --cases 10000 --seed 1; done
 	$(BIN)/nybble verify --target fpga-rtl --cases 2000
 	$(BIN)/nybble bench fpga
 	$(BIN)/python -m pytest test/rtl

@@ -7,7 +7,7 @@ products of one activation can share (its quantization) it keeps in `Shared`.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from xdsl.dialects.builtin import StringAttr
+from xdsl.dialects.builtin import IntegerAttr, StringAttr
 from xdsl.ir import Block, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 
@@ -17,7 +17,9 @@ from nybble.dialects.mpgemm.arrays import (
     ArrayProductOp,
     LutArrayMatmulOp,
     MultiplyArrayMatmulOp,
+    SerialArrayMatmulOp,
     SparseChainMatmulOp,
+    XnorArrayMatmulOp,
 )
 from nybble.dialects.mpgemm.lut import LookupProductOp, LutDotMatmulOp, LutMatmulOp, LutPrecomputeOp
 from nybble.dialects.mpgemm.ops import (
@@ -140,6 +142,17 @@ def to_array_matmul(kind: type[ArrayProductOp]) -> Rewrite:
     return rewrite
 
 
+def to_xnor_matmul(matmul: MatmulOp, mode: str, shared: Shared) -> ProductOp:
+    """rewrite: `matmul(x, w) -> xnor_array_matmul(x, w) planes n`, of mode "bN-token" """
+    product = XnorArrayMatmulOp.build(
+        operands=[matmul.activation, matmul.weight, matmul.bias],
+        result_types=[matmul.result.type],
+        properties={"planes": IntegerAttr(BIPOLAR_MODES[mode.removesuffix("-token")], 64)},
+    )
+    Rewriter.replace_op(matmul, product)
+    return product
+
+
 def table_group(group: int) -> int:
     """The largest of TABLE_GROUPS that divides a weight's group; `group` itself if none does."""
     return next((size for size in TABLE_GROUPS if group % size == 0), group)
@@ -155,4 +168,6 @@ REWRITES: dict[str, Rewrite] = {
     "lut_array": to_array_matmul(LutArrayMatmulOp),
     "multiply_array": to_array_matmul(MultiplyArrayMatmulOp),
     "sparse_chain": to_array_matmul(SparseChainMatmulOp),
+    "serial_array": to_array_matmul(SerialArrayMatmulOp),
+    "xnor_array": to_xnor_matmul,
 }

@@ -11,15 +11,23 @@ from nybble.passes.targets import Product
 
 
 def fixed_product(
-    op: Operation, kind: type[ProductOp], device: str, activations: str, isa: str = ""
+    op: Operation,
+    kind: type[ProductOp],
+    device: str,
+    activations: str,
+    isa: str = "",
+    *,
+    may_have_bias: bool = False,
 ) -> Product:
     """The product that an operation of a kernel is.
 
-    kind: the operation that the device computes; device: it, as a message names it. Raises
-    NybbleError for any other operation, a bias, or a number of tokens that is not known.
+    kind: the operation that the device computes; device: it, as a message names it. may_have_bias:
+    whether the device adds a bias. Raises NybbleError for any other operation, a bias that it does
+    not add, or a number of tokens that is not known.
     """
-    accepted = "a product without a bias, of a number of tokens that is known"
-    if not isinstance(op, kind) or op.bias is not None:
+    accepted = "a product of a number of tokens that is known"
+    accepted += "" if may_have_bias else ", without a bias"
+    if not isinstance(op, kind) or (op.bias is not None and not may_have_bias):
         what = f"'{op.name}' with a bias" if isinstance(op, kind) else f"'{op.name}'"
         raise NybbleError(
             f"{what} has no kernel on {device}", location=location_of(op), accepted=accepted

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from math import ceil
 
+from nybble.backends.fpga.rtl.resource_model import Count, block_ram, lut_ram
 from nybble.dialects.fpga.types import StreamType
 
 Amounts = Mapping[str, float]
@@ -33,8 +34,18 @@ def fifo(type_: StreamType) -> Amounts:
     return {"lut": FIFO_LUTS * type_.word_bits + 10, "ff": 1.2 * type_.word_bits + 10}
 
 
+def counts(found: Count) -> Amounts:
+    """Counts of the model of circuits, by the names of devices; block RAMs of 36 kbit."""
+    return {
+        "lut": found.luts,
+        "ff": found.registers,
+        "dsp": found.dsps,
+        "bram": ceil(found.brams / 2),
+    }
+
+
 def memory(words: int, bits: int) -> Amounts:
     """A memory of a write and a read in each cycle."""
     if words <= SHALLOW:
-        return {"lut": 8 * bits / 7, "ff": bits}
-    return {"bram": ceil(words / 512) * ceil(bits / 72)}
+        return {**counts(lut_ram(words, bits, 1)), "ff": bits}
+    return counts(block_ram(words, bits))

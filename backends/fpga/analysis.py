@@ -2,7 +2,8 @@
 
 Cycles: every process starts an iteration in each cycle, all run at the same time, and a process
 waits for the first word of each of its streams; the last to end is the kernel's end. Resources: a
-rule for each kind of process, of what its template unrolls.
+rule for each kind of process, of what its template unrolls. Integers, their memories and choices
+are counted as those of circuits are, by `rtl.resource_model`; f32 operators and ports are tabled.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,25 +13,33 @@ from typing import Any
 
 from xdsl.ir import Operation
 
-from nybble.backends.fpga.amounts import FLOAT_ADD, FLOAT_MULTIPLY, Amounts, add, fifo, memory
+from nybble.backends.fpga.amounts import (
+    FLOAT_ADD,
+    FLOAT_MULTIPLY,
+    Amounts,
+    add,
+    counts,
+    fifo,
+    memory,
+)
+from nybble.backends.fpga.array_circuit import row_resources
 from nybble.backends.fpga.row_costs import ROW_RULES
+from nybble.backends.fpga.rtl.emit import Module, Wire, bits
+from nybble.backends.fpga.rtl.resource_model import counted
+from nybble.backends.fpga.rtl.sums import tree
 from nybble.costmodel.targets.target import RESOURCES, Target
 from nybble.dialects.errors import NybbleError
-from nybble.dialects.fpga.arrays import ArrayOp, BuildTablesOp, RescaleOp
-from nybble.dialects.fpga.attrs import ENTRIES, LookupAttr, SparseAttr, ValuesAttr
+from nybble.dialects.fpga.arrays import ArrayOp, BuildTablesOp
+from nybble.dialects.fpga.attrs import ENTRIES, LookupAttr, SparseAttr
 from nybble.dialects.fpga.kernel import KernelOp
 from nybble.dialects.fpga.processes import ProcessOp, QuantizeOp, ReadOp, WriteOp
+from nybble.dialects.fpga.scales import RescaleOp, ScaleGroupsOp
 from nybble.dialects.fpga.types import StreamType
 
 FILL = 8
 """Cycles of a pipeline from its first iteration's start to its end (assumed)."""
 USABLE = 0.8
 """The share of a device's resources that a kernel may take, so that it can be routed (assumed)."""
-NARROW_PRODUCT = 2.2
-"""LUTs of a product of 8 bits, over the square of the other factor's bits: of 96 products of 2, 3
-and 5 bits, as Yosys synthesizes them for UltraScale+."""
-TREE = 0.6
-"""LUTs of a sum, for each bit of an entry, as Yosys makes trees of 32 and 64 entries."""
 PORT = {"lut": 1500, "ff": 2500, "bram": 7.5}
 """An AXI master of 512 bits (assumed)."""
 
@@ -88,7 +97,7 @@ def passing_of(op: ProcessOp, passing: Mapping[Operation, Passing]) -> Passing:
     start = max((one.first for one, _ in inputs), default=0)
     first = max([start + first_word(op), *(lead + FILL for _, lead in inputs)])
     ends = [one.last + op.tail() for one, _ in inputs]
-    return Passing(first, max([start + op.cycles(), *ends]) + FILL)
+    return Passing(first, max([start + op.cycles() - op.idle(), *ends]) + FILL)
 
 
 def first_word(op: ProcessOp) -> int:
@@ -110,42 +119,47 @@ def resources(kernel: KernelOp) -> dict[str, int]:
 
 
 def _array(op: ArrayOp) -> Amounts:
-    """An adder for each element, tables or narrow multipliers, and the sums that are kept."""
+    """A row's products and sums for each row and token, what is held of columns, and the sums."""
     tiling, element = op.tiling, op.element
-    copies = tiling.sums * tiling.lanes.data * element.fields
     total = dict.fromkeys(RESOURCES, 0.0)
-    if isinstance(element, LookupAttr):
-        add(total, memory(2 * ENTRIES, element.entry_bits), copies)
-        add(total, {"lut": TREE * element.entry_bits, "ff": element.entry_bits + 2}, copies)
-    else:
-        assert isinstance(element, ValuesAttr)
-        bits = element.value_bits
-        if isinstance(element, SparseAttr):
-            shared = 2 if element.pair(tiling) else 1
-            choosing = 8 * ceil(element.of.data / 4) * (1 if element.is_shared else shared)
-            add(total, {"dsp": 1, "lut": choosing + 20, "ff": 40}, copies / shared)
-        else:
-            product = NARROW_PRODUCT * bits**2 + 8 + bits + 4
-            add(total, {"lut": product, "ff": 2 * (8 + bits)}, copies)
-        add(total, {"ff": 16 * tiling.wide.data * tiling.tile})
+    pair = element.pair(tiling) if isinstance(element, SparseAttr) else ""
+    width = element.dot_bits(tiling.group.data)
+    add(total, counts(row_resources(element, tiling.lanes.data, width, pair)), tiling.sums)
+    if not isinstance(element, LookupAttr):
+        width = element.activation_planes or 8
+        add(total, {"ff": 2 * width * tiling.wide.data * tiling.tile})
     dots = op.made()[0]
     add(total, memory(tiling.row_blocks, dots.word_bits))
-    add(total, {"lut": dots.word_bits, "ff": dots.word_bits})
     return total
 
 
 def _build_tables(op: BuildTablesOp) -> Amounts:
+    """A sum of a lane's columns, each times its digit, for each table and token."""
+    element, module = op.element, Module("builder")
+    most = (1 << (element.entry_bits - 1)) - 1
+    tree(module, [module.register(bits("%a", 8)) for _ in range(element.width)])
+    module.register(Wire("%entry", -most, most))
+    total = dict.fromkeys(RESOURCES, 0.0)
     sums = op.ways.value.data * op.tiling.wide.data
-    adders = sums * op.element.width
-    bits = op.element.entry_bits
-    return {"lut": adders * (bits + 1) + 60, "ff": adders * 24 + 80}
+    add(total, counts(counted(module, dsps=False)), sums)
+    add(total, {"lut": 8 * element.width, "ff": 2 * 8 * element.width}, sums)
+    add(total, {"lut": 60, "ff": 80})
+    return total
+
+
+def _scale_groups(op: ScaleGroupsOp) -> Amounts:
+    total = dict.fromkeys(RESOURCES, 0.0)
+    sums = op.tiling.sums
+    add(total, {"lut": 2 * op.bits, "ff": 2 * op.bits}, sums)
+    add(total, memory(op.tiling.row_blocks, op.bits * sums))
+    return total
 
 
 def _rescale(op: RescaleOp) -> Amounts:
     total = dict.fromkeys(RESOURCES, 0.0)
     sums = op.tiling.sums
-    add(total, FLOAT_MULTIPLY, 2 * sums)
-    add(total, FLOAT_ADD, sums)
+    add(total, FLOAT_MULTIPLY, (3 if op.has_zeros else 2) * sums)
+    add(total, FLOAT_ADD, (1 + op.has_zeros + (op.bias is not None)) * sums)
     add(total, {"lut": 150, "ff": 200}, sums)  # an integer to a float
     add(total, memory(op.tiling.row_blocks, 32 * sums))
     return total
@@ -168,6 +182,7 @@ def _mover(op: ReadOp | WriteOp) -> Amounts:
 RULES: dict[type[ProcessOp], Callable[[Any], Amounts]] = {
     ArrayOp: _array,
     BuildTablesOp: _build_tables,
+    ScaleGroupsOp: _scale_groups,
     RescaleOp: _rescale,
     QuantizeOp: _quantize,
     ReadOp: _mover,
@@ -181,7 +196,8 @@ FIRST: dict[type[ProcessOp], Callable[[Any], int]] = {
     QuantizeOp: lambda op: op.tiling.wide.data * op.row,
     ReadOp: lambda op: 0,
     BuildTablesOp: lambda op: ENTRIES,
-    ArrayOp: lambda op: op.tiling.tiles_per_group * op.steps,
+    ArrayOp: lambda op: op.tiling.tiles_per_group * op.steps + op.element.terms - 1,
+    ScaleGroupsOp: lambda op: ((op.groups - 1) * op.tiling.row_blocks + 1) * op.code.bitwidth - 1,
     RescaleOp: lambda op: (op.tiling.groups - 1) * op.tiling.row_blocks,
     WriteOp: lambda op: 0,
     **dict.fromkeys(ROW_RULES, lambda op: sum(op.leads()) - len(op.streams)),

@@ -5,7 +5,8 @@
 | `activations` | rows in words of 16 floats, each row padded to whole words |
 | `rows` | rows, vectors and results in words of `lanes` floats, which divide a row |
 | `product` | results of a product, see `packing.unpack_results` |
-| `weight` | codes, indices and scales, a memory for each, see `packing.pack` |
+| `weight` | codes, indices and scales, a memory for each, see `packing.pack_weight` |
+| `bias` | what a product adds to its rows, see `packing.pack_bias` |
 | `cos`, `sin` | for each position a row of a head: cos twice; -sin, then sin |
 | `cache` | keys or values [heads, context, head_dim] in words of `lanes` elements |
 | `position` | u32 |
@@ -19,7 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from nybble.backends.fpga.design import Design
-from nybble.backends.fpga.packing import float_words, pack, pack_activation, unpack_results
+from nybble.backends.fpga.packing import (
+    float_words,
+    pack_activation,
+    pack_bias,
+    pack_weight,
+    unpack_results,
+)
 from nybble.dialects.fpga.kernel import KernelOp
 from nybble.dialects.fpga.processes import memory_type
 from nybble.dialects.fpga.words import U8
@@ -59,7 +66,12 @@ def _activations(binding: Binding, value: F32) -> Sequence[U8]:
 
 def _weight(binding: Binding, value: Any) -> Sequence[U8]:
     assert binding.design is not None
-    return pack(binding.design, value).memories
+    return pack_weight(binding.design, value).memories
+
+
+def _bias(binding: Binding, value: F32) -> Sequence[U8]:
+    assert binding.design is not None
+    return (pack_bias(binding.design, value),)
 
 
 def _cos(binding: Binding, value: F32) -> Sequence[U8]:
@@ -83,6 +95,7 @@ LAYOUTS: Mapping[str, Callable[[Binding, Any], Sequence[U8]]] = {
     "rows": _rows,
     "activations": _activations,
     "weight": _weight,
+    "bias": _bias,
     "cos": _cos,
     "sin": _sin,
     "cache": _cache,

@@ -9,7 +9,8 @@ from functools import lru_cache
 
 from nybble.backends.fpga.analysis import Analysis, analyse, check_fits, shortages
 from nybble.backends.fpga.design import Design, designs
-from nybble.backends.fpga.elements import ELEMENTS
+from nybble.backends.fpga.elements import BIPOLAR_MODES, DATAFLOWS
+from nybble.backends.fpga.elements import MODE as MODE
 from nybble.backends.fpga.network import network
 from nybble.costmodel.targets.reader import TARGETS as DEVICES
 from nybble.costmodel.targets.reader import find_target
@@ -19,8 +20,6 @@ from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.mpgemm.arrays import ArrayProductOp
 from nybble.passes.targets import Product, Verdict
 
-MODE = "i8-token"
-"""Activations of 8 bits with one scale for each token."""
 USUAL = "u280"
 CHANNELS = (1, 2, 4)
 """Memories that weights are read from."""
@@ -35,7 +34,7 @@ class FpgaTarget:
     @property
     def modes(self) -> tuple[str, ...]:
         """See `Target`."""
-        return (MODE,)
+        return (MODE, *BIPOLAR_MODES)
 
     def verdicts(self, product: Product) -> tuple[Verdict, ...]:
         """See `Target`: cycles of one kernel times the share of the device that it takes.
@@ -44,7 +43,7 @@ class FpgaTarget:
         one kernel leaves room for others.
         """
         device = find_device(product.isa or USUAL)
-        return tuple(self._verdict(name, product, device) for name in ELEMENTS)
+        return tuple(self._verdict(name, product, device) for name in DATAFLOWS)
 
     def _verdict(self, name: str, product: Product, device: str) -> Verdict:
         layout = ArrayProductOp.WEIGHT_LAYOUT
@@ -78,24 +77,24 @@ def find_device(name: str) -> str:
     return name
 
 
-def checked_design(name: str, product: Product, device: str) -> Design:
+def checked_design(name: str, product: Product, device: str, has_bias: bool = False) -> Design:
     """The design of a product, which fits; NybbleError where there is none."""
-    return best_design(name, product, device)[0]
+    return best_design(name, product, device, has_bias)[0]
 
 
 @lru_cache(maxsize=256)
-def best_design(name: str, product: Product, device: str) -> tuple[Design, Analysis]:
+def best_design(
+    name: str, product: Product, device: str, has_bias: bool = False
+) -> tuple[Design, Analysis]:
     """The design of a product that takes least of a device full of its like, and fits.
 
     Raises NybbleError where there is none.
     """
-    if product.activations != MODE:
-        raise NybbleError(f"activations {product.activations}", accepted=MODE)
     target = find_target(device)
     made = [
         (one, analyse(network("k", one)))
         for channels in channels_of(target)
-        for one in designs(name, product, device, channels)
+        for one in designs(name, product, device, channels, has_bias)
     ]
     fitting = [one for one in made if not shortages(one[1], target)]
     best, found = min(fitting or made, key=lambda one: one[1].cycles * one[1].share(target))

@@ -4,12 +4,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from nybble.backends.fpga.elements import ELEMENTS
+from xdsl.dialects.builtin import IntegerType
+
+from nybble.backends.fpga.elements import element_of
 from nybble.costmodel.targets.reader import find_target
 from nybble.costmodel.targets.target import Target
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fpga.attrs import ENTRIES, ElementAttr, LookupAttr, SparseAttr, TilingAttr
+from nybble.dialects.fpga.scales import WIDEST_SUM, scaled_bits
+from nybble.dialects.fpga.serial import SerialAttr
+from nybble.dialects.fpga.types import bits_for, signed, unsigned
 from nybble.dialects.lowbit import formats
+from nybble.dialects.lowbit.formats.scale import SuperScale
 from nybble.passes.targets import Product
 
 FEWEST_LANES, MOST_LANES = 4, 32
@@ -20,7 +26,7 @@ PORT_BITS = 512
 """Bits of a word of a memory channel, which a DDR controller or two HBM channels give in a cycle of
 a clock around 225 MHz."""
 MOST_RESULTS = 32
-"""Results of a cycle: the floats of a word of the widest AXI bus."""
+"""Results of a cycle, or scales and zeros: the floats of a word of the widest AXI bus."""
 MOST_TOKENS = 4
 """Tokens that an array takes in a cycle."""
 MOST_COLS = 1 << 16
@@ -35,7 +41,8 @@ class DesignError(NybbleError):
 class Design:
     """A product on a device. channels: memories that a word of weights is read from.
 
-    ways: lanes whose tables are built at once.
+    ways: lanes whose tables are built at once. code: of integers that scale groups before a float
+    scales several of them, if they do. has_bias: whether something is added to each row.
     """
 
     spec: str
@@ -44,11 +51,23 @@ class Design:
     channels: int
     ways: int
     device: str
+    code: IntegerType | None = None
+    has_bias: bool = False
 
     @property
     def description(self) -> formats.Format:
         """The format of the weight."""
         return formats.get(self.spec)
+
+    @property
+    def has_zeros(self) -> bool:
+        """Whether groups have zeros."""
+        return self.description.zero is not None
+
+    @property
+    def joined(self) -> int:
+        """Groups that share a float."""
+        return 1 if self.code is None else self.description.grouping.count
 
     @cached_property
     def target(self) -> Target:
@@ -56,14 +75,16 @@ class Design:
         return find_target(self.device)
 
 
-def designs(dataflow: str, product: Product, device: str, channels: int = 1) -> Iterator[Design]:
+def designs(
+    dataflow: str, product: Product, device: str, channels: int = 1, has_bias: bool = False
+) -> Iterator[Design]:
     """Ways to cut a product for a dataflow; NybbleError with the reason where there is none.
 
     They differ in the lanes of a row, which fill groups and words of memory more or less well.
     """
     description = product.description
     description.check_shape((product.rows, product.cols))
-    element = ELEMENTS[dataflow](description)
+    element = element_of(dataflow, description, product.activations)
     _check_sizes(product)
     tilings = list(_tilings(element, product, channels))
     if not tilings:
@@ -74,16 +95,37 @@ def designs(dataflow: str, product: Product, device: str, channels: int = 1) -> 
         )
     for tiling in tilings:
         ways = ways_of(element, tiling)
-        yield Design(description.spec, element, tiling, channels, ways, device)
+        code = group_code(element, tiling, description)
+        yield Design(description.spec, element, tiling, channels, ways, device, code, has_bias)
+
+
+def group_code(
+    element: ElementAttr, tiling: TilingAttr, description: formats.Format
+) -> IntegerType | None:
+    """The type of integers that scale groups bit by bit; None where floats do.
+
+    That is done where the array takes as long for the next group, so that nothing waits for it.
+    """
+    scale = description.scale
+    if not isinstance(element, SerialAttr) or not isinstance(scale, SuperScale):
+        return None
+    if scale.has_low or description.zero is not None:
+        return None
+    most = 2**scale.width - 1 - scale.offset
+    code = signed(bits_for(-scale.offset, most)) if scale.offset else unsigned(scale.width)
+    is_hidden = code.bitwidth <= tiling.tiles_per_group * element.terms
+    bits = scaled_bits(tiling, element, code, description.grouping.count)
+    return code if is_hidden and bits <= WIDEST_SUM else None
 
 
 def _tilings(element: ElementAttr, product: Product, channels: int) -> Iterator[TilingAttr]:
     group = product.description.group_size(product.cols)
     elements = -(-group // element.width)
     wide = min(product.tokens, MOST_TOKENS)
+    most = MOST_RESULTS // (1 if product.description.zero is None else 2)
     for lanes in lanes_of(elements):
         row_bits = lanes * element.fields * element.field_bits
-        high = min(channels * PORT_BITS // row_bits, MOST_RESULTS // wide, product.rows)
+        high = min(channels * PORT_BITS // row_bits, most // wide, product.rows)
         if isinstance(element, SparseAttr):
             high = high_of(element, lanes, high)
         if high:
@@ -108,6 +150,8 @@ def lanes_of(elements: int) -> list[int]:
 
 def high_of(element: SparseAttr, lanes: int, most: int) -> int:
     """Rows at once, whose indices fit a word of memory; of one block where they share columns."""
+    if element.keep.data == element.of.data:
+        return most - most % 2 if most > 1 else most
     indices = lanes * element.keep.data * element.index_bits
     if not element.is_shared:
         return min(most, PORT_BITS // indices)

@@ -36,17 +36,16 @@ fpga.kernel "f_0" on "kv260" {
         #fpga.lookup<digits = [0, 1], planes = 2, step = 1, first = -2> :
         !fpga.stream<128x4xsi11, 2>, !fpga.stream<4x64xui5, 32> -> !fpga.stream<2x8xsi14, 2>
   %results = fpga.rescale %dots, %factors, %scales tiling <tokens = 1, rows = 8, cols = 64,
-        group = 32, lanes = 4, width = 5, high = 8, wide = 1> element #fpga.lookup<digits = [0,
-        1], planes = 2, step = 1, first = -2> : !fpga.stream<2x8xsi14, 2>, !fpga.stream<2x8xf32,
-        2>, !fpga.stream<1x1xf32, 2> -> !fpga.stream<1x8xf32, 2>
+        group = 32, lanes = 4, width = 5, high = 8, wide = 1> bits 14 : !fpga.stream<2x8xsi14, 2>,
+        !fpga.stream<2x8xf32, 2>, !fpga.stream<1x1xf32, 2> -> !fpga.stream<1x8xf32, 2>
   fpga.write %results, %y : !fpga.stream<1x8xf32, 2>, !fpga.memory<1x256>
 }
 ```
 
 The kernel is named after the function. What calls it, and with which memories, is the host's part.
 
-Does not handle: a product with a bias; a number of tokens that is not known; operators that
-`backends.fpga.operators` has no processes for.
+Does not handle: a number of tokens that is not known; operators that `backends.fpga.operators` has
+no processes for.
 """
 
 from collections.abc import Iterator

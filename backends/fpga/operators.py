@@ -200,6 +200,9 @@ def product(net: Rows, op: ArrayProductOp) -> None:
     results = add_product(net, design, source)
     net.values[op.results[0]], net.designs[results] = results, design
     made = tuple(name_of(one) for one in net.kernel.body.block.args[first:])
+    if op.bias is not None:
+        net.bindings.append(Binding("bias", index_of(op.bias), made[-1:], design=design))
+        made = made[:-1]
     net.bindings.append(Binding("weight", index_of(weight), made, design=design))
 
 

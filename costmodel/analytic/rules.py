@@ -287,6 +287,8 @@ RULES: dict[type[Operation], Rule] = {
     arrays.LutArrayMatmulOp: _product,
     arrays.MultiplyArrayMatmulOp: _product,
     arrays.SparseChainMatmulOp: _product,
+    arrays.SerialArrayMatmulOp: _product,
+    arrays.XnorArrayMatmulOp: _product,
     lut.LutMatmulOp: _product,
     lut.LutDotMatmulOp: _product,
     lut.LutPrecomputeOp: _tables,

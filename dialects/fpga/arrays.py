@@ -1,9 +1,9 @@
-"""The processes of a matrix product: tables, the array of elements, scales."""
+"""The processes of a matrix product that make its sums: tables, and the array of elements."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from xdsl.dialects.builtin import I64, IntegerAttr, f32, i64
+from xdsl.dialects.builtin import I64, IntegerAttr, i64
 from xdsl.ir import SSAValue
 from xdsl.irdl import (
     AttrSizedOperandSegments,
@@ -24,7 +24,8 @@ from nybble.dialects.fpga.attrs import (
     SparseAttr,
     TilingAttr,
 )
-from nybble.dialects.fpga.processes import F32, TiledOp, column_stream, scale_stream
+from nybble.dialects.fpga.processes import TiledOp, column_stream
+from nybble.dialects.fpga.serial import SerialAttr
 from nybble.dialects.fpga.types import StreamType, bits_for, signed, unsigned
 from nybble.dialects.fpga.words import Integers
 
@@ -49,12 +50,11 @@ def weight_stream(tiling: TilingAttr, element: ElementAttr) -> StreamType:
     return StreamType.get(words, lanes, unsigned(element.field_bits), 32)
 
 
-def index_stream(tiling: TilingAttr, element: SparseAttr) -> StreamType:
-    """Which columns are kept: for each row of a word of weights, or once where rows share them."""
-    rows = 1 if element.is_shared else tiling.high.data
+def index_stream(tiling: TilingAttr, element: ElementAttr) -> StreamType | None:
+    """What else is said of each word of weights; None for an element that needs nothing."""
     words = tiling.passes * tiling.tiles * tiling.row_blocks
-    lanes = rows * element.keep.data * tiling.lanes.data
-    return StreamType.get(words, lanes, unsigned(element.index_bits), 32)
+    lanes = element.index_lanes(tiling)
+    return StreamType.get(words, lanes, unsigned(element.index_bits), 32) if lanes else None
 
 
 def dot_stream(tiling: TilingAttr, element: ElementAttr) -> StreamType:
@@ -135,8 +135,8 @@ class ArrayOp(TiledOp):
     """Elements that hold what was made of a tile of activations, while all rows pass by.
 
     stationary: entries of tables for an element that looks up, else columns. sums: of the tiles,
-    for look-ups whose `first` is not 0. indices: of the columns that a sparse product keeps. What
-    the next tile needs is taken in at the same time.
+    for look-ups whose `first` is not 0. indices: of the columns that a sparse product keeps, or of
+    the tables that groups choose. What the next tile needs is taken in at the same time.
     """
 
     name = "fpga.array"
@@ -161,10 +161,11 @@ class ArrayOp(TiledOp):
         indices: SSAValue | None,
         tiling: TilingAttr,
         element: ElementAttr,
+        depth: int = 2,
     ):
         super().__init__(
             operands=[stationary, weights, sums, indices],
-            result_types=[dot_stream(tiling, element)],
+            result_types=[dot_stream(tiling, element).with_depth(depth)],
             properties={"tiling": tiling, "element": element},
         )
 
@@ -183,16 +184,21 @@ class ArrayOp(TiledOp):
     @property
     def steps(self) -> int:
         """Cycles of a tile: as many as rows pass by, or as the next tile needs to be loaded."""
-        return max(self.load, self.tiling.row_blocks)
+        return max(self.load, self.passing)
+
+    @property
+    def passing(self) -> int:
+        """Cycles in which all rows pass by."""
+        return self.tiling.row_blocks * self.element.terms
 
     def taken(self) -> Sequence[StreamType]:
         """See `ProcessOp`."""
         tiling, element = self.tiling, self.element
         weights = weight_stream(tiling, element)
-        if isinstance(element, SparseAttr):
-            return column_stream(tiling), weights, index_stream(tiling, element)
         if not isinstance(element, LookupAttr):
-            return column_stream(tiling), weights
+            indices = index_stream(tiling, element)
+            more = () if indices is None else (indices,)
+            return (column_stream(tiling, element.activation_planes), weights, *more)
         tables = table_stream(tiling, element, self.ways)
         return (tables, weights, sum_stream(tiling)) if element.first.data else (tables, weights)
 
@@ -214,7 +220,11 @@ class ArrayOp(TiledOp):
 
     def tail(self) -> int:
         """See `ProcessOp`."""
-        return self.steps
+        return self.passing
+
+    def idle(self) -> int:
+        """See `ProcessOp`: rows have passed, and the next tile is still being loaded."""
+        return self.steps - self.passing
 
     def verify_(self) -> None:
         super().verify_()
@@ -236,13 +246,17 @@ class ArrayOp(TiledOp):
             shape = (tiles, lanes // self.ways, ENTRIES, self.ways, wide)
             tables = stationary.reshape(shape).transpose(0, 1, 3, 2, 4)
             held = tables.reshape(tiles, lanes, ENTRIES, wide)
-        elif isinstance(element, SparseAttr):
-            assert more is not None
+        elif isinstance(element, SparseAttr) and more is not None:
             held = chosen(held, more, tiling, element)
+        elif isinstance(element, SparseAttr):
+            held = held[:, None]
+        elif isinstance(element, SerialAttr) and more is not None:
+            fields = fields + element.codes * more.reshape(tiles, -1, 1, 1)
         dots = element.dots(held, fields)
         if isinstance(element, LookupAttr) and more is not None:
             dots += element.first.data * more[:, None, :]
         whole = dots.reshape(tiling.passes, tiling.groups, -1, blocks * high, wide).sum(axis=2)
+        whole += element.start(tiling.group.data)
         return (whole.reshape(-1, high * wide),)
 
 
@@ -260,75 +274,3 @@ def chosen(
     places = places + element.of.data * np.arange(lanes)[:, None]
     flat = places.reshape(tiles, -1, lanes * element.keep.data)
     return columns[np.arange(tiles)[:, None, None], flat]
-
-
-@irdl_op_definition
-class RescaleOp(TiledOp):
-    """`y = (sum_g dot_g * s_g) * scale`, in f32, group by group, each product and sum rounded."""
-
-    name = "fpga.rescale"
-    dots = operand_def(StreamType)
-    factors = operand_def(StreamType)
-    scales = operand_def(StreamType)
-    results_ = result_def(StreamType)
-    element = prop_def(ElementAttr)
-    assembly_format = (
-        "$dots `,` $factors `,` $scales `tiling` $tiling `element` $element attr-dict `:` "
-        "type($dots) `,` type($factors) `,` type($scales) `->` type($results_)"
-    )
-
-    def __init__(
-        self,
-        dots: SSAValue,
-        factors: SSAValue,
-        scales: SSAValue,
-        tiling: TilingAttr,
-        element: ElementAttr,
-    ):
-        super().__init__(
-            operands=[dots, factors, scales],
-            result_types=[result_stream(tiling)],
-            properties={"tiling": tiling, "element": element},
-        )
-
-    def taken(self) -> Sequence[StreamType]:
-        """See `ProcessOp`."""
-        dots = dot_stream(self.tiling, self.element)
-        return dots, factor_stream(self.tiling), scale_stream(self.tiling)
-
-    def made(self) -> Sequence[StreamType]:
-        """See `ProcessOp`."""
-        return (result_stream(self.tiling),)
-
-    def cycles(self) -> int:
-        """See `ProcessOp`."""
-        return self.taken()[0].words.data
-
-    def leads(self) -> Sequence[int]:
-        """See `ProcessOp`."""
-        words = (self.tiling.groups - 1) * self.tiling.row_blocks + 1
-        return words, words, 1
-
-    def reference(self, dots: Integers, factors: F32, scales: F32) -> tuple[F32]:
-        """dots: [words, high * wide]; factors: [words, high]; scales: [passes, wide]."""
-        tiling = self.tiling
-        shape = (tiling.passes, tiling.groups, -1, tiling.wide.data)
-        whole = dots.reshape(shape).astype(np.float32)
-        factor = factors.reshape(tiling.passes, tiling.groups, -1, 1)
-        with np.errstate(all="ignore"):
-            total = whole[:, 0] * factor[:, 0]
-            for group in range(1, tiling.groups):
-                total += whole[:, group] * factor[:, group]
-            total *= scales[:, None, :]
-        return (total.reshape(-1, tiling.sums),)
-
-
-def factor_stream(tiling: TilingAttr) -> StreamType:
-    """Scales of weights: of `high` rows in a word, in the order of dots."""
-    words = tiling.passes * tiling.groups * tiling.row_blocks
-    return StreamType.get(words, tiling.high.data, f32)
-
-
-def result_stream(tiling: TilingAttr) -> StreamType:
-    """Results of `high` rows in a word, row by row, then token by token."""
-    return StreamType.get(tiling.passes * tiling.row_blocks, tiling.sums, f32)

@@ -77,6 +77,11 @@ class TilingAttr(NamedAttr):
         """Results of a cycle."""
         return self.high.data * self.wide.data
 
+    def joined(self, count: int) -> "TilingAttr":
+        """The same with `count` groups as one."""
+        plain = {name: getattr(self, name).data for name in self.FIELDS}
+        return TilingAttr.get(**plain | {"group": count * self.group.data})
+
     def columns(self) -> Integers:
         """[groups, tiles_per_group * tile]: the column at each place, -1 for padding."""
         places = np.arange(self.tiles_per_group * self.tile)
@@ -118,6 +123,29 @@ class ElementAttr(NamedAttr):
     @abstractmethod
     def largest(self) -> int:
         """The largest magnitude of a weight, in integers."""
+
+    @property
+    def terms(self) -> int:
+        """Cycles that a word of weights takes."""
+        return 1
+
+    @property
+    def activation_planes(self) -> int:
+        """Bits of the bipolar integers that activations are rounded to; 0 for 8 bits and a sign."""
+        return 0
+
+    def start(self, columns: int) -> int:
+        """What a sum over a group of so many columns starts with."""
+        return 0
+
+    @property
+    def index_bits(self) -> int:
+        """Bits of an index."""
+        return 0
+
+    def index_lanes(self, tiling: TilingAttr) -> int:
+        """Indices beside a word of weights, which say more of its fields; 0 for none."""
+        return 0
 
     @abstractmethod
     def encode(self, codes: Integers) -> Integers:
@@ -298,8 +326,15 @@ class SparseAttr(ValuesAttr):
 
     @property
     def index_bits(self) -> int:
-        """Bits of the number of a column in its block."""
+        """See `ElementAttr`: the number of a column in its block."""
         return (self.of.data - 1).bit_length()
+
+    def index_lanes(self, tiling: TilingAttr) -> int:
+        """See `ElementAttr`: none of a block that is kept whole."""
+        if self.keep.data == self.of.data:
+            return 0
+        rows = 1 if self.is_shared else tiling.high.data
+        return rows * self.keep.data * tiling.lanes.data
 
     @property
     def is_shared(self) -> bool:
@@ -308,7 +343,8 @@ class SparseAttr(ValuesAttr):
 
     def pair(self, tiling: TilingAttr) -> str:
         """What shares a DSP block: two rows that multiply one activation, two tokens one weight."""
-        if self.is_shared and tiling.high.data % 2 == 0:
+        shared = self.is_shared or self.keep.data == self.of.data
+        if shared and tiling.high.data % 2 == 0:
             return "row"
         return "token" if tiling.wide.data % 2 == 0 else ""
 

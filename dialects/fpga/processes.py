@@ -13,16 +13,18 @@ from xdsl.irdl import (
     IRDLOperation,
     irdl_op_definition,
     operand_def,
+    opt_prop_def,
+    opt_result_def,
     prop_def,
     result_def,
     var_operand_def,
 )
 from xdsl.utils.exceptions import VerifyException
 
-from nybble.dialects.fpga.attrs import TilingAttr
-from nybble.dialects.fpga.types import MemoryType, StreamType, signed
+from nybble.dialects.fpga.attrs import LARGEST_ACTIVATION, TilingAttr
+from nybble.dialects.fpga.types import MemoryType, StreamType, bits_for, signed, unsigned
 from nybble.dialects.fpga.words import U8, Integers, from_words
-from nybble.dialects.numpy_ref.quantize import quantize_rows
+from nybble.dialects.numpy_ref.quantize import bipolar_rows, quantize_rows
 
 F32 = npt.NDArray[np.float32]
 FLOATS = 16
@@ -50,6 +52,10 @@ class ProcessOp(IRDLOperation, ABC):
 
     def tail(self) -> int:
         """Iterations that are left when the last word has been read."""
+        return 0
+
+    def idle(self) -> int:
+        """Iterations that are left when the last word has been written."""
         return 0
 
     @property
@@ -96,24 +102,41 @@ def row_words(cols: int) -> int:
 
 @irdl_op_definition
 class QuantizeOp(TiledOp):
-    """Rows of f32 to 8-bit integers with a scale for each row, column by column, padded.
+    """Rows of f32 to integers with a scale for each row, column by column, padded.
+
+    They have 8 bits and a sign, or are bipolar integers of `planes` bits, given by their codes.
 
     memory: for each token `row_words` words of 16 floats, or a stream of rows in words whose lanes
     divide them. columns: a word for each place of a column, an integer for each of `wide` tokens,
-    for each pass. scales: a word for each pass.
+    for each pass. scales: a word for each pass. totals: the sum of each group's integers, where
+    somebody needs it.
     """
 
     name = "fpga.quantize"
     memory = operand_def(BaseAttr(MemoryType) | BaseAttr(StreamType))
     columns = result_def(StreamType)
     scales = result_def(StreamType)
+    totals = opt_result_def(StreamType)
+    planes = opt_prop_def(IntegerAttr[I64])
     assembly_format = (
-        "$memory `tiling` $tiling attr-dict `:` type($memory) `->` type($columns) `,` type($scales)"
+        "$memory (`planes` $planes^)? `tiling` $tiling attr-dict `:` type($memory) `->` "
+        "type($columns) `,` type($scales) (`totals` type($totals)^)?"
     )
 
-    def __init__(self, memory: SSAValue, tiling: TilingAttr):
-        results = [column_stream(tiling), scale_stream(tiling)]
-        super().__init__(operands=[memory], result_types=results, properties={"tiling": tiling})
+    def __init__(self, memory: SSAValue, tiling: TilingAttr, totals: bool = False, planes: int = 0):
+        added = total_stream(tiling) if totals else None
+        results = [column_stream(tiling, planes), scale_stream(tiling), added]
+        number = IntegerAttr(planes, i64) if planes else None
+        super().__init__(
+            operands=[memory],
+            result_types=results,
+            properties={"tiling": tiling, "planes": number},
+        )
+
+    @property
+    def bipolar(self) -> int:
+        """Bits of bipolar integers; 0 for others."""
+        return 0 if self.planes is None else self.planes.value.data
 
     @property
     def lanes(self) -> int:
@@ -132,7 +155,8 @@ class QuantizeOp(TiledOp):
 
     def made(self) -> Sequence[StreamType]:
         """See `ProcessOp`."""
-        return column_stream(self.tiling), scale_stream(self.tiling)
+        plain = column_stream(self.tiling, self.bipolar), scale_stream(self.tiling)
+        return plain if self.totals is None else (*plain, total_stream(self.tiling))
 
     def cycles(self) -> int:
         """See `ProcessOp`: a row is read whole before its first integer is known."""
@@ -148,6 +172,8 @@ class QuantizeOp(TiledOp):
         return self.tiling.tiles * self.tiling.tile
 
     def verify_(self) -> None:
+        if self.bipolar and self.totals is not None:
+            raise VerifyException("totals of bipolar integers")
         tiling, memory = self.tiling, self.memory.type
         if isinstance(memory, StreamType) and tiling.cols.data % self.lanes:
             raise VerifyException(f"words of {self.lanes} do not divide {tiling.cols.data} columns")
@@ -156,7 +182,14 @@ class QuantizeOp(TiledOp):
         if isinstance(memory, MemoryType) and memory != wanted:
             raise VerifyException(f"the memory of activations must be {wanted}, got {memory}")
 
-    def reference(self, memory: U8 | F32) -> tuple[Integers, F32]:
+    def rounded(self, x: F32) -> tuple[Integers, F32]:
+        """Integers or codes [tokens, cols] and scales [tokens] of x [tokens, cols]."""
+        if self.bipolar:
+            return bipolar_rows(x, self.bipolar)
+        found = quantize_rows(x, x.shape[1])
+        return found.q.astype(np.int64), found.s[:, 0]
+
+    def reference(self, memory: U8 | F32) -> tuple[Integers | F32, ...]:
         """memory: u8 [words, 64], or f32 [words, lanes] of a stream.
 
         Rows that are not finite are all zeros with a scale that is not finite.
@@ -164,21 +197,31 @@ class QuantizeOp(TiledOp):
         tiling = self.tiling
         tokens, cols, wide = tiling.tokens.data, tiling.cols.data, tiling.wide.data
         x = memory.reshape(-1).view(np.float32).reshape(tokens, -1)[:, :cols]
-        found = quantize_rows(x, cols)
-        integers = np.zeros((tiling.passes * wide, cols), np.int64)
-        integers[:tokens] = found.q
-        scales = np.zeros(tiling.passes * wide, np.float32)
-        scales[:tokens] = found.s[:, 0]
+        padded = np.zeros((tiling.passes * wide, cols), np.float32)
+        padded[:tokens] = x
+        integers, scales = self.rounded(padded)
         places = tiling.columns().reshape(-1)
         placed = np.where(places >= 0, integers[:, np.maximum(places, 0)], 0)
         words = placed.reshape(tiling.passes, wide, -1).transpose(0, 2, 1)
-        return words.reshape(-1, wide), scales.reshape(-1, wide)
+        made = words.reshape(-1, wide), scales.reshape(-1, wide)
+        if self.totals is None:
+            return made
+        whole = words.reshape(tiling.passes * tiling.groups, -1, wide)
+        return (*made, whole.sum(axis=1))
 
 
-def column_stream(tiling: TilingAttr) -> StreamType:
-    """Integers of activations, a word for each place of a column."""
+def column_stream(tiling: TilingAttr, planes: int = 0) -> StreamType:
+    """Integers of activations, or codes of bipolar ones, a word for each place of a column."""
     words = tiling.passes * tiling.tiles * tiling.tile
-    return StreamType.get(words, tiling.wide.data, signed(8))
+    return StreamType.get(words, tiling.wide.data, unsigned(planes) if planes else signed(8))
+
+
+def total_stream(tiling: TilingAttr) -> StreamType:
+    """Sums of a group's integers, a word for each group, some of which wait for their dots."""
+    most = tiling.group.data * LARGEST_ACTIVATION
+    return StreamType.get(
+        tiling.passes * tiling.groups, tiling.wide.data, signed(bits_for(-most, most)), 16
+    )
 
 
 def scale_stream(tiling: TilingAttr) -> StreamType:

@@ -2,11 +2,16 @@
 
 from typing import ClassVar
 
-from xdsl.irdl import irdl_op_definition
+from xdsl.dialects.builtin import I64, IntegerAttr
+from xdsl.irdl import irdl_op_definition, prop_def
+from xdsl.utils.exceptions import VerifyException
 
 from nybble.dialects.lowbit.formats import Weight
 from nybble.dialects.mpgemm.ops import Array, FloatProductOp, product
-from nybble.dialects.numpy_ref.quantize import dequantize_rows, quantize_rows
+from nybble.dialects.numpy_ref.quantize import bipolar_values, dequantize_rows, quantize_rows
+
+MOST_PLANES = 4
+"""Bits of the widest bipolar activations that arrays take."""
 
 
 class ArrayProductOp(FloatProductOp):
@@ -14,10 +19,14 @@ class ArrayProductOp(FloatProductOp):
 
     WEIGHT_LAYOUT: ClassVar[str] = "array"
 
+    def rounded(self, activation: Array) -> Array:
+        """The activation f32 [n, k] as the array takes it."""
+        found = quantize_rows(activation, activation.shape[1])
+        return dequantize_rows(found.q, found.s)
+
     def reference(self, activation: Array, weight: Weight, bias: Array | None = None):
         """See `FloatProductOp`, of the rounded activation."""
-        found = quantize_rows(activation, activation.shape[1])
-        return product(dequantize_rows(found.q, found.s), weight.dequantize(), bias)
+        return product(self.rounded(activation), weight.dequantize(), bias)
 
 
 @irdl_op_definition
@@ -42,3 +51,38 @@ class MultiplyArrayMatmulOp(ArrayProductOp):
 
     name = "mpgemm.multiply_array_matmul"
     DATAFLOW: ClassVar[str] = "multiply_array"
+
+
+@irdl_op_definition
+class SerialArrayMatmulOp(ArrayProductOp):
+    """Weights are signed powers of two, one of which an activation is shifted by in a cycle."""
+
+    name = "mpgemm.serial_array_matmul"
+    DATAFLOW: ClassVar[str] = "serial_array"
+
+
+@irdl_op_definition
+class XnorArrayMatmulOp(ArrayProductOp):
+    """Bits of bipolar weights and activations are compared and counted, plane by plane.
+
+    planes: of the bipolar integers that activations are rounded to. bipolar-INT, arXiv 2409.17870.
+    """
+
+    name = "mpgemm.xnor_array_matmul"
+    DATAFLOW: ClassVar[str] = "xnor_array"
+    planes = prop_def(IntegerAttr[I64])
+    assembly_format = (
+        "$activation `,` $weight (`bias` $bias^ `:` type($bias))? `planes` $planes (`because` "
+        "$because^)? attr-dict `:` type($activation) `,` type($weight) `->` type($result)"
+    )
+
+    def verify_(self) -> None:
+        super().verify_()
+        if not 1 <= self.planes.value.data <= MOST_PLANES:
+            raise VerifyException(
+                f"planes must be 1 to {MOST_PLANES}, got {self.planes.value.data}"
+            )
+
+    def rounded(self, activation: Array) -> Array:
+        """See `ArrayProductOp`."""
+        return bipolar_values(activation, self.planes.value.data)

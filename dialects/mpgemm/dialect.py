@@ -5,7 +5,9 @@ from xdsl.ir import Dialect
 from nybble.dialects.mpgemm.arrays import (
     LutArrayMatmulOp,
     MultiplyArrayMatmulOp,
+    SerialArrayMatmulOp,
     SparseChainMatmulOp,
+    XnorArrayMatmulOp,
 )
 from nybble.dialects.mpgemm.lut import LutDotMatmulOp, LutMatmulOp, LutPrecomputeOp
 from nybble.dialects.mpgemm.ops import BitserialMatmulOp, DequantMatmulOp, IntMatmulOp, MatmulOp
@@ -26,6 +28,8 @@ MPGemm = Dialect(
         LutArrayMatmulOp,
         MultiplyArrayMatmulOp,
         SparseChainMatmulOp,
+        SerialArrayMatmulOp,
+        XnorArrayMatmulOp,
     ],
     [TableType],
 )

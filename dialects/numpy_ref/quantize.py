@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from nybble.dialects.numpy_ref.arrays import F32, I8, I32
 
@@ -73,3 +74,49 @@ def dequantize_rows(codes: I8, scale: F32) -> F32:
     wide = integers_of(codes)
     group = wide.shape[1] // scale.shape[1]
     return (wide.astype(np.float32) * np.repeat(scale, group, axis=1)).astype(np.float32)
+
+
+LANES, PARTIAL = 16, 8
+"""How many sums of a row's magnitudes are begun side by side: of lanes, and one after another."""
+
+
+def bipolar_rows(x: F32, planes: int) -> tuple[npt.NDArray[np.int64], F32]:
+    """Codes c [n, k] and scales s [n] of x: `s * (2 c - L)` with `L = 2**planes - 1`, all in f32.
+
+    s is amax / L, or the mean magnitude for a single plane; the sum for that is made in the order
+    in which hardware makes it, LANES * PARTIAL sums that are added at the end. A row with an
+    infinity or a NaN has a scale that is not finite and codes of zeros.
+    """
+    cols = x.shape[1]
+    magnitude, most = np.abs(x.astype(np.float32)), np.float32(2**planes - 1)
+    with np.errstate(all="ignore"):
+        if planes == 1:
+            size = _total(magnitude) * np.float32(1 / cols)
+        else:
+            size = np.max(magnitude, axis=1, initial=0)
+        kept = ~(size < SMALLEST_AMAX)
+        scale = np.where(kept, size / most, np.float32(0)).astype(np.float32)
+        inverse = np.where(kept, most / size, np.float32(0)).astype(np.float32)
+        scaled = np.where(np.isfinite(size)[:, None], x * inverse[:, None], np.float32(0))
+        places = np.rint((scaled + most) * np.float32(0.5))
+    return np.clip(places, 0, most).astype(np.int64), scale
+
+
+def bipolar_values(x: F32, planes: int) -> F32:
+    """What rows f32 [n, k] are rounded to by `bipolar_rows`, f32 [n, k]."""
+    codes, scale = bipolar_rows(x, planes)
+    return ((2 * codes - (2**planes - 1)) * scale[:, None]).astype(np.float32)
+
+
+def _total(magnitude: F32) -> F32:
+    """f32 [n] sums of rows [n, k], in the order of `bipolar_rows`."""
+    rows, cols = magnitude.shape
+    step = LANES * PARTIAL
+    padded = np.zeros((rows, -(-max(cols, 1) // step) * step), np.float32)
+    padded[:, :cols] = magnitude
+    sums = np.cumsum(padded.reshape(rows, -1, PARTIAL, LANES), axis=1, dtype=np.float32)[:, -1]
+    lanes = np.cumsum(sums, axis=1, dtype=np.float32)[:, -1]
+    while lanes.shape[1] > 1:
+        half = lanes.shape[1] // 2
+        lanes = lanes[:, :half] + lanes[:, half:]
+    return lanes[:, 0]

@@ -2,7 +2,6 @@
 
 import click
 
-from nybble.backends.cpu.dataflows import DATAFLOWS
 from nybble.tools.explain import OPERATORS
 from nybble.tools.model_options import isa_option, json_option
 from nybble.tools.target import (
@@ -23,7 +22,7 @@ from nybble.tools.verify.command import ATTENTION
     "--op", type=click.Choice([*OPERATORS, ATTENTION]), help="On the CPU.  [default: mpgemm.matmul]"
 )
 @click.option("--formats", help="Names, with commas between.  [default: all]")
-@click.option("--dataflow", type=click.Choice(list(DATAFLOWS)), help="Default: all that take it.")
+@click.option("--dataflow", metavar="NAME", help="Default: all that take it.")
 @click.option("--engines", help="Simulators of target spgemm.  [default: qemu,spike,rvsim]")
 @click.option("--harts", help="Of target spgemm: numbers, with commas.  [default: an engine's own]")
 @click.option("--cases", type=click.IntRange(1), default=200, show_default=True, help="How many.")

@@ -1,19 +1,26 @@
 """How every kind of verification shows its progress, tells what it found, and ends."""
 
 import json
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 
 import click
 from rich.console import Console
 from rich.progress import Progress as Bar
 
+from nybble.tools.diagnostics import UsageError
 from nybble.tools.files import write_output
 
 EXIT_FAILED = 1
 SHOWN = 20
 """Failures that a report lists."""
 Progress = Callable[[int], None]
+
+
+def check_dataflow(given: str | None, known: Collection[str]) -> None:
+    """Raise UsageError for a dataflow that a target does not have."""
+    if given and given not in known:
+        raise UsageError(f"unknown dataflow '{given[:40]}'", accepted=", ".join(known))
 
 
 def tell(found: Mapping[str, object], lines: Iterable[str], json_file: str | None) -> int:

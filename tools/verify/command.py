@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 
 from nybble.backends.cpu import isa as levels
+from nybble.backends.cpu.dataflows import DATAFLOWS
 from nybble.backends.cpu.machine import cpu_flags
 from nybble.backends.llvm.workers import close_idle
 from nybble.dialects.lowbit import formats
@@ -11,7 +12,7 @@ from nybble.tools.diagnostics import UsageError
 from nybble.tools.target import VerifyRequest
 from nybble.tools.verbs.formats import EXAMPLES
 from nybble.tools.verify import attention
-from nybble.tools.verify.answer import SHOWN, counts, failures, shown_progress, tell
+from nybble.tools.verify.answer import SHOWN, check_dataflow, counts, failures, shown_progress, tell
 from nybble.tools.verify.cases import Draw, all_specs
 from nybble.tools.verify.run import Outcome, run
 
@@ -39,6 +40,7 @@ def verify_on_cpu(request: VerifyRequest) -> int:
     )  # fmt: skip
     if given["op"] == ATTENTION:
         return verify_attention(str(request.target), numbers, seed, json_file)
+    check_dataflow(given["dataflow"], DATAFLOWS)
     isa, asked = given["isa"], given["formats"] or ALL
     level = levels.get(isa) if isa else levels.detect(cpu_flags())
     draw = Draw(seed, chosen_specs(asked), level, given["dataflow"] or "")

@@ -14,19 +14,20 @@ import numpy as np
 import numpy.typing as npt
 
 from nybble.backends.fpga.csim.build import Case, Simulation, build
-from nybble.backends.fpga.dataflows import MODE, FpgaTarget, checked_design
+from nybble.backends.fpga.dataflows import checked_design
 from nybble.backends.fpga.design import Design
-from nybble.backends.fpga.elements import ELEMENTS
+from nybble.backends.fpga.elements import BIPOLAR_MODES, DATAFLOWS, MODE, XNOR, element_of
 from nybble.backends.fpga.network import network
 from nybble.backends.fpga.packing import pack, pack_activation, unpack_results
+from nybble.dialects.errors import NybbleError
 from nybble.dialects.fpga.kernel import KernelOp
 from nybble.dialects.fpga.words import U8
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats import Weight
-from nybble.dialects.numpy_ref.quantize import dequantize_rows, quantize_rows
+from nybble.dialects.numpy_ref.quantize import bipolar_values, dequantize_rows, quantize_rows
 from nybble.passes.targets import Product
 from nybble.tools.target import VerifyRequest
-from nybble.tools.verify.answer import SHOWN, counts, failures, tell
+from nybble.tools.verify.answer import SHOWN, check_dataflow, counts, failures, tell
 from nybble.tools.verify.fpga_rows import DrawnRows, TriedRows, draw_families, make_rows
 
 F32 = npt.NDArray[np.float32]
@@ -40,9 +41,16 @@ FORMATS = (
     "tq2_0",
     "w2",
     "fp4",
-    "bip2:g=32:s=f32",
-    "i4:g=32:s=f32:sparse=2of4",
-    "i4:g=64:s=f32:sparse=4of16.block16",
+    *(f"bip{planes}:g=32:s=f32" for planes in (1, 2, 3, 4)),
+    "q4_1",
+    "w4g32z",
+    "w2g64m",
+    "w8",
+    "bitmod3g32",
+    "bitmod4[5.0,-5.0,8.0,-8.0]:g=64x2:s=u4*f16",
+    "i6:g=64x2:s=u6-32*f16",
+    "i8:g=32:s=f32:sparse=2of4",
+    *(f"i8:g=32:s=f32:sparse={keep}of16.block16" for keep in (2, 4, 8)),
 )
 KERNELS = 8
 """Kernels of a run: what is slow is to compile them."""
@@ -65,7 +73,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Tried:
-    """A case: its kernel, what it reads, and what the references give. near: the f64 product."""
+    """A case: its kernel and what it reads. near: the f64 product; bound: its terms' magnitudes."""
 
     number: int
     drawn: Drawn
@@ -93,6 +101,7 @@ class Tried:
             "shape": [tiling.rows.data, tiling.cols.data],
             "tokens": tiling.tokens.data,
             "dataflow": self.drawn.dataflow,
+            "bias": self.drawn.design.has_bias,
             "data": self.data,
             "error": error,
             "fault": fault,
@@ -103,8 +112,9 @@ def verify_on_fpga(request: VerifyRequest) -> int:
     """Print or write the report; the exit code."""
     request.refuse("formats", "dataflow")
     asked = request.given["formats"]
-    specs = tuple(asked.split(",")) if asked else FORMATS
     flow, level = request.given["dataflow"] or "", request.target.level
+    check_dataflow(flow, DATAFLOWS)
+    specs = tuple(asked.split(",")) if asked else usual_formats(flow)
     drawn: list[Drawn | DrawnRows] = [*draw(request.seed, specs, flow, level)]
     if not asked and not flow:
         drawn = [*drawn[: KERNELS // 2], *draw_families(request.seed, KERNELS // 2, level)]
@@ -124,6 +134,27 @@ def verify_on_fpga(request: VerifyRequest) -> int:
     return tell(found, told, request.json_file)
 
 
+def usual_formats(dataflow: str) -> tuple[str, ...]:
+    """The formats that are drawn where none is asked for: those that a dataflow takes."""
+    if not dataflow:
+        return FORMATS
+    return tuple(spec for spec in FORMATS if is_taken(dataflow, formats.get(spec)))
+
+
+def is_taken(dataflow: str, description: formats.Format) -> bool:
+    """Whether a dataflow has an element for a format."""
+    try:
+        element_of(dataflow, description, modes_of(dataflow)[0])
+    except NybbleError:
+        return False
+    return True
+
+
+def modes_of(dataflow: str) -> tuple[str, ...]:
+    """The activations that a dataflow takes."""
+    return tuple(BIPOLAR_MODES) if dataflow == XNOR else (MODE,)
+
+
 def draw(seed: int, specs: Sequence[str], dataflow: str, device: str) -> list[Drawn]:
     """Kernels of small odd shapes, each of a format and a dataflow that takes it."""
     random = np.random.default_rng(seed)
@@ -131,14 +162,16 @@ def draw(seed: int, specs: Sequence[str], dataflow: str, device: str) -> list[Dr
     for index in range(KERNELS):
         description = formats.get(specs[int(random.integers(len(specs)))])
         rows = int(random.choice([1, 3, 7, 17, 33]))
+        rows = -(-rows // description.row_step) * description.row_step
         step = description.block
         cols = step * int(random.integers(1, max(96 // step, 1) + 1))
         tokens = int(random.choice([1, 1, 2, 5]))
-        product = Product(description, rows, cols, tokens, MODE, device)
-        able = [v.dataflow for v in FpgaTarget().verdicts(product) if v.refusal is None]
-        able = [one for one in able if dataflow in ("", one)] or [dataflow or next(iter(ELEMENTS))]
-        flow = able[int(random.integers(len(able)))]
-        made = checked_design(flow, product, device)
+        flows = [one for one in DATAFLOWS if is_taken(one, description)]
+        flow = dataflow or (flows or DATAFLOWS)[int(random.integers(max(len(flows), 1)))]
+        modes = modes_of(flow)
+        mode = modes[int(random.integers(len(modes)))]
+        product = Product(description, rows, cols, tokens, mode, device)
+        made = checked_design(flow, product, device, bool(random.integers(2)))
         found.append(Drawn(flow, made, network(f"k{index}", made)))
     return found
 
@@ -160,14 +193,33 @@ def make(drawn: Drawn | DrawnRows, number: int, seed: int) -> Tried | TriedRows:
         x *= np.float32(1e-39)
     elif data == "infinite":
         x[0, int(random.integers(x.shape[1]))] = random.choice([np.inf, -np.inf, np.nan])
-    packed = pack(design, weight)
+    bias = random.standard_normal(tiling.rows.data).astype(np.float32)
+    packed = pack(design, weight, bias if design.has_bias else None)
     with np.errstate(all="ignore"):
-        rounded = quantize_rows(x, x.shape[1])
-        values = dequantize_rows(rounded.q, rounded.s).astype(np.float64)
-        dense = weight.dequantize().astype(np.float64)
-        near, bound = values @ dense.T, np.abs(values) @ np.abs(dense).T
+        values = rounded(design, x).astype(np.float64)
+        added = bias.astype(np.float64) * design.has_bias
+        near = values @ weight.dequantize().astype(np.float64).T + added
+        bound = np.abs(values) @ magnitudes(weight).T + np.abs(added)
     memories = (pack_activation(design, x), *packed.memories)
     return Tried(number, drawn, data, memories, near.astype(np.float32), bound.astype(np.float32))
+
+
+def rounded(design: Design, x: F32) -> F32:
+    """Activations f32 [tokens, cols] as a kernel takes them."""
+    planes = design.element.activation_planes
+    if planes:
+        return bipolar_values(x, planes)
+    found = quantize_rows(x, x.shape[1])
+    return dequantize_rows(found.q, found.s)
+
+
+def magnitudes(weight: Weight) -> npt.NDArray[np.float64]:
+    """f64 [rows, cols]: what of a weight is added up, scale times code and zero by themselves."""
+    dense = np.abs(weight.dequantize().astype(np.float64))
+    if weight.zero is None:
+        return dense
+    group = dense.shape[1] // weight.zero.shape[1]
+    return dense + 2 * np.repeat(np.abs(weight.zero), group, axis=1)
 
 
 def draw_weight(design: Design, data: str, random: np.random.Generator) -> Weight:

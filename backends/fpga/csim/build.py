@@ -29,7 +29,7 @@ behaviour ends the program. Pointers are not checked: words are values, and what
 CYCLES_BYTES = 8
 COUNTING = Path(__file__).parent / "cycles"
 """The folder of the header with streams that count."""
-SECONDS = 300
+SECONDS = 1800
 SHOWN = 2000
 """Characters of a compiler's complaint that are shown."""
 
@@ -62,9 +62,7 @@ class Simulation:
         or of a stream.
         """
         raw = b"".join(case.request(self.kernels) for case in cases)
-        done = subprocess.run(
-            [self.program], input=raw, capture_output=True, timeout=SECONDS, check=False
-        )
+        done = run_program("C simulation", [self.program], raw)
         said = done.stderr.decode(errors="replace").strip()
         if done.returncode or said:
             raise ToolError(f"C simulation ended with {done.returncode}: {said[:SHOWN]}")
@@ -127,10 +125,23 @@ def compile_program(source: Path, program: Path, *, counts: bool = False) -> Pat
     """Compile a source of its own `main`; `program` again. Raises ToolError."""
     folders = ["-I", COUNTING, f"-DNYBBLE_FILL={FILL}"] if counts else []
     command = [compiler(), *FLAGS, *folders, "-isystem", headers(), "-o", program, source]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    done = run_program("g++", command)
     if done.returncode:
-        raise ToolError(f"g++ refuses {source.name}: {done.stderr[:SHOWN]}")
+        said = done.stderr.decode(errors="replace")
+        raise ToolError(f"g++ refuses {source.name}: {said[:SHOWN]}")
     return program
+
+
+def run_program(
+    name: str, command: Sequence[str | Path], given: bytes = b"", seconds: float = SECONDS
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command with bytes as its input; raises ToolError where it takes too long."""
+    try:
+        return subprocess.run(
+            command, input=given, capture_output=True, timeout=seconds, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ToolError(f"{name} did not end within {seconds:g} seconds") from error
 
 
 def _type(value: object) -> MemoryType:

@@ -14,10 +14,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from xdsl.ir import SSAValue
 
 from nybble.backends.fpga.hls.rows import ROWS, header_context
-from nybble.backends.fpga.hls.words import Context, memory_context, place_context, stream_context
-from nybble.dialects.fpga.arrays import ArrayOp, BuildTablesOp, RescaleOp
+from nybble.backends.fpga.hls.words import (
+    Context,
+    memory_context,
+    optional_context,
+    place_context,
+    stream_context,
+)
+from nybble.dialects.fpga.arrays import ArrayOp, BuildTablesOp
 from nybble.dialects.fpga.attrs import (
     ENTRIES,
+    LARGEST_ACTIVATION,
     SPACING,
     ElementAttr,
     LookupAttr,
@@ -33,7 +40,10 @@ from nybble.dialects.fpga.processes import (
     WriteOp,
     memory_type,
 )
-from nybble.dialects.numpy_ref.quantize import SMALLEST_AMAX
+from nybble.dialects.fpga.scales import RescaleOp, ScaleGroupsOp
+from nybble.dialects.fpga.serial import SerialAttr
+from nybble.dialects.fpga.xnor import XnorAttr
+from nybble.dialects.numpy_ref.quantize import LANES, PARTIAL, SMALLEST_AMAX
 
 COMMON = "nybble_hls.h"
 """The header that every kernel includes."""
@@ -134,7 +144,13 @@ def quantize(op: QuantizeOp) -> Context:
         "lanes": op.lanes,
         "columns": stream_context(op.columns),
         "scales": stream_context(op.scales),
+        "totals": optional_context(op.totals),
         "row_words": op.row,
+        "planes": op.bipolar,
+        "top": f"{float(2**op.bipolar - 1 if op.bipolar else LARGEST_ACTIVATION)}f",
+        "share": f"{float(np.float32(1 / op.tiling.cols.data))!r}f",
+        "partial": PARTIAL,
+        "partial_lanes": LANES,
         "smallest": f"{float(SMALLEST_AMAX)!r}f",
         "finite": f"{float(np.finfo(np.float32).max)!r}f",
     }
@@ -173,7 +189,7 @@ def build_tables(op: BuildTablesOp) -> Context:
         "t": _tiling(op.tiling),
         "columns": stream_context(op.columns),
         "tables": stream_context(op.tables),
-        "sums": None if op.sums is None else stream_context(op.sums),
+        "sums": optional_context(op.sums),
         "entries": ENTRIES,
         "width": element.width,
         "taken": ", ".join(rows),
@@ -190,12 +206,14 @@ def array(op: ArrayOp) -> Context:
         "t": _tiling(op.tiling),
         "stationary": stream_context(op.stationary),
         "weights": stream_context(op.weights),
-        "sums": None if op.sums is None else stream_context(op.sums),
-        "indices": None if op.indices is None else stream_context(op.indices),
+        "sums": optional_context(op.sums),
+        "indices": optional_context(op.indices),
         "dots": stream_context(op.dots),
         "ways": op.ways,
         "load": op.load,
         "steps": op.steps,
+        "terms": op.element.terms,
+        "start": op.element.start(op.tiling.group.data),
         "element": template,
         **more,
     }
@@ -212,8 +230,23 @@ def element_context(element: ElementAttr, tiling: TilingAttr) -> tuple[str, Cont
             "entries": ENTRIES,
         }
         return "lookup", context
+    if isinstance(element, XnorAttr):
+        context = {
+            "what": "Bits of weights that differ from those of a tile,",
+            "planes": element.planes.data,
+            "taken": element.taken.data,
+            "width": element.width,
+        }
+        return "xnor", context
     assert isinstance(element, ValuesAttr)
     values: Context = {"values": element.numbers("values")}
+    if isinstance(element, SerialAttr):
+        context = {
+            "codes": element.codes,
+            "decoded": element.decoded,
+            "bits": 8 + element.largest_exponent,
+        }
+        return "serial", {"what": "A term of each weight times a tile,", **context}
     if isinstance(element, SparseAttr):
         values |= {
             "keep": element.keep.data,
@@ -227,10 +260,24 @@ def element_context(element: ElementAttr, tiling: TilingAttr) -> tuple[str, Cont
     return "multiply", {"what": "Narrow products with a tile,", **values}
 
 
+def scale_groups(op: ScaleGroupsOp) -> Context:
+    """What the template of a bit-serial rescaling needs."""
+    return {
+        "t": _tiling(op.tiling),
+        "dots": stream_context(op.dots),
+        "codes": stream_context(op.codes),
+        "sums": stream_context(op.sums),
+        "groups": op.groups,
+        "signed": op.is_signed,
+    }
+
+
 def rescale(op: RescaleOp) -> Context:
     """What the template of a rescaling needs."""
     return {
         "t": _tiling(op.tiling),
+        "totals": optional_context(op.totals),
+        "bias": optional_context(op.bias),
         "dots": stream_context(op.dots),
         "factors": stream_context(op.factors),
         "scales": stream_context(op.scales),
@@ -243,6 +290,7 @@ CONTEXTS: dict[type[ProcessOp], Callable[[Any], Context]] = {
     ReadOp: read,
     BuildTablesOp: build_tables,
     ArrayOp: array,
+    ScaleGroupsOp: scale_groups,
     RescaleOp: rescale,
     WriteOp: write,
     **ROWS,

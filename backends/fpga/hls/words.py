@@ -32,3 +32,8 @@ def memory_context(value: SSAValue) -> Context:
 def place_context(value: SSAValue) -> Context:
     """Of a stream or a memory, whichever an operand is; `stream` is None for a memory."""
     return stream_context(value) if isinstance(value.type, StreamType) else memory_context(value)
+
+
+def optional_context(value: SSAValue | None) -> Context | None:
+    """Of a stream that may be missing."""
+    return None if value is None else stream_context(value)

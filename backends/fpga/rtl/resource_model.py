@@ -25,13 +25,16 @@ PACKED_REGISTERS = 15
 """Registers of two packed activations that a DSP takes in."""
 CHOICE_LUTS = 0.36
 """LUTs for each bit and each input but one of a choice."""
+NARROW_PRODUCT = 2.2
+"""LUTs of a product of 8 bits, over the square of the other factor's bits: of 96 products of 2, 3
+and 5 bits, as Yosys synthesizes them for UltraScale+."""
 _LUT_RAMS = {
     32: ((7, 2, 8), (3, 2, 4), (1, 14, 8), (1, 6, 4)),
     64: ((7, 1, 8), (3, 1, 4), (1, 7, 8), (1, 3, 4)),
 }
 """Depth -> (reads, bits, LUTs) of the primitives with one write port (UG974)."""
-_BLOCK_BITS = 18 * 1024
-_BLOCK_WIDTH = 36
+_BLOCKS = {512: 36, 1024: 18, 2048: 9, 4096: 4, 8192: 2, 16384: 1}
+"""Depth -> bits of a word of a block RAM of 18 kbit (UG573)."""
 
 
 @dataclass
@@ -41,7 +44,7 @@ class Count:
     luts: float = 0
     lutram: int = 0
     registers: int = 0
-    dsps: int = 0
+    dsps: float = 0
     brams: int = 0
 
     def include(self, other: "Count") -> None:
@@ -59,8 +62,10 @@ def predicted(design: Design) -> Resources:
         raise RtlError(
             f"'{design.top}' has multipliers that are left to synthesis", accepted="other kinds"
         )
-    found = _counted(design.modules[-1], design.kind == SPARSE)
-    return Resources(round(found.luts), found.lutram, found.registers, found.dsps, found.brams)
+    found = counted(design.modules[-1], design.kind == SPARSE)
+    return Resources(
+        round(found.luts), found.lutram, found.registers, round(found.dsps), found.brams
+    )
 
 
 @dataclass(frozen=True)
@@ -90,23 +95,35 @@ def _design(row: dict[str, Any]) -> Design:
     return Design(row["kind"], PeSpec(element, **spec))
 
 
-def _counted(module: Module, dsps: bool) -> Count:
+def choice_luts(inputs: float, width: int) -> float:
+    """LUTs of a choice of one of some inputs."""
+    return CHOICE_LUTS * width * (inputs - 1)
+
+
+def products(left: int, right: int, count: int) -> Count:
+    """Products of signed factors of so many bits each, without DSP blocks; `left` the wider."""
+    return Count(count * NARROW_PRODUCT * right**2 * left / 8, registers=count * (left + right))
+
+
+def counted(module: Module, dsps: bool) -> Count:
+    """What is in a module and in all that it uses. dsps: whether factors are multiplied in them."""
     tally = module.tally
     luts = tally.adders + tally.logic + tally.shifts + tally.compared / 5
     found = Count(luts, registers=tally.registers)
-    found.luts += CHOICE_LUTS * sum(width * (inputs - 1) for inputs, width in tally.choices)
+    found.luts += sum(choice_luts(inputs, width) for inputs, width in tally.choices)
     if dsps:
         found.dsps = len(tally.factors)
         packed = sum(left > right for left, right in tally.factors)
         found.registers -= PACKED_REGISTERS * packed
     for depth, width, reads, late in tally.memories:
-        found.include(_block_ram(depth, width) if late else _lut_ram(depth, width, reads))
+        found.include(block_ram(depth, width) if late else lut_ram(depth, width, reads))
     for part in tally.parts:
-        found.include(_counted(part, dsps))
+        found.include(counted(part, dsps))
     return found
 
 
-def _lut_ram(depth: int, width: int, reads: int) -> Count:
+def lut_ram(depth: int, width: int, reads: int) -> Count:
+    """A memory of up to 64 words in LUTs, of the primitives that take fewest."""
     size = next(size for size in _LUT_RAMS if depth <= size)
     luts = min(
         -(-reads // ports) * -(-width // columns) * cost for ports, columns, cost in _LUT_RAMS[size]
@@ -114,6 +131,7 @@ def _lut_ram(depth: int, width: int, reads: int) -> Count:
     return Count(luts, luts)
 
 
-def _block_ram(depth: int, width: int) -> Count:
-    columns = min(_BLOCK_WIDTH, _BLOCK_BITS // depth // 9 * 9) or 1
-    return Count(brams=-(-width // columns))
+def block_ram(depth: int, width: int) -> Count:
+    """A memory in block RAM; `brams` are of 18 kbit."""
+    deep = next((size for size in _BLOCKS if depth <= size), max(_BLOCKS))
+    return Count(brams=-(-width // _BLOCKS[deep]) * -(-depth // deep))

@@ -4,7 +4,7 @@ Adding a format whose parts exist is one row here. Beside the rows, three patter
 `wN[gG][z|m]` (uniform weights: symmetric, stored integer zero, stored minimum), `aN[gG]`
 (activations: narrow signed integers, f32 scale; `a16` has two 8-bit digits), `abN[gG]`
 (activations: bipolar integers, f32 scale), `bitmodN[gG]` and `wN[gG]nK:M` (K of M weights kept,
-for M of 16 the same ones in 16 rows: FlightLLM, arXiv:2401.03868).
+for M of 16 the same ones in 16 rows: FlightLLM, arXiv:2401.03868; all of them is `wN[gG]`).
 """
 
 import re
@@ -79,6 +79,8 @@ def expand(spec: str) -> str:
         bits, group, keep, of = sparse.groups()
         block = ".block16" if of == "16" else ""
         dense = _expand_weight(bits, f"g={group or 'row'}", "")
+        if keep == of:
+            return dense
         return f"{dense}:sparse={keep}of{of}{block}"
     match = _PATTERN.fullmatch(spec)
     if match is None:

@@ -1,17 +1,5 @@
 // RUN: nybble-opt %s --split-input-file --verify-diagnostics -p lower-kernels-to-fpga
 
-func.func @bias(%x: tensor<1x64xf32>, %w: !lowbit.tensor<8x64, "w2g32", "array">, %b: tensor<8xf32>) {
-  %r = fused.kernel "product"(%x, %w, %b) : (tensor<1x64xf32>, !lowbit.tensor<8x64, "w2g32", "array">, tensor<8xf32>) -> tensor<1x8xf32> {
-  ^bb0(%0: tensor<1x64xf32>, %1: !lowbit.tensor<8x64, "w2g32", "array">, %2: tensor<8xf32>):
-    // expected-error @+1 {{'mpgemm.lut_array_matmul' with a bias has no kernel on an FPGA}}
-    %3 = mpgemm.lut_array_matmul %0, %1 bias %2 : tensor<8xf32> : tensor<1x64xf32>, !lowbit.tensor<8x64, "w2g32", "array"> -> tensor<1x8xf32>
-    fused.yield %3 : tensor<1x8xf32>
-  }
-  func.return
-}
-
-// -----
-
 func.func @tokens(%x: tensor<?x64xf32>, %w: !lowbit.tensor<8x64, "w2g32", "array">) {
   %r = fused.kernel "product"(%x, %w) : (tensor<?x64xf32>, !lowbit.tensor<8x64, "w2g32", "array">) -> tensor<?x8xf32> {
   ^bb0(%0: tensor<?x64xf32>, %1: !lowbit.tensor<8x64, "w2g32", "array">):

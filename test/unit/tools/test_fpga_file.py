@@ -6,7 +6,9 @@ import pytest
 
 from nybble.backends.fpga.csim.tools import ToolError, compiler, headers
 from nybble.backends.fpga.dataflows import devices
+from nybble.backends.fpga.elements import DATAFLOWS
 from nybble.tools.target import FPGAS
+from nybble.tools.verify.fpga import draw, usual_formats
 
 TEXT = """func.func @f(
     %x: tensor<1x64xf32>, %w: !lowbit.tensor<8x64, "{spec}">) -> tensor<1x8xf32> {{
@@ -76,7 +78,7 @@ def test_a_stage_before_the_last(run_nybble, tmp_path):
 
 
 @pytest.mark.parametrize(("spec", "more", "told"), [
-    ("w2g32z", (), "has zeros of its groups"),
+    ("nf4", (), "codes of 'nf4' are no bits of a few planes"),
     ("w2g32", ("--threads", "2"), "--threads with target fpga:u280"),
     ("w2g32", ("--compile-to", "lowered"), "stage 'lowered' of target fpga:u280"),
 ])  # fmt: skip
@@ -100,3 +102,21 @@ def test_cases_are_verified(run_nybble, tmp_path, monkeypatch):
     found = json.loads(report.read_text())
     assert (found["target"], found["cases"], found["failed"]) == ("fpga:u280", 40, 0)
     assert 0 <= found["worst"]["error"] <= 1
+
+
+@pytest.mark.parametrize(("arguments", "told"), [
+    (("--target", "fpga", "--dataflow", "nosuch"), "unknown dataflow 'nosuch'"),
+    (("--target", "cpu", "--dataflow", "xnor_array"), "unknown dataflow 'xnor_array'"),
+    (("--target", "fpga", "--dataflow", "xnor_array", "--formats", "w4"), "no bipolar integers"),
+    (("--target", "fpga", "--formats", "bitmod4", "--dataflow", "lut_array"), "no bits of a few"),
+])  # fmt: skip
+def test_what_cannot_be_verified_is_refused(run_nybble, arguments, told):
+    outcome = run_nybble("verify", *arguments)
+    assert outcome.code
+    assert told in outcome.err
+
+
+@pytest.mark.parametrize("dataflow", DATAFLOWS)
+def test_every_dataflow_has_formats_to_draw(dataflow):
+    found = {one.dataflow for one in draw(3, usual_formats(dataflow), dataflow, "u280")}
+    assert found == {dataflow}

@@ -15,9 +15,41 @@ fpga.kernel "looked_up" on "u280" {
   // CHECK: fpga.array %tables, %weights sums %sums
   %dots = fpga.array %tables, %weights sums %sums : !fpga.stream<4x1xsi13, 2> tiling <tokens = 1, rows = 8, cols = 64, group = 32, lanes = 4, width = 5, high = 8, wide = 1> element #fpga.lookup<digits = [0, 1], planes = 2, step = 1, first = -2> : !fpga.stream<128x4xsi11, 2>, !fpga.stream<4x64xui5, 32> -> !fpga.stream<2x8xsi14, 2>
   // CHECK: fpga.rescale %dots, %factors, %scales
-  %results = fpga.rescale %dots, %factors, %scales tiling <tokens = 1, rows = 8, cols = 64, group = 32, lanes = 4, width = 5, high = 8, wide = 1> element #fpga.lookup<digits = [0, 1], planes = 2, step = 1, first = -2> : !fpga.stream<2x8xsi14, 2>, !fpga.stream<2x8xf32, 2>, !fpga.stream<1x1xf32, 2> -> !fpga.stream<1x8xf32, 2>
+  %results = fpga.rescale %dots, %factors, %scales tiling <tokens = 1, rows = 8, cols = 64, group = 32, lanes = 4, width = 5, high = 8, wide = 1> bits 14 : !fpga.stream<2x8xsi14, 2>, !fpga.stream<2x8xf32, 2>, !fpga.stream<1x1xf32, 2> -> !fpga.stream<1x8xf32, 2>
   // CHECK: fpga.write %results, %y : !fpga.stream<1x8xf32, 2>, !fpga.memory<1x256>
   fpga.write %results, %y : !fpga.stream<1x8xf32, 2>, !fpga.memory<1x256>
+}
+
+// CHECK-LABEL: fpga.kernel "serial" on "u280"
+fpga.kernel "serial" on "u280" {
+^bb0(%x: !fpga.memory<4x512>, %w: !fpga.memory<16x32>, %i: !fpga.memory<16x8>, %c: !fpga.memory<2x8>, %s: !fpga.memory<1x32>, %b: !fpga.memory<1x32>, %y: !fpga.memory<1x32>):
+  // CHECK: fpga.quantize {{.*}} -> !fpga.stream<64x1xsi8, 2>, !fpga.stream<1x1xf32, 2>
+  %columns, %scales = fpga.quantize %x tiling <tokens = 1, rows = 1, cols = 64, group = 32, lanes = 4, width = 1, high = 1, wide = 1> : !fpga.memory<4x512> -> !fpga.stream<64x1xsi8, 2>, !fpga.stream<1x1xf32, 2>
+  %weights = fpga.read %w repeat 1 : !fpga.memory<16x32> -> !fpga.stream<16x4xui1, 32>
+  %indices = fpga.read %i repeat 1 : !fpga.memory<16x8> -> !fpga.stream<16x1xui1, 32>
+  %codes = fpga.read %c repeat 1 : !fpga.memory<2x8> -> !fpga.stream<2x1xui4, 2>
+  %factors = fpga.read %s repeat 1 : !fpga.memory<1x32> -> !fpga.stream<1x1xf32, 2>
+  %bias = fpga.read %b repeat 1 : !fpga.memory<1x32> -> !fpga.stream<1x1xf32, 2>
+  // CHECK: fpga.array %columns, %weights indices %indices : {{.*}} element #fpga.serial<values = [1, 2, 1, -3], choices = 2>
+  %dots = fpga.array %columns, %weights indices %indices : !fpga.stream<16x1xui1, 32> tiling <tokens = 1, rows = 1, cols = 64, group = 32, lanes = 4, width = 1, high = 1, wide = 1> element #fpga.serial<values = [1, 2, 1, -3], choices = 2> : !fpga.stream<64x1xsi8, 2>, !fpga.stream<16x4xui1, 32> -> !fpga.stream<2x1xsi15, 2>
+  // CHECK: fpga.scale_groups %dots, %codes count 2 code ui4 tiling
+  %sums = fpga.scale_groups %dots, %codes count 2 code ui4 tiling <tokens = 1, rows = 1, cols = 64, group = 32, lanes = 4, width = 1, high = 1, wide = 1> element #fpga.serial<values = [1, 2, 1, -3], choices = 2> : !fpga.stream<2x1xsi15, 2>, !fpga.stream<2x1xui4, 2> -> !fpga.stream<1x1xsi20, 2>
+  // CHECK: fpga.rescale %sums, %factors, %scales bias %bias : !fpga.stream<1x1xf32, 2> tiling {{.*}} bits 20
+  %results = fpga.rescale %sums, %factors, %scales bias %bias : !fpga.stream<1x1xf32, 2> tiling <tokens = 1, rows = 1, cols = 64, group = 64, lanes = 4, width = 1, high = 1, wide = 1> bits 20 : !fpga.stream<1x1xsi20, 2>, !fpga.stream<1x1xf32, 2>, !fpga.stream<1x1xf32, 2> -> !fpga.stream<1x1xf32, 2>
+  fpga.write %results, %y : !fpga.stream<1x1xf32, 2>, !fpga.memory<1x32>
+}
+
+// CHECK-LABEL: fpga.kernel "zeros" on "u280"
+fpga.kernel "zeros" on "u280" {
+^bb0(%x: !fpga.memory<4x512>, %w: !fpga.memory<16x8>, %s: !fpga.memory<2x64>, %y: !fpga.memory<1x32>):
+  // CHECK: fpga.quantize {{.*}} totals !fpga.stream<2x1xsi13, 16>
+  %columns, %scales, %totals = fpga.quantize %x tiling <tokens = 1, rows = 1, cols = 64, group = 32, lanes = 4, width = 1, high = 1, wide = 1> : !fpga.memory<4x512> -> !fpga.stream<64x1xsi8, 2>, !fpga.stream<1x1xf32, 2> totals !fpga.stream<2x1xsi13, 16>
+  %weights = fpga.read %w repeat 1 : !fpga.memory<16x8> -> !fpga.stream<16x4xui1, 32>
+  %dots = fpga.array %columns, %weights tiling <tokens = 1, rows = 1, cols = 64, group = 32, lanes = 4, width = 1, high = 1, wide = 1> element #fpga.multiply<values = [-1, 1]> : !fpga.stream<64x1xsi8, 2>, !fpga.stream<16x4xui1, 32> -> !fpga.stream<2x1xsi13, 2>
+  %factors = fpga.read %s repeat 1 : !fpga.memory<2x64> -> !fpga.stream<2x2xf32, 2>
+  // CHECK: fpga.rescale %dots, %factors, %scales totals %totals : !fpga.stream<2x1xsi13, 16> tiling
+  %results = fpga.rescale %dots, %factors, %scales totals %totals : !fpga.stream<2x1xsi13, 16> tiling <tokens = 1, rows = 1, cols = 64, group = 32, lanes = 4, width = 1, high = 1, wide = 1> bits 13 : !fpga.stream<2x1xsi13, 2>, !fpga.stream<2x2xf32, 2>, !fpga.stream<1x1xf32, 2> -> !fpga.stream<1x1xf32, 2>
+  fpga.write %results, %y : !fpga.stream<1x1xf32, 2>, !fpga.memory<1x32>
 }
 
 // CHECK: #fpga.multiply<values = [-2, -1, 0, 1]>

@@ -147,6 +147,44 @@ fpga.kernel "k" on "u280" {
 
 // -----
 
+// expected-error @+1 {{3 values in 2 tables; accepted: 1, 2 or 4 tables of as many values each}}
+func.func private @f() attributes {a = #fpga.serial<values = [1, 2, 3], choices = 2>}
+
+// -----
+
+fpga.kernel "k" on "u280" {
+^bb0(%d: !fpga.memory<2x16>, %c: !fpga.memory<2x8>):
+  %dots = fpga.read %d repeat 1 : !fpga.memory<2x16> -> !fpga.stream<2x1xsi13, 2>
+  %codes = fpga.read %c repeat 1 : !fpga.memory<2x8> -> !fpga.stream<2x1xui4, 2>
+  // expected-error @+1 {{3 of 2 groups share a float}}
+  %sums = fpga.scale_groups %dots, %codes count 3 code ui4 tiling <tokens = 1, rows = 1, cols = 64, group = 32, lanes = 4, width = 1, high = 1, wide = 1> element #fpga.serial<values = [-1, 1], choices = 1> : !fpga.stream<2x1xsi13, 2>, !fpga.stream<2x1xui4, 2> -> !fpga.stream<1x1xsi19, 2>
+}
+
+// -----
+
+fpga.kernel "k" on "u280" {
+^bb0(%d: !fpga.memory<2x16>, %c: !fpga.memory<2x32>):
+  %dots = fpga.read %d repeat 1 : !fpga.memory<2x16> -> !fpga.stream<2x1xsi13, 2>
+  %codes = fpga.read %c repeat 1 : !fpga.memory<2x32> -> !fpga.stream<2x1xui20, 2>
+  // expected-error @+1 {{sums of 34 bits; accepted: up to 32}}
+  %sums = fpga.scale_groups %dots, %codes count 2 code ui20 tiling <tokens = 1, rows = 1, cols = 64, group = 32, lanes = 4, width = 1, high = 1, wide = 1> element #fpga.serial<values = [-1, 1], choices = 1> : !fpga.stream<2x1xsi13, 2>, !fpga.stream<2x1xui20, 2> -> !fpga.stream<1x1xsi34, 2>
+}
+
+// -----
+
+// expected-error @+1 {{taken of 5; accepted: 1 to 4}}
+func.func private @f() attributes {a = #fpga.xnor<planes = 1, taken = 5>}
+
+// -----
+
+fpga.kernel "k" on "u280" {
+^bb0(%x: !fpga.memory<4x512>):
+  // expected-error @+1 {{totals of bipolar integers}}
+  %c, %s, %t = fpga.quantize %x planes 1 tiling <tokens = 1, rows = 1, cols = 64, group = 32, lanes = 4, width = 1, high = 1, wide = 1> : !fpga.memory<4x512> -> !fpga.stream<64x1xui1, 2>, !fpga.stream<1x1xf32, 2> totals !fpga.stream<2x1xsi13, 16>
+}
+
+// -----
+
 // expected-error @+1 {{argument 0 must be a memory, got f32}}
 fpga.kernel "k" on "u280" {
 ^bb0(%x: f32):

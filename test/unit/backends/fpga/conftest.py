@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from nybble.backends.fpga.csim.build import Case, build
+from nybble.backends.fpga.csim.build import Case
 from nybble.backends.fpga.csim.tools import ToolError, compiler, headers
 from nybble.backends.fpga.dataflows import MODE, checked_design
 from nybble.backends.fpga.design import Design
@@ -13,7 +13,7 @@ from nybble.backends.fpga.network import network
 from nybble.backends.fpga.packing import pack, pack_activation, unpack_results
 from nybble.dialects.fpga.kernel import KernelOp
 from nybble.dialects.lowbit import formats
-from nybble.dialects.numpy_ref.quantize import dequantize_rows, quantize_rows
+from nybble.dialects.numpy_ref.quantize import bipolar_values, dequantize_rows, quantize_rows
 from nybble.passes.targets import Product
 
 
@@ -32,8 +32,8 @@ class Made:
     def weight(self, values):
         return self.design.description.quantize(values.astype(np.float32))
 
-    def case(self, x, weight):
-        memories = (pack_activation(self.design, x), *pack(self.design, weight).memories)
+    def case(self, x, weight, bias=None):
+        memories = (pack_activation(self.design, x), *pack(self.design, weight, bias).memories)
         return Case(self.kernel.sym_name.data, memories)
 
     def reference(self, case):
@@ -44,29 +44,30 @@ class Made:
         return found, unpack_results(self.design, found)
 
 
-def make(dataflow, spec, rows, cols, tokens, name="k", device="u280"):
+def make(dataflow, spec, rows, cols, tokens, name="k", device="u280", has_bias=False, mode=MODE):
     """A kernel; the shapes of a test name what they are."""
-    product = Product(formats.get(spec), rows, cols, tokens, MODE, device)
-    design = checked_design(dataflow, product, device)
+    product = Product(formats.get(spec), rows, cols, tokens, mode, device)
+    design = checked_design(dataflow, product, device, has_bias)
     return Made(design, network(name, design))
 
 
-def product(x, weight):
+def product(x, weight, bias=None, planes=0):
     """The product of rounded activations in f64, and the sum of its terms' magnitudes."""
     rounded = quantize_rows(x, x.shape[1])
-    values = dequantize_rows(rounded.q, rounded.s).astype(np.float64)
+    values = dequantize_rows(rounded.q, rounded.s)
+    if planes:
+        values = bipolar_values(x, planes)
+    values = values.astype(np.float64)
     dense = weight.dequantize().astype(np.float64)
-    return values @ dense.T, np.abs(values) @ np.abs(dense).T
+    added = np.zeros(len(dense)) if bias is None else bias
+    terms = np.abs(dense)
+    if weight.zero is not None:
+        group = dense.shape[1] // weight.zero.shape[1]
+        terms = terms + 2 * np.repeat(np.abs(weight.zero), group, axis=1)
+    return values @ dense.T + added, np.abs(values) @ terms.T + np.abs(added)
 
 
-FAMILIES = (
-    ("lut_array", "w2g32", 7, 96, 1),  # groups of no whole number of elements
-    ("lut_array", "b1_58", 19, 100, 5),  # trits, a second pass of one token, a tail of columns
-    ("lut_array", "w1", 33, 70, 3),  # either sign, no sums
-    ("multiply_array", "w4g32", 5, 64, 2),
-    ("sparse_chain", "i4:g=32:s=f32:sparse=2of4", 7, 64, 2),  # two tokens in a DSP block
-    ("sparse_chain", "i8:g=64:s=f32:sparse=8of16.block16", 32, 64, 1),  # two rows in one
-)
+BITMOD = "bitmod4[5.0,-5.0,8.0,-8.0]:g=64x2:s=u4*f16"
 
 
 @pytest.fixture(scope="session")
@@ -75,18 +76,3 @@ def tools():
         compiler(), headers()
     except ToolError as error:
         pytest.skip(str(error))
-
-
-@pytest.fixture(scope="session")
-def families():
-    return [make(*family, name=f"k{index}") for index, family in enumerate(FAMILIES)]
-
-
-@pytest.fixture(scope="session")
-def simulation(tools, families, tmp_path_factory):
-    return build([one.kernel for one in families], tmp_path_factory.mktemp("csim"))
-
-
-@pytest.fixture(scope="session")
-def counting(tools, families, tmp_path_factory):
-    return build([families[0].kernel], tmp_path_factory.mktemp("cycles"), counts=True)

@@ -16,8 +16,8 @@ from nybble.dialects.registry import make_context
 from nybble.passes.pipeline import build_pipeline, run_passes
 
 PASSES = (
-    "select-dataflow{target=fpga activations=i8-token reasons=false},assign-layout,"
-    "fuse-kernels{target=fpga isa=u280 reasons=false},chain-kernels"
+    "select-dataflow{{target=fpga activations={} reasons=false}},assign-layout,"
+    "fuse-kernels{{target=fpga isa=u280 reasons=false}},chain-kernels"
 )
 
 
@@ -29,11 +29,12 @@ class Launch:
     name: str = "k"
     device: str = "u280"
     lanes: int = 0
+    activations: str = "i8-token"
 
     @cached_property
     def module(self):
         module = parse_module(make_context(), self.text, self.name)
-        run_passes(make_context(), module, build_pipeline(PASSES))
+        run_passes(make_context(), module, build_pipeline(PASSES.format(self.activations)))
         return module
 
     @cached_property
@@ -125,6 +126,18 @@ def residual(columns):
     return f"""func.func @f(%x: {x}, %g: {g}) -> {x} {{
   %n = fused.rms_norm %x, %g eps 1.0e-05 : {x}, {g} -> {x}
   %r = arith.addf %x, %n : {x}
+  func.return %r : {x}
+}}"""
+
+
+def projection(columns, spec):
+    """A residual of a product with a bias, of a row that was normed."""
+    x, g = f"tensor<1x{columns}xf32>", f"tensor<{columns}xf32>"
+    w = f'!lowbit.tensor<{columns}x{columns}, "{spec}">'
+    return f"""func.func @f(%x: {x}, %g: {g}, %w: {w}, %b: {g}) -> {x} {{
+  %n = fused.rms_norm %x, %g eps 1.0e-05 : {x}, {g} -> {x}
+  %p = mpgemm.matmul %n, %w bias %b : {g} : {x}, {w} -> {x}
+  %r = arith.addf %x, %p : {x}
   func.return %r : {x}
 }}"""
 

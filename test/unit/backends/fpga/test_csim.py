@@ -2,47 +2,46 @@
 
 import numpy as np
 import pytest
+from test.unit.backends.fpga.families import (
+    COUNTED,
+    FAMILIES,
+    PAIRED,
+    check_cases,
+    extreme_cases,
+    make_all,
+    random_cases,
+)
 
 from nybble.backends.fpga.analysis import analyse
 from nybble.backends.fpga.csim import tools as csim_tools
-from nybble.backends.fpga.csim.build import Case, compile_program
+from nybble.backends.fpga.csim.build import Case, build, compile_program, run_program
 from nybble.backends.fpga.csim.tools import ToolError
 
-EACH = 60
+
+@pytest.fixture(scope="module")
+def families():
+    return make_all(FAMILIES)
 
 
-def activation(kind, shape, random):
-    """Rows of a kind that kernels go wrong at."""
-    x = random.standard_normal(shape).astype(np.float32)
-    if kind == "ends":
-        return np.where(x > 0, np.float32(1), np.float32(-1))
-    if kind == "denormal":
-        return x * np.float32(1e-39)
-    if kind == "not finite":
-        x[0, -1] = random.choice([np.inf, -np.inf, np.nan])
-    if kind == "zero":
-        x[:] = 0
-    return x
+@pytest.fixture(scope="module")
+def simulation(tools, families, tmp_path_factory):
+    return build([one.kernel for one in families], tmp_path_factory.mktemp("csim"))
 
 
-@pytest.mark.parametrize("index", range(6))
+@pytest.fixture(scope="module")
+def counting(tools, families, tmp_path_factory):
+    kernels = [families[index].kernel for index in COUNTED]
+    return build(kernels, tmp_path_factory.mktemp("cycles"), counts=True)
+
+
+@pytest.mark.parametrize("index", range(len(FAMILIES)))
 def test_results_are_those_of_the_references(index, families, simulation):
-    made, random = families[index], np.random.default_rng(index)
-    rows, cols, tokens = made.shape
-    cases = []
-    for number in range(EACH):
-        kind = ("normal", "ends", "denormal", "not finite", "zero")[number % 5]
-        values = random.standard_normal((rows, cols))
-        if number % 3 == 0:
-            values = np.where(values > 0, 1.0, -1.0)
-        elif number % 3 == 1:
-            values[random.random(rows) < 0.5] = 0
-        x = activation(kind, (tokens, cols), random)
-        cases.append(made.case(x, made.weight(values)))
-    for case, ran in zip(cases, simulation.run(cases), strict=True):
-        wanted, floats = made.reference(case)
-        got = ran.written[0].view(np.float32)
-        assert np.array_equal(got, wanted.view(np.float32), equal_nan=True), floats
+    check_cases(families[index], simulation, random_cases(families[index], index))
+
+
+@pytest.mark.parametrize("index", PAIRED)
+def test_two_products_of_extremes_do_not_disturb_each_other(index, families, simulation):
+    check_cases(families[index], simulation, extreme_cases(families[index], index))
 
 
 def test_wrong_weights_are_seen(families, simulation):
@@ -56,10 +55,12 @@ def test_wrong_weights_are_seen(families, simulation):
     assert not np.array_equal(ran.written[0], made.reference(case)[0])
 
 
-def test_cycles_are_those_of_the_analysis(families, counting):
-    made = families[0]
+@pytest.mark.parametrize("index", COUNTED)
+def test_cycles_are_those_of_the_analysis(index, families, counting):
+    made = families[index]
     rows, cols, tokens = made.shape
-    case = made.case(np.ones((tokens, cols), np.float32), made.weight(np.ones((rows, cols))))
+    weight = made.weight(np.random.default_rng(0).standard_normal((rows, cols)))
+    case = made.case(np.ones((tokens, cols), np.float32), weight)
     (ran,) = counting.run([case])
     assert np.array_equal(ran.written[0], made.reference(case)[0])
     assert ran.cycles == pytest.approx(analyse(made.kernel).cycles, rel=0.02)
@@ -77,6 +78,11 @@ def test_what_gcc_refuses_is_told(tools, tmp_path):
     (tmp_path / "main.cpp").write_text("int main() { return x; }")
     with pytest.raises(ToolError, match=r"g\+\+ refuses main.cpp: "):
         compile_program(tmp_path / "main.cpp", tmp_path / "csim")
+
+
+def test_what_does_not_end_is_told():
+    with pytest.raises(ToolError, match=r"C simulation did not end within 0\.01 seconds"):
+        run_program("C simulation", ["sleep", "9"], seconds=0.01)
 
 
 def test_missing_tools_name_the_command(monkeypatch):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from test.unit.backends.fpga import launches
+from test.unit.backends.fpga.conftest import BITMOD
 from test.unit.backends.fpga.launches import Launch
 
 from nybble.backends.fpga.analysis import FitError, analyse
@@ -38,6 +39,22 @@ def test_results_are_near_the_operators(text, bound, scale):
         assert found.dtype == wanted.dtype
         lost = np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max()
         assert lost <= bound * np.abs(wanted.astype(np.float64)).max() + 1e-30
+
+
+@pytest.mark.parametrize(("spec", "activations", "part"), [
+    ("w2g32z", "i8-token", "totals"),
+    (BITMOD, "i8-token", "fpga.scale_groups"),
+    ("w1", "b1-token", "planes 1"),
+])  # fmt: skip
+def test_products_of_a_chain_add_zeros_and_a_bias(spec, activations, part):
+    launch = Launch(launches.projection(128, spec), lanes=4, activations=activations)
+    assert part in str(launch.network.kernel)
+    launch.network.kernel.verify()
+    values = launch.values(np.random.default_rng(3))
+    (found,), (wanted,) = launch.reference(values), launch.meaning(values)
+    assert np.abs(found - wanted).max() <= 0.05 * np.abs(wanted).max()
+    hows = [one.how for one in launch.network.inputs]
+    assert sorted(hows) == ["bias", "rows", "rows", "weight"]
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 4, 8])

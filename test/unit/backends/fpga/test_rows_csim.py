@@ -25,6 +25,7 @@ LAUNCHES = {
         Launch(launches.append(2, 4, 6), "append"),
         Launch(launches.residual(40), "residual", lanes=2),
         Launch(launches.residual(40), "shallow", lanes=2),
+        Launch(launches.projection(136, "w1"), "bits", lanes=8, activations="b1-token"),
     )
 }
 ROWS, COLUMNS = 3, 40
@@ -54,7 +55,7 @@ def program(tools, tmp_path_factory):
     return build([*kernels, softmax_kernel()], folder, counts=True)
 
 
-@pytest.mark.parametrize("name", ["block", "turn", "append", "residual"])
+@pytest.mark.parametrize("name", ["block", "turn", "append", "residual", "bits"])
 def test_results_are_those_of_the_references(program, name):
     launch, random = LAUNCHES[name], np.random.default_rng(0)
     asked = [

@@ -185,3 +185,8 @@ def test_a_rejected_spelling_is_told_why(spec: str) -> None:
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, NybbleError)
     assert len(str(caught.value)) < 1000
+
+
+def test_all_of_so_many_weights_are_the_dense_format():
+    assert formats.get("w4n16:16").spec == "w4"
+    assert formats.get("w2g64n4:4").spec == "w2g64"
