@@ -60,10 +60,11 @@ class Analysis:
 
 @dataclass(frozen=True)
 class Passing:
-    """When the first of a stream's words can be read, and the last, in cycles from the start."""
+    """When the first of a process's words can be read, the last, and when it ends, in cycles."""
 
     first: int
     last: int
+    end: int
 
     def at(self, word: int, words: int) -> int:
         """When so many of the words can be read, which come evenly."""
@@ -77,7 +78,7 @@ def analyse(kernel: KernelOp) -> Analysis:
     for index, op in enumerate(kernel.processes):
         passing[op] = passing_of(op, passing)
         names[f"{op.name.split('.')[1]}_{index}"] = op.cycles()
-    end = max((one.last for one in passing.values()), default=0)
+    end = max((one.end for one in passing.values()), default=0)
     return Analysis(end, resources(kernel), names)
 
 
@@ -96,8 +97,9 @@ def passing_of(op: ProcessOp, passing: Mapping[Operation, Passing]) -> Passing:
             inputs.append((before, before.at(lead, type_.words.data)))
     start = max((one.first for one, _ in inputs), default=0)
     first = max([start + first_word(op), *(lead + FILL for _, lead in inputs)])
-    ends = [one.last + op.tail() for one, _ in inputs]
-    return Passing(first, max([start + op.cycles() - op.idle(), *ends]) + FILL)
+    tails = [one.last + op.tail() for one, _ in inputs]
+    last, end = (max([start + op.cycles() - idle, *tails]) for idle in (op.idle(), 0))
+    return Passing(first, last + FILL, end + FILL)
 
 
 def first_word(op: ProcessOp) -> int:
