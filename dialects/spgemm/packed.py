@@ -167,7 +167,7 @@ def _from_coo(packed: Packed) -> SparseMatrix:
 
 
 def _check_rows(rows: NDArray[Any]) -> None:
-    if rows.ndim != 1 or rows.dtype not in (np.int32, np.int64):
+    if rows.ndim != 1 or rows.dtype.name not in ("int32", "int64"):
         raise SparseError(
             f"rows {rows.dtype} of {rows.ndim} dimensions", accepted="int32 or int64 of one"
         )

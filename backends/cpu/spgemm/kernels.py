@@ -1,5 +1,6 @@
 """The compiled kernels of a specification, and the threads that they run on."""
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -49,9 +50,14 @@ def kernels(spec: Spec, folder: Path | None = None) -> Library:
     return load([compile_modules({spec.name: module}, cache=stored)[spec.name]])
 
 
-@cache
 def team(threads: int) -> Pool:
-    """So many threads, which kernels of all specifications share."""
+    """So many threads of this process, which kernels of all specifications share."""
+    return _team(threads, os.getpid())
+
+
+@cache
+def _team(threads: int, _process: int) -> Pool:
+    """Of a process: threads do not live on behind a fork."""
     data = compile_module(runner_module(native().architecture), native(), allowed=EXTERNALS)
     return Pool(load([data], EXTERNALS), threads)
 

@@ -76,8 +76,8 @@ def test_kernels_agree_with_the_references():
 
 def test_a_wrong_kernel_of_integers_is_found(monkeypatch):
     """The sum over columns starts one too high."""
-    right = gemv._Tile._sum
-    monkeypatch.setattr(gemv._Tile, "_sum", lambda tile, group: right(tile, group) + 1.0)
+    right = gemv._Tiles._sum
+    monkeypatch.setattr(gemv._Tiles, "_sum", lambda tile, group: right(tile, group) + 1.0)
     draw = Draw(1, ("q4_1",), HOST, "int_dot")
     numbers = [
         n for n in range(60) if draw.case(n).tokens == 1 and not draw.case(n).kernel.is_error

@@ -1,5 +1,8 @@
 """Generated sparse products against their references: equal to the bit under every accumulator."""
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
 import numpy as np
 import pytest
 
@@ -168,3 +171,11 @@ def test_zeros_are_not_filled_in_where_they_would_be_met():
     assert routing.choose(a, Right.prepared(b), PLUS_TIMES) is Route.SPGEMM
     np.testing.assert_array_equal(routing.to_dense_product(a, Right(b)), [[1, np.inf]])
     assert routing.choose(b, Right(b), SEMIRINGS["min_plus"]) is Route.SPGEMM
+
+
+def test_threads_after_a_fork():
+    a = hub(np.random.default_rng(0), 300)
+    before = product.matmul(a, a, PLUS_TIMES, Setting(2))
+    with ProcessPoolExecutor(1, get_context("fork")) as pool:
+        after = pool.submit(product.matmul, a, a, PLUS_TIMES, Setting(2)).result(timeout=60)
+    assert_same(after, before)

@@ -13,7 +13,7 @@ INT8 = {
     "q4_0": MatmulSpec(Codes(4, 32, 8), (128,), 96),
     "q4_1 parts, bias": MatmulSpec(Codes(4, 32, 0, True), (70, 1, 64), 64, bias=True),
     "q8_0 residual": MatmulSpec(Codes(8, 32, 128), (64,), 96, residual=True),
-    "odd numbers of tiles": MatmulSpec(Codes(4, 32, 8), (300, 130), 96, bias=True),
+    "odd numbers of tiles": MatmulSpec(Codes(4, 32, 8), (300, 130), 96),
     "one bit, one row": MatmulSpec(Codes(1, 32), (1,), 32),
     "two bits, silu": MatmulSpec(Codes(2, 64, 1), (65, 65), 128, activation_group=64, glu="silu"),
     "group 512 of 32, gelu": MatmulSpec(
