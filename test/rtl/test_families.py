@@ -1,6 +1,7 @@
 """Kernels of every kind of element by C simulation: many to compile, so only in `make test-rtl`."""
 
 import pytest
+from test.unit.backends.fpga.conftest import need_tools
 from test.unit.backends.fpga.families import (
     MORE,
     MORE_PAIRED,
@@ -20,6 +21,7 @@ def families():
 
 @pytest.fixture(scope="module")
 def simulation(families, tmp_path_factory):
+    need_tools()
     return build([one.kernel for one in families], tmp_path_factory.mktemp("csim"))
 
 
