@@ -118,17 +118,19 @@ def _derived_pairs(
     if splits > MAX_SPLITS:
         message = f"tokens have {splits} characters; at most {MAX_SPLITS} are accepted"
         raise CheckpointError(metadata.path, message)
-    found: list[tuple[float, int, int, str, str]] = []
+    names = {index: token for token, index in ids.items()}
+    found: list[tuple[int, int, int]] = []
     for token, index in ids.items():
         for cut in range(1, len(token)):
-            left, right = token[:cut], token[cut:]
-            if left in ids and right in ids:
-                found.append((-float(scores[index]), ids[left], ids[right], left, right))
+            left, right = ids.get(token[:cut]), ids.get(token[cut:])
+            if left is not None and right is not None:
+                found.append((index, left, right))
         if len(found) > MAX_DERIVED_MERGES:
             message = f"tokens imply more than the {MAX_DERIVED_MERGES} merges that are accepted"
             raise CheckpointError(metadata.path, message)
-    found.sort(key=lambda split: split[:3])
-    return [split[3:] for split in found]
+    ranks = (-scores).tolist()
+    found.sort(key=lambda split: (ranks[split[0]], *split[1:]))
+    return [(names[left], names[right]) for _, left, right in found]
 
 
 def _model(

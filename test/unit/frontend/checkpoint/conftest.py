@@ -1,9 +1,8 @@
 """Builds GGUF files byte by byte, well-formed unless a test overrides a field."""
 
 import json
-import signal
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ import pytest
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.constants import GGUFValueType as ValueType
 from safetensors.numpy import save_file
-
-_CPU_SECONDS = 2.0
 
 _SCALARS = {
     ValueType.UINT8: "B",
@@ -238,19 +235,6 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path
 
     return write_folder
-
-
-@pytest.fixture
-def bounded() -> Iterator[Callable[[], None]]:
-    """Call it before each hostile input: 2 s of processor time later the test fails, not hangs."""
-
-    def stop(*_: object) -> None:
-        pytest.fail(f"took more than {_CPU_SECONDS} s of processor time")
-
-    before = signal.signal(signal.SIGVTALRM, stop)
-    yield lambda: signal.setitimer(signal.ITIMER_VIRTUAL, _CPU_SECONDS) and None
-    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    signal.signal(signal.SIGVTALRM, before)
 
 
 @pytest.fixture

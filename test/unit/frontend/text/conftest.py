@@ -2,10 +2,9 @@
 
 import importlib.util
 import json
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from nybble.frontend.checkpoint import Checkpoint, CheckpointError, open_checkpo
 from nybble.frontend.checkpoint.metadata import Metadata
 from nybble.frontend.text import Tokenizer, tokenizer_of
 
-_CPU_SECONDS = 2.0
 PIECES = ["h", "e", "l", "o", "w", "r", "d", "\u0120", "1", "2", "a", "b"]
 MERGES = ["h e", "l l", "he ll", "hell o", "\u0120 w", "1 2"]
 
@@ -94,16 +92,3 @@ def llama_cpp_ids() -> Callable[..., dict[str, list[int]]]:
         return json.loads(done.stdout)
 
     return ask
-
-
-@pytest.fixture
-def bounded() -> Iterator[Callable[[], None]]:
-    """Call it before each hostile input: 2 s of processor time later the test fails, not hangs."""
-
-    def stop(*_: object) -> None:
-        pytest.fail(f"took more than {_CPU_SECONDS} s of processor time")
-
-    before = signal.signal(signal.SIGVTALRM, stop)
-    yield lambda: signal.setitimer(signal.ITIMER_VIRTUAL, _CPU_SECONDS) and None
-    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    signal.signal(signal.SIGVTALRM, before)
