@@ -13,13 +13,16 @@ from nybble.tools.target import (
     verifies,
 )
 from nybble.tools.verify.command import ATTENTION
+from nybble.tools.verify.fpga_texts import FAMILIES
 
 
 @click.command(name="verify")
 @target_option(verifies, "Whose code, with commas between", several=True)
 @isa_option
 @click.option(
-    "--op", type=click.Choice([*OPERATORS, ATTENTION]), help="On the CPU.  [default: mpgemm.matmul]"
+    "--op",
+    type=click.Choice(list(dict.fromkeys([*OPERATORS, ATTENTION, *FAMILIES]))),
+    help="CPU: a product (default) or attention; FPGA: any, by default products and all others.",
 )
 @click.option("--formats", help="Names, with commas between.  [default: all]")
 @click.option("--dataflow", metavar="NAME", help="Default: all that take it.")

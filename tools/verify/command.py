@@ -40,6 +40,8 @@ def verify_on_cpu(request: VerifyRequest) -> int:
     )  # fmt: skip
     if given["op"] == ATTENTION:
         return verify_attention(str(request.target), numbers, seed, json_file)
+    if given["op"] not in (None, MATMUL):
+        raise UsageError(f"--op {given['op']} with target cpu", accepted=f"{MATMUL}, {ATTENTION}")
     check_dataflow(given["dataflow"], DATAFLOWS)
     isa, asked = given["isa"], given["formats"] or ALL
     level = levels.get(isa) if isa else levels.detect(cpu_flags())

@@ -52,6 +52,7 @@ FORMATS = (
     "i8:g=32:s=f32:sparse=2of4",
     *(f"i8:g=32:s=f32:sparse={keep}of16.block16" for keep in (2, 4, 8)),
 )
+PRODUCT = "mpgemm.matmul"
 KERNELS = 8
 """Kernels of a run: what is slow is to compile them."""
 PER_CALL = 2000
@@ -68,7 +69,7 @@ class Drawn:
     dataflow: str
     design: Design
     kernel: KernelOp
-    family: str = "product"
+    family: str = PRODUCT
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Tried:
         tiling = self.drawn.design.tiling
         return {
             "case": self.number,
-            "family": "product",
+            "family": PRODUCT,
             "format": self.drawn.design.spec,
             "shape": [tiling.rows.data, tiling.cols.data],
             "tokens": tiling.tokens.data,
@@ -110,14 +111,8 @@ class Tried:
 
 def verify_on_fpga(request: VerifyRequest) -> int:
     """Print or write the report; the exit code."""
-    request.refuse("formats", "dataflow")
-    asked = request.given["formats"]
-    flow, level = request.given["dataflow"] or "", request.target.level
-    check_dataflow(flow, DATAFLOWS)
-    specs = tuple(asked.split(",")) if asked else usual_formats(flow)
-    drawn: list[Drawn | DrawnRows] = [*draw(request.seed, specs, flow, level)]
-    if not asked and not flow:
-        drawn = [*drawn[: KERNELS // 2], *draw_families(request.seed, KERNELS // 2, level)]
+    request.refuse("op", "formats", "dataflow")
+    drawn = draw_kernels(request)
     cases = (make(drawn[n % len(drawn)], n, request.seed) for n in request.cases)
     with tempfile.TemporaryDirectory() as folder:
         simulation = build([one.kernel for one in drawn], Path(folder))
@@ -132,6 +127,21 @@ def verify_on_fpga(request: VerifyRequest) -> int:
     }  # fmt: skip
     told = [*counts(found, ("kernels", "families", "cases", "failed")), *failures(found)]
     return tell(found, told, request.json_file)
+
+
+def draw_kernels(request: VerifyRequest) -> list[Drawn | DrawnRows]:
+    """What is asked for, half products and half others by default; UsageError for odd options."""
+    op, asked = request.given["op"], request.given["formats"]
+    flow, level = request.given["dataflow"] or "", request.target.level
+    check_dataflow(flow, DATAFLOWS)
+    if op not in (None, PRODUCT):
+        request.refuse("op")
+        return [*draw_families(request.seed, KERNELS, level, (op,))]
+    specs = tuple(asked.split(",")) if asked else usual_formats(flow)
+    products = draw(request.seed, specs, flow, level)
+    if asked or flow or op:
+        return [*products]
+    return [*products[: KERNELS // 2], *draw_families(request.seed, KERNELS // 2, level)]
 
 
 def usual_formats(dataflow: str) -> tuple[str, ...]:

@@ -143,10 +143,12 @@ def make_rows(drawn: DrawnRows, number: int, random: Random) -> TriedRows:
     return TriedRows(number, drawn, data, made.read_memories(memories), right, error)
 
 
-def draw_families(seed: int, count: int, device: str) -> list[DrawnRows]:
+def draw_families(
+    seed: int, count: int, device: str, families: Sequence[str] = tuple(FAMILIES)
+) -> list[DrawnRows]:
     """Kernels of so many families, each once before any comes again."""
     random = np.random.default_rng([seed, count])
-    names = [str(one) for one in random.permutation(list(FAMILIES))]
+    names = [str(one) for one in random.permutation(list(families))]
     return [
         draw_rows(names[index % len(names)], f"r{index}", device, random) for index in range(count)
     ]

@@ -125,10 +125,11 @@ BLOCK = """func.func @f(
 """The decode step of a decoder's layer."""
 
 FAMILIES: Mapping[str, Family] = {
-    "norm": Family(_norm, 1e-6),
-    "glu": Family(_gate, 1e-6),
-    "add": Family(_sum, 1e-7),
-    "rope": Family(_rope, 4e-7),
-    "attention": Family(_attention, 5e-6),
-    "block": Family(_block, 0.1),
+    "fused.rms_norm": Family(_norm, 1e-6),
+    "fused.glu": Family(_gate, 1e-6),
+    "arith.addf": Family(_sum, 1e-7),
+    "fused.rope": Family(_rope, 4e-7),
+    "sparse_attn.attention": Family(_attention, 5e-6),
+    "layer": Family(_block, 0.1),
 }
+"""Operator -> functions of it; a layer has all of them, and products."""

@@ -109,6 +109,8 @@ def test_cases_are_verified(run_nybble, tmp_path, monkeypatch):
     (("--target", "cpu", "--dataflow", "xnor_array"), "unknown dataflow 'xnor_array'"),
     (("--target", "fpga", "--dataflow", "xnor_array", "--formats", "w4"), "no bipolar integers"),
     (("--target", "fpga", "--formats", "bitmod4", "--dataflow", "lut_array"), "no bits of a few"),
+    (("--target", "fpga", "--op", "fused.rope", "--dataflow", "lut_array"), "--dataflow with"),
+    (("--target", "cpu", "--op", "fused.rope"), "--op fused.rope with target cpu"),
 ])  # fmt: skip
 def test_what_cannot_be_verified_is_refused(run_nybble, arguments, told):
     outcome = run_nybble("verify", *arguments)
