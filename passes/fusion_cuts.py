@@ -16,6 +16,7 @@ from nybble.dialects.fused.ops import (
     RmsNormOp,
     RopeOp,
     SampleOp,
+    SoftmaxOp,
 )
 from nybble.dialects.lowbit.ops import QuantizeOp
 from nybble.dialects.mpgemm.lut import LutPrecomputeOp
@@ -41,6 +42,7 @@ STANDALONE: dict[type[Operation], str] = {
     AppendBoundsOp: "append_bounds",
     SelectPagesOp: "select_pages",
     GluOp: "glu",
+    SoftmaxOp: "softmax",
     HadamardOp: "hadamard",
     EmbedOp: "embed",
     SampleOp: "sample",

@@ -19,7 +19,7 @@ from nybble.dialects.errors import NybbleError
 from nybble.dialects.fpga.processes import FLOATS
 from nybble.dialects.fpga.rows import stream_type
 from nybble.dialects.fused.kernel import KernelOp, YieldOp
-from nybble.dialects.fused.ops import GluOp, RmsNormOp, RopeOp
+from nybble.dialects.fused.ops import GluOp, RmsNormOp, RopeOp, SoftmaxOp
 from nybble.dialects.locations import location_of
 from nybble.dialects.mpgemm.arrays import ArrayProductOp
 from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
@@ -109,7 +109,7 @@ def columns_of(launch: KernelOp) -> Iterator[int]:
             yield last_of(op.keys)
         elif isinstance(op, AppendKVOp):
             yield last_of(op.cache)
-        elif isinstance(op, GluOp | arith.AddfOp):
+        elif isinstance(op, GluOp | SoftmaxOp | arith.AddfOp):
             yield last_of(op.results[0])
         elif isinstance(op, ArrayProductOp) and not is_alone(op):
             yield last_of(op.operands[0])

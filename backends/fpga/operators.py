@@ -22,7 +22,7 @@ from nybble.dialects.fpga.attention import AccumulateOp, ScoresOp, WeighOp
 from nybble.dialects.fpga.caches import AppendCacheOp, HeadsAttr, ReadAtOp, ReadCacheOp
 from nybble.dialects.fpga.rows import SwapOp
 from nybble.dialects.fpga.types import MemoryType
-from nybble.dialects.fused.ops import GluOp, RmsNormOp, RopeOp
+from nybble.dialects.fused.ops import GluOp, RmsNormOp, RopeOp, SoftmaxOp
 from nybble.dialects.mpgemm.arrays import ArrayProductOp
 from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
 
@@ -94,12 +94,15 @@ def rotate(net: Rows, op: RopeOp) -> None:
     )
 
 
-def softmax(net: Rows, value: SSAValue, run: int) -> SSAValue:
-    """`exp(x - max) / sum` of each run of words of a stream."""
+def softmax(net: Rows, op: SoftmaxOp) -> None:
+    """`exp(x - max) / sum` of each row."""
+    _, columns = shape_of(op.input)
+    value, run = net.rows(op.input), columns // net.lanes
     largest = net.fold("max", value, run)
     raised = net.map("raised", [value, largest], lambda a, v: a.exp(a.subtract(v[0], v[1])))
     total = net.fold("sum", raised, run)
-    return net.map("softmax", [raised, total], lambda a, v: a.divide(v[0], v[1]))
+    found = net.map("softmax", [raised, total], lambda a, v: a.divide(v[0], v[1]))
+    net.values[op.result] = found
 
 
 def append(net: Rows, op: AppendKVOp) -> None:
@@ -211,6 +214,7 @@ OPERATORS: dict[type[Operation], Callable[[Rows, Any], None]] = {
     arith.AddfOp: add,
     RmsNormOp: norm,
     GluOp: gate,
+    SoftmaxOp: softmax,
     RopeOp: rotate,
     AppendKVOp: append,
     AttentionOp: attention,

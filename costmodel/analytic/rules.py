@@ -295,6 +295,7 @@ RULES: dict[type[Operation], Rule] = {
     fused.RmsNormOp: _rms_norm,
     fused.RopeOp: _rope,
     fused.GluOp: _each(3, 2),
+    fused.SoftmaxOp: _each(4, 1),
     fused.HadamardOp: _hadamard,
     fused.EmbedOp: _embed,
     fused.SampleOp: _sample,

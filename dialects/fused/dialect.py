@@ -12,6 +12,7 @@ from nybble.dialects.fused.ops import (
     RmsNormOp,
     RopeOp,
     SampleOp,
+    SoftmaxOp,
 )
 
 Fused = Dialect(
@@ -20,6 +21,7 @@ Fused = Dialect(
         RmsNormOp,
         RopeOp,
         GluOp,
+        SoftmaxOp,
         HadamardOp,
         EmbedOp,
         SampleOp,

@@ -33,7 +33,7 @@ from xdsl.utils.exceptions import VerifyException
 
 from nybble.dialects.lowbit.formats import Weight
 from nybble.dialects.lowbit.types import LowBitTensorType
-from nybble.dialects.numpy_ref import glu, hadamard, norm, rope, sample
+from nybble.dialects.numpy_ref import glu, hadamard, norm, rope, sample, softmax
 from nybble.dialects.shapes import check_equal, check_rank
 
 Array = npt.NDArray[np.float32]
@@ -136,6 +136,27 @@ class GluOp(IRDLOperation):
     def reference(self, gate: Array, up: Array) -> tuple[Array]:
         """gate, up f32 [n, F]."""
         return (glu.glu(gate, up, self.activation.data),)
+
+
+@irdl_op_definition
+class SoftmaxOp(IRDLOperation):
+    """The softmax of every row: `y = exp(x - max(x)) / sum(exp(x - max(x)))`."""
+
+    name = "fused.softmax"
+    T: ClassVar = VarConstraint("T", F32Tensor)
+    input = operand_def(T)
+    result = result_def(T)
+    traits = traits_def(Pure())
+    assembly_format = "$input attr-dict `:` type($input)"
+
+    def verify_(self) -> None:
+        _, features = check_rank("input", self.input, 2)
+        if features < 1:
+            raise VerifyException("a softmax needs columns")
+
+    def reference(self, values: Array) -> tuple[Array]:
+        """values f32 [n, F]; a row of -inf alone, or with a NaN, is NaN."""
+        return (softmax.of_rows(values),)
 
 
 @irdl_op_definition

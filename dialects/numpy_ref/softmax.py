@@ -1,7 +1,7 @@
-"""Three ways to the weighted mean of values under a softmax, in f32, as kernels go them.
+"""The softmax of rows, and three ways to the mean of values under it in f32, as kernels go them.
 
-All give `sum(exp(s) v) / sum(exp(s))`, 0 where every logit is -inf. They differ in what is kept
-while blocks of keys pass by: `online` corrects by a running maximum (FlashAttention,
+The three give `sum(exp(s) v) / sum(exp(s))`, 0 where every logit is -inf. They differ in what is
+kept while blocks of keys pass by: `online` corrects by a running maximum (FlashAttention,
 arXiv:2205.14135), `two_pass` finds the maximum first, `unified` takes a fixed number for it and
 starts again, online, where that was too small or too large (FlashDecoding++, arXiv:2311.01282).
 """
@@ -13,6 +13,14 @@ from nybble.dialects.numpy_ref.arrays import F32
 
 UNIFIED_RANGE = 80.0
 """How far a largest logit may be from the fixed number: exp(80) is in f32, times 2**12 keys too."""
+
+
+def of_rows(values: F32) -> F32:
+    """The softmax of each row [n, F], in f64 and rounded once; NaN for a row without a maximum."""
+    wide = values.astype(np.float64)
+    with np.errstate(all="ignore"):
+        raised = np.exp(wide - wide.max(axis=1, keepdims=True))
+        return (raised / raised.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def online(logits: F32, values: F32, block: int) -> F32:

@@ -48,6 +48,14 @@ def _sum(random: Random) -> str:
     )
 
 
+def _softmax(random: Random) -> str:
+    x = f"tensor<{int(random.integers(1, 4))}x{int(random.choice([1, 12, 64, 272]))}xf32>"
+    return (
+        f"func.func @f(%x: {x}) -> {x} {{\n"
+        f"  %r = fused.softmax %x : {x}\n  func.return %r : {x}\n}}\n"
+    )
+
+
 def _rope(random: Random) -> str:
     half, heads = int(random.choice([1, 4, 16, 24])), int(random.integers(1, 4))
     x, table = f"tensor<{random.integers(1, 3)}x{2 * half * heads}xf32>", f"tensor<8x{half}xf32>"
@@ -127,6 +135,7 @@ BLOCK = """func.func @f(
 FAMILIES: Mapping[str, Family] = {
     "fused.rms_norm": Family(_norm, 1e-6),
     "fused.glu": Family(_gate, 1e-6),
+    "fused.softmax": Family(_softmax, 1e-6),
     "arith.addf": Family(_sum, 1e-7),
     "fused.rope": Family(_rope, 4e-7),
     "sparse_attn.attention": Family(_attention, 5e-6),

@@ -6,18 +6,19 @@ row of each product is also given to the circuit of a loop, which shares nothing
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nybble.backends.fpga.rtl.coded import CodedSpec
 from nybble.backends.fpga.rtl.designs import (
     SPARSE,
     Design,
     beats_of,
+    random_product,
     random_sparse,
-    random_weights,
 )
 from nybble.backends.fpga.rtl.encoding import Beats, Product
 from nybble.backends.fpga.rtl.loops import LoopRow, loop_sums
@@ -25,6 +26,7 @@ from nybble.backends.fpga.rtl.simulate import program, run
 from nybble.backends.fpga.rtl.sparse_encoding import sparse_beats
 from nybble.backends.fpga.rtl.sparse_pe import SparseSpec
 from nybble.backends.fpga.rtl.spec import PeSpec
+from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats.element import Bipolar, Ternary, Uniform
 from nybble.tools.models import circuit_cache
 from nybble.tools.target import VerifyRequest
@@ -39,6 +41,12 @@ def signed(width: int) -> Uniform:
     return Uniform(width, 1 << (width - 1))
 
 
+def bipolar(planes: int, taken: int) -> PeSpec:
+    """Bipolar weights and activations of so many bits."""
+    return PeSpec(Bipolar(planes), lanes=3, rows=2, depth=32, activation_bits=taken + 1, odd=True)
+
+
+BITMOD = {bits: formats.get(f"bitmod{bits}g128").element for bits in (3, 4)}
 DESIGNS = (
     Design("table", PeSpec(Bipolar(1), lanes=3, rows=2, depth=32)),
     Design("table", PeSpec(signed(2), lanes=2, rows=4, depth=16)),
@@ -53,6 +61,14 @@ DESIGNS = (
     Design("multiply", PeSpec(signed(2), group=2, lanes=3, rows=1, depth=32)),
     Design("planes", PeSpec(Ternary(), group=3, lanes=2, rows=1, depth=32)),
     Design(SPARSE, SparseSpec(block=4, rows=1, tokens=1)),
+    Design(SPARSE, SparseSpec(block=8, rows=1, tokens=2, dense=True)),
+    Design("serial", CodedSpec(BITMOD[4], lanes=2, rows=2, depth=16)),
+    Design("serial", CodedSpec(BITMOD[3], group=3, lanes=3, rows=1, depth=32)),
+    Design("multiply", CodedSpec(BITMOD[3], group=2, lanes=2, rows=1, depth=32)),
+    Design("planes", CodedSpec(BITMOD[4], group=2, lanes=2, rows=1, depth=32)),
+    Design("xnor", bipolar(1, 1)),
+    Design("xnor", bipolar(3, 2)),
+    Design("planes", bipolar(2, 1)),
 )  # fmt: skip
 
 
@@ -107,7 +123,7 @@ def run_cases(design: Design, mine: Sequence[RtlCase]) -> list[dict[str, Any]]:
     failures: list[dict[str, Any]] = []
     results = run(executable, [case.beats for case in mine], design.y_words, pauses)
     for case, ran in zip(mine, results, strict=True):
-        given = design.sums(ran.y, len(case.expected))
+        given = design.sums(ran.y, len(case.expected), case.beats)
         wrong = np.argwhere(given != case.expected)
         if len(wrong):
             at = tuple(int(i) for i in wrong[0])
@@ -146,14 +162,23 @@ def draw(seed: int, number: int) -> RtlCase:
     else:
         most = spec.depth * spec.rows
         shape = (int(random.integers(1, most + 1)), int(random.integers(1, 5 * spec.k)))
-        dense = Product(
-            random_weights(spec, shape, random), _activations(data, (shape[1],), random)
-        )
+        dense = random_product(spec, shape, random)
+        if data != "uniform":
+            dense = replace(dense, activations=_ends(data, spec, dense, random))
         beats = beats_of(design.kind, spec, dense)
         step, low = spec.digits.step, spec.digits.low
         loop = LoopRow((dense.weights[-1] - low) // step, dense.activations, step, low)
         expected = dense.reference()[:, None]
     return RtlCase(number, design, data, pause, shape, beats, loop, expected)
+
+
+def _ends(
+    data: str, spec: PeSpec, product: Product, random: np.random.Generator
+) -> NDArray[np.int64]:
+    """The least and the largest activations, or those nearest to zero."""
+    low, high = spec.activation_range
+    ends = (low + spec.odd, high) if data == "extreme" else (-1, 1) if spec.odd else (0,)
+    return random.choice(ends, product.activations.shape)
 
 
 def _activations(

@@ -1,5 +1,6 @@
 """Processing elements by kind: their circuits, how to synthesize them, and how to feed them."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -7,31 +8,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nybble.backends.fpga.rtl.bit_products import COUNTING, SERIAL
 from nybble.backends.fpga.rtl.circt import system_verilog
 from nybble.backends.fpga.rtl.emit import Module
 from nybble.backends.fpga.rtl.encoding import (
     U32,
     Beats,
     Product,
+    counting_beats,
     fields_of,
     multiplier_beats,
+    serial_beats,
     table_beats,
 )
 from nybble.backends.fpga.rtl.errors import RtlError
 from nybble.backends.fpga.rtl.multiplier_pe import multiplier_pe
-from nybble.backends.fpga.rtl.narrow_products import PRODUCTS
+from nybble.backends.fpga.rtl.narrow_products import MULTIPLY, PLANES
 from nybble.backends.fpga.rtl.sparse_pe import SparseSpec, sparse_pe
 from nybble.backends.fpga.rtl.spec import PeSpec
 from nybble.backends.fpga.rtl.table_pe import table_pe
 
-TABLE = "table"
-SPARSE = "sparse"
-KINDS = (TABLE, *PRODUCTS, SPARSE)
+TABLE, SPARSE = "table", "sparse"
+BEATS: Mapping[str, Callable[[PeSpec, Product], Beats]] = {
+    TABLE: table_beats,
+    MULTIPLY: multiplier_beats,
+    PLANES: multiplier_beats,
+    SERIAL: serial_beats,
+    COUNTING: counting_beats,
+}
+"""Kind of element that keeps a tile of activations -> how it takes a product."""
+KINDS = (*BEATS, SPARSE)
 
 
 @dataclass(frozen=True)
 class Design:
-    """One element; kind: "table", "sparse", or which of `narrow_products` multiplies."""
+    """One element; kind: "table", "sparse", or a way of `multiplier_pe`."""
 
     kind: str
     spec: PeSpec | SparseSpec
@@ -77,24 +88,25 @@ class Design:
         """Words of y."""
         return -(-self.y_fields * self.spec.accumulator_bits // 32)
 
-    def sums(self, words: U32, rows: int) -> NDArray[np.int64]:
-        """The words of y [cycles, words] as integers [rows, sums of a row]."""
+    def sums(self, words: U32, rows: int, beats: Beats | None = None) -> NDArray[np.int64]:
+        """The words of y [cycles, words] as sums [rows, sums of a row]; beats: of the product."""
         fields = fields_of(words, self.spec.accumulator_bits, self.y_fields)
         tokens = self.y_fields // self.spec.rows
-        return fields.reshape(-1, tokens)[:rows]
+        found = fields.reshape(-1, tokens)[:rows]
+        return found if beats is None else beats.start + beats.factor * found
 
 
 def beats_of(kind: str, spec: PeSpec, product: Product) -> Beats:
     """A product as an element that keeps a tile of activations takes it."""
-    return (table_beats if kind == TABLE else multiplier_beats)(spec, product)
+    return BEATS[kind](spec, product)
 
 
-def random_weights(
-    spec: PeSpec, shape: tuple[int, int], random: np.random.Generator
-) -> NDArray[np.int64]:
-    """Integers of the element of a spec."""
-    planes = (*shape, spec.digits.planes)
-    return spec.digits.join(random.integers(0, spec.digits.radix, planes))
+def random_product(spec: PeSpec, shape: tuple[int, int], random: np.random.Generator) -> Product:
+    """Weights [n, k] of a spec, and activations as it takes them."""
+    low, high = spec.activation_range
+    step = 1 + spec.odd
+    activations = random.choice(np.arange(low + spec.odd, high + 1, step), shape[1])
+    return Product(spec.draw(shape, random), activations)
 
 
 def random_sparse(

@@ -41,6 +41,7 @@ def bits(name: str, width: int) -> Wire:
     return Wire(name, 0, (1 << width) - 1)
 
 
+LUT_INPUTS = 6
 SHIFTED = 3
 """Cycles from which on Yosys makes a shift register of LUTs."""
 
@@ -220,6 +221,16 @@ class Module:
             return Wire(whole.name, low_part.low - edges[1], low_part.high - edges[0])
         return Wire(whole.name, low_part.low + edges[0], low_part.high + edges[1])
 
+    def shifted(self, wire: Wire, places: int, width: int) -> Wire:
+        """wire * 2**places in `width` bits, as plain bits."""
+        low = [self.constant(0, places)] if places else []
+        return bits(self.extend(self._signed_concat(low, wire), width).name, width)
+
+    def _signed_concat(self, low: Sequence[Wire], wire: Wire) -> Wire:
+        whole = self.concat([*low, wire])
+        places = whole.width - wire.width
+        return Wire(whole.name, wire.low << places, wire.high << places)
+
     def both(self, *wires: Wire) -> Wire:
         """Bitwise and."""
         return self._bitwise("and", wires)
@@ -273,6 +284,7 @@ class Module:
     def rom(self, values: Sequence[int], width: int, index: Wire) -> Wire:
         """values[index] as plain bits, each a shifted constant: Yosys reads no array constants."""
         size = 1 << index.width
+        self.tally.logic += width * max(1, size >> LUT_INPUTS)
         return self.concat([
             self._rom_bit(sum((value >> bit & 1) << at for at, value in enumerate(values)),
                           size, index)

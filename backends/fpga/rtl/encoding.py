@@ -1,6 +1,6 @@
 """Arrays as processing elements take and give them, and what they must compute (numpy)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,8 @@ class Beats:
     """A product as words of the ports: a u32 [beats, words], w u32 [cycles, words].
 
     flags: u32 [cycles], as in `flow`; limit: cycles of a tile less one; results: cycles of y;
-    ideal: cycles if every multiplier were busy in each.
+    ideal: cycles if every multiplier were busy in each. start, factor: a sum is `start + factor *
+    y`, which whoever scales it multiplies in.
     """
 
     a: U32
@@ -39,6 +40,8 @@ class Beats:
     limit: int
     results: int
     ideal: float
+    start: int = 0
+    factor: int = 1
 
 
 def words_of(fields: I64, width: int) -> U32:
@@ -60,9 +63,10 @@ def fields_of(words: U32, width: int, count: int) -> I64:
 
 
 def padded(spec: PeSpec, product: Product) -> tuple[I64, I64, int]:
-    """Digits [tiles, steps, rows, lanes, group, planes], activations [tiles, lanes, group], steps.
+    """Weights [tiles, steps, rows, k of a tile], activations [tiles, lanes, group], steps.
 
-    Rows that are missing repeat the first; columns that are missing have activations of zero.
+    Rows that are missing repeat the first; columns that are missing have activations of zero, or
+    the least, and the weight that is least in magnitude, or the least where weights are odd.
     Raises RtlError for a product that the element has no room for.
     """
     n, k = product.weights.shape
@@ -82,23 +86,34 @@ def padded(spec: PeSpec, product: Product) -> tuple[I64, I64, int]:
             f"a sum of {k} products may overflow {spec.accumulator_bits} bits",
             accepted=f"at most {spec.max_tiles * spec.k} products",
         )
+    missing = tiles * spec.k - k
+    filler = spec.digits.low if spec.digits.step == 2 else 0
+    weights = np.pad(
+        product.weights.astype(np.int64), ((0, 0), (0, missing)), constant_values=filler
+    )
+    weights = weights[np.minimum(np.arange(steps * spec.rows), n - 1)]
+    weights = weights.reshape(steps, spec.rows, tiles, spec.k).transpose(2, 0, 1, 3)
+    activations = np.pad(checked(spec, product), (0, missing), constant_values=spec.idle)
+    return weights, activations.reshape(tiles, spec.lanes, spec.group), steps
+
+
+def checked(spec: PeSpec, product: Product) -> I64:
+    """The activations; RtlError for one that the element cannot take."""
     low, high = spec.activation_range
-    activations = product.activations.astype(np.int64)
-    outside = activations[(activations < low) | (activations > high)]
+    found = product.activations.astype(np.int64)
+    outside = found[(found < low) | (found > high) | (spec.odd & (found % 2 == 0))]
     if outside.size:
-        raise RtlError(f"activation {outside[0]}", accepted=f"{low} to {high}")
-    digits = spec.digits.split(product.weights)
-    digits = np.pad(digits, ((0, 0), (0, tiles * spec.k - k), (0, 0)))
-    digits = digits[np.minimum(np.arange(steps * spec.rows), n - 1)]
-    shape = (steps, spec.rows, tiles, spec.lanes, spec.group, spec.digits.planes)
-    digits = digits.reshape(shape).transpose(2, 0, 1, 3, 4, 5)
-    activations = np.pad(activations, (0, tiles * spec.k - k))
-    return digits, activations.reshape(tiles, spec.lanes, spec.group), steps
+        raise RtlError(
+            f"activation {outside[0]}", accepted=f"{low} to {high}{', odd' if spec.odd else ''}"
+        )
+    return found
 
 
 def table_beats(spec: PeSpec, product: Product) -> Beats:
     """A product for the table-stationary element: digits of a group are an address."""
-    digits, activations, steps = padded(spec, product)
+    weights, activations, steps = padded(spec, product)
+    shape = (len(weights), steps, spec.rows, spec.lanes, spec.group, spec.digits.planes)
+    digits = spec.digits.split(weights).reshape(shape)
     powers = spec.digits.radix ** np.arange(spec.group)
     addresses = (digits * powers[:, None]).sum(4)  # [tiles, steps, rows, lanes, planes]
     fields = addresses.transpose(0, 1, 3, 2, 4).reshape(len(digits) * steps, -1)
@@ -106,11 +121,24 @@ def table_beats(spec: PeSpec, product: Product) -> Beats:
 
 
 def multiplier_beats(spec: PeSpec, product: Product) -> Beats:
-    """A product for the multiplying element: the digits of each weight."""
-    digits, activations, steps = padded(spec, product)
-    fields = digits.reshape(len(digits) * steps, -1)
-    words = words_of(fields, (spec.digits.radix - 1).bit_length())
-    return _beats(spec, product, activations, words, steps)
+    """A product for an element with activations in registers: the bits of each weight."""
+    weights, activations, steps = padded(spec, product)
+    fields = spec.row_fields(weights).reshape(len(weights) * steps, -1)
+    made = _beats(spec, product, activations, words_of(fields, 1), steps)
+    added = activations.size - product.activations.size
+    return replace(made, start=-added * spec.idle * spec.digits.low) if spec.odd else made
+
+
+def counting_beats(spec: PeSpec, product: Product) -> Beats:
+    """A product for the element that counts bits that differ: each takes 2 from the whole."""
+    whole = product.activations.size * spec.idle * spec.digits.low
+    return replace(multiplier_beats(spec, product), start=whole, factor=-2)
+
+
+def serial_beats(spec: PeSpec, product: Product) -> Beats:
+    """A product for the bit-serial element: a weight takes as many cycles as it has terms."""
+    made = multiplier_beats(spec, product)
+    return replace(made, ideal=made.ideal * spec.terms)
 
 
 def _beats(spec: PeSpec, product: Product, activations: I64, w: U32, steps: int) -> Beats:

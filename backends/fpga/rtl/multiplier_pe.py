@@ -1,10 +1,12 @@
-"""What the tables are compared with: the same stream and sums, but a multiplier for each weight.
+"""Elements that keep the activations of a tile in registers, a second set of which is filled.
 
-The activations of a tile lie in registers, a second set of which is filled meanwhile. `products`
-says how a weight of few bits is multiplied without a DSP (see `narrow_products`); a comparison
-takes whichever needs fewer LUTs.
+`products` says how the sum of a row is made: without a DSP, as what tables and other elements are
+compared with (`narrow_products`; whichever needs fewer LUTs), or bit by bit (`bit_products`).
 """
 
+from collections.abc import Callable, Mapping
+
+from nybble.backends.fpga.rtl.bit_products import COUNTING, SERIAL, counting, serial
 from nybble.backends.fpga.rtl.emit import Module, Wire, bits
 from nybble.backends.fpga.rtl.errors import RtlError
 from nybble.backends.fpga.rtl.flow import (
@@ -15,25 +17,35 @@ from nybble.backends.fpga.rtl.flow import (
     counter,
     tile_ports,
 )
-from nybble.backends.fpga.rtl.narrow_products import PRODUCTS, Products, products_of
+from nybble.backends.fpga.rtl.narrow_products import MULTIPLY, PLANES, multiply, planes
+from nybble.backends.fpga.rtl.row_products import Products
 from nybble.backends.fpga.rtl.spec import PeSpec
+
+WAYS: Mapping[str, Callable[[PeSpec], Products]] = {
+    MULTIPLY: multiply,
+    PLANES: planes,
+    SERIAL: serial,
+    COUNTING: counting,
+}
+"""How sums of rows are made, by name."""
 
 
 def multiplier_pe(spec: PeSpec, products: str) -> list[Module]:
     """The modules of a multiplying element; the last is the top."""
-    if products not in PRODUCTS:
-        raise RtlError(f"products '{products}'", accepted=", ".join(PRODUCTS))
-    kind = products_of(spec, products)
+    if products not in WAYS:
+        raise RtlError(f"products '{products}'", accepted=", ".join(WAYS))
+    kind = WAYS[products](spec)
     top = Module(f"{products}_{spec.name}")
-    weight_bits = spec.digits.bits * spec.k
-    given = tile_ports(top, spec, weight_bits * spec.rows)
+    width = spec.row_bits
+    given = tile_ports(top, spec, width * spec.rows)
     row = _row_module(spec, kind)
-    fire, activations, offset = _control(top, spec, given, kind)
+    fire, activations, more = _control(top, spec, given, kind)
+    enable = fire if kind.cycles > 1 else None
     weights = [
-        top.register(top.extract(given.w, weight_bits * number, weight_bits))
+        top.register(top.extract(given.w, width * number, width), enable)
         for number in range(spec.rows)
     ]
-    shared = [*activations, *([top.delay(offset, kind.offset_latency)] if offset else [])]
+    shared = [*activations, *more]
     sums, done = accumulated(
         top, spec, given, fire, MultiplierRows(top, row, shared, weights, kind)
     )
@@ -64,25 +76,33 @@ def _row_module(spec: PeSpec, kind: Products) -> Module:
     module = Module("row")
     low, high = spec.activation_range
     activations = [module.input_range(Wire(f"%a{at}", low, high)) for at in range(spec.k)]
-    offset = module.input_range(Wire("%offset", *spec.offset_range)) if kind.offset else None
-    weights = module.input("weights", spec.k * spec.digits.bits)
+    given: Wire | None = None
+    if kind.offset:
+        given = module.input_range(Wire("%offset", *spec.offset_range))
+    elif kind.cycles > 1:
+        given = module.input("cycle", phase_bits(kind))
+    weights = module.input("weights", spec.row_bits)
     so_far = module.input("so_far", spec.accumulator_bits)
     first = module.input("first", 1)
-    width = spec.digits.bits
-    codes = [module.extract(weights, width * at, width) for at in range(spec.k)]
-    tile = kind.tile(module, activations, codes, offset)
+    tile = kind.tile(module, activations, weights, given)
     module.output("total", accumulator(module, spec, tile, so_far, first))
     return module
 
 
+def phase_bits(kind: Products) -> int:
+    """Bits of the number of a cycle that weights are worked on."""
+    return (kind.cycles - 1).bit_length()
+
+
 def _control(
     top: Module, spec: PeSpec, given: Ports, kind: Products
-) -> tuple[Wire, list[Wire], Wire | None]:
-    """Whether weights are taken; the activations they meet a cycle later; what to subtract."""
+) -> tuple[Wire, list[Wire], list[Wire]]:
+    """Whether weights are taken; the activations they meet a cycle later; what rows need more."""
     swap, filled, going = top.flag(), top.flag(), top.flag()
     waiting = top.register(filled, reset=given.reset)
     active = top.register(going, reset=given.reset)
-    fire = top.both(active, given.w_valid)
+    ready, phase = _phases(top, given, kind, active, swap)
+    fire = top.both(ready, given.w_valid)
     _, at_limit = counter(top, given.limit, fire, given.reset)
     tile_end = top.both(fire, at_limit)
     top.define(swap, top.both(waiting, top.either(top.invert(active), tile_end)))
@@ -92,20 +112,50 @@ def _control(
     top.define(filled, top.choose(waiting, top.invert(swap), top.both(take, last_lane)))
     top.define(going, top.either(swap, top.both(active, top.invert(tile_end))))
     top.output("a_take", take)
-    top.output("w_ready", active)
+    top.output("w_ready", ready)
     held: list[Wire] = []
     for number in range(spec.lanes):
         mine = top.both(take, top.equal(lane, top.constant(number, lane.width)))
-        whole = top.register(top.register(top.register(given.a, mine), swap))
+        whole = top.delay(top.register(top.register(given.a, mine), swap), kind.cycles)
         held += _activations(top, spec, whole)
-    offset = _offset(top, spec, given, (take, lane, swap)) if kind.offset else None
-    return fire, held, offset
+    if not kind.offset:
+        return fire, held, phase
+    offset = _offset(top, spec, given, (take, lane, swap))
+    return fire, held, [top.delay(offset, kind.offset_latency)]
+
+
+def _phases(
+    top: Module, given: Ports, kind: Products, active: Wire, swap: Wire
+) -> tuple[Wire, list[Wire]]:
+    """Whether weights can be taken, and the number of the cycle that the last ones are in."""
+    if kind.cycles == 1:
+        return active, []
+    last = top.constant(kind.cycles - 1, phase_bits(kind))
+    ready, fire = top.flag(), top.flag()
+    after = top.forward(0, last.high)
+    waiting = top.register(after, reset=given.reset)
+    idle = top.equal(waiting, top.zero(waiting))
+    top.define(ready, top.both(active, idle))
+    top.define(fire, top.both(ready, given.w_valid))
+    less = top.extract(top.sub(waiting, top.constant(1, waiting.width)), 0, waiting.width)
+    kept = top.choose(idle, top.zero(waiting), less)
+    begun = top.either(fire, swap)  # new activations come as late as the next weights
+    top.define(after, bits(top.choose(begun, last, kept).name, waiting.width))
+    count = top.sub(last, waiting)
+    return ready, [bits(top.extract(count, 0, waiting.width).name, waiting.width)]
 
 
 def _activations(top: Module, spec: PeSpec, beat: Wire) -> list[Wire]:
     width = spec.activation_bits
-    parts = [top.extract(beat, width * at, width) for at in range(spec.group)]
+    parts = [_activation(top, spec, beat, width * at) for at in range(spec.group)]
     return [Wire(part.name, *spec.activation_range) for part in parts]
+
+
+def _activation(top: Module, spec: PeSpec, beat: Wire, at: int) -> Wire:
+    width = spec.activation_bits
+    if not spec.odd:
+        return top.extract(beat, at, width)
+    return top.concat([top.constant(1, 1), top.extract(beat, at + 1, width - 1)])
 
 
 def _offset(top: Module, spec: PeSpec, given: Ports, when: tuple[Wire, Wire, Wire]) -> Wire:

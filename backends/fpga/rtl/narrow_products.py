@@ -6,58 +6,46 @@
   all outputs of a tile; digits -1, 0, 1 negate or mask, and a tree counts what negation leaves.
 """
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
-
+from nybble.backends.fpga.rtl.coded import CodedSpec, decoded, integer_decoder
 from nybble.backends.fpga.rtl.emit import Module, Wire, bits
+from nybble.backends.fpga.rtl.row_products import Products
 from nybble.backends.fpga.rtl.spec import PeSpec
 from nybble.backends.fpga.rtl.sums import combined, levels, tree
 
-MULTIPLY = "multiply"
-PRODUCTS = (MULTIPLY, "planes")
+MULTIPLY, PLANES = "multiply", "planes"
+PRODUCTS = (MULTIPLY, PLANES)
+"""What elements are compared with."""
 
 
-@dataclass(frozen=True)
-class Products(ABC):
-    """One way; latency: cycles from activations and codes to the sum of a tile.
-
-    offset: whether a multiple of the sum of the activations is subtracted, which must come
-    `offset_latency` cycles after the weights were taken.
-    """
-
-    spec: PeSpec
-    latency: int
-    offset: bool = False
-
-    @property
-    def offset_latency(self) -> int:
-        """See above: one cycle for registers in front, and all but the last of ours."""
-        return self.latency
-
-    @abstractmethod
-    def tile(
-        self, module: Module, activations: list[Wire], codes: list[Wire], offset: Wire | None
-    ) -> Wire:
-        """The sum over activations of activation times weight, with `codes` its digits."""
+def multiply(spec: PeSpec) -> Products:
+    """activation * weight."""
+    return Multiply(spec, 1 + levels(spec.k))
 
 
-def products_of(spec: PeSpec, name: str) -> Products:
-    """The way of a name of `PRODUCTS` for the weights of a spec."""
+def planes(spec: PeSpec) -> Products:
+    """Masks, plane by plane."""
     depth = 1 + levels(spec.k)
-    if name == MULTIPLY:
-        return Multiply(spec, depth)
     if spec.digits.radix == 3:
         return Signs(spec, depth + 1)
     shifted = spec.digits.step == 2
     return Planes(spec, depth + levels(spec.digits.planes) + shifted, offset=shifted)
 
 
+def codes_of(module: Module, spec: PeSpec, weights: Wire) -> list[Wire]:
+    """The digits of each weight of a row."""
+    if isinstance(spec, CodedSpec):
+        return decoded(module, spec, weights, integer_decoder(spec), spec.digits.bits, [])
+    width = spec.digits.bits
+    return [module.extract(weights, width * at, width) for at in range(spec.k)]
+
+
 class Multiply(Products):
     """activation * weight."""
 
     def tile(
-        self, module: Module, activations: list[Wire], codes: list[Wire], offset: Wire | None
+        self, module: Module, activations: list[Wire], weights: Wire, given: Wire | None
     ) -> Wire:
+        codes = codes_of(module, self.spec, weights)
         found = [
             module.register(module.mul(a, self._integer(module, code)))
             for a, code in zip(activations, codes, strict=True)
@@ -83,9 +71,9 @@ class Planes(Products):
     """Masks."""
 
     def tile(
-        self, module: Module, activations: list[Wire], codes: list[Wire], offset: Wire | None
+        self, module: Module, activations: list[Wire], weights: Wire, given: Wire | None
     ) -> Wire:
-        digits = self.spec.digits
+        digits, codes = self.spec.digits, codes_of(module, self.spec, weights)
         sums: list[Wire] = []
         for plane in range(digits.planes):
             flags = [module.extract(code, plane, 1) for code in codes]
@@ -94,10 +82,10 @@ class Planes(Products):
             ]
             sums.append(tree(module, parts))
         tile = combined(module, sums, digits.coefficients)
-        if offset is None:
+        if given is None:
             return tile
         doubled = module.concat([module.constant(0, 1), tile])
-        whole = module.sub(Wire(doubled.name, 2 * tile.low, 2 * tile.high), offset)
+        whole = module.sub(Wire(doubled.name, 2 * tile.low, 2 * tile.high), given)
         return module.register(whole)
 
 
@@ -105,8 +93,9 @@ class Signs(Products):
     """Negation and masks."""
 
     def tile(
-        self, module: Module, activations: list[Wire], codes: list[Wire], offset: Wire | None
+        self, module: Module, activations: list[Wire], weights: Wire, given: Wire | None
     ) -> Wire:
+        codes = codes_of(module, self.spec, weights)
         parts: list[Wire] = []
         minus: list[Wire] = []
         for wire, code in zip(activations, codes, strict=True):

@@ -37,7 +37,7 @@ def sparse_beats(
     flags: list[int] = []
     for group in range(groups):
         for block in range(blocks):
-            fields = _entries(table[group, :, block])
+            fields = _entries(spec, table[group, :, block])
             parts.append(fields.reshape(len(fields), -1))
             flags += _flags(len(fields), block == 0, block + 1 == blocks)
     entries = np.concatenate(parts)
@@ -47,12 +47,15 @@ def sparse_beats(
     beats = columns.reshape(blocks, spec.block, spec.tokens).transpose(0, 2, 1)
     a = words_of(np.tile(beats.reshape(blocks, -1), (groups, 1)), 8)
     w = words_of(joined, spec.entry_bits)
-    ideal = np.count_nonzero(weights) / (ENTRIES * spec.rows)
+    stored = n * k if spec.dense else np.count_nonzero(weights)
+    ideal = stored / (spec.entries * spec.rows)
     return Beats(a, w, np.array(flags, np.uint32), 0, groups, ideal)
 
 
-def _entries(block: I64) -> I64:
+def _entries(spec: SparseSpec, block: I64) -> I64:
     """A block [rows, block] as [cycles, rows, entries, (weight, place)], zeros at the end."""
+    if spec.dense:
+        return np.stack([block, np.zeros_like(block)], axis=-1)[None]
     counts = np.count_nonzero(block, axis=1)
     cycles = max(1, -(-int(counts.max()) // ENTRIES))
     order = np.argsort(block == 0, axis=1, kind="stable")[:, : cycles * ENTRIES]

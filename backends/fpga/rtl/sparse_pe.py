@@ -5,6 +5,8 @@ brings two entries for each row, a weight and its place in the block, which choo
 N nonzeros take N / 2 cycles, and then the next activations are taken. Two tokens share a
 multiplier: their activations lie 18 bits apart in its wide input (the INT8 packing of Xilinx
 WP486), the products are added along the chain, and the lower sum's sign is given back to the upper.
+
+A dense element of the same kind, which stores a weight for each place, is what it is compared with.
 """
 
 from dataclasses import dataclass
@@ -12,26 +14,32 @@ from dataclasses import dataclass
 from nybble.backends.fpga.rtl.emit import SHIFTED, Module, Wire, bits
 from nybble.backends.fpga.rtl.errors import RtlError
 from nybble.backends.fpga.rtl.flow import ports
+from nybble.backends.fpga.rtl.sums import levels, tree
 
 ENTRIES = 2
 """Of a row in a cycle: the multipliers of its chain."""
+CHAIN = 4
+"""Multipliers of a chain where there are many: their sums are added up in LUTs."""
 FIELD = 18
 """Bits between two packed products; a chain of up to seven does not overflow them."""
-LATENCY = 6
-"""Cycles from the weights to the sum that they are part of."""
 
 
 @dataclass(frozen=True)
 class SparseSpec:
-    """block: weights of a block; rows: outputs a cycle; tokens: 1, or 2 that share multipliers."""
+    """block: weights of a block; rows: outputs a cycle; tokens: 1, or 2 that share multipliers.
+
+    dense: a weight for each place of a block, all of them in a cycle, and no choice.
+    """
 
     block: int = 4
     rows: int = 8
     tokens: int = 2
     accumulator_bits: int = 28
+    dense: bool = False
 
     def __post_init__(self) -> None:
-        for name, allowed in (("block", (4, 8, 16)), ("tokens", (1, 2))):
+        blocks = (2, 4, 8, 16) if self.dense else (4, 8, 16)
+        for name, allowed in (("block", blocks), ("tokens", (1, 2))):
             if getattr(self, name) not in allowed:
                 accepted = ", ".join(map(str, allowed))
                 raise RtlError(f"{name} of {getattr(self, name)}", accepted=accepted)
@@ -42,9 +50,24 @@ class SparseSpec:
             )
 
     @property
+    def entries(self) -> int:
+        """Weights of a row in a cycle."""
+        return self.block if self.dense else ENTRIES
+
+    @property
+    def chain(self) -> int:
+        """Multipliers of a chain."""
+        return min(self.entries, CHAIN)
+
+    @property
+    def latency(self) -> int:
+        """Cycles from the weights to the sum that they are part of."""
+        return 4 + self.chain + levels(self.entries // self.chain)
+
+    @property
     def index_bits(self) -> int:
         """Bits of a place in a block."""
-        return (self.block - 1).bit_length()
+        return 0 if self.dense else (self.block - 1).bit_length()
 
     @property
     def entry_bits(self) -> int:
@@ -54,11 +77,12 @@ class SparseSpec:
     @property
     def name(self) -> str:
         """A name of letters and digits that tells specs apart."""
-        return f"sparse_b{self.block}_r{self.rows}_t{self.tokens}_s{self.accumulator_bits}"
+        kind = "chain" if self.dense else "sparse"
+        return f"{kind}_b{self.block}_r{self.rows}_t{self.tokens}_s{self.accumulator_bits}"
 
     def macs_per_cycle(self, kept: int) -> float:
         """Effective multiplications a cycle where `kept` weights of a block are stored."""
-        return self.rows * self.tokens * self.block * ENTRIES / kept
+        return self.rows * self.tokens * self.block * self.entries / kept
 
 
 def sparse_pe(spec: SparseSpec) -> list[Module]:
@@ -69,16 +93,16 @@ def sparse_pe(spec: SparseSpec) -> list[Module]:
     """
     top = Module(spec.name)
     beat = spec.tokens * spec.block * 8
-    given = ports(top, beat, spec.rows * ENTRIES * spec.entry_bits, 1)
+    given = ports(top, beat, spec.rows * spec.entries * spec.entry_bits, 1)
     fire = top.both(given.a_valid, given.w_valid)
     top.output("a_take", top.both(fire, given.w_next))
     top.output("w_ready", given.a_valid)
     activations = top.register(given.a)
-    going = top.delay(fire, LATENCY - 1)
-    first = top.delay(given.w_first, LATENCY - 1)
-    last = top.delay(top.both(fire, given.w_last), LATENCY)
+    going = top.delay(fire, spec.latency - 1)
+    first = top.delay(given.w_first, spec.latency - 1)
+    last = top.delay(top.both(fire, given.w_last), spec.latency)
     row = _row_module(spec)
-    width = ENTRIES * spec.entry_bits
+    width = spec.entries * spec.entry_bits
     sums: list[Wire] = []
     for number in range(spec.rows):
         mine = top.extract(given.w, number * width, width)
@@ -93,34 +117,54 @@ def sparse_pe(spec: SparseSpec) -> list[Module]:
 def _row_module(spec: SparseSpec) -> Module:
     module = Module("row")
     activations = module.input("activations", spec.tokens * spec.block * 8)
-    entries = module.input("entries", ENTRIES * spec.entry_bits)
+    entries = module.input("entries", spec.entries * spec.entry_bits)
     first = module.input("first", 1)
     going = module.input("going", 1)
+    chains = [
+        _chain(module, spec, activations, entries, at) for at in range(0, spec.entries, spec.chain)
+    ]
+    parts = [_split(module, spec, chain) for chain in chains]
+    kept = [
+        _accumulator(module, spec, _added(module, [part[token] for part in parts]), first, going)
+        for token in range(spec.tokens)
+    ]
+    module.output("total", module.concat(kept))
+    return module
+
+
+def _chain(module: Module, spec: SparseSpec, activations: Wire, entries: Wire, start: int) -> Wire:
+    """The products of some entries, added from one DSP to the next."""
     chain: Wire | None = None
-    for number in range(ENTRIES):
-        entry = module.extract(entries, number * spec.entry_bits, spec.entry_bits)
-        chosen = _chosen(module, spec, activations, entry)
+    for number in range(spec.chain):
+        at = start + number
+        entry = module.extract(entries, at * spec.entry_bits, spec.entry_bits)
+        chosen = _chosen(module, spec, activations, entry, at)
         plain = module.delay(module.extract(entry, 0, 8), number + 3)
         weight = Wire(plain.name, -128, 127)
         _note_shifts(module, spec, number + 2)
         product = module.mul(module.delay(chosen, number), weight)
         chain = module.register(product if chain is None else module.add(product, chain))
-    if chain is None:
-        raise ValueError("an empty chain")
-    totals = _split(module, spec, chain)
-    kept = [_accumulator(module, spec, part, first, going) for part in totals]
-    module.output("total", module.concat(kept))
-    return module
+    assert chain is not None
+    return chain
 
 
-def _chosen(module: Module, spec: SparseSpec, activations: Wire, entry: Wire) -> Wire:
+def _added(module: Module, parts: list[tuple[Wire, Wire | None]]) -> tuple[Wire, Wire | None]:
+    """The sum of what chains give for a token, and what must still be added to it."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = [wire if sign is None else module.add(wire, sign) for wire, sign in parts]
+    return tree(module, whole), None
+
+
+def _chosen(module: Module, spec: SparseSpec, activations: Wire, entry: Wire, number: int) -> Wire:
     """The activations of an entry's place, packed: three cycles after the entry."""
-    place = module.register(module.extract(entry, 8, spec.index_bits))
+    place = None if spec.dense else module.register(module.extract(entry, 8, spec.index_bits))
     tokens: list[Wire] = []
     for token in range(spec.tokens):
         start = token * spec.block * 8
         parts = [module.extract(activations, start + 8 * at, 8) for at in range(spec.block)]
-        tokens.append(Wire(module.register(module.pick(parts, place)).name, -128, 127))
+        part = parts[number] if place is None else module.pick(parts, place)
+        tokens.append(Wire(module.register(part).name, -128, 127))
     packed = tokens[0]
     if spec.tokens == 2:
         packed = module.shifted_sum(
@@ -139,7 +183,7 @@ def _note_shifts(module: Module, spec: SparseSpec, cycles: int) -> None:
 
 def _split(module: Module, spec: SparseSpec, chain: Wire) -> list[tuple[Wire, Wire | None]]:
     """Sums of each token, and what must be added to them."""
-    edge = ENTRIES * 1 << 14
+    edge = spec.chain * 1 << 14
     if spec.tokens == 1:
         return [(chain, None)]
     sign = module.extract(chain, FIELD - 1, 1)

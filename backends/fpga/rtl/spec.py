@@ -9,6 +9,9 @@ themselves in registers, is what it is compared with.
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nybble.backends.fpga.rtl.digits import Digits, digits_of
 from nybble.backends.fpga.rtl.emit import width_of
 from nybble.backends.fpga.rtl.errors import RtlError
@@ -19,6 +22,7 @@ READS = 7
 LEAST_STEPS = 4
 """Cycles of a tile below which a sum would be read before it is written."""
 MAX_ENTRIES = 32
+I64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class PeSpec:
     """One processing element.
 
     element: of the weights; group: activations of a table; lanes: tables; rows: outputs a cycle;
-    depth: cycles of a tile that the accumulators have room for (a power of two).
+    depth: cycles of a tile that the accumulators have room for (a power of two). odd: whether
+    activations are bipolar integers, odd ones around 0, whose lowest bit is known.
     """
 
     element: Element
@@ -36,6 +41,7 @@ class PeSpec:
     depth: int = 1024
     activation_bits: int = 8
     accumulator_bits: int = 24
+    odd: bool = False
 
     def __post_init__(self) -> None:
         digits = self.digits
@@ -92,6 +98,11 @@ class PeSpec:
         return -(1 << (self.activation_bits - 1)), (1 << (self.activation_bits - 1)) - 1
 
     @property
+    def idle(self) -> int:
+        """The activation of a column that is missing: zero, or the least odd one."""
+        return 1 + self.activation_range[0] if self.odd else 0
+
+    @property
     def table_range(self) -> tuple[int, int]:
         """What an entry of a table may be."""
         return _products(self.group, self.digits.values[0], self.digits.values[-1], self)
@@ -116,12 +127,33 @@ class PeSpec:
         return min(half // -low if low < 0 else half, (half - 1) // high if high > 0 else half)
 
     @property
+    def terms(self) -> int:
+        """Cycles that a bit-serial element works on a weight."""
+        return 1
+
+    @property
+    def row_bits(self) -> int:
+        """Bits of the weights of a row in a cycle."""
+        return self.digits.bits * self.k
+
+    def row_fields(self, weights: I64) -> I64:
+        """The bits of weights [..., k], [..., row_bits]; RtlError for what is no weight."""
+        digits = self.digits.split(weights)
+        width = (self.digits.radix - 1).bit_length()
+        return (digits[..., None] >> np.arange(width) & 1).reshape(*weights.shape[:-1], -1)
+
+    def draw(self, shape: tuple[int, int], random: np.random.Generator) -> I64:
+        """Random weights i64 [n, k]."""
+        planes = (*shape, self.digits.planes)
+        return self.digits.join(random.integers(0, self.digits.radix, planes))
+
+    @property
     def name(self) -> str:
         """A name of letters and digits that tells specs apart."""
-        element = self.element.spell.replace(".", "").replace("-", "m")
+        element = "".join(one for one in self.element.spell.replace("-", "m") if one.isalnum())
         return (
             f"{element}_g{self.group}_l{self.lanes}_r{self.rows}_d{self.depth}"
-            f"_a{self.activation_bits}_s{self.accumulator_bits}"
+            f"_a{self.activation_bits}{'o' * self.odd}_s{self.accumulator_bits}"
         )
 
 

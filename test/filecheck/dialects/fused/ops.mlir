@@ -24,6 +24,13 @@ func.func @glu(%g: tensor<?x64xf32>, %u: tensor<?x64xf32>) -> tensor<?x64xf32> {
   func.return %r : tensor<?x64xf32>
 }
 
+// CHECK-LABEL: func.func @softmax
+func.func @softmax(%x: tensor<?x64xf32>) -> tensor<?x64xf32> {
+  // CHECK: fused.softmax %{{.*}} : tensor<?x64xf32>
+  %r = fused.softmax %x : tensor<?x64xf32>
+  func.return %r : tensor<?x64xf32>
+}
+
 // CHECK-LABEL: func.func @ends
 func.func @ends(%ids: tensor<?xi32>, %t: !lowbit.tensor<100x64, "q8_0">, %h: tensor<?x64xf32>) -> (tensor<?x64xf32>, tensor<1x64xf32>) {
   // CHECK: fused.embed %{{.*}}, %{{.*}} scale 1.000000e+00 : tensor<?xi32>, !lowbit.tensor<100x64, "q8_0"> -> tensor<?x64xf32>

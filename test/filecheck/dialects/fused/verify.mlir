@@ -72,6 +72,14 @@ func.func @glu_types(%g: tensor<?x64xf32>, %u: tensor<?x32xf32>) {
 
 // -----
 
+func.func @softmax_without_columns(%x: tensor<3x0xf32>) {
+  // expected-error @+1 {{a softmax needs columns}}
+  %r = fused.softmax %x : tensor<3x0xf32>
+  func.return
+}
+
+// -----
+
 func.func @embed_rows(%ids: tensor<3xi32>, %t: !lowbit.tensor<100x64, "q8_0">) {
   // expected-error @+1 {{rows of the result must be 3 (number of ids), got 2}}
   %r = fused.embed %ids, %t scale 1.0 : tensor<3xi32>, !lowbit.tensor<100x64, "q8_0"> -> tensor<2x64xf32>

@@ -94,6 +94,14 @@ def gate(rows, columns, kind):
 }}"""
 
 
+def softmax(rows, columns):
+    x = f"tensor<{rows}x{columns}xf32>"
+    return f"""func.func @f(%x: {x}) -> {x} {{
+  %r = fused.softmax %x : {x}
+  func.return %r : {x}
+}}"""
+
+
 def turn(rows, heads, dim, context=6):
     """A rotation and an append."""
     x, half = f"tensor<{rows}x{heads * dim}xf32>", f"tensor<{context}x{dim // 2}xf32>"

@@ -7,15 +7,9 @@ from test.unit.backends.fpga.launches import Launch
 from xdsl.rewriter import Rewriter
 
 from nybble.backends.fpga.analysis import analyse
-from nybble.backends.fpga.builder import Builder
-from nybble.backends.fpga.csim.build import Case, build
+from nybble.backends.fpga.csim.build import build
 from nybble.backends.fpga.csim.tools import ToolError
-from nybble.backends.fpga.network import write
-from nybble.backends.fpga.operators import softmax
-from nybble.backends.fpga.packing import float_words
-from nybble.dialects.fpga.processes import ReadOp
-from nybble.dialects.fpga.rows import ForkOp, row_stream, stream_type
-from nybble.dialects.fpga.types import MemoryType
+from nybble.dialects.fpga.rows import ForkOp, stream_type
 
 LAUNCHES = {
     one.name: one
@@ -23,25 +17,12 @@ LAUNCHES = {
         Launch(launches.block(), "block"),
         Launch(launches.turn(2, 2, 4), "turn", lanes=2),
         Launch(launches.append(2, 4, 6), "append"),
+        Launch(launches.softmax(3, 40), "softmax", lanes=2),
         Launch(launches.residual(40), "residual", lanes=2),
         Launch(launches.residual(40), "shallow", lanes=2),
         Launch(launches.projection(136, "w1"), "bits", lanes=8, activations="b1-token"),
     )
 }
-ROWS, COLUMNS = 3, 40
-
-
-def softmax_kernel():
-    """A softmax of each row."""
-    builder = Builder("softmax", "u280")
-    memory = builder.memory("x", MemoryType.get(ROWS * COLUMNS // 2, 64))
-    read = builder.add(ReadOp([memory], 1, row_stream(ROWS * COLUMNS // 2, 2)))
-    write(builder, softmax(builder, read.stream, COLUMNS // 2), "y")
-    kernel = builder.finish()
-    for fork in [op for op in kernel.processes if isinstance(op, ForkOp)]:
-        for copy in fork.copies:
-            Rewriter.replace_value_with_new_type(copy, stream_type(copy).with_depth(COLUMNS))
-    return kernel
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +33,10 @@ def program(tools, tmp_path_factory):
             Rewriter.replace_value_with_new_type(copy, stream_type(copy).with_depth(4))
     kernels = [one.network.kernel for one in LAUNCHES.values()]
     folder = tmp_path_factory.mktemp("rows")
-    return build([*kernels, softmax_kernel()], folder, counts=True)
+    return build(kernels, folder, counts=True)
 
 
-@pytest.mark.parametrize("name", ["block", "turn", "append", "residual", "bits"])
+@pytest.mark.parametrize("name", ["block", "turn", "append", "softmax", "residual", "bits"])
 def test_results_are_those_of_the_references(program, name):
     launch, random = LAUNCHES[name], np.random.default_rng(0)
     asked = [
@@ -68,18 +49,6 @@ def test_results_are_those_of_the_references(program, name):
         found = launch.network.results(one.written)
         for got, wanted in zip(found, launch.reference(values), strict=True):
             assert np.array_equal(got, wanted, equal_nan=True)
-
-
-def test_softmax_is_that_of_the_references(program):
-    x = np.random.default_rng(0).standard_normal((ROWS, COLUMNS)).astype(np.float32) * 20
-    words = float_words(x.reshape(-1, 2))
-    (ran,) = program.run([Case("softmax", (words,))])
-    (wanted,) = softmax_kernel().run(words, np.zeros_like(words))
-    assert np.array_equal(ran.written[0], wanted)
-    found = wanted.view(np.float32).reshape(ROWS, COLUMNS)
-    raised = np.exp(x.astype(np.float64) - x.max(axis=1, keepdims=True))
-    near = raised / raised.sum(axis=1, keepdims=True)
-    assert np.abs(found - near).max() <= 1e-6
 
 
 def test_a_fifo_that_is_too_shallow_is_a_deadlock(program):

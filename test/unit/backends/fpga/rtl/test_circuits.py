@@ -10,7 +10,7 @@ from nybble.backends.fpga.network import network
 from nybble.backends.fpga.packing import pack, pack_activation
 from nybble.backends.fpga.rtl import circt, simulate
 from nybble.backends.fpga.rtl.circt import system_verilog
-from nybble.backends.fpga.rtl.designs import Design, beats_of, random_sparse, random_weights
+from nybble.backends.fpga.rtl.designs import Design, beats_of, random_sparse
 from nybble.backends.fpga.rtl.emit import Module
 from nybble.backends.fpga.rtl.encoding import Product
 from nybble.backends.fpga.rtl.errors import RtlError
@@ -29,7 +29,7 @@ SPARSE = Design("sparse", SparseSpec(16, rows=2))
 
 
 def product(spec, shape, random):
-    return Product(random_weights(spec, shape, random), random.integers(-128, 128, shape[1]))
+    return Product(spec.draw(shape, random), random.integers(-128, 128, shape[1]))
 
 
 def ran(design, products, cache, pauses=(), verilog=None):
