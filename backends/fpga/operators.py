@@ -24,6 +24,7 @@ from nybble.dialects.fpga.rows import SwapOp
 from nybble.dialects.fpga.types import MemoryType
 from nybble.dialects.fused.ops import GluOp, RmsNormOp, RopeOp, SoftmaxOp
 from nybble.dialects.mpgemm.arrays import ArrayProductOp
+from nybble.dialects.sparse_attn.masks import Causal, Sink, Streaming, Union, Window
 from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
 
 CUBIC, SLOPE = 0.044715, 2 * sqrt(2 / pi)
@@ -115,9 +116,11 @@ def attention(net: Rows, op: AttentionOp) -> None:
     check_attention(op)
     kv_heads, context, dim = known_shape(op.keys)
     _, columns = shape_of(op.query)
+    sink, window = seen_by(op) or (0, context)
     heads = HeadsAttr.get(
         heads=kv_heads, group=columns // (kv_heads * dim), context=context,
-        run=dim // net.lanes, lanes=net.lanes,
+        run=dim // net.lanes, lanes=net.lanes, seen=min(context, sink + window),
+        sink=min(sink, context - 1),
     )  # fmt: skip
     query, position = net.rows(op.query), net.position(op.position)
     keys, values = (cache(net, op, one, heads) for one in (op.keys, op.values))
@@ -132,8 +135,9 @@ def put_row(net: Rows, op: AppendKVOp) -> SSAValue:
     """The memory of a cache that a row is written to, which no attention of the kernel reads."""
     kv_heads, context, dim = known_shape(op.cache)
     heads = HeadsAttr.get(
-        heads=kv_heads, group=1, context=context, run=dim // net.lanes, lanes=net.lanes
-    )
+        heads=kv_heads, group=1, context=context, run=dim // net.lanes, lanes=net.lanes,
+        seen=context, sink=0,
+    )  # fmt: skip
     memory = cache_memory(net, op.cache, heads, "cache")
     net.add(AppendCacheOp(net.rows(op.rows), net.position(op.position), memory, heads))
     return memory
@@ -144,7 +148,7 @@ def cache_memory(net: Rows, source: SSAValue, heads: HeadsAttr, name: str) -> SS
     type_ = source.type
     assert isinstance(type_, TensorType)
     bits = 16 if isinstance(type_.element_type, Float16Type) else 32
-    memory_type = MemoryType.get(heads.cached.words.data, bits * net.lanes)
+    memory_type = MemoryType.get(heads.stored, bits * net.lanes)
     return net.input(source, name, memory_type, "cache")
 
 
@@ -162,11 +166,31 @@ def cache(net: Rows, op: AttentionOp, value: SSAValue, heads: HeadsAttr) -> SSAV
     return net.add(read, f"all_{name}").stream
 
 
+def seen_by(op: AttentionOp) -> tuple[int, int] | None:
+    """How many of the first and of the last tokens a mask shows; None for all of them, or others.
+
+    `causal`, `window(w)` and what shows the first ones beside it.
+    """
+    mask = op.mask.mask
+    parts = (
+        mask.parts
+        if isinstance(mask, Union)
+        else mask.inner
+        if isinstance(mask, Streaming)
+        else (mask,)
+    )
+    sinks = [one.count for one in parts if isinstance(one, Sink)]
+    windows = [one.size for one in parts if isinstance(one, Window)]
+    if len(windows) != 1 or len(sinks) > 1 or len(parts) != len(sinks) + 1:
+        return None
+    return sum(sinks), windows[0]
+
+
 def check_attention(op: AttentionOp) -> None:
     """Raise NybbleError for an attention that the processes do not compute."""
     plain = isinstance(op.keys.type, TensorType) and isinstance(op.values.type, TensorType)
     faults = {
-        f"a mask '{op.mask.mask}'": str(op.mask.mask) != "causal",
+        f"a mask '{op.mask.mask}'": not isinstance(op.mask.mask, Causal) and seen_by(op) is None,
         "a soft cap": op.softcap is not None,
         f"a cache {op.keys.type}": not plain,
         "queries of several tokens": shape_of(op.query)[0] != 1,
@@ -175,7 +199,8 @@ def check_attention(op: AttentionOp) -> None:
         if found:
             raise NybbleError(
                 f"attention with {what} has no kernel on an FPGA",
-                accepted="one query token, a causal mask, no soft cap, caches of f16 or f32",
+                accepted="one query token, a mask 'causal', 'window(w)' or 'sink(s)+window(w)', no "
+                "soft cap, caches of f16 or f32",
             )
 
 

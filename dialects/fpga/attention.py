@@ -7,7 +7,8 @@ its own, and these are joined at the end as parts of an attention are (FlashAtte
 arXiv:2205.14135).
 
 How many tokens there are is known when a kernel runs: a token at `position` sees itself and all
-before it. Streams of keys, values and scores are as long as that; their types say the most.
+before it, or the first and the last of them. Streams of keys, values and scores are as long as
+that; their types say the most.
 """
 
 from collections.abc import Sequence
@@ -123,7 +124,7 @@ class WeighOp(HeadsOp):
 
     def reference(self, scores: F32, position: Integers) -> tuple[F32, F32]:
         """scores: f32 [heads * tokens, group]."""
-        heads, tokens = self.heads, self.heads.tokens(position)
+        heads, tokens = self.heads, len(self.heads.places(position))
         count, group, states = heads.heads.data, heads.group.data, heads.states
         given = scores.reshape(count, tokens, group)
         largest = np.full((states, count, group), -np.inf, np.float32)
@@ -193,7 +194,7 @@ class AccumulateOp(HeadsOp):
 
     def leads(self) -> Sequence[int]:
         """See `ProcessOp`: of a full cache."""
-        return self.most, self.heads.context.data, self.heads.states, 1
+        return self.most, self.heads.seen.data, self.heads.states, 1
 
     def tail(self) -> int:
         """See `ProcessOp`."""
@@ -201,7 +202,7 @@ class AccumulateOp(HeadsOp):
 
     def reference(self, values: F32, weights: F32, factors: F32, position: Integers) -> tuple[F32]:
         """values: f32 [heads * tokens * run, lanes]; weights: f32 [heads * tokens, 2 * group]."""
-        heads, tokens = self.heads, self.heads.tokens(position)
+        heads, tokens = self.heads, len(self.heads.places(position))
         count, group, states = heads.heads.data, heads.group.data, heads.states
         run, lanes = heads.run.data, heads.lanes.data
         v = values.reshape(count, tokens, 1, run, lanes)

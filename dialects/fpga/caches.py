@@ -1,7 +1,7 @@
 """Caches of keys and values in memory, and rows of tables, at a position that a run brings.
 
-A token at `position` sees itself and all before it. Streams of what a cache holds are as long as
-that; their types say the most.
+A token at `position` sees itself and all before it, or the first and the last of them. Streams of
+what a cache holds are as long as that; their types say the most.
 """
 
 from collections.abc import Sequence
@@ -34,18 +34,21 @@ POSITION = StreamType.get(1, 1, unsigned(32))
 
 @irdl_attr_definition
 class HeadsAttr(NamedAttr):
-    """`heads` of keys with `group` of queries each, over `context` tokens at most.
+    """`heads` of keys with `group` of queries each, in caches of `context` tokens.
 
-    A head of a token is `run` words of `lanes` elements.
+    A head of a token is `run` words of `lanes` elements. Of the tokens up to a position the first
+    `sink` are seen and the last ones, `seen` together: all of them where that is the context.
     """
 
     name = "fpga.heads"
-    FIELDS = ("heads", "group", "context", "run", "lanes")
+    FIELDS = ("heads", "group", "context", "run", "lanes", "seen", "sink")
     heads: IntAttr
     group: IntAttr
     context: IntAttr
     run: IntAttr
     lanes: IntAttr
+    seen: IntAttr
+    sink: IntAttr
 
     @property
     def states(self) -> int:
@@ -63,19 +66,24 @@ class HeadsAttr(NamedAttr):
         return row_stream(self.heads.data * self.run.data, self.lanes.data)
 
     @property
+    def stored(self) -> int:
+        """Words of a cache in memory."""
+        return self.heads.data * self.context.data * self.run.data
+
+    @property
     def cached(self) -> StreamType:
-        """Keys, or values, of all tokens, head by head."""
-        return row_stream(self.heads.data * self.context.data * self.run.data, self.lanes.data)
+        """Keys, or values, of all tokens that are seen, head by head."""
+        return row_stream(self.heads.data * self.seen.data * self.run.data, self.lanes.data)
 
     @property
     def scores(self) -> StreamType:
         """A score for each query of a group: a word for each token of each head."""
-        return row_stream(self.heads.data * self.context.data, self.group.data)
+        return row_stream(self.heads.data * self.seen.data, self.group.data)
 
     @property
     def weights(self) -> StreamType:
         """What a token's value is multiplied by, then what the sums before it are."""
-        return row_stream(self.heads.data * self.context.data, 2 * self.group.data)
+        return row_stream(self.heads.data * self.seen.data, 2 * self.group.data)
 
     @property
     def factors(self) -> StreamType:
@@ -83,15 +91,26 @@ class HeadsAttr(NamedAttr):
         return row_stream(self.heads.data * self.states, self.group.data)
 
     def verify(self) -> None:
-        for name in self.FIELDS:
+        for name in self.FIELDS[:-1]:
             if getattr(self, name).data < 1:
                 raise VerifyException(f"{name} of an attention must be at least 1")
+        if not 0 <= self.sink.data < self.seen.data <= self.context.data:
+            raise VerifyException(
+                f"{self.seen.data} tokens are seen, the first {self.sink.data} among them, in a "
+                f"context of {self.context.data}"
+            )
         if self.lanes.data & (self.lanes.data - 1):
             raise VerifyException(f"lanes are a power of two, got {self.lanes.data}")
 
     def tokens(self, position: Integers) -> int:
-        """How many tokens are seen from a position, [1, 1]."""
+        """How many tokens there are up to a position, [1, 1]."""
         return int(min(position[0, 0] & 0xFFFFFFFF, self.context.data - 1)) + 1
+
+    def places(self, position: Integers) -> npt.NDArray[np.intp]:
+        """The tokens that are seen from a position."""
+        tokens, first = self.tokens(position), self.sink.data
+        last = max(first, tokens - (self.seen.data - first))
+        return np.array([*range(min(first, tokens)), *range(last, tokens)], np.intp)
 
 
 @irdl_op_definition
@@ -165,12 +184,12 @@ class HeadsOp(ProcessOp):
     @property
     def most(self) -> int:
         """Words of keys of one head, at most."""
-        return self.heads.context.data * self.heads.run.data
+        return self.heads.seen.data * self.heads.run.data
 
 
 @irdl_op_definition
 class ReadCacheOp(HeadsOp):
-    """What a cache [heads, context, run] holds up to the position; the last token comes by stream.
+    """What is seen of a cache [heads, context, run]; the last token comes by stream.
 
     Where there are `rows`, they are written to the cache at the position, rounded to its type, and
     are what is read there. Elements of memory are f16 or f32.
@@ -236,7 +255,7 @@ class ReadCacheOp(HeadsOp):
         heads, tokens = self.heads, self.heads.tokens(position)
         if rows is not None:
             put(heads, memory, tokens, rows, self.bits)
-        seen = cache_of(heads, memory, self.bits)[:, :tokens]
+        seen = cache_of(heads, memory, self.bits)[:, heads.places(position)]
         return (seen.astype(np.float32).reshape(-1, heads.lanes.data),)
 
 
@@ -295,7 +314,7 @@ class AppendCacheOp(HeadsOp):
 
 def check_cache(heads: HeadsAttr, memory: SSAValue) -> None:
     """Raise unless a memory holds the words of a cache, of f16 or f32."""
-    words = heads.cached.words.data
+    words = heads.stored
     wanted = [MemoryType.get(words, heads.lanes.data * bits) for bits in (16, 32)]
     if memory.type not in wanted:
         raise VerifyException(f"the cache must be {wanted[0]} or {wanted[1]}, got {memory.type}")

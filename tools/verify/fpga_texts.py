@@ -71,9 +71,10 @@ def _attention(random: Random) -> str:
     dim, context = int(random.choice([2, 8, 32, 48])), int(random.choice([1, 7, 40]))
     cache = f"tensor<{heads}x{context}x{dim}x{random.choice(['f16', 'f32'])}>"
     q = f"tensor<1x{heads * group * dim}xf32>"
+    mask = random.choice(["causal", "window(1)", "window(6)", "sink(1)+window(3)"])
     return (
         f"func.func @f(%q: {q}, %k: {cache}, %v: {cache}, %p: index) -> {q} {{\n"
-        f'  %r = sparse_attn.attention %q, %k, %v at %p mask <"causal"> scale 0.25\n'
+        f'  %r = sparse_attn.attention %q, %k, %v at %p mask <"{mask}"> scale 0.25\n'
         f"    : {q}, {cache}, {cache} -> {q}\n  func.return %r : {q}\n}}\n"
     )
 

@@ -92,16 +92,16 @@ fpga.kernel "attends" on "u280" {
   %q = fpga.read_at %x at %7 row 2 count 1 repeat 2 : !fpga.memory<4x64>, !fpga.stream<1x1xui32, 2> -> !fpga.stream<4x2xf32, 2>
   %r = fpga.read %row repeat 1 : !fpga.memory<2x64> -> !fpga.stream<2x2xf32, 2>
   %s = fpga.read %more repeat 1 : !fpga.memory<2x64> -> !fpga.stream<2x2xf32, 2>
-  // CHECK: fpga.read_cache %{{.*}} at %{{.*}} appends %{{.*}} : !fpga.stream<2x2xf32, 2> heads <heads = 1, group = 2, context = 5, run = 2, lanes = 2>
-  %keys = fpga.read_cache %k at %1 appends %r : !fpga.stream<2x2xf32, 2> heads <heads = 1, group = 2, context = 5, run = 2, lanes = 2> : !fpga.memory<10x32>, !fpga.stream<1x1xui32, 2> -> !fpga.stream<10x2xf32, 2>
-  %values = fpga.read_cache %v at %2 heads <heads = 1, group = 2, context = 5, run = 2, lanes = 2> : !fpga.memory<10x64>, !fpga.stream<1x1xui32, 2> -> !fpga.stream<10x2xf32, 2>
+  // CHECK: fpga.read_cache %{{.*}} at %{{.*}} appends %{{.*}} : !fpga.stream<2x2xf32, 2> heads <heads = 1, group = 2, context = 5, run = 2, lanes = 2, seen = 5, sink = 0>
+  %keys = fpga.read_cache %k at %1 appends %r : !fpga.stream<2x2xf32, 2> heads <heads = 1, group = 2, context = 5, run = 2, lanes = 2, seen = 5, sink = 0> : !fpga.memory<10x32>, !fpga.stream<1x1xui32, 2> -> !fpga.stream<10x2xf32, 2>
+  %values = fpga.read_cache %v at %2 heads <heads = 1, group = 2, context = 5, run = 2, lanes = 2, seen = 5, sink = 0> : !fpga.memory<10x64>, !fpga.stream<1x1xui32, 2> -> !fpga.stream<10x2xf32, 2>
   // CHECK: fpga.append_cache
-  fpga.append_cache %s, %c at %6 heads <heads = 1, group = 2, context = 5, run = 2, lanes = 2> : !fpga.stream<2x2xf32, 2>, !fpga.memory<10x32>, !fpga.stream<1x1xui32, 2>
+  fpga.append_cache %s, %c at %6 heads <heads = 1, group = 2, context = 5, run = 2, lanes = 2, seen = 5, sink = 0> : !fpga.stream<2x2xf32, 2>, !fpga.memory<10x32>, !fpga.stream<1x1xui32, 2>
   // CHECK-NEXT: fpga.scores
-  %d = fpga.scores %q, %keys at %3 scale 2.500000e-01 heads <heads = 1, group = 2, context = 5, run = 2, lanes = 2> : !fpga.stream<4x2xf32, 2>, !fpga.stream<10x2xf32, 2>, !fpga.stream<1x1xui32, 2> -> !fpga.stream<5x2xf32, 2>
+  %d = fpga.scores %q, %keys at %3 scale 2.500000e-01 heads <heads = 1, group = 2, context = 5, run = 2, lanes = 2, seen = 5, sink = 0> : !fpga.stream<4x2xf32, 2>, !fpga.stream<10x2xf32, 2>, !fpga.stream<1x1xui32, 2> -> !fpga.stream<5x2xf32, 2>
   // CHECK-NEXT: fpga.weigh
-  %w, %f = fpga.weigh %d at %4 heads <heads = 1, group = 2, context = 5, run = 2, lanes = 2> : !fpga.stream<5x2xf32, 2>, !fpga.stream<1x1xui32, 2> -> !fpga.stream<5x4xf32, 2>, !fpga.stream<8x2xf32, 2>
+  %w, %f = fpga.weigh %d at %4 heads <heads = 1, group = 2, context = 5, run = 2, lanes = 2, seen = 5, sink = 0> : !fpga.stream<5x2xf32, 2>, !fpga.stream<1x1xui32, 2> -> !fpga.stream<5x4xf32, 2>, !fpga.stream<8x2xf32, 2>
   // CHECK-NEXT: fpga.accumulate
-  %o = fpga.accumulate %values by %w, %f at %5 heads <heads = 1, group = 2, context = 5, run = 2, lanes = 2> : !fpga.stream<10x2xf32, 2>, !fpga.stream<5x4xf32, 2>, !fpga.stream<8x2xf32, 2>, !fpga.stream<1x1xui32, 2> -> !fpga.stream<4x2xf32, 2>
+  %o = fpga.accumulate %values by %w, %f at %5 heads <heads = 1, group = 2, context = 5, run = 2, lanes = 2, seen = 5, sink = 0> : !fpga.stream<10x2xf32, 2>, !fpga.stream<5x4xf32, 2>, !fpga.stream<8x2xf32, 2>, !fpga.stream<1x1xui32, 2> -> !fpga.stream<4x2xf32, 2>
   fpga.write %o, %y : !fpga.stream<4x2xf32, 2>, !fpga.memory<4x64>
 }

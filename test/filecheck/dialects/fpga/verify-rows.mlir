@@ -126,12 +126,17 @@ fpga.kernel "k" on "u280" {
 // -----
 
 // expected-error @+1 {{group of an attention must be at least 1}}
-func.func private @f() attributes {a = #fpga.heads<heads = 1, group = 0, context = 1, run = 1, lanes = 1>}
+func.func private @f() attributes {a = #fpga.heads<heads = 1, group = 0, context = 1, run = 1, lanes = 1, seen = 1, sink = 0>}
 
 // -----
 
 // expected-error @+1 {{lanes are a power of two, got 3}}
-func.func private @f() attributes {a = #fpga.heads<heads = 1, group = 1, context = 1, run = 1, lanes = 3>}
+func.func private @f() attributes {a = #fpga.heads<heads = 1, group = 1, context = 1, run = 1, lanes = 3, seen = 1, sink = 0>}
+
+// -----
+
+// expected-error @+1 {{6 tokens are seen, the first 2 among them, in a context of 5}}
+func.func private @f() attributes {a = #fpga.heads<heads = 1, group = 1, context = 5, run = 1, lanes = 1, seen = 6, sink = 2>}
 
 // -----
 
@@ -148,5 +153,5 @@ fpga.kernel "k" on "u280" {
 ^bb0(%x: !fpga.memory<1x32>, %y: !fpga.memory<4x64>):
   %p = fpga.read %x repeat 1 : !fpga.memory<1x32> -> !fpga.stream<1x1xui32, 2>
   // expected-error @+1 {{the cache must be !fpga.memory<10x32> or !fpga.memory<10x64>, got !fpga.memory<4x64>}}
-  %a = fpga.read_cache %y at %p heads <heads = 1, group = 1, context = 5, run = 2, lanes = 2> : !fpga.memory<4x64>, !fpga.stream<1x1xui32, 2> -> !fpga.stream<10x2xf32, 2>
+  %a = fpga.read_cache %y at %p heads <heads = 1, group = 1, context = 5, run = 2, lanes = 2, seen = 5, sink = 0> : !fpga.memory<4x64>, !fpga.stream<1x1xui32, 2> -> !fpga.stream<10x2xf32, 2>
 }

@@ -119,10 +119,10 @@ def append(heads, dim, context, element="f16"):
 }}"""
 
 
-def attention(heads, group, dim, context, element="f16"):
+def attention(heads, group, dim, context, element="f16", mask="causal"):
     q, cache = f"tensor<1x{heads * group * dim}xf32>", f"tensor<{heads}x{context}x{dim}x{element}>"
     return f"""func.func @f(%q: {q}, %k: {cache}, %v: {cache}, %p: index) -> {q} {{
-  %r = sparse_attn.attention %q, %k, %v at %p mask <"causal"> scale 0.25
+  %r = sparse_attn.attention %q, %k, %v at %p mask <"{mask}"> scale 0.25
     : {q}, {cache}, {cache} -> {q}
   func.return %r : {q}
 }}"""

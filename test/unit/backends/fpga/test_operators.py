@@ -69,6 +69,19 @@ def test_lanes_do_not_change_what_is_computed(lanes):
     assert {one.lanes for one in launch.network.outputs} == {lanes}
 
 
+@pytest.mark.parametrize("mask", [
+    "window(1)", "window(3)", "window(9)", "sink(1)+window(2)", "streaming(2,3)",
+    "sink(8)+window(9)",
+])  # fmt: skip
+def test_a_window_leaves_out_what_is_before_it(mask):
+    launch, random = Launch(launches.attention(2, 2, 4, 9, mask=mask)), np.random.default_rng(1)
+    launch.network.kernel.verify()
+    for position in range(9):
+        values = launch.values(random, position)
+        (found,), (wanted,) = launch.reference(values), launch.meaning(values)
+        assert np.abs(found - wanted).max() <= 1e-6
+
+
 def test_a_position_past_the_end_is_the_last():
     launch, random = Launch(launches.attention(1, 1, 4, 5)), np.random.default_rng(2)
     values = launch.values(random, 4)
@@ -95,7 +108,7 @@ def test_a_chain_costs_all_its_processes():
 
 @pytest.mark.parametrize(("text", "why"), [
     (launches.norm(2, 8, 8).replace("<2x", "<?x"), "a number of tokens that is not known"),
-    (launches.attention(1, 1, 4, 5).replace("causal", "window(2)"), "a mask 'window"),
+    (launches.attention(1, 1, 4, 5).replace("causal", "stride(2,2,0)"), "a mask 'stride"),
     (launches.attention(1, 1, 4, 5).replace("0.25", "0.25 softcap 1.0"), "with a soft cap"),
     (launches.attention(1, 1, 4, 5).replace("<1x4x", "<2x4x"), "queries of several tokens"),
     (

@@ -18,6 +18,7 @@ LAUNCHES = {
         Launch(launches.turn(2, 2, 4), "turn", lanes=2),
         Launch(launches.append(2, 4, 6), "append"),
         Launch(launches.softmax(3, 40), "softmax", lanes=2),
+        Launch(launches.attention(2, 1, 4, 6, mask="sink(1)+window(2)"), "window", lanes=4),
         Launch(launches.residual(40), "residual", lanes=2),
         Launch(launches.residual(40), "shallow", lanes=2),
         Launch(launches.projection(136, "w1"), "bits", lanes=8, activations="b1-token"),
@@ -36,7 +37,9 @@ def program(tools, tmp_path_factory):
     return build(kernels, folder, counts=True)
 
 
-@pytest.mark.parametrize("name", ["block", "turn", "append", "softmax", "residual", "bits"])
+@pytest.mark.parametrize(
+    "name", ["block", "turn", "append", "softmax", "window", "residual", "bits"]
+)
 def test_results_are_those_of_the_references(program, name):
     launch, random = LAUNCHES[name], np.random.default_rng(0)
     asked = [
