@@ -24,7 +24,7 @@ from nybble.dialects.fpga.rows import SwapOp
 from nybble.dialects.fpga.types import MemoryType
 from nybble.dialects.fused.ops import GluOp, RmsNormOp, RopeOp, SoftmaxOp
 from nybble.dialects.mpgemm.arrays import ArrayProductOp
-from nybble.dialects.sparse_attn.masks import Causal, Sink, Streaming, Union, Window
+from nybble.dialects.sparse_attn.masks import Causal, Mask, Sink, Streaming, Union, Window
 from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
 
 CUBIC, SLOPE = 0.044715, 2 * sqrt(2 / pi)
@@ -171,14 +171,11 @@ def seen_by(op: AttentionOp) -> tuple[int, int] | None:
 
     `causal`, `window(w)` and what shows the first ones beside it.
     """
-    mask = op.mask.mask
-    parts = (
-        mask.parts
-        if isinstance(mask, Union)
-        else mask.inner
-        if isinstance(mask, Streaming)
-        else (mask,)
-    )
+    parts: tuple[Mask, ...] = (op.mask.mask,)
+    if isinstance(op.mask.mask, Streaming):
+        parts = op.mask.mask.inner
+    elif isinstance(op.mask.mask, Union):
+        parts = op.mask.mask.parts
     sinks = [one.count for one in parts if isinstance(one, Sink)]
     windows = [one.size for one in parts if isinstance(one, Window)]
     if len(windows) != 1 or len(sinks) > 1 or len(parts) != len(sinks) + 1:

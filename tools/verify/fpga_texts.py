@@ -80,12 +80,19 @@ def _attention(random: Random) -> str:
 
 
 def _block(random: Random) -> str:
-    kv_heads, group, dim = int(random.integers(1, 3)), int(random.integers(1, 3)), 8
-    k = kv_heads * dim
-    q = k * group
-    h, m = q, 48
-    w = str(random.choice(["w1", "w2", "w4"]))
-    return BLOCK.format(h=h, q=q, k=k, m=m, w=w, kv=kv_heads, dim=dim, half=dim // 2)
+    heads, group = int(random.integers(1, 3)), int(random.integers(1, 3))
+    return layer(8 * heads * group, 48, heads, group, 8, 12, str(random.choice(["w1", "w2", "w4"])))
+
+
+def layer(
+    hidden: int, inner: int, heads: int, group: int, dim: int, context: int, spec: str
+) -> str:
+    """The decode step of a decoder's layer: `heads` of keys, each for `group` of queries."""
+    k, half = heads * dim, dim // 2
+    return BLOCK.format(
+        h=hidden, q=k * group, k=k, m=inner, w=spec, kv=heads, dim=dim, half=half, c=context,
+        scale=f"{dim**-0.5:.6f}",
+    )  # fmt: skip
 
 
 BLOCK = """func.func @f(
@@ -93,9 +100,9 @@ BLOCK = """func.func @f(
     %wq: !lowbit.tensor<{q}x{h}, "{w}">, %wk: !lowbit.tensor<{k}x{h}, "{w}">,
     %wv: !lowbit.tensor<{k}x{h}, "{w}">, %wo: !lowbit.tensor<{h}x{q}, "{w}">,
     %wg: !lowbit.tensor<{m}x{h}, "{w}">, %wu: !lowbit.tensor<{m}x{h}, "{w}">,
-    %wd: !lowbit.tensor<{h}x{m}, "{w}">, %cos: tensor<12x{half}xf32>, %sin: tensor<12x{half}xf32>,
-    %k: tensor<{kv}x12x{dim}xf16>, %v: tensor<{kv}x12x{dim}xf16>, %p: index)
-    -> (tensor<1x{h}xf32>, tensor<{kv}x12x{dim}xf16>, tensor<{kv}x12x{dim}xf16>) {{
+    %wd: !lowbit.tensor<{h}x{m}, "{w}">, %cos: tensor<{c}x{half}xf32>, %sin: tensor<{c}x{half}xf32>,
+    %k: tensor<{kv}x{c}x{dim}xf16>, %v: tensor<{kv}x{c}x{dim}xf16>, %p: index)
+    -> (tensor<1x{h}xf32>, tensor<{kv}x{c}x{dim}xf16>, tensor<{kv}x{c}x{dim}xf16>) {{
   %a0 = fused.rms_norm %x, %n1 eps 1.0e-05
     : tensor<1x{h}xf32>, tensor<{h}xf32> -> tensor<1x{h}xf32>
   %q0 = mpgemm.matmul %a0, %wq
@@ -105,15 +112,15 @@ BLOCK = """func.func @f(
   %v0 = mpgemm.matmul %a0, %wv
     : tensor<1x{h}xf32>, !lowbit.tensor<{k}x{h}, "{w}"> -> tensor<1x{k}xf32>
   %q = fused.rope %q0, %cos, %sin at %p
-    : tensor<1x{q}xf32>, tensor<12x{half}xf32> -> tensor<1x{q}xf32>
+    : tensor<1x{q}xf32>, tensor<{c}x{half}xf32> -> tensor<1x{q}xf32>
   %k1 = fused.rope %k0, %cos, %sin at %p
-    : tensor<1x{k}xf32>, tensor<12x{half}xf32> -> tensor<1x{k}xf32>
+    : tensor<1x{k}xf32>, tensor<{c}x{half}xf32> -> tensor<1x{k}xf32>
   %keys = sparse_attn.append_kv %k1 into %k at %p
-    : tensor<1x{k}xf32> into tensor<{kv}x12x{dim}xf16> -> tensor<{kv}x12x{dim}xf16>
+    : tensor<1x{k}xf32> into tensor<{kv}x{c}x{dim}xf16> -> tensor<{kv}x{c}x{dim}xf16>
   %values = sparse_attn.append_kv %v0 into %v at %p
-    : tensor<1x{k}xf32> into tensor<{kv}x12x{dim}xf16> -> tensor<{kv}x12x{dim}xf16>
-  %a = sparse_attn.attention %q, %keys, %values at %p mask <"causal"> scale 0.35
-    : tensor<1x{q}xf32>, tensor<{kv}x12x{dim}xf16>, tensor<{kv}x12x{dim}xf16> -> tensor<1x{q}xf32>
+    : tensor<1x{k}xf32> into tensor<{kv}x{c}x{dim}xf16> -> tensor<{kv}x{c}x{dim}xf16>
+  %a = sparse_attn.attention %q, %keys, %values at %p mask <"causal"> scale {scale}
+    : tensor<1x{q}xf32>, tensor<{kv}x{c}x{dim}xf16>, tensor<{kv}x{c}x{dim}xf16> -> tensor<1x{q}xf32>
   %o = mpgemm.matmul %a, %wo
     : tensor<1x{q}xf32>, !lowbit.tensor<{h}x{q}, "{w}"> -> tensor<1x{h}xf32>
   %r = arith.addf %x, %o : tensor<1x{h}xf32>
@@ -128,7 +135,7 @@ BLOCK = """func.func @f(
     : tensor<1x{m}xf32>, !lowbit.tensor<{h}x{m}, "{w}"> -> tensor<1x{h}xf32>
   %y = arith.addf %r, %d : tensor<1x{h}xf32>
   func.return %y, %keys, %values
-    : tensor<1x{h}xf32>, tensor<{kv}x12x{dim}xf16>, tensor<{kv}x12x{dim}xf16>
+    : tensor<1x{h}xf32>, tensor<{kv}x{c}x{dim}xf16>, tensor<{kv}x{c}x{dim}xf16>
 }}
 """
 """The decode step of a decoder's layer."""
