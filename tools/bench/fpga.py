@@ -46,7 +46,7 @@ ELEMENTS: Mapping[str, Element] = {
 CODED = ("bitmod3", "bitmod4")
 """Weights of a bit-serial element: formats whose groups choose special values."""
 BIPOLAR: Mapping[str, tuple[int, int]] = {
-    "bip1a1": (1, 1), "bip2a2": (2, 2), "bip3a4": (3, 4), "bip4a4": (4, 4),
+    "bip1a1": (1, 1), "bip2a2": (2, 2), "bip4a4": (4, 4),
 }  # fmt: skip
 """Bits of bipolar weights and activations by name."""
 SPARSITIES: Mapping[str, tuple[int, int]] = {

@@ -139,7 +139,8 @@ def make_rows(drawn: DrawnRows, number: int, random: Random) -> TriedRows:
     memories = made.memories(values)
     right = made.results(made.kernel.run(*memories))
     meant = drawn.meaning(values)
-    error = max(error_of(drawn.family, a, b) for a, b in zip(right, meant, strict=True))
+    allowed = FAMILIES[drawn.family].allowed(DATA[data])
+    error = max(error_of(allowed, a, b) for a, b in zip(right, meant, strict=True))
     return TriedRows(number, drawn, data, made.read_memories(memories), right, error)
 
 
@@ -176,9 +177,9 @@ def value_of(type_: Attribute, scale: float, context: int, random: Random) -> An
     return made.astype(np.float16 if isinstance(type_.element_type, Float16Type) else np.float32)
 
 
-def error_of(family: str, found: Array, wanted: Array) -> float:
-    """The largest error of a result, over what is allowed."""
+def error_of(allowed: float, found: Array, wanted: Array) -> float:
+    """The largest error of a result, over what is allowed of its largest magnitude."""
     if not found.size:
         return 0.0
-    allowed = FAMILIES[family].bound * float(np.abs(wanted).max()) + 1e-37
-    return float(np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max()) / allowed
+    lost = float(np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max())
+    return lost / (allowed * float(np.abs(wanted).max()) + 1e-37)

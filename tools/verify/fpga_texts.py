@@ -12,11 +12,18 @@ Random = np.random.Generator
 class Family:
     """text: a random function. bound: of errors, over the largest magnitude of a result.
 
-    That of a chain is large, since a rounding can make another code of 8 bits of a value.
+    That of a chain is large, since a rounding can make another code of 8 bits of a value. logits:
+    added to it, times the square of the data's scale: logits of an attention grow so, f32 keeps 24
+    bits of them, and a weight is as far off as its logit.
     """
 
     text: Callable[[Random], str]
     bound: float
+    logits: float = 0.0
+
+    def allowed(self, scale: float) -> float:
+        """The bound for data of a scale."""
+        return self.bound + self.logits * scale**2
 
 
 def _norm(random: Random) -> str:
@@ -146,7 +153,7 @@ FAMILIES: Mapping[str, Family] = {
     "fused.softmax": Family(_softmax, 1e-6),
     "arith.addf": Family(_sum, 1e-7),
     "fused.rope": Family(_rope, 4e-7),
-    "sparse_attn.attention": Family(_attention, 5e-6),
+    "sparse_attn.attention": Family(_attention, 5e-6, logits=3e-7),
     "layer": Family(_block, 0.1),
 }
 """Operator -> functions of it; a layer has all of them, and products."""

@@ -29,19 +29,7 @@ Decoder = Callable[[int, int], int]
 
 @dataclass(frozen=True)
 class CodedSpec(PeSpec):
-    """An element whose weights are codes; `digits` are those of the integers that they stand for.
-
-    Raises RtlError where tables differ in more than one code.
-    """
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        different = np.flatnonzero((self.tables != self.tables[0]).any(axis=0))
-        if len(different) > 1:
-            raise RtlError(
-                f"tables of '{self.element.spell}' that differ in {len(different)} codes",
-                accepted="tables that differ in one code",
-            )
+    """An element whose weights are codes; `digits` are those of what they stand for."""
 
     @cached_property
     def serial(self) -> SerialAttr:
@@ -62,7 +50,9 @@ class CodedSpec(PeSpec):
     @property
     def special(self) -> int:
         """The code whose value a row chooses; 0 where there is a single table."""
-        return int((self.tables != self.tables[0]).any(axis=0).argmax())
+        different = np.flatnonzero((self.tables != self.tables[0]).any(axis=0))
+        assert len(different) <= 1, "special values of BitMoD are those of one code"
+        return int(different[0]) if len(different) else 0
 
     @property
     def terms(self) -> int:

@@ -114,9 +114,10 @@ def _control(
     top.output("a_take", take)
     top.output("w_ready", ready)
     held: list[Wire] = []
+    beat = _told(top, spec, given.a)
     for number in range(spec.lanes):
         mine = top.both(take, top.equal(lane, top.constant(number, lane.width)))
-        whole = top.delay(top.register(top.register(given.a, mine), swap), kind.cycles)
+        whole = top.delay(top.register(top.register(beat, mine), swap), kind.cycles)
         held += _activations(top, spec, whole)
     if not kind.offset:
         return fire, held, phase
@@ -145,23 +146,26 @@ def _phases(
     return ready, [bits(top.extract(count, 0, waiting.width).name, waiting.width)]
 
 
-def _activations(top: Module, spec: PeSpec, beat: Wire) -> list[Wire]:
-    width = spec.activation_bits
-    parts = [_activation(top, spec, beat, width * at) for at in range(spec.group)]
-    return [Wire(part.name, *spec.activation_range) for part in parts]
-
-
-def _activation(top: Module, spec: PeSpec, beat: Wire, at: int) -> Wire:
-    width = spec.activation_bits
+def _told(top: Module, spec: PeSpec, beat: Wire) -> Wire:
+    """What has to be kept of activations: of odd ones all but the lowest bits."""
     if not spec.odd:
-        return top.extract(beat, at, width)
-    return top.concat([top.constant(1, 1), top.extract(beat, at + 1, width - 1)])
+        return beat
+    width = spec.activation_bits
+    return top.concat([top.extract(beat, width * at + 1, width - 1) for at in range(spec.group)])
+
+
+def _activations(top: Module, spec: PeSpec, told: Wire) -> list[Wire]:
+    width = spec.activation_bits - spec.odd
+    parts = [top.extract(told, width * at, width) for at in range(spec.group)]
+    if spec.odd:
+        parts = [top.concat([top.constant(1, 1), part]) for part in parts]
+    return [Wire(part.name, *spec.activation_range) for part in parts]
 
 
 def _offset(top: Module, spec: PeSpec, given: Ports, when: tuple[Wire, Wire, Wire]) -> Wire:
     """(2**planes - 1) times the sum of the activations of a tile, as they are loaded."""
     take, lane, swap = when
-    beat = _activations(top, spec, given.a)
+    beat = _activations(top, spec, _told(top, spec, given.a))
     while len(beat) > 1:
         beat = [top.add(beat[0], beat[1]), *beat[2:]]
     low, high = (spec.k * edge for edge in spec.activation_range)
