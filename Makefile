@@ -26,7 +26,7 @@ MAKEFLAGS += --no-builtin-rules
 help:
 	@echo "make demo    install, compile a small language model and let it answer a question"
 	@echo "make test    install what tests need and run all of them (what CI runs)"
-	@echo "make test-rtl  co-simulate and synthesize circuits at length"
+	@echo "make test-rtl  simulate and synthesize FPGA kernels and circuits at length"
 	@echo "make test-spgemm  run sparse programs on three simulators and hold the model against one"
 	@echo "make check   lint, types, IR tests, docs and fast tests"
 	@echo "make format  format the code and repair what the linter can"
@@ -66,13 +66,16 @@ check: lint types lit docs
 test: lint types lit docs
 	$(BIN)/python -m pytest $(SPREAD)
 
-# Long co-simulations, kernels on 10,000 cases of each dataflow, and syntheses against what was
-# recorded.
+# Long co-simulations, kernels on 10,000 cases of each dataflow and operator, and syntheses against
+# what was recorded.
 FPGA_DATAFLOWS := lut_array multiply_array sparse_chain serial_array xnor_array
+FPGA_OPERATORS := fused.rms_norm fused.glu fused.softmax arith.addf fused.rope \
+  sparse_attn.attention layer
+FPGA_KERNELS := $(addprefix --dataflow=,$(FPGA_DATAFLOWS)) $(addprefix --op=,$(FPGA_OPERATORS))
 
 test-rtl: $(VENV)/test.stamp
-	for flow in $(FPGA_DATAFLOWS); do \
-	  $(BIN)/nybble verify --target fpga --dataflow $$flow --cases 10000 --seed 1; done
+	for kernels in $(FPGA_KERNELS); do \
+	  $(BIN)/nybble verify --target fpga $$kernels --cases 10000 --seed 1; done
 	$(BIN)/nybble verify --target fpga-rtl --cases 2000
 	$(BIN)/nybble bench fpga
 	$(BIN)/python -m pytest test/rtl

@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from nybble.backends.fpga.rtl.bit_products import SERIAL
+from nybble.backends.fpga.rtl.coded import CodedSpec
 from nybble.backends.fpga.rtl.designs import SPARSE, Design
 from nybble.backends.fpga.rtl.emit import Module
 from nybble.backends.fpga.rtl.errors import RtlError
@@ -92,7 +94,8 @@ def _design(row: dict[str, Any]) -> Design:
     if row["kind"] == SPARSE:
         return Design(SPARSE, SparseSpec(**spec))
     element = formats.get(f"{spec.pop('element')}:g=32:s=f16").element
-    return Design(row["kind"], PeSpec(element, **spec))
+    kind = CodedSpec if row["kind"] == SERIAL else PeSpec
+    return Design(row["kind"], kind(element, **spec))
 
 
 def choice_luts(inputs: float, width: int) -> float:

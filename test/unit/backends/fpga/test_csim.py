@@ -25,13 +25,9 @@ def families():
 
 @pytest.fixture(scope="module")
 def simulation(tools, families, tmp_path_factory):
-    return build([one.kernel for one in families], tmp_path_factory.mktemp("csim"))
-
-
-@pytest.fixture(scope="module")
-def counting(tools, families, tmp_path_factory):
-    kernels = [families[index].kernel for index in COUNTED]
-    return build(kernels, tmp_path_factory.mktemp("cycles"), counts=True)
+    """With streams that count; `nybble verify` has the vendor's."""
+    folder = tmp_path_factory.mktemp("csim")
+    return build([one.kernel for one in families], folder, counts=True, many=False)
 
 
 @pytest.mark.parametrize("index", range(len(FAMILIES)))
@@ -56,13 +52,12 @@ def test_wrong_weights_are_seen(families, simulation):
 
 
 @pytest.mark.parametrize("index", COUNTED)
-def test_cycles_are_those_of_the_analysis(index, families, counting):
+def test_cycles_are_those_of_the_analysis(index, families, simulation):
     made = families[index]
     rows, cols, tokens = made.shape
     weight = made.weight(np.random.default_rng(0).standard_normal((rows, cols)))
     case = made.case(np.ones((tokens, cols), np.float32), weight)
-    (ran,) = counting.run([case])
-    assert np.array_equal(ran.written[0], made.reference(case)[0])
+    (ran,) = simulation.run([case])
     assert ran.cycles == pytest.approx(analyse(made.kernel).cycles, rel=0.02)
 
 

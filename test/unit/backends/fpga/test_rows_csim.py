@@ -34,7 +34,7 @@ def program(tools, tmp_path_factory):
             Rewriter.replace_value_with_new_type(copy, stream_type(copy).with_depth(4))
     kernels = [one.network.kernel for one in LAUNCHES.values()]
     folder = tmp_path_factory.mktemp("rows")
-    return build(kernels, folder, counts=True)
+    return build(kernels, folder, counts=True, many=False)
 
 
 @pytest.mark.parametrize(

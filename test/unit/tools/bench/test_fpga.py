@@ -42,6 +42,31 @@ def test_a_row_has_both_sides_and_the_cycles(cache):
     assert 2100 <= row["rtl_cycles"] <= 1.01 * 2100
 
 
+@pytest.mark.parametrize(("name", "kernel", "macs", "dsps"), [
+    ("bitmod4", "serial", 8 * 16 * 4 / 2, 0),
+    ("bip2a2", "xnor", 7 * 16 * 4, 0),
+    ("2:4", "sparse", 64, 32),
+    ("2:16", "sparse", 256, 128),
+])  # fmt: skip
+def test_what_an_element_is_compared_with_does_as_many_products(
+    cache, monkeypatch, name, kernel, macs, dsps
+):
+    cycles = {"rtl_cycles": 1, "ideal_cycles": 1.0, "loading_cycles": 0}
+    monkeypatch.setattr(fpga, "_cycles", lambda *_: cycles)
+    [row] = bench_fpga(FpgaOptions((name,), n=64, tiles=1), cache, lambda _name: None).rows
+    assert (row["kernel"], row["macs_per_cycle"]) == (kernel, macs)
+    assert row["baseline_dsp_per_mac"] == dsps / macs
+    best = min(one["luts"] for one in row["baselines"].values())
+    assert row["baseline_lut_per_mac"] == best / macs
+
+
+def test_elements_that_are_compared_have_as_many_products_a_cycle():
+    spec = FpgaOptions().design("bitmod4").spec
+    same = fpga.baseline_spec(spec, 4096)
+    assert same.macs_per_cycle == spec.macs_per_cycle / spec.terms
+    assert same.depth * same.rows >= 4096
+
+
 def test_wrong_sums_end_the_measurement(cache, monkeypatch):
     monkeypatch.setattr(Design, "sums", lambda self, words, rows: np.zeros((rows, 1), int))
     options = FpgaOptions(("w1.58",), n=8, tiles=1, lanes=2, rows=1, baseline=False)
