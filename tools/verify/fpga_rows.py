@@ -25,7 +25,7 @@ from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
 from nybble.passes.pipeline import build_pipeline, run_passes
 from nybble.tools.mlir_file import find_function
-from nybble.tools.verify.fpga_texts import FAMILIES, Random
+from nybble.tools.verify.fpga_texts import FAMILIES, Family, Random
 
 Array = npt.NDArray[Any]
 FUNCTION = "f"
@@ -139,8 +139,8 @@ def make_rows(drawn: DrawnRows, number: int, random: Random) -> TriedRows:
     memories = made.memories(values)
     right = made.results(made.kernel.run(*memories))
     meant = drawn.meaning(values)
-    allowed = FAMILIES[drawn.family].allowed(DATA[data])
-    error = max(error_of(allowed, a, b) for a, b in zip(right, meant, strict=True))
+    family, scale = FAMILIES[drawn.family], DATA[data]
+    error = max(error_of(family, scale, a, b) for a, b in zip(right, meant, strict=True))
     return TriedRows(number, drawn, data, made.read_memories(memories), right, error)
 
 
@@ -177,9 +177,9 @@ def value_of(type_: Attribute, scale: float, context: int, random: Random) -> An
     return made.astype(np.float16 if isinstance(type_.element_type, Float16Type) else np.float32)
 
 
-def error_of(allowed: float, found: Array, wanted: Array) -> float:
-    """The largest error of a result, over what is allowed of its largest magnitude."""
+def error_of(family: Family, scale: float, found: Array, wanted: Array) -> float:
+    """The largest error of a result, over what is allowed."""
     if not found.size:
         return 0.0
     lost = float(np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max())
-    return lost / (allowed * float(np.abs(wanted).max()) + 1e-37)
+    return lost / family.allowed(scale, float(np.abs(wanted).max()))

@@ -8,7 +8,8 @@ from nybble.backends.fpga.csim.tools import ToolError, compiler, headers
 from nybble.backends.fpga.dataflows import devices
 from nybble.backends.fpga.elements import DATAFLOWS
 from nybble.tools.target import FPGAS
-from nybble.tools.verify.fpga import draw, usual_formats
+from nybble.tools.verify.fpga import draw, make, usual_formats
+from nybble.tools.verify.fpga_rows import draw_families
 
 TEXT = """func.func @f(
     %x: tensor<1x64xf32>, %w: !lowbit.tensor<8x64, "{spec}">) -> tensor<1x8xf32> {{
@@ -122,3 +123,14 @@ def test_what_cannot_be_verified_is_refused(run_nybble, arguments, told):
 def test_every_dataflow_has_formats_to_draw(dataflow):
     found = {one.dataflow for one in draw(3, usual_formats(dataflow), dataflow, "u280")}
     assert found == {dataflow}
+
+
+@pytest.mark.parametrize(("family", "numbers"), [
+    ("sparse_attn.attention", (2, 6939, 8666)),  # logits of some thousands
+    ("fused.glu", (230, 1011)),  # next to nothing of a gate that is shut
+])  # fmt: skip
+def test_references_are_near_the_operators_where_these_are_hard(family, numbers):
+    drawn = draw_families(1, 8, "u280", (family,))
+    assert {one.family for one in drawn} == {family}
+    for number in numbers:
+        assert make(drawn[number % 8], number, 1).error <= 1
