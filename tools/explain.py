@@ -1,6 +1,6 @@
 """What was decided for each kernel and why, and why something cannot be compiled."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from xdsl.dialects import func
@@ -34,6 +34,8 @@ func.func @matmul(%x: tensor<?x{cols}xf32>, %w: !lowbit.tensor<{rows}x{cols}, "{
 """
 OPERATORS = {"mpgemm.matmul": MATMUL}
 """Operator -> a function `matmul` around one, with its rows, cols and number format left open."""
+KEPT_BYTES = 8
+"""Of a kept value of a sparse product: f32 and an i32 column."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,7 @@ class Answer:
 
     kernels: how. estimates: dataflow -> cycles on one thread, of those that can compute it.
     refusals: dataflow -> why it cannot. because: why nothing can; nearest: what can instead.
+    zeros: what becomes of the zeros of a pruned weight; empty without a share that is pruned.
     """
 
     supported: bool
@@ -175,6 +178,7 @@ class Answer:
     refusals: dict[str, str]
     because: str = ""
     nearest: str = ""
+    zeros: str = ""
 
     def report(self) -> dict[str, object]:
         """The keys of `--json`."""
@@ -189,6 +193,8 @@ class Answer:
             yield f"{name}: {cycles:,.0f} cycles estimated"
         for name, reason in self.refusals.items():
             yield f"{name}: cannot, {reason}"
+        if self.zeros:
+            yield f"zeros: {self.zeros}"
         for one in self.kernels:
             yield from one.lines()
 
@@ -204,7 +210,23 @@ def answer(question: Question, options: CompileOptions, isa: Isa, target_name: s
     except NybbleError as error:
         near = nearest(target, product, options.dataflow)
         return Answer(False, [], estimates, refusals, error.message, spelled(product, near))
-    return Answer(True, kernels, estimates, refusals)
+    return Answer(True, kernels, estimates, refusals, zeros=zeros(question, kernels))
+
+
+def zeros(question: Question, kernels: Sequence[KernelNote]) -> str:
+    """What becomes of the zeros of a pruned weight, and what a product without them would read.
+
+    Such products, `nybble.spgemm.linear`, hold each kept value as f32 beside an i32 column.
+    """
+    share, places = formats.get(question.spec).kept_share, question.rows * question.cols
+    if share == 1.0:
+        return ""
+    held = sum(one.buffers.get("w0", 0) for one in kernels)
+    without = int(share * places * KEPT_BYTES)
+    return (
+        f"{1 - share:.0%} of the weights, multiplied as others are: {held} B are read of them all, "
+        f"and {without} B by a sparse product of the {share:.0%} that are kept (spgemm.linear)"
+    )
 
 
 def gpu_answer(question: Question, options: GpuOptions) -> Answer:

@@ -187,6 +187,11 @@ class Description:
         return kept + _shared_bits(self) + _index_bits(self.sparsity) + added
 
     @property
+    def kept_share(self) -> float:
+        """How much of the weights a sparse pattern keeps; 1 for one that keeps all but zeros."""
+        return _kept_share(self.sparsity)
+
+    @property
     def is_streamed(self) -> bool:
         """Whether `pack` gives one stream of bytes, u8 [n], instead of rows of equal length."""
         return self._stream_reason is not None

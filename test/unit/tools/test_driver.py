@@ -272,6 +272,15 @@ def test_explain_an_operator(run_nybble):
     assert report["isa"] == "x86-64-v3"
     assert report["kernels"][-1]["dataflow"] == "int_dot"
     assert report["kernels"][-1]["buffers"]["y0"] == 4 * 64
+    assert report["zeros"] == ""
+
+
+def test_explain_what_becomes_of_zeros(run_nybble):
+    given = ["--format", "i4:g=64:s=f16:sparse=csr.50", "--shape", "64x128"]
+    report = json.loads(run_nybble(*QUESTION, *given).out)
+    held = report["kernels"][-1]["buffers"]["w0"]
+    assert report["zeros"].startswith(f"95% of the weights, multiplied as others are: {held} B")
+    assert "3276 B by a sparse product of the 5%" in report["zeros"]
 
 
 @pytest.mark.parametrize(

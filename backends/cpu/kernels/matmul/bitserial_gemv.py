@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from xdsl.dialects.func import FuncOp
 
@@ -10,8 +11,7 @@ from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, vec
 from nybble.backends.cpu.kernels.matmul.bitserial import BitserialSpec
 from nybble.backends.cpu.kernels.matmul.bitserial_dot import Counting
 from nybble.backends.cpu.kernels.matmul.bitserial_weights import PlaneReader
-from nybble.backends.cpu.kernels.matmul.epilogue import Epilogue
-from nybble.backends.cpu.kernels.matmul.parts import for_each_tile
+from nybble.backends.cpu.kernels.matmul.side_by_side import multiply, streams
 from nybble.backends.cpu.kernels.matmul.weights import SUBTILES, divisor
 from nybble.backends.cpu.tile_layout import LANES, TILE
 
@@ -22,47 +22,46 @@ class BitGemvTiles:
 
     counts: vectors of counts that a loop keeps, at most, if one strip's fit. pairs: plane pairs
     that a round of the inner loop counts in all strips, at most. ahead: bytes between what is read
-    and what is prefetched.
+    and what is prefetched. tiles: how many go side by side.
     """
 
     counts: int
     pairs: int = 64
     ahead: int = 4096
+    tiles: int = 1
 
 
 SUM_BYTES = TILE * 4
 """Bytes of scratch for the sums of one tile."""
 
 
-def bit_gemv_buffers(spec: BitserialSpec) -> list[BufferSpec]:
+def bit_gemv_tiles(spec: BitserialSpec) -> BitGemvTiles:
+    """Counts in half of all registers; side by side, as memory is read fastest."""
+    isa, tiles = spec.isa, streams(spec)
+    if tiles > 1:
+        return BitGemvTiles(isa.registers // 2, ahead=isa.ahead, tiles=tiles)
+    return BitGemvTiles(isa.registers // 2)
+
+
+def bit_gemv_buffers(spec: BitserialSpec, tiles: BitGemvTiles | None = None) -> list[BufferSpec]:
     """The memref arguments of `lower_bit_gemv`, in order."""
-    return spec.buffers(len(spec.joined[0]) * SUM_BYTES)
+    return spec.buffers((tiles or bit_gemv_tiles(spec)).tiles * SUM_BYTES)
 
 
 def lower_bit_gemv(spec: BitserialSpec, name: str, tiles: BitGemvTiles | None = None) -> FuncOp:
     """The kernel of a spec with one token."""
-    b = KernelBuilder(name, bit_gemv_buffers(spec))
-    epilogue = Epilogue(b, spec)
-    sizes = tiles or BitGemvTiles(counts=spec.isa.registers // 2)
-    own = len(spec.joined[0]) * SUM_BYTES
+    sizes = tiles or bit_gemv_tiles(spec)
+    b = KernelBuilder(name, bit_gemv_buffers(spec, sizes))
 
-    def sums_of(i: int) -> Buffer:
-        return b.buffer("scratch").view(f32, b.tid * own + i * SUM_BYTES, TILE)
+    def sums(part: int, every: Sequence[Value], _: Value) -> list[Value]:
+        return _Tiles(b, spec, part, sizes).sums(every)
 
-    def body(parts: tuple[int, ...], tile: Value) -> None:
-        sums = [sums_of(i) for i in range(len(parts))]
-        for part, buffer in zip(parts, sums, strict=True):
-            _Tile(b, spec, part, sizes).add(tile, buffer)
-        for r in range(SUBTILES):
-            values = tuple(buffer.vload(r * LANES, LANES) for buffer in sums)
-            epilogue.finish(parts[0], 0, tile * TILE + r * LANES, values)
-
-    for_each_tile(b, spec, body)
+    multiply(b, spec, sizes.tiles, sums)
     return b.finish()
 
 
-class _Tile:
-    """One part's tiles times the one activation row."""
+class _Tiles:
+    """One part's tiles, side by side, times the one activation row."""
 
     def __init__(self, b: KernelBuilder, spec: BitserialSpec, part: int, tiles: BitGemvTiles):
         self.b = b
@@ -74,16 +73,25 @@ class _Tile:
         self.strips = divisor(TILE // self.lanes, max(1, tiles.counts // self.counting.weights))
         pairs = spec.weight.bits * spec.bits * self.strips
         self.unroll = max(1, tiles.pairs // pairs)
+        self.own = tiles.tiles * SUM_BYTES
 
-    def add(self, tile: Value, sums: Buffer) -> None:
-        """Write the products of a tile's 64 rows."""
+    def sums(self, tiles: Sequence[Value]) -> list[Value]:
+        """The products of the sub-tiles of the first tile, then of the next, as f32 lanes."""
         b = self.b
-        for row in range(0, TILE, self.lanes):
+        every = [self._room(i) for i in range(len(tiles))]
+        for sums, row in product(every, range(0, TILE, self.lanes)):
             sums.vstore(b.const(0.0, vec(self.lanes, f32)), row)
         with b.for_(0, self.spec.groups) as group:
-            block = self.reader.block(tile, group.iv)
+            blocks = [self.reader.block(tile, group.iv) for tile in tiles]
             with b.for_(0, TILE, self.strips * self.lanes) as row:
-                self._group(block, group.iv, row.iv, sums)
+                for block, sums in zip(blocks, every, strict=True):
+                    self._group(block, group.iv, row.iv, sums)
+        return [sums.vload(r * LANES, LANES) for sums, r in product(every, range(SUBTILES))]
+
+    def _room(self, index: int) -> Buffer:
+        """Where this thread keeps the sums of a tile: of one part at a time."""
+        scratch = self.b.buffer("scratch")
+        return scratch.view(f32, self.b.tid * self.own + index * SUM_BYTES, TILE)
 
     def _group(self, block: Value, group: Value, row: Value, sums: Buffer) -> None:
         """Add one group's products of a few strips from `row` on."""

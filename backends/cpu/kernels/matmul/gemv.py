@@ -3,18 +3,15 @@
 Per tile of 64 rows and group: the four sub-tiles' sums start at `-zero_point * z` and add the dot
 products of the packed vectors; the group's scale, times the activation's, brings them to f32.
 A group Z enters through z, the sum of the group's activations: `Z * s * z`.
-
-Several tiles can go side by side. They share what is loaded of the activations, and the processor
-then has several streams of memory to fetch ahead of, where it fetches each only so far.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from xdsl.dialects.func import FuncOp
 
-from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i32
-from nybble.backends.cpu.kernels.matmul.adding import Corrected, gemv_scratch
+from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, i32
+from nybble.backends.cpu.kernels.matmul.adding import gemv_scratch
 from nybble.backends.cpu.kernels.matmul.codes_dot import (
     CodesDot,
     Run,
@@ -22,10 +19,10 @@ from nybble.backends.cpu.kernels.matmul.codes_dot import (
     in_place_dot,
     level_dot,
 )
-from nybble.backends.cpu.kernels.matmul.elements import FLOATS, WORDS
-from nybble.backends.cpu.kernels.matmul.epilogue import Epilogue
+from nybble.backends.cpu.kernels.matmul.elements import WORDS
+from nybble.backends.cpu.kernels.matmul.groups import IntegerGroups, Place
 from nybble.backends.cpu.kernels.matmul.intdot import BITS, Activation, IntDot
-from nybble.backends.cpu.kernels.matmul.parts import for_each_group
+from nybble.backends.cpu.kernels.matmul.side_by_side import multiply, streams
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.kernels.matmul.weights import Block, CodeReader, divisor
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, VECTOR, TileLayout
@@ -34,8 +31,6 @@ VECTORS = 8
 """Packed vectors per sub-tile in a round of the inner loop, by default."""
 SPARE = 6
 """Registers, in vectors of 512 bits, that integer sums leave to operands and constants."""
-Place = tuple[Block, Value]
-"""A block of a tile, and the byte where codes start."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +68,10 @@ def gemv_tiles(spec: MatmulSpec) -> GemvTiles:
     """Eight packed vectors a round, and as many sub-tiles as registers hold sums of."""
     layout = spec.layouts[0]
     assert isinstance(layout, TileLayout)
-    isa = spec.isa
-    streams = min(isa.streams, layout.tiles)
-    steps = divisor(gemv_steps(spec), VECTORS * SUBTILES * VECTOR // (layout.step_bytes * streams))
-    if streams > 1:  # whole lines of each stream in order matter more than registers
-        return GemvTiles(steps, SUBTILES, 1, isa.ahead, streams)
+    isa, tiles = spec.isa, streams(spec)
+    steps = divisor(gemv_steps(spec), VECTORS * SUBTILES * VECTOR // (layout.step_bytes * tiles))
+    if tiles > 1:  # whole lines of each stream in order matter more than registers
+        return GemvTiles(steps, SUBTILES, 1, isa.ahead, tiles)
     room = isa.registers * isa.vector_bits // BITS - SPARE
     subtiles = divisor(SUBTILES, room // _form(spec, layout).accumulators)
     return GemvTiles(steps, subtiles, 1, isa.ahead)
@@ -94,143 +88,32 @@ def lower_gemv(spec: MatmulSpec, name: str, tiles: GemvTiles | None = None) -> F
     """The kernel of an integer spec with one token."""
     b = KernelBuilder(name, spec.buffers(gemv_scratch(spec)))
     tiles = tiles or gemv_tiles(spec)
-    epilogue = Epilogue(b, spec)
-    corrected = Corrected(b, spec) if spec.added else None
 
-    def body(parts: tuple[int, ...], every: list[Value]) -> None:
-        found = [_Tiles(b, spec, part, tiles).sums(every) for part in parts]
-        for index, tile in enumerate(every):
-            sums = [one[SUBTILES * index : SUBTILES * (index + 1)] for one in found]
-            if corrected is not None:
-                sums = corrected(parts, tile, sums)
-            for r in range(SUBTILES):
-                row = tile * (SUBTILES * LANES) + r * LANES
-                epilogue.finish(parts[0], 0, row, tuple(one[r] for one in sums))
+    def sums(part: int, every: Sequence[Value], token: Value) -> list[Value]:
+        return _Tiles(b, spec, part, tiles).sums(every, token)
 
-    for_each_group(b, spec, tiles.tiles, body)
+    multiply(b, spec, tiles.tiles, sums)
     return b.finish()
 
 
-class _Tiles:
-    """Tiles of one part, side by side, times the one activation row.
-
-    Lists of values have the sub-tiles of the first tile, then those of the next.
-    """
+class _Tiles(IntegerGroups):
+    """Integer dot products along packed tiles."""
 
     def __init__(self, b: KernelBuilder, spec: MatmulSpec, part: int, tiles: GemvTiles):
         layout = spec.layouts[part]
         assert isinstance(layout, TileLayout)
-        self.b = b
-        self.layout = layout
-        self.integers = spec.integers
+        reader = CodeReader(b, b.buffer(f"w{part}"), layout, spec, tiles.ahead)
+        inside = layout.group // spec.activation_group
+        super().__init__(reader, inside, tiles.runs, spec.integers.unit)
         self.group = spec.activation_group
         self.tiles = tiles
-        self.reader = CodeReader(b, b.buffer(f"w{part}"), layout, spec, tiles.ahead)
         self.in_place = in_place(spec, layout.widths)
         self.dot = CodesDot(b, spec, _form(spec, layout))
         q = b.buffer("q")
         self.q = [q.view(i32, digit * spec.plane, spec.cols // 4) for digit in range(spec.digits)]
 
-    def sums(self, tiles: Sequence[Value]) -> list[Value]:
-        """The products of the sub-tiles as f32 lanes."""
-        b, layout = self.b, self.layout
-        zeros = [b.const(0.0, FLOATS)] * (SUBTILES * len(tiles))
-        with b.for_(0, layout.groups, layout.count * self.tiles.runs, inits=zeros) as loop:
-            sums: Sequence[Value] = loop.args
-            for run in range(self.tiles.runs):
-                first = loop.iv + run * layout.count if run else loop.iv
-                if layout.tree is None:
-                    sums = self._group(self._blocks(tiles, first), first, (sums, sums))[0]
-                else:
-                    sums = self._run(tiles, first, sums)
-            loop.yield_(*sums)
-        return loop.results
-
-    def _blocks(self, tiles: Sequence[Value], group: Value) -> list[Block]:
-        return [self.reader.block(tile, group) for tile in tiles]
-
-    def _run(self, tiles: Sequence[Value], first: Value, sums: Sequence[Value]) -> list[Value]:
-        """Add the groups that share floats: `S = shared * small`, and Z alike with its own."""
-        b, reader, layout = self.b, self.reader, self.layout
-        own = layout.has_zero and not layout.integer_zero
-        zeros = [b.const(0.0, FLOATS)] * (len(sums) * (2 if own else 1))
-        with b.for_(0, layout.count, inits=zeros) as loop:
-            pair = (loop.args[: len(sums)], loop.args[-len(sums) :])
-            blocks = self._blocks(tiles, first + loop.iv)
-            scaled, shifted = self._group(blocks, first + loop.iv, pair)
-            loop.yield_(*scaled, *(shifted if own else ()))
-        blocks = self._blocks(tiles, first)
-        for kind in range(2 if own else 1):
-            parts = loop.results[kind * len(sums) : (kind + 1) * len(sums)]
-            shared = [reader.shared(block, r, kind) for block in blocks for r in range(SUBTILES)]
-            sums = [b.fma(f, one, y) for f, one, y in zip(shared, parts, sums, strict=True)]
-        return [*sums]
-
-    def _group(
-        self,
-        blocks: Sequence[Block],
-        group: Value,
-        sums: tuple[Sequence[Value], Sequence[Value]],
-    ) -> tuple[list[Value], list[Value]]:
-        """Add a weight group to what is scaled and what is shifted; these two may be one."""
-        b = self.b
-        count = self.layout.group // self.group
-        if count == 1:
-            dots = self._dots([(block, block.at) for block in blocks], group)
-            scales = self._of_each(blocks, self.reader.small_scale)
-            scale = b.buffer("s").load(group)
-            splat = b.broadcast(self._with_unit(scale), LANES)
-            scaled = [b.fma(d, f * splat, y) for d, f, y in zip(dots, scales, sums[0], strict=True)]
-            weighted = scale * self._sum(group)
-        else:
-            *within, weighted = self._parts(blocks, group, count)
-            scales = self._of_each(blocks, self.reader.small_scale)
-            scaled = [b.fma(d, f, y) for d, f, y in zip(within, scales, sums[0], strict=True)]
-        if not self.layout.has_zero:
-            return scaled, scaled
-        splat = b.broadcast(weighted, LANES)
-        alone = self.layout.tree is not None and not self.layout.integer_zero
-        shifted = [
-            b.fma(zero, splat, y)
-            for zero, y in zip(
-                self._zeros(blocks, scales), sums[1] if alone else scaled, strict=True
-            )
-        ]
-        return (scaled, shifted) if alone else (shifted, shifted)
-
-    @staticmethod
-    def _of_each(blocks: Sequence[Block], value: Callable[[Block, int], Value]) -> list[Value]:
-        return [value(block, r) for block in blocks for r in range(SUBTILES)]
-
-    def _zeros(self, blocks: Sequence[Block], scales: Sequence[Value]) -> list[Value]:
-        zeros = self._of_each(blocks, self.reader.small_zero)
-        if not self.layout.integer_zero:
-            return zeros
-        return [-(scale * zero) for scale, zero in zip(scales, zeros, strict=True)]
-
-    def _parts(self, blocks: Sequence[Block], group: Value, count: int) -> list[Value]:
-        """The products of a group's activation groups with their scales, and sum of these."""
-        b = self.b
-        zeros = [b.const(0.0, FLOATS)] * (SUBTILES * len(blocks))
-        with b.for_(0, count, inits=[*zeros, b.const(0.0, f32)]) as loop:
-            part = group * count + loop.iv
-            span = self.layout.code_bytes // count
-            places = [(block, block.at + loop.iv * span) for block in blocks]
-            dots = self._dots(places, part)
-            scale = b.buffer("s").load(part)
-            splat = b.broadcast(self._with_unit(scale), LANES)
-            within = [b.fma(d, splat, y) for d, y in zip(dots, loop.args[:-1], strict=True)]
-            loop.yield_(*within, b.fma(scale, self._sum(part), loop.args[-1]))
-        return loop.results
-
-    def _with_unit(self, scale: Value) -> Value:
-        return scale if self.integers.unit == 1.0 else scale * self.integers.unit
-
-    def _sum(self, group: Value) -> Value:
-        return self.b.sitofp(self.b.buffer("z").load(group))
-
-    def _dots(self, places: Sequence[Place], group: Value) -> list[Value]:
-        """Integer products of one activation group, whose codes start at places, as f32 lanes."""
+    def dots(self, places: Sequence[Place], group: Value) -> list[Value]:
+        """See IntegerGroups."""
         b = self.b
         start = b.const(0, WORDS)
         if self.dot.factor:

@@ -67,7 +67,7 @@ def lower_matmul(spec: MatmulSpec, name: str, options: Options = NO_OPTIONS) -> 
     chosen = space_of(spec).settle(spec, options)
     if spec.activations == "a8":
         return lower_gemv(spec, name, integer_gemv_tiles(chosen))
-    return lower_gemv_f32(spec, name, float_gemv_tiles(chosen))
+    return lower_gemv_f32(spec, name, float_gemv_tiles(spec, chosen))
 
 
 def matmul_buffers(spec: MatmulSpec, options: Options = NO_OPTIONS) -> list[BufferSpec]:

@@ -21,13 +21,6 @@ def for_each_run(
             body(parts, run.iv, b.min(stop - run.iv, most) if most > 1 else b.const(1))
 
 
-def for_each_tile(
-    b: KernelBuilder, spec: ProductSpec, body: Callable[[tuple[int, ...], Value], None]
-) -> None:
-    """Run `body(parts, tile)` for each of this thread's tiles."""
-    for_each_run(b, spec, 1, lambda parts, tile, _: body(parts, tile))
-
-
 def for_each_group(
     b: KernelBuilder,
     spec: ProductSpec,

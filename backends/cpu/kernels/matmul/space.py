@@ -11,6 +11,7 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nybble.backends.cpu.kernels.matmul.codes import Codes
 from nybble.backends.cpu.kernels.matmul.gemm import GemmTiles
@@ -213,16 +214,22 @@ GEMV_F32: Space[MatmulSpec] = Space(
             "prefetch",
             "bytes from what is read to what is fetched",
             lambda spec: BYTES_AHEAD if isinstance(spec.layouts[0], TileLayout) else (),
-            lambda _: 0,
+            lambda spec: gemv_f32_tiles(spec).ahead,
         ),
     ),
     _gemv_f32_conflict,
 )
 
 
-def float_gemv_tiles(chosen: Options) -> GemvF32Tiles:
-    """The sizes of a settled choice."""
-    return GemvF32Tiles(chosen["columns"], chosen["chains"], chosen["groups"], chosen["prefetch"])
+def float_gemv_tiles(spec: MatmulSpec, chosen: Options) -> GemvF32Tiles:
+    """The sizes of a settled choice; how many tiles go side by side is the level's to say."""
+    return replace(
+        gemv_f32_tiles(spec),
+        columns=chosen["columns"],
+        chains=chosen["chains"],
+        groups=chosen["groups"],
+        ahead=chosen["prefetch"],
+    )
 
 
 def _lut_conflict(spec: LutSpec, chosen: Options) -> str | None:

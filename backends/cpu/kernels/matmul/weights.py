@@ -23,6 +23,7 @@ from nybble.backends.cpu.kernels.matmul.elements import (
     one_of,
 )
 from nybble.backends.cpu.kernels.matmul.expand import codes_of
+from nybble.backends.cpu.kernels.matmul.lut_spec import LutSpec
 from nybble.backends.cpu.kernels.matmul.plain_weights import DenseReader, SplitReader
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
 from nybble.backends.cpu.kernels.matmul.weight_reader import WeightReader, floats
@@ -47,7 +48,12 @@ class CodeReader(WeightReader):
     """
 
     def __init__(
-        self, b: KernelBuilder, buffer: Buffer, layout: TileLayout, spec: MatmulSpec, ahead: int
+        self,
+        b: KernelBuilder,
+        buffer: Buffer,
+        layout: TileLayout,
+        spec: MatmulSpec | LutSpec,
+        ahead: int,
     ):
         super().__init__(b, buffer)
         assert isinstance(spec.weight, Codes)

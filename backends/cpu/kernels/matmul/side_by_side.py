@@ -1,0 +1,47 @@
+"""Products of tiles of rows that go side by side, whatever multiplies them.
+
+Tiles side by side share what is loaded of the activations, and the processor then has several
+streams of memory to fetch ahead of, where it fetches each only so far: see `Isa.streams`.
+"""
+
+from collections.abc import Callable, Sequence
+
+from nybble.backends.cpu.kernels.builder import KernelBuilder, Value
+from nybble.backends.cpu.kernels.matmul.adding import Corrected
+from nybble.backends.cpu.kernels.matmul.epilogue import Epilogue
+from nybble.backends.cpu.kernels.matmul.parts import for_each_group
+from nybble.backends.cpu.kernels.matmul.spec import ProductSpec
+from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
+
+Sums = Callable[[int, Sequence[Value], Value], Sequence[Value]]
+"""(part, tiles, token) -> f32 lanes of the sub-tiles of the first tile, then of the next."""
+
+
+def streams(spec: ProductSpec) -> int:
+    """Tiles that go side by side where nothing else is asked for."""
+    return min(spec.isa.streams, spec.layouts[0].tiles)
+
+
+def multiply(b: KernelBuilder, spec: ProductSpec, size: int, sums: Sums) -> None:
+    """Emit the products of this thread's tiles, `size` of them side by side, token by token."""
+    epilogue = Epilogue(b, spec)
+    corrected = Corrected(b, spec) if spec.added else None
+
+    def finish(parts: tuple[int, ...], tiles: Sequence[Value], token: Value) -> None:
+        found = [sums(part, tiles, token) for part in parts]
+        for index, tile in enumerate(tiles):
+            own = [[*one[SUBTILES * index : SUBTILES * (index + 1)]] for one in found]
+            if corrected is not None:
+                own = corrected(parts, tile, own)
+            for r in range(SUBTILES):
+                row = tile * TILE + r * LANES
+                epilogue.finish(parts[0], token, row, tuple(one[r] for one in own))
+
+    def body(parts: tuple[int, ...], tiles: Sequence[Value]) -> None:
+        if spec.tokens == 1:
+            finish(parts, tiles, b.const(0))
+            return
+        with b.for_(0, b.n) as token:
+            finish(parts, tiles, token.iv)
+
+    for_each_group(b, spec, size, body)
