@@ -145,7 +145,7 @@ def product_spec(
     chosen = tuning or usual_tuning(kind, tokens, activations)
     layout = stream_layout(kind, rows, cols, activations, chosen.fragments)
     output = output or activations
-    spec = FlatSpec(layout, kind, tokens, found, activations, output, chosen)
+    spec = FlatSpec(layout, kind, tokens, found, output, chosen, activations)
     return replace(spec, tuning=fitted(spec))
 
 

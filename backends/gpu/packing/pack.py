@@ -5,15 +5,12 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from nybble.backends.gpu.packing.stream import LANES, LOAD, StreamLayout
+from nybble.backends.gpu.packing.stream import LANES, LOAD, TILES, StreamLayout
 from nybble.dialects.errors import NybbleError
 
 Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint32]
 Floats = npt.NDArray[np.float32]
-TILES = 4
-"""Fragment tiles of 16 columns in a unit."""
-
 
 class PackingError(NybbleError):
     """A weight that a layout cannot hold exactly."""

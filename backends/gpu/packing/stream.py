@@ -20,6 +20,8 @@ from typing import Literal
 from nybble.backends.gpu.packing.placement import Placement
 
 UNIT = 64
+TILES = 4
+"""Tiles of 16 columns in a unit."""
 LANES = 32
 LOAD = 16
 ZeroKind = Literal["", "points", "minimum"]

@@ -11,7 +11,7 @@ from xdsl.dialects.builtin import f32, i1, i32, i64
 
 from nybble.backends.building.values import Value, vec
 from nybble.backends.gpu.builder import ELEMENTS, GpuBuilder
-from nybble.backends.gpu.kernels.matmul.spec import FLOAT_BYTES, QUAD_BYTES, TOKEN_TILE, FlatSpec
+from nybble.backends.gpu.kernels.matmul.spec import FLOAT_BYTES, QUAD_BYTES, TOKEN_TILE, StreamSpec
 from nybble.backends.gpu.packing.stream import LOAD
 
 AT_ONCE = 16
@@ -21,14 +21,11 @@ Sums = list[list[list[Value]]]
 
 
 class Reduction:
-    """factor: what results are multiplied by. partials, counters: the parameters of these names."""
+    """partials, counters: the parameters of these names."""
 
-    def __init__(
-        self, b: GpuBuilder, spec: FlatSpec, factor: float, partials: Value, counters: Value
-    ):
+    def __init__(self, b: GpuBuilder, spec: StreamSpec, partials: Value, counters: Value):
         self.b = b
         self.spec = spec
-        self.factor = factor
         self.partials = partials
         self.counters = counters
         self.lane = b.thread() & 31
@@ -173,8 +170,7 @@ class Reduction:
         b, spec = self.b, self.spec
         place = b.zext(token, i64) * spec.layout.rows + b.zext(row, i64)
         target = b.offset(y, place * FLOAT_BYTES[spec.output])
-        scaled = value * self.factor if self.factor != 1.0 else value
-        result = b.to_float(scaled, ELEMENTS[spec.output])
+        result = b.to_float(value, ELEMENTS[spec.output])
         if not conditions:
             b.store(result, target)
             return
