@@ -29,7 +29,7 @@ from nybble.dialects.mpgemm.ops import (
     MatmulOp,
     ProductOp,
 )
-from nybble.dialects.mpgemm.stream import StreamMatmulOp
+from nybble.dialects.mpgemm.stream import StreamIntMatmulOp, StreamMatmulOp
 from nybble.dialects.mpgemm.tables import EXACT, ROUNDED, TableType
 from nybble.dialects.numpy_ref.quantize import activation_group
 
@@ -131,6 +131,14 @@ def to_stream_matmul(matmul: MatmulOp, mode: str, shared: Shared) -> ProductOp:
     return product
 
 
+def to_stream_int_matmul(matmul: MatmulOp, mode: str, shared: Shared) -> ProductOp:
+    """rewrite: `matmul(x, w) -> stream_int_matmul(quantize(x), w)`, one quantize per x"""
+    quantized = shared.quantize(matmul, DIGIT_MODES[mode])
+    product = StreamIntMatmulOp(quantized, matmul.weight, matmul.bias, matmul.result.type)
+    Rewriter.replace_op(matmul, product)
+    return product
+
+
 def to_array_matmul(kind: type[ArrayProductOp]) -> Rewrite:
     """rewrite: `matmul(x, w) -> kind(x, w)`, which rounds its activation itself"""
 
@@ -165,6 +173,7 @@ REWRITES: dict[str, Rewrite] = {
     "lut": to_lut_matmul(LutMatmulOp),
     "lut_dot": to_lut_matmul(LutDotMatmulOp),
     "stream": to_stream_matmul,
+    "stream_int": to_stream_int_matmul,
     "lut_array": to_array_matmul(LutArrayMatmulOp),
     "multiply_array": to_array_matmul(MultiplyArrayMatmulOp),
     "sparse_chain": to_array_matmul(SparseChainMatmulOp),

@@ -6,7 +6,8 @@
 
 The parameters of `image`, in order, are buffers:
 
-    x         [tokens, cols], row by row, of the activations' type; read
+    x         [tokens, cols], row by row, of the activations' type; read. With activations "i8"
+              these are x, scales and totals, which `quantizer` makes of f32 [tokens, cols]
     w         u8 [n], what `pack` gives; read
     y         [tokens, rows], row by row, of `output`'s type; written
     sums      scratch, contents do not matter before or after
@@ -16,18 +17,22 @@ Launches that share `sums` and `counters` must not overlap.
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from xdsl.dialects.builtin import ModuleOp
 
 from nybble.backends.gpu.arch import find_arch
 from nybble.backends.gpu.codegen import compile_kernel
 from nybble.backends.gpu.cuda.source import cuda_source
 from nybble.backends.gpu.image import KernelImage
 from nybble.backends.gpu.kernels.matmul.flat import FlatKernel
-from nybble.backends.gpu.kernels.matmul.spec import QUAD_BYTES, FlatSpec, Tuning
-from nybble.backends.gpu.packing.fields import MANTISSA, FloatType
-from nybble.backends.gpu.packing.kind import Line, Small, Table, WeightKind, weight_kind
+from nybble.backends.gpu.kernels.matmul.integer import IntegerKernel, IntegerSpec
+from nybble.backends.gpu.kernels.matmul.spec import QUAD_BYTES, FlatSpec, StreamSpec, Tuning
+from nybble.backends.gpu.kernels.rows.quantize import quantize_kernel
+from nybble.backends.gpu.packing.fields import MANTISSA
+from nybble.backends.gpu.packing.kind import Line, Meaning, Small, Table, WeightKind, weight_kind
 from nybble.backends.gpu.packing.pack import pack_stream
 from nybble.backends.gpu.packing.placement import Placement, fewest_fragments
 from nybble.backends.gpu.packing.stream import UNIT, StreamLayout
@@ -38,6 +43,7 @@ from nybble.dialects.lowbit.formats import Weight
 MOST_TOKENS = 16384
 FEWEST_STAGES = 3
 """Of which one is read while the others are under way."""
+Activations = Literal["f16", "bf16", "i8"]
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
@@ -48,11 +54,16 @@ class ProductError(NybbleError):
 
 @dataclass(frozen=True)
 class Product:
-    """A compiled product; see the module's text. spec: what the kernel was made for."""
+    """A compiled product; see the module's text.
+
+    spec: what the kernel was made for. quantizer: the kernel that makes its activations, where they
+    are integers.
+    """
 
     format: str
-    spec: FlatSpec
+    spec: StreamSpec
     image: KernelImage
+    quantizer: KernelImage | None = None
 
     @property
     def weight_bytes(self) -> int:
@@ -61,7 +72,7 @@ class Product:
 
     def source(self) -> str:
         """The kernel as CUDA C++; see `cuda.source`."""
-        module = FlatKernel(self.spec, self.image.name).build()
+        module = build(self.spec, self.image.name)
         return cuda_source(module, [one.name for one in self.spec.parameters])
 
     def pack(self, weight: Weight) -> Bytes:
@@ -92,27 +103,35 @@ def compile_product(
     cols: int,
     tokens: int,
     arch: str = "sm_90a",
-    activations: FloatType = "f16",
+    activations: Activations = "f16",
     output: str | None = None,
     tuning: Tuning | None = None,
 ) -> Product:
     """The kernel of a product; raises NybbleError with the reason for what has none.
 
-    output: type of the results, that of the activations by default. tuning: `usual_tuning` by
+    output: type of the results, that of the activations by default, f16 of integers. tuning: `usual_tuning` by
     default; stages are as many of it as shared memory has room for.
     """
     spec = product_spec(format, rows, cols, tokens, arch, activations, output, tuning)
     return compile_spec(formats.get(format).spec, spec, f"matmul_{tokens}x{rows}x{cols}")
 
 
-def compile_spec(format: str, spec: FlatSpec, name: str) -> Product:
+def build(spec: StreamSpec, name: str) -> ModuleOp:
+    """The module of a spec's kernel."""
+    if isinstance(spec, IntegerSpec):
+        return IntegerKernel(spec, name).build()
+    assert isinstance(spec, FlatSpec)
+    return FlatKernel(spec, name).build()
+
+
+def compile_spec(format: str, spec: StreamSpec, name: str) -> Product:
     """The kernel of a spec of `product_spec`, under a name."""
     layout = spec.layout
     facts = {"format": format, "rows": layout.rows, "cols": layout.cols, "tokens": spec.tokens}
     image = KernelImage(
         name,
         spec.arch.name,
-        compile_kernel(FlatKernel(spec, name).build(), spec.arch),
+        compile_kernel(build(spec, name), spec.arch),
         spec.parameters,
         (spec.blocks, 1, 1),
         (32 * spec.tuning.warps, 1, 1),
@@ -120,7 +139,14 @@ def compile_spec(format: str, spec: FlatSpec, name: str) -> Product:
         zeroed=("counters",),
         facts=facts,
     )
-    return Product(format, spec, image)
+    return Product(format, spec, image, quantizer(spec))
+
+
+def quantizer(spec: StreamSpec) -> KernelImage | None:
+    """The kernel that makes a spec's activations, where they are integers."""
+    if isinstance(spec, IntegerSpec):
+        return quantize_kernel(spec.quantized).image(spec.arch)
+    return None
 
 
 def product_spec(
@@ -129,10 +155,10 @@ def product_spec(
     cols: int,
     tokens: int,
     arch: str = "sm_90a",
-    activations: FloatType = "f16",
+    activations: Activations = "f16",
     output: str | None = None,
     tuning: Tuning | None = None,
-) -> FlatSpec:
+) -> StreamSpec:
     """What the kernel of a product would be made for; otherwise as `compile_product`."""
     description, found = formats.get(format), find_arch(arch)
     description.check_shape((rows, cols))
@@ -144,20 +170,22 @@ def product_spec(
     kind = weight_kind(description, cols)
     chosen = tuning or usual_tuning(kind, tokens, activations)
     layout = stream_layout(kind, rows, cols, activations, chosen.fragments)
-    output = output or activations
-    spec = FlatSpec(layout, kind, tokens, found, output, chosen, activations)
+    if activations == "i8":
+        spec = IntegerSpec(layout, kind, tokens, found, output or "f16", chosen)
+    else:
+        spec = FlatSpec(layout, kind, tokens, found, output or activations, chosen, activations)
     return replace(spec, tuning=fitted(spec))
 
 
-def usual_tuning(kind: WeightKind, tokens: int, dtype: FloatType) -> Tuning:
+def usual_tuning(kind: WeightKind, tokens: int, dtype: Activations) -> Tuning:
     """The tuning for so many tokens, the fastest of those measured on an H100.
 
     Few warps with little under way each are best: what a block waits for at its start, and its last
     sums, are short.
     """
     small = Tuning(warps=4, stages=3, blocks_per_sm=2)
-    if tokens <= 8:
-        return replace(small, evict_first=True)
+    if tokens <= 8 or dtype == "i8":
+        return replace(small, evict_first=tokens <= 8)
     if tokens <= 16:
         return replace(small, subtract=True)
     # a product that is scaled at its end keeps exact weights, but takes twice the registers
@@ -171,15 +199,10 @@ def usual_fragments(bits: int) -> int:
 
 
 def stream_layout(
-    kind: WeightKind, rows: int, cols: int, dtype: FloatType, fragments: int = 0
+    kind: WeightKind, rows: int, cols: int, dtype: Activations, fragments: int = 0
 ) -> StreamLayout:
     """The layout for a kind of weights; raises ProductError where there is none."""
-    if isinstance(kind.meaning, Line) and kind.bits > MANTISSA[dtype]:
-        raise ProductError(
-            f"codes of {kind.bits} bits with activations {dtype}", accepted="activations f16"
-        )
-    if isinstance(kind.meaning, Small) and kind.meaning.mantissa > MANTISSA[dtype]:
-        raise ProductError(f"codes of {kind.meaning} with activations {dtype}")
+    check_decoded(kind, dtype)
     if cols % UNIT:
         raise ProductError(f"{cols} columns", accepted=f"a multiple of {UNIT} columns")
     count = fragments or usual_fragments(kind.bits)
@@ -187,6 +210,30 @@ def stream_layout(
     step = step_columns(kind, cols, 256 if size <= 4 else 128 if size <= 12 else UNIT)
     placement = Placement(kind.bits, count, apart=not isinstance(kind.meaning, Table))
     return StreamLayout(rows, cols, placement, kind.group, step, kind.scale, kind.zero)
+
+
+def check_decoded(kind: WeightKind, dtype: Activations) -> None:
+    """Raise ProductError unless codes become numbers of the activations' type."""
+    if dtype == "i8":
+        if not is_integer(kind.meaning):
+            raise ProductError(
+                "weights whose codes are no 8-bit integers with activations i8",
+                accepted="activations f16",
+            )
+        return
+    if isinstance(kind.meaning, Line) and kind.bits > MANTISSA[dtype]:
+        raise ProductError(
+            f"codes of {kind.bits} bits with activations {dtype}", accepted="activations f16"
+        )
+    if isinstance(kind.meaning, Small) and kind.meaning.mantissa > MANTISSA[dtype]:
+        raise ProductError(f"codes of {kind.meaning} with activations {dtype}")
+
+
+def is_integer(meaning: Meaning) -> bool:
+    """Whether codes are on a line, or of a table of integers of 8 bits."""
+    if isinstance(meaning, Table):
+        return all(value == int(value) and -128 <= value < 128 for value in meaning.values)
+    return isinstance(meaning, Line)
 
 
 def step_columns(kind: WeightKind, cols: int, most: int) -> int:
@@ -198,7 +245,7 @@ def step_columns(kind: WeightKind, cols: int, most: int) -> int:
     raise ProductError(f"groups of {kind.group} columns", accepted="groups of 16, 32, 64, 128, ..")
 
 
-def fitted(spec: FlatSpec) -> Tuning:
+def fitted(spec: StreamSpec) -> Tuning:
     """The tuning with as many warps and stages as shared memory has room for."""
     tuning, layout = spec.tuning, spec.layout
     split = tuning.split

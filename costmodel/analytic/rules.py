@@ -39,7 +39,7 @@ from nybble.dialects.lowbit import ops as lowbit
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm import arrays, lut
 from nybble.dialects.mpgemm import ops as mpgemm
-from nybble.dialects.mpgemm.stream import StreamMatmulOp
+from nybble.dialects.mpgemm.stream import StreamIntMatmulOp, StreamMatmulOp
 from nybble.dialects.mpgemm.tables import TableType
 from nybble.dialects.sparse_attn import ops as sparse_attn
 from nybble.dialects.sparse_attn.pages import AppendBoundsOp, SelectPagesOp
@@ -284,6 +284,7 @@ RULES: dict[type[Operation], Rule] = {
     mpgemm.IntMatmulOp: _product,
     mpgemm.BitserialMatmulOp: _product,
     StreamMatmulOp: _product,
+    StreamIntMatmulOp: _product,
     arrays.LutArrayMatmulOp: _product,
     arrays.MultiplyArrayMatmulOp: _product,
     arrays.SparseChainMatmulOp: _product,

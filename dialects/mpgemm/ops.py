@@ -169,6 +169,10 @@ class QuantizedProductOp(ProductOp, abc.ABC):
         weight, activation = self.weight_type, self.activation_type
         weights = weight.number_format.group_size(weight.cols)
         activations = activation.number_format.group_size(activation.cols)
+        self.verify_groups(weights, activations)
+
+    def verify_groups(self, weights: int, activations: int) -> None:
+        """Raise VerifyException unless groups of so many columns go together."""
         if weights % activations:
             raise VerifyException(
                 f"the activation's group must divide the weight's ({weights}), got {activations}"

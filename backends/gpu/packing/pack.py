@@ -12,6 +12,7 @@ Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint32]
 Floats = npt.NDArray[np.float32]
 
+
 class PackingError(NybbleError):
     """A weight that a layout cannot hold exactly."""
 

@@ -19,8 +19,6 @@ MOST_TILES = 8
 """Tiles of tokens of a pass, at most."""
 MOST_SUMS = {False: 8, True: 24}
 """Fragments times tiles of tokens that registers have room for, by whether fragments are scaled."""
-UNTIL_SCALED = 16
-"""The same of integer sums, which a group leaves soon."""
 
 
 @dataclass(frozen=True)
