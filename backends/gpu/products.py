@@ -17,33 +17,48 @@ Launches that share `sums` and `counters` must not overlap.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from xdsl.dialects.builtin import ModuleOp
 
-from nybble.backends.gpu.arch import find_arch
+from nybble.backends.gpu.arch import ARCHS, find_arch
 from nybble.backends.gpu.codegen import compile_kernel
 from nybble.backends.gpu.cuda.source import cuda_source
 from nybble.backends.gpu.image import KernelImage
 from nybble.backends.gpu.kernels.matmul.flat import FlatKernel
 from nybble.backends.gpu.kernels.matmul.integer import IntegerKernel, IntegerSpec
-from nybble.backends.gpu.kernels.matmul.spec import QUAD_BYTES, FlatSpec, StreamSpec, Tuning
+from nybble.backends.gpu.kernels.matmul.serial import SerialKernel, SerialSpec
+from nybble.backends.gpu.kernels.matmul.spec import (
+    QUAD_BYTES,
+    FlatSpec,
+    Quantized,
+    StreamSpec,
+    Tuning,
+)
+from nybble.backends.gpu.kernels.rows.machine import RowKernel
+from nybble.backends.gpu.kernels.rows.planes import PlanesSpec, planes_kernel
 from nybble.backends.gpu.kernels.rows.quantize import quantize_kernel
 from nybble.backends.gpu.packing.fields import MANTISSA
 from nybble.backends.gpu.packing.kind import Line, Meaning, Small, Table, WeightKind, weight_kind
 from nybble.backends.gpu.packing.pack import pack_stream
 from nybble.backends.gpu.packing.placement import Placement, fewest_fragments
-from nybble.backends.gpu.packing.stream import UNIT, StreamLayout
+from nybble.backends.gpu.packing.stream import UNIT, PlaneLayout, StreamLayout
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats import Weight
 
 MOST_TOKENS = 16384
+PLANES: dict[str, int] = {"b1": 1, "b2": 2, "b3": 3, "b4": 4}
+"""Activations in bit planes: how many."""
+MOST_PLANES = 4
+BLOCKS = (256, 128)
+"""Columns of an `mma` on bits."""
 FEWEST_STAGES = 3
 """Of which one is read while the others are under way."""
-Activations = Literal["f16", "bf16", "i8"]
+Activations = Literal["f16", "bf16", "i8", "b1", "b2", "b3", "b4"]
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
@@ -56,14 +71,18 @@ class ProductError(NybbleError):
 class Product:
     """A compiled product; see the module's text.
 
-    spec: what the kernel was made for. quantizer: the kernel that makes its activations, where they
-    are integers.
+    spec: what the kernel was made for.
     """
 
     format: str
     spec: StreamSpec
     image: KernelImage
-    quantizer: KernelImage | None = None
+
+    @cached_property
+    def quantizer(self) -> KernelImage | None:
+        """The kernel that makes its activations of f32, where they are integers."""
+        quantized = self.spec.quantized
+        return None if quantized is None else quantizer(quantized).image(self.spec.arch)
 
     @property
     def weight_bytes(self) -> int:
@@ -109,8 +128,8 @@ def compile_product(
 ) -> Product:
     """The kernel of a product; raises NybbleError with the reason for what has none.
 
-    output: type of the results, that of the activations by default, f16 of integers. tuning: `usual_tuning` by
-    default; stages are as many of it as shared memory has room for.
+    output: type of the results, that of the activations by default, f32 of integers. tuning:
+    `usual_tuning` by default; stages are as many of it as shared memory has room for.
     """
     spec = product_spec(format, rows, cols, tokens, arch, activations, output, tuning)
     return compile_spec(formats.get(format).spec, spec, f"matmul_{tokens}x{rows}x{cols}")
@@ -118,10 +137,19 @@ def compile_product(
 
 def build(spec: StreamSpec, name: str) -> ModuleOp:
     """The module of a spec's kernel."""
+    if isinstance(spec, SerialSpec):
+        return SerialKernel(spec, name).build()
     if isinstance(spec, IntegerSpec):
         return IntegerKernel(spec, name).build()
     assert isinstance(spec, FlatSpec)
     return FlatKernel(spec, name).build()
+
+
+def quantizer(quantized: Quantized, name: str = "") -> RowKernel:
+    """The kernel of a quantization, under a name if not its own."""
+    if isinstance(quantized, PlanesSpec):
+        return planes_kernel(quantized, name)
+    return quantize_kernel(quantized, name)
 
 
 def compile_spec(format: str, spec: StreamSpec, name: str) -> Product:
@@ -139,14 +167,7 @@ def compile_spec(format: str, spec: StreamSpec, name: str) -> Product:
         zeroed=("counters",),
         facts=facts,
     )
-    return Product(format, spec, image, quantizer(spec))
-
-
-def quantizer(spec: StreamSpec) -> KernelImage | None:
-    """The kernel that makes a spec's activations, where they are integers."""
-    if isinstance(spec, IntegerSpec):
-        return quantize_kernel(spec.quantized).image(spec.arch)
-    return None
+    return Product(format, spec, image)
 
 
 def product_spec(
@@ -169,9 +190,17 @@ def product_spec(
         )
     kind = weight_kind(description, cols)
     chosen = tuning or usual_tuning(kind, tokens, activations)
+    if activations in PLANES:
+        if "b1" not in found.native:
+            able = ", ".join(one.name for one in ARCHS.values() if "b1" in one.native)
+            raise ProductError(f"products of bits on {arch}", accepted=able)
+        planes = plane_layout(kind, rows, cols, chosen.fragments)
+        bits = PLANES[activations]
+        spec = SerialSpec(planes, kind, tokens, found, output or "f32", chosen, planes, bits)
+        return replace(spec, tuning=fitted(spec))
     layout = stream_layout(kind, rows, cols, activations, chosen.fragments)
     if activations == "i8":
-        spec = IntegerSpec(layout, kind, tokens, found, output or "f16", chosen)
+        spec = IntegerSpec(layout, kind, tokens, found, output or "f32", chosen)
     else:
         spec = FlatSpec(layout, kind, tokens, found, output or activations, chosen, activations)
     return replace(spec, tuning=fitted(spec))
@@ -184,7 +213,7 @@ def usual_tuning(kind: WeightKind, tokens: int, dtype: Activations) -> Tuning:
     sums, are short.
     """
     small = Tuning(warps=4, stages=3, blocks_per_sm=2)
-    if tokens <= 8 or dtype == "i8":
+    if tokens <= 8 or dtype not in MANTISSA:
         return replace(small, evict_first=tokens <= 8)
     if tokens <= 16:
         return replace(small, subtract=True)
@@ -210,6 +239,28 @@ def stream_layout(
     step = step_columns(kind, cols, 256 if size <= 4 else 128 if size <= 12 else UNIT)
     placement = Placement(kind.bits, count, apart=not isinstance(kind.meaning, Table))
     return StreamLayout(rows, cols, placement, kind.group, step, kind.scale, kind.zero)
+
+
+def plane_layout(kind: WeightKind, rows: int, cols: int, fragments: int = 0) -> PlaneLayout:
+    """The layout for weights in bit planes; raises ProductError where there is none."""
+    if not isinstance(kind.meaning, Line) or kind.bits > MOST_PLANES:
+        raise ProductError(
+            "weights whose codes are no integers on a line, of up to 4 bits, as bit planes",
+            accepted="activations f16",
+        )
+    if cols % BLOCKS[-1] or (kind.group % BLOCKS[-1] and kind.group != cols):
+        raise ProductError(
+            f"{cols} columns in groups of {kind.group}",
+            accepted=f"multiples of {BLOCKS[-1]} columns",
+        )
+    step = step_columns(kind, cols, {1: 512, 2: 256}.get(kind.bits, 128))
+    block = next(one for one in BLOCKS if step % one == 0 and kind.group % one == 0)
+    count = fragments or 2
+    size, exact = step // max(1, step // kind.group), 2**11
+    fits = kind.scale == "f16" and size * (2**kind.bits - 1) <= exact
+    scale = "f16" if fits else "f32"
+    placement = Placement(kind.bits, count)
+    return PlaneLayout(rows, cols, placement, kind.group, step, scale, kind.zero, block)
 
 
 def check_decoded(kind: WeightKind, dtype: Activations) -> None:
@@ -238,7 +289,7 @@ def is_integer(meaning: Meaning) -> bool:
 
 def step_columns(kind: WeightKind, cols: int, most: int) -> int:
     """Columns of a record: the most that divide the columns and go with the group."""
-    for step in (most, 128, UNIT):
+    for step in dict.fromkeys((most, 256, 128, UNIT)):
         divides = step % kind.group == 0 or kind.group % step == 0 or kind.group == cols
         if step <= most and cols % step == 0 and divides and kind.group % 16 == 0:
             return step

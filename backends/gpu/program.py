@@ -1,22 +1,58 @@
-"""Scheduled IR becomes kernels of a GPU: one for each product."""
+"""Scheduled IR becomes kernels of a GPU: one for each product, and for what it quantizes."""
 
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Protocol
 
 from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.ir import Operation
+from xdsl.ir import BlockArgument, Operation, OpResult, SSAValue
 
-from nybble.backends.gpu.dataflows import spec_of
+from nybble.backends.gpu.arch import Arch, find_arch
+from nybble.backends.gpu.dataflows import ROWS, spec_of
 from nybble.backends.gpu.image import KernelImage
-from nybble.backends.gpu.products import Product as Compiled
-from nybble.backends.gpu.products import compile_spec
+from nybble.backends.gpu.kernels.matmul.spec import Quantized, StreamSpec
+from nybble.backends.gpu.kernels.rows.machine import RowKernel
+from nybble.backends.gpu.products import compile_spec, quantizer
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp, YieldOp
 from nybble.dialects.locations import location_of
-from nybble.dialects.mpgemm.stream import StreamMatmulOp
+from nybble.dialects.lowbit.ops import QuantizeOp
+from nybble.dialects.mpgemm.ops import QuantizedProductOp
+from nybble.dialects.mpgemm.stream import StreamBitserialMatmulOp, StreamIntMatmulOp, StreamMatmulOp
 from nybble.passes.fixed_products import fixed_product
 from nybble.passes.targets import Product
+
+
+class Compiled(Protocol):
+    """A kernel that was compiled."""
+
+    @property
+    def image(self) -> KernelImage:
+        """The kernel and its launch."""
+        ...
+
+    def source(self) -> str:
+        """The kernel as CUDA C++."""
+        ...
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """The kernel of a quantization."""
+
+    kernel: RowKernel
+    arch: Arch
+
+    @cached_property
+    def image(self) -> KernelImage:
+        """See Compiled."""
+        return self.kernel.image(self.arch)
+
+    def source(self) -> str:
+        """See Compiled."""
+        return self.kernel.source()
 
 
 def compile_products(module: ModuleOp, arch: str) -> list[Compiled]:
@@ -24,24 +60,77 @@ def compile_products(module: ModuleOp, arch: str) -> list[Compiled]:
 
     Raises NybbleError at an operation that has no kernel, before any code is generated.
     """
-    wanted: list[tuple[str, Product, Operation]] = []
+    named = list(named_operations(module))
+    products = {op: product_of(op, arch) for _, op in named if not isinstance(op, QuantizeOp)}
+    specs = {op: _spec(product, arch, op) for op, product in products.items()}
+    wanted = [(name, op, quantizations(op, specs)) for name, op in named]
+    made: list[Compiled] = []
+    for name, op, read in wanted:
+        if op in specs:
+            made.append(compile_spec(products[op].description.spec, specs[op], name))
+        for number, one in enumerate(read):
+            tag = f"_{number}" if number else ""
+            made.append(Quantizer(quantizer(one, name + tag), find_arch(arch)))
+    return made
+
+
+def named_operations(module: ModuleOp) -> Iterator[tuple[str, Operation]]:
+    """The operations of all kernels, with the names of what is made of them."""
     for function in [one for one in module.ops if isinstance(one, func.FuncOp)]:
         kernels = [one for one in function.walk() if isinstance(one, KernelOp)]
         inner = [op for one in kernels for op in one.body.block.ops if not isinstance(op, YieldOp)]
         stem = "".join(c if c.isalnum() else "_" for c in function.sym_name.data)
-        for index, op in enumerate(inner):
-            wanted.append((f"k_{stem}_{index}", product_of(op, arch), op))
-    specs = [(name, product, _spec(product, arch, op)) for name, product, op in wanted]
-    return [compile_spec(one.description.spec, spec, name) for name, one, spec in specs]
+        yield from ((f"k_{stem}_{index}", op) for index, op in enumerate(inner))
+
+
+def quantizations(op: Operation, specs: Mapping[Operation, StreamSpec]) -> list[Quantized]:
+    """What is made of a quantization: once in each order in which some product reads it.
+
+    Nothing for another operation; raises NybbleError for a quantization that no product reads.
+    """
+    if not isinstance(op, QuantizeOp):
+        return []
+    readers = [
+        spec.quantized
+        for product, spec in specs.items()
+        if isinstance(product, QuantizedProductOp) and origin(product.activation) is op.result
+    ]
+    if not readers:
+        raise NybbleError(
+            "a quantization that no product of the function reads has no kernel on a GPU",
+            location=location_of(op),
+        )
+    return list(dict.fromkeys(one for one in readers if one is not None))
+
+
+def origin(value: SSAValue) -> SSAValue:
+    """The value that one in a kernel is: what made it in that or in an earlier kernel."""
+    while True:
+        if isinstance(value, BlockArgument) and isinstance(value.block.parent_op(), KernelOp):
+            kernel = value.block.parent_op()
+            assert isinstance(kernel, KernelOp)
+            value = kernel.inputs[value.index]
+        elif isinstance(value, OpResult) and isinstance(value.op, KernelOp):
+            last = value.op.body.block.last_op
+            assert isinstance(last, YieldOp)
+            value = last.operands[value.index]
+        else:
+            return value
 
 
 def product_of(op: Operation, arch: str) -> Product:
     """The product that an operation of a kernel is; raises NybbleError for any other."""
-    activations = op.precision.data if isinstance(op, StreamMatmulOp) else ""
-    return fixed_product(op, StreamMatmulOp, "a GPU", activations, arch)
+    activations = ""
+    if isinstance(op, StreamMatmulOp):
+        activations = op.precision.data
+    elif isinstance(op, StreamIntMatmulOp):
+        activations = "i8"
+    elif isinstance(op, StreamBitserialMatmulOp):
+        activations = f"b{op.activation_type.number_format.element.bits}"
+    return fixed_product(op, tuple(row.op for row in ROWS), "a GPU", activations, arch)
 
 
-def _spec(product: Product, arch: str, op: Operation):
+def _spec(product: Product, arch: str, op: Operation) -> StreamSpec:
     try:
         return spec_of(product, arch)
     except NybbleError as error:

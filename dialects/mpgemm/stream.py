@@ -9,7 +9,12 @@ from xdsl.utils.exceptions import VerifyException
 from nybble.dialects.lowbit.formats import Weight
 from nybble.dialects.lowbit.formats.element import Uniform
 from nybble.dialects.lowbit.formats.numeric import round_to
-from nybble.dialects.mpgemm.ops import Array, FloatProductOp, QuantizedProductOp
+from nybble.dialects.mpgemm.ops import (
+    Array,
+    BitserialProductOp,
+    FloatProductOp,
+    QuantizedProductOp,
+)
 
 PRECISIONS = ("f16", "bf16")
 
@@ -70,3 +75,12 @@ class StreamIntMatmulOp(QuantizedProductOp):
             raise VerifyException(
                 f"the activation must have one scale for each token, got groups of {activations}"
             )
+
+
+@irdl_op_definition
+class StreamBitserialMatmulOp(BitserialProductOp):
+    """The product of bit planes by tensor cores, which count the bits that pairs have in common."""
+
+    name = "mpgemm.stream_bitserial_matmul"
+    DATAFLOW: ClassVar[str] = "stream_bitserial"
+    WEIGHT_LAYOUT: ClassVar[str] = "stream_planes"

@@ -53,6 +53,11 @@ class IntegerSpec(StreamSpec):
         """See StreamSpec."""
         return MOST_SUMS
 
+    @property
+    def effort(self) -> float:
+        """See StreamSpec."""
+        return 0.5
+
     def token_bytes(self, columns: int) -> int:
         """See StreamSpec."""
         return columns

@@ -6,6 +6,8 @@ from functools import cached_property
 
 from nybble.backends.gpu.arch import Arch
 from nybble.backends.gpu.image import Access, Parameter
+from nybble.backends.gpu.kernels.rows.planes import PlanesSpec
+from nybble.backends.gpu.kernels.rows.quantize import QuantizeSpec
 from nybble.backends.gpu.packing.fields import FloatType
 from nybble.backends.gpu.packing.kind import Line, WeightKind
 from nybble.backends.gpu.packing.stream import LANES, LOAD, StreamLayout
@@ -19,6 +21,8 @@ MOST_TILES = 8
 """Tiles of tokens of a pass, at most."""
 MOST_SUMS = {False: 8, True: 24}
 """Fragments times tiles of tokens that registers have room for, by whether fragments are scaled."""
+
+Quantized = QuantizeSpec | PlanesSpec
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,11 @@ class StreamSpec(ABC):
     def most_sums(self) -> int:
         """Fragments times tiles of tokens that registers have room for."""
 
+    @property
+    @abstractmethod
+    def effort(self) -> float:
+        """The time of a product on tensor cores, of that of one of 16-bit floats."""
+
     @abstractmethod
     def token_bytes(self, columns: int) -> int:
         """Bytes of so many columns of a token."""
@@ -83,6 +92,11 @@ class StreamSpec(ABC):
     @abstractmethod
     def inputs(self) -> tuple[Parameter, ...]:
         """The parameters that hold activations; the first begins with the columns of a token."""
+
+    @property
+    def quantized(self) -> Quantized | None:
+        """The quantization that leaves activations as the kernel reads them, if one does."""
+        return None
 
     @cached_property
     def passes(self) -> int:
@@ -196,6 +210,11 @@ class FlatSpec(StreamSpec):
     def most_sums(self) -> int:
         """See StreamSpec."""
         return MOST_SUMS[self.tuning.scale]
+
+    @property
+    def effort(self) -> float:
+        """See StreamSpec."""
+        return 1.0
 
     def token_bytes(self, columns: int) -> int:
         """See StreamSpec."""

@@ -6,6 +6,7 @@ product reads 16 bytes for 64 columns of a token: its four columns of each tile 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,8 @@ from nybble.backends.gpu.kernels.rows.machine import (
     buffer,
 )
 from nybble.backends.gpu.packing.stream import TILES, UNIT
-from nybble.dialects.numpy_ref.quantize import SMALLEST_AMAX, Quantized
+from nybble.dialects.numpy_ref.arrays import F32
+from nybble.dialects.numpy_ref.quantize import SMALLEST_AMAX, dequantize_rows, quantize_rows
 
 LARGEST = 127.0
 RUNS = 32
@@ -57,6 +59,11 @@ class QuantizeSpec:
         return -(-self.tokens // 8) * 8
 
     @property
+    def scale_error(self) -> float:
+        """How far scales may be from the reference's, relatively."""
+        return 0.0
+
+    @property
     def results(self) -> tuple[Parameter, ...]:
         """Codes [tokens, cols], scales [tokens], and totals [cols / run, pitch]."""
         return (
@@ -81,15 +88,21 @@ class QuantizeSpec:
             return UNIT * unit + 32 * (tile // 2) + 8 * quad + 4 * (tile % 2) + column
         return UNIT * unit + 16 * tile + 4 * quad + column
 
-    def reference(self, made: Quantized) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-        """Codes [tokens, cols] and totals [cols / run, tokens] of a quantization of tokens."""
+    def reference(self, x: F32) -> tuple[F32, dict[str, npt.NDArray[Any]]]:
+        """What x [tokens, cols] is rounded to, and the results, totals without their padding."""
+        made = quantize_rows(x, self.cols)
         runs = made.q.astype(np.int64).reshape(self.tokens, -1, self.run)
-        return made.q[:, self.places()], runs.sum(axis=2).T.astype(np.float32)
+        results = {
+            "x": np.ascontiguousarray(made.q[:, self.places()]),
+            "scales": made.s.reshape(1, -1),
+            "totals": np.ascontiguousarray(runs.sum(axis=2).T.astype(np.float32)),
+        }
+        return dequantize_rows(made.q, made.s), results
 
 
-def quantize_kernel(spec: QuantizeSpec) -> RowKernel:
-    """The kernel: a block for each token."""
-    b = GpuBuilder(spec.name, spec.parameters)
+def quantize_kernel(spec: QuantizeSpec, name: str = "") -> RowKernel:
+    """The kernel, under a name if not its own: a block for each token."""
+    b = GpuBuilder(name or spec.name, spec.parameters)
     source, codes, scales, totals = b.parameters
     token = b.block_id()
     words, rounds = spec.cols // WORD, -(-spec.cols // (WORD * THREADS))

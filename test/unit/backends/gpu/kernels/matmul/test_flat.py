@@ -25,7 +25,6 @@ BF16 = ["w1g64", "w2g64", "w3g64m", "w4g128z", "w6g64", "nf4", "mxfp4", "fp8_e4m
 def test_shapes(run_product, name, rows, cols, tokens):
     ran = run_product(name, rows, cols, tokens)
     assert ran.worst < 1
-    assert not ran.counters.any(), "every launch leaves zeros"
     assert ran.report.bank_conflicts == 0
     # results of 2 bytes weigh more beside a weight of 1 KB that is read once
     assert ran.report.sector_efficiency > (0.94 if rows * cols > 2048 else 0.93)

@@ -1,0 +1,62 @@
+"""A product executed in the simulator: the very kernels that ship, on numpy arrays."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nybble.backends.gpu.products import Product
+from nybble.backends.gpu.sim.findings import SimulationError
+from nybble.backends.gpu.sim.report import Report
+from nybble.backends.gpu.sim.simulate import simulate
+from nybble.dialects.lowbit.formats.numeric import decode_floats, encode_floats
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Run:
+    """x: the activations that were multiplied, f32 [tokens, cols]. y: f32 [tokens, rows]."""
+
+    x: Floats
+    y: Floats
+    report: Report
+
+
+def run_product(product: Product, x: Floats, packed: Bytes) -> Run:
+    """The product of x [tokens, cols] and what `Product.pack` gave.
+
+    Raises SimulationError for a race, an access outside of a buffer, codes of activations that are
+    not those of the reference, or counters that are not zeros in the end.
+    """
+    rounded, inputs = activations(product, x)
+    spec, sizes = product.spec, {one.name: one.bytes for one in product.image.parameters}
+    shape = (spec.tokens, spec.layout.rows)
+    y = encode_floats(spec.output, np.full(shape, np.nan, np.float32))
+    scratch = {
+        "sums": np.full(sizes["sums"], 0xFF, np.uint8),
+        "counters": np.zeros(sizes["counters"], np.uint8),
+    }
+    report = simulate(product.image, {**inputs, "w": packed, "y": y, **scratch})
+    report.check()
+    if scratch["counters"].any():
+        raise SimulationError("the kernel left counters that are not zero")
+    return Run(rounded, decode_floats(spec.output, y), report)
+
+
+def activations(product: Product, x: Floats) -> tuple[Floats, dict[str, Bytes]]:
+    """x as it is multiplied, and the buffers that a kernel reads of it."""
+    quantized, image = product.spec.quantized, product.quantizer
+    if quantized is None or image is None:
+        data = encode_floats(product.spec.activations, x)
+        return decode_floats(product.spec.activations, data), {"x": data}
+    rounded, expected = quantized.reference(x)
+    made = {one.name: np.full(one.bytes, 0xFF, np.uint8) for one in quantized.results}
+    simulate(image, {"input": x, **made}).check()
+    for name, wanted in expected.items():
+        found = made[name].view(wanted.dtype).reshape(len(wanted), -1)
+        slack = quantized.scale_error if name == "scales" else 0.0
+        if not np.allclose(found[:, : wanted.shape[1]], wanted, rtol=slack, atol=0):
+            raise SimulationError(f"'{name}' of the quantization is not what the reference has")
+    return rounded, made
