@@ -12,6 +12,7 @@ from nybble.backends.gpu.kernels.matmul.spec import StreamSpec
 from nybble.backends.gpu.products import Activations, product_spec
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp
+from nybble.dialects.lowbit.formats import Format
 from nybble.dialects.mpgemm.ops import ProductOp
 from nybble.dialects.mpgemm.stream import StreamBitserialMatmulOp, StreamIntMatmulOp, StreamMatmulOp
 from nybble.passes.targets import Product, Verdict
@@ -52,6 +53,13 @@ ROWS = (
     Dataflow(StreamBitserialMatmulOp, ("b1", "b2", "b3", "b4")),
 )
 MODES = tuple(mode for row in ROWS for mode in row.modes)
+
+
+def covering(description: Format, arch: str, shape: tuple[int, int]) -> list[str]:
+    """The dataflows that multiply weights of a format and shape, with some kind of activations."""
+    products = [Product(description, *shape, 1, mode, arch) for mode in MODES]
+    found = [one for product in products for one in CUDA.verdicts(product)]
+    return list(dict.fromkeys(one.dataflow for one in found if one.refusal is None))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,10 @@ from nybble.tools.verify.pool import runner
 
 DATA = ("normal", "exact", "extreme", "zero_groups", "denormal")
 """Not "infinite": f16 and bf16 activations times an infinite scale are NaN on both sides."""
-TYPES = (("f16", "f16"), ("f16", "f32"), ("bf16", "bf16"), ("bf16", "f32"), ("i8", "f32"))
+TYPES = (
+    ("f16", "f16"), ("f16", "f32"), ("bf16", "bf16"), ("bf16", "f32"), ("i8", "f32"), ("i8", "f16"),
+    ("b1", "f32"), ("b2", "f32"), ("b4", "f32"),
+)  # fmt: skip
 """Of activations, and of results."""
 ROUNDING = {"f16": 2.0**-11, "bf16": 2.0**-8, "f32": 2.0**-24}
 SMALLEST = {"f16": 2.0**-25, "bf16": 2.0**-133, "f32": 2.0**-150}

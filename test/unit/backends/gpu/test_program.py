@@ -44,9 +44,9 @@ func.func @n(%x: tensor<1x64xf32>, %g: tensor<64xf32>) -> tensor<1x64xf32> {
 """
 
 
-def scheduled(text: str):
+def scheduled(text: str, mode: str = "f16"):
     module = parse_module(make_context(), text, "<test>")
-    options = {"target": "cuda", "isa": "sm_90a", "activations": "f16", "prefill": "f16"}
+    options = {"target": "cuda", "isa": "sm_90a", "activations": mode, "prefill": mode}
     for stage in stages_between("operators", "scheduled"):
         run_passes(make_context(), module, configure(build_pipeline(stage.passes), options))
         stage.form.check(module, stage.name)
@@ -68,6 +68,27 @@ def test_every_product_is_a_kernel_that_computes_it():
     simulate(image, [x, product.pack(weight), y, sums, counters])
     exact = product.reference(x.astype(np.float32), weight)
     np.testing.assert_allclose(y.astype(np.float32), exact, rtol=2e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize(("mode", "orders"), [("i8", 2), ("b2", 1)])
+def test_a_quantization_is_a_kernel_for_each_order_in_which_it_is_read(mode: str, orders: int):
+    text = TWO.replace('16x128, "w4g64"', '16x128, "w4g128"').replace("w2g64", "w2g128")
+    text = text.replace("w4g128", "iq4_nl") if mode == "i8" else text
+    images = [one.image for one in compile_products(scheduled(text, mode), "sm_90a")]
+    names = ["k_two_0", "k_two_0_1"][:orders]
+    assert [one.name for one in images] == [*names, "k_two_1", "k_two_2"]
+    assert [one.name for one in images[0].parameters] == ["input", "x", "scales", "totals"]
+
+
+def test_a_quantization_that_nobody_reads_is_refused():
+    alone = """
+func.func @q(%x: tensor<2x64xf32>) -> !lowbit.tensor<2x64, "a8"> {
+  %0 = lowbit.quantize %x : tensor<2x64xf32> -> !lowbit.tensor<2x64, "a8">
+  func.return %0 : !lowbit.tensor<2x64, "a8">
+}
+"""
+    with pytest.raises(NybbleError, match="a quantization that no product of the function reads"):
+        compile_products(scheduled(alone, "i8"), "sm_90a")
 
 
 def test_a_manifest_has_all_but_the_code():
