@@ -8,7 +8,7 @@ disagree.
 from dataclasses import dataclass
 
 from nybble.backends.gpu.arch import ARCHS, find_arch
-from nybble.backends.gpu.kernels.matmul.spec import StreamSpec
+from nybble.backends.gpu.kernels.matmul.spec import PLAIN, Epilogue, StreamSpec
 from nybble.backends.gpu.products import Activations, product_spec
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp
@@ -83,12 +83,13 @@ class CudaTarget:
         return
 
 
-def spec_of(product: Product, arch: str) -> StreamSpec:
+def spec_of(product: Product, arch: str, epilogue: Epilogue = PLAIN) -> StreamSpec:
     """The kernel of a product; NybbleError with the reason if there is none."""
     for mode in MODES:
         if mode == product.activations:
             spec = product.description.spec
-            return product_spec(spec, product.rows, product.cols, product.tokens, arch, mode)
+            shape = (product.rows, product.cols, product.tokens)
+            return product_spec(spec, *shape, arch, mode, epilogue=epilogue)
     raise NybbleError(f"activations {product.activations}", accepted=", ".join(MODES))
 
 

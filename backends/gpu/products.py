@@ -9,6 +9,7 @@ The parameters of `image`, in order, are buffers:
     x         [tokens, cols], row by row, of the activations' type; read. With activations "i8"
               these are x, scales and totals, which `quantizer` makes of f32 [tokens, cols]
     w         u8 [n], what `pack` gives; read
+    residual  [tokens, rows], as y; read, and only there where an epilogue adds it
     y         [tokens, rows], row by row, of `output`'s type; written
     sums      scratch, contents do not matter before or after
     counters  i32; zeros before the first launch, and every launch leaves zeros again
@@ -18,13 +19,13 @@ Launches that share `sums` and `counters` must not overlap.
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from xdsl.dialects.builtin import ModuleOp
 
-from nybble.backends.gpu.arch import ARCHS, find_arch
+from nybble.backends.gpu.arch import ARCHS, Arch, find_arch
 from nybble.backends.gpu.codegen import compile_kernel
 from nybble.backends.gpu.cuda.source import cuda_source
 from nybble.backends.gpu.image import KernelImage
@@ -32,7 +33,9 @@ from nybble.backends.gpu.kernels.matmul.flat import FlatKernel
 from nybble.backends.gpu.kernels.matmul.integer import IntegerKernel, IntegerSpec
 from nybble.backends.gpu.kernels.matmul.serial import SerialKernel, SerialSpec
 from nybble.backends.gpu.kernels.matmul.spec import (
+    PLAIN,
     QUAD_BYTES,
+    Epilogue,
     FlatSpec,
     Quantized,
     StreamSpec,
@@ -49,6 +52,7 @@ from nybble.backends.gpu.packing.stream import UNIT, PlaneLayout, StreamLayout
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats import Weight
+from nybble.dialects.numpy_ref.glu import ACTIVATIONS
 
 MOST_TOKENS = 16384
 PLANES: dict[str, int] = {"b1": 1, "b2": 2, "b3": 3, "b4": 4}
@@ -61,6 +65,7 @@ FEWEST_STAGES = 3
 Activations = Literal["f16", "bf16", "i8", "b1", "b2", "b3", "b4"]
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+T = TypeVar("T", bound=np.generic)
 
 
 class ProductError(NybbleError):
@@ -94,26 +99,60 @@ class Product:
         module = build(self.spec, self.image.name)
         return cuda_source(module, [one.name for one in self.spec.parameters])
 
-    def pack(self, weight: Weight) -> Bytes:
-        """u8 [weight_bytes]; raises PackingError or NybbleError for what does not fit."""
-        layout = self.spec.layout
-        if weight.spec != self.format or weight.shape != (layout.rows, layout.cols):
-            raise ProductError(
-                f"a weight of '{weight.spec}' {weight.shape} for a product of '{self.format}'",
-                accepted=f"'{self.format}' ({layout.rows}, {layout.cols})",
-            )
-        zero = weight.zero
-        if layout.zero == "points":
+    def pack(self, weight: Weight, gate: Weight | None = None) -> Bytes:
+        """u8 [weight_bytes], with the weight of a gate where the epilogue has one.
+
+        Raises PackingError or NybbleError for what does not fit.
+        """
+        given = [weight] if gate is None else [gate, weight]
+        shape = (self.spec.features, self.spec.layout.cols)
+        for one in given:
+            if one.spec != self.format or one.shape != shape:
+                raise ProductError(
+                    f"a weight of '{one.spec}' {one.shape} for a product of '{self.format}'",
+                    accepted=f"'{self.format}' {shape}",
+                )
+        if (gate is not None) != bool(self.spec.epilogue.gate):
+            raise ProductError(f"{len(given)} weight(s)", accepted="one, and one of a gate if any")
+        (codes, scale, zero), *others = (self._parts(one) for one in given)
+        for more_codes, more_scale, more_zero in others:
+            codes, scale = alternating(codes, more_codes), alternating(scale, more_scale)
+            zero = None if zero is None or more_zero is None else alternating(zero, more_zero)
+        return pack_stream(self.spec.layout, codes, scale, zero)
+
+    def _parts(self, weight: Weight) -> tuple[Bytes, Floats, Floats | None]:
+        """Codes, scales and zeros as the stream has them."""
+        zero, kind = weight.zero, self.spec.kind
+        if self.spec.layout.zero == "points":
             assert weight.zero_codes is not None
             zero = weight.zero_codes.astype(np.float32)
-        codes, kind = weight.require_codes(), self.spec.kind
+        codes = weight.require_codes()
         _check_numbers(codes, kind)
-        return pack_stream(layout, codes, weight.scale / np.float32(kind.unit), zero)
+        return codes, weight.scale / np.float32(kind.unit), zero
 
-    def reference(self, x: Floats, weight: Weight) -> Floats:
-        """f32 [tokens, rows] of x [tokens, cols], summed in f64, of any output type."""
+    def reference(
+        self,
+        x: Floats,
+        weight: Weight,
+        gate: Weight | None = None,
+        residual: Floats | None = None,
+    ) -> Floats:
+        """f32 [tokens, rows] of x [tokens, cols], in f64, of any output type."""
         exact = x.astype(np.float64) @ weight.dequantize().astype(np.float64).T
+        if gate is not None:
+            opened = x.astype(np.float64) @ gate.dequantize().astype(np.float64).T
+            exact = ACTIVATIONS[self.spec.epilogue.gate](opened) * exact
+        if residual is not None:
+            exact = exact + residual
         return exact.astype(np.float32)
+
+
+def alternating(first: npt.NDArray[T], second: npt.NDArray[T]) -> npt.NDArray[T]:
+    """Rows of two matrices, 16 of each in turn; the last of each are filled up with zeros."""
+    size = -(-len(first) // 16) * 16
+    padded = [np.pad(one, ((0, size - len(one)), (0, 0))) for one in (first, second)]
+    pairs = np.stack([one.reshape(-1, 16, one.shape[1]) for one in padded], axis=1)
+    return pairs.reshape(2 * size, -1)
 
 
 def compile_product(
@@ -125,13 +164,15 @@ def compile_product(
     activations: Activations = "f16",
     output: str | None = None,
     tuning: Tuning | None = None,
+    epilogue: Epilogue = PLAIN,
 ) -> Product:
     """The kernel of a product; raises NybbleError with the reason for what has none.
 
     output: type of the results, that of the activations by default, f32 of integers. tuning:
-    `usual_tuning` by default; stages are as many of it as shared memory has room for.
+    `usual_tuning` by default; stages are as many of it as shared memory has room for. epilogue:
+    what results have beyond products; the rows of a gated unit are those of each of its factors.
     """
-    spec = product_spec(format, rows, cols, tokens, arch, activations, output, tuning)
+    spec = product_spec(format, rows, cols, tokens, arch, activations, output, tuning, epilogue)
     return compile_spec(formats.get(format).spec, spec, f"matmul_{tokens}x{rows}x{cols}")
 
 
@@ -179,6 +220,7 @@ def product_spec(
     activations: Activations = "f16",
     output: str | None = None,
     tuning: Tuning | None = None,
+    epilogue: Epilogue = PLAIN,
 ) -> StreamSpec:
     """What the kernel of a product would be made for; otherwise as `compile_product`."""
     description, found = formats.get(format), find_arch(arch)
@@ -190,20 +232,38 @@ def product_spec(
         )
     kind = weight_kind(description, cols)
     chosen = tuning or usual_tuning(kind, tokens, activations)
+    if epilogue.gate:
+        if chosen.fragments % 2:
+            raise ProductError(f"a gated unit of {chosen.fragments} fragments", accepted="2, 4")
+        epilogue, chosen = replace(epilogue, rows=rows), replace(chosen, split=1)
+        rows = 2 * (-(-rows // 16) * 16)
     if activations in PLANES:
-        if "b1" not in found.native:
-            able = ", ".join(one.name for one in ARCHS.values() if "b1" in one.native)
-            raise ProductError(f"products of bits on {arch}", accepted=able)
-        planes = plane_layout(kind, rows, cols, chosen.fragments)
-        bits = PLANES[activations]
-        spec = SerialSpec(planes, kind, tokens, found, output or "f32", chosen, planes, bits)
-        return replace(spec, tuning=fitted(spec))
-    layout = stream_layout(kind, rows, cols, activations, chosen.fragments)
-    if activations == "i8":
-        spec = IntegerSpec(layout, kind, tokens, found, output or "f32", chosen)
+        spec = _serial_spec(kind, (rows, cols), tokens, found, activations, output, chosen)
     else:
-        spec = FlatSpec(layout, kind, tokens, found, output or activations, chosen, activations)
+        layout = stream_layout(kind, rows, cols, activations, chosen.fragments)
+        if activations == "i8":
+            spec = IntegerSpec(layout, kind, tokens, found, output or "f32", chosen)
+        else:
+            spec = FlatSpec(layout, kind, tokens, found, output or activations, chosen, activations)
+    spec = replace(spec, epilogue=epilogue)
     return replace(spec, tuning=fitted(spec))
+
+
+def _serial_spec(
+    kind: WeightKind,
+    shape: tuple[int, int],
+    tokens: int,
+    arch: Arch,
+    activations: Activations,
+    output: str | None,
+    tuning: Tuning,
+) -> SerialSpec:
+    """A product of bit planes; ProductError where there is none."""
+    if "b1" not in arch.native:
+        able = ", ".join(one.name for one in ARCHS.values() if "b1" in one.native)
+        raise ProductError(f"products of bits on {arch.name}", accepted=able)
+    layout, bits = plane_layout(kind, *shape, tuning.fragments), PLANES[activations]
+    return SerialSpec(layout, kind, tokens, arch, output or "f32", tuning, layout, bits)
 
 
 def usual_tuning(kind: WeightKind, tokens: int, dtype: Activations) -> Tuning:

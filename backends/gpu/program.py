@@ -5,21 +5,22 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from xdsl.dialects import func
+from xdsl.dialects import arith, func
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import BlockArgument, Operation, OpResult, SSAValue
 
 from nybble.backends.gpu.arch import Arch, find_arch
 from nybble.backends.gpu.dataflows import ROWS, spec_of
 from nybble.backends.gpu.image import KernelImage
-from nybble.backends.gpu.kernels.matmul.spec import Quantized, StreamSpec
+from nybble.backends.gpu.kernels.matmul.spec import PLAIN, Epilogue, Quantized, StreamSpec
 from nybble.backends.gpu.kernels.rows.machine import RowKernel
 from nybble.backends.gpu.products import compile_spec, quantizer
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp, YieldOp
+from nybble.dialects.fused.ops import GluOp
 from nybble.dialects.locations import location_of
 from nybble.dialects.lowbit.ops import QuantizeOp
-from nybble.dialects.mpgemm.ops import QuantizedProductOp
+from nybble.dialects.mpgemm.ops import ProductOp, QuantizedProductOp
 from nybble.dialects.mpgemm.stream import StreamBitserialMatmulOp, StreamIntMatmulOp, StreamMatmulOp
 from nybble.passes.fixed_products import fixed_product
 from nybble.passes.targets import Product
@@ -55,35 +56,88 @@ class Quantizer:
         return self.kernel.source()
 
 
+@dataclass(frozen=True)
+class Work:
+    """What one launch computes: `op`, or products with what is done to them.
+
+    products: the product, and before it that of a gate.
+    """
+
+    op: Operation
+    products: tuple[ProductOp, ...] = ()
+    epilogue: Epilogue = PLAIN
+
+    def kernel(self, arch: str) -> tuple[Product, StreamSpec]:
+        """The product, and what its kernel is made for; raises NybbleError if it has none."""
+        first, *others = (product_of(one, arch) for one in self.products or (self.op,))
+        if any(other != first for other in others):
+            raise NybbleError(
+                f"a gated unit of {first} and {others[0]} has no kernel on a GPU",
+                location=location_of(self.op),
+                accepted="two products of one format and shape",
+            )
+        try:
+            return first, spec_of(first, arch, self.epilogue)
+        except NybbleError as error:
+            error.location = error.location or location_of(self.op)
+            raise
+
+
 def compile_products(module: ModuleOp, arch: str) -> list[Compiled]:
     """The kernels of a module at the scheduled stage, in program order.
 
     Raises NybbleError at an operation that has no kernel, before any code is generated.
     """
-    named = list(named_operations(module))
-    products = {op: product_of(op, arch) for _, op in named if not isinstance(op, QuantizeOp)}
-    specs = {op: _spec(product, arch, op) for op, product in products.items()}
-    wanted = [(name, op, quantizations(op, specs)) for name, op in named]
+    named = list(named_works(module))
+    kernels = {work: work.kernel(arch) for _, work in named if not isinstance(work.op, QuantizeOp)}
+    wanted = [(name, work, quantizations(work.op, kernels)) for name, work in named]
     made: list[Compiled] = []
-    for name, op, read in wanted:
-        if op in specs:
-            made.append(compile_spec(products[op].description.spec, specs[op], name))
+    for name, work, read in wanted:
+        if work in kernels:
+            product, spec = kernels[work]
+            made.append(compile_spec(product.description.spec, spec, name))
         for number, one in enumerate(read):
             tag = f"_{number}" if number else ""
             made.append(Quantizer(quantizer(one, name + tag), find_arch(arch)))
     return made
 
 
-def named_operations(module: ModuleOp) -> Iterator[tuple[str, Operation]]:
-    """The operations of all kernels, with the names of what is made of them."""
+def named_works(module: ModuleOp) -> Iterator[tuple[str, Work]]:
+    """What all kernels do, with the names of what is made of it."""
     for function in [one for one in module.ops if isinstance(one, func.FuncOp)]:
         kernels = [one for one in function.walk() if isinstance(one, KernelOp)]
         inner = [op for one in kernels for op in one.body.block.ops if not isinstance(op, YieldOp)]
+        works = [work_of(op) for op in inner]
+        inside = {product for work in works for product in work.products}
         stem = "".join(c if c.isalnum() else "_" for c in function.sym_name.data)
-        yield from ((f"k_{stem}_{index}", op) for index, op in enumerate(inner))
+        alone = [work for work in works if work.op not in inside]
+        yield from ((f"k_{stem}_{index}", work) for index, work in enumerate(alone))
 
 
-def quantizations(op: Operation, specs: Mapping[Operation, StreamSpec]) -> list[Quantized]:
+def work_of(op: Operation) -> Work:
+    """An operation, with the products that nothing else reads where it is fused to their end."""
+    if isinstance(op, GluOp):
+        pair = [only_product(op.gate), only_product(op.up)]
+        products = tuple(one for one in pair if one is not None)
+        if len(products) == len(pair):
+            return Work(op, products, Epilogue(op.activation.data))
+    if isinstance(op, arith.AddfOp):
+        for value in op.operands:
+            product = only_product(value)
+            if product is not None:
+                return Work(op, (product,), Epilogue(residual=True))
+    return Work(op)
+
+
+def only_product(value: SSAValue) -> ProductOp | None:
+    """The product that makes a value, if that is used once."""
+    owner = value.owner
+    return owner if isinstance(owner, ProductOp) and value.has_one_use() else None
+
+
+def quantizations(
+    op: Operation, kernels: Mapping[Work, tuple[Product, StreamSpec]]
+) -> list[Quantized]:
     """What is made of a quantization: once in each order in which some product reads it.
 
     Nothing for another operation; raises NybbleError for a quantization that no product reads.
@@ -92,7 +146,8 @@ def quantizations(op: Operation, specs: Mapping[Operation, StreamSpec]) -> list[
         return []
     readers = [
         spec.quantized
-        for product, spec in specs.items()
+        for work, (_, spec) in kernels.items()
+        for product in work.products or (work.op,)
         if isinstance(product, QuantizedProductOp) and origin(product.activation) is op.result
     ]
     if not readers:
@@ -128,14 +183,6 @@ def product_of(op: Operation, arch: str) -> Product:
     elif isinstance(op, StreamBitserialMatmulOp):
         activations = f"b{op.activation_type.number_format.element.bits}"
     return fixed_product(op, tuple(row.op for row in ROWS), "a GPU", activations, arch)
-
-
-def _spec(product: Product, arch: str, op: Operation) -> StreamSpec:
-    try:
-        return spec_of(product, arch)
-    except NybbleError as error:
-        error.location = error.location or location_of(op)
-        raise
 
 
 def described(image: KernelImage) -> dict[str, Any]:

@@ -24,20 +24,23 @@ class Run:
     report: Report
 
 
-def run_product(product: Product, x: Floats, packed: Bytes) -> Run:
-    """The product of x [tokens, cols] and what `Product.pack` gave.
+def run_product(product: Product, x: Floats, packed: Bytes, residual: Floats | None = None) -> Run:
+    """The product of x [tokens, cols] and what `Product.pack` gave, with a residual where one is
+    added.
 
     Raises SimulationError for a race, an access outside of a buffer, codes of activations that are
     not those of the reference, or counters that are not zeros in the end.
     """
     rounded, inputs = activations(product, x)
     spec, sizes = product.spec, {one.name: one.bytes for one in product.image.parameters}
-    shape = (spec.tokens, spec.layout.rows)
+    shape = (spec.tokens, spec.features)
     y = encode_floats(spec.output, np.full(shape, np.nan, np.float32))
     scratch = {
         "sums": np.full(sizes["sums"], 0xFF, np.uint8),
         "counters": np.zeros(sizes["counters"], np.uint8),
     }
+    if residual is not None:
+        inputs["residual"] = encode_floats(spec.output, residual)
     report = simulate(product.image, {**inputs, "w": packed, "y": y, **scratch})
     report.check()
     if scratch["counters"].any():

@@ -88,18 +88,34 @@ class GpuDraw:
         random = np.random.default_rng([self.seed, number, 2])
         spec = self.specs[number % len(self.specs)]
         description = formats.get(spec)
-        activations, output = TYPES[int(random.integers(len(TYPES)))]
         tokens, data = int(random.choice(TOKENS)), str(random.choice(DATA))
         arch = str(random.choice(self.archs))
         draw = number // len(self.specs)
         if draw % MISFIT_EVERY == MISFIT_EVERY - 1 and description.block > 1:
-            kernel = replace(misfit(spec, random), activations=activations)
+            kernel = misfit(spec, random)
         else:
             step = int(np.lcm(UNIT_COLS, description.block))
             cols = step * int(random.integers(1, max(2, UNITS * UNIT_COLS // step + 1)))
             rows = int(random.choice([1, 3, 16, int(random.integers(1, LARGEST_ROWS))]))
-            kernel = Kernel(spec, rows, cols, tokens > 1, STREAM, activations, "")
-        return GpuCase(Case(number, kernel, tokens, data), arch, output)
+            kernel = Kernel(spec, rows, cols, tokens > 1, STREAM, TYPES[0][0], "")
+        drawn = GpuCase(Case(number, kernel, tokens, data), arch, TYPES[0][1])
+        able = [one for one in TYPES if has_kernel(with_types(drawn, one))] or [TYPES[0]]
+        return with_types(drawn, able[int(random.integers(len(able)))])
+
+
+def with_types(drawn: GpuCase, types: tuple[str, str]) -> GpuCase:
+    """The case with other types of activations and of results."""
+    kernel = replace(drawn.case.kernel, activations=types[0])
+    return replace(drawn, case=replace(drawn.case, kernel=kernel), output=types[1])
+
+
+def has_kernel(drawn: GpuCase) -> bool:
+    """Whether a case is not refused."""
+    try:
+        spec_of(drawn)
+    except NybbleError:
+        return False
+    return True
 
 
 def verify_on_gpu(request: VerifyRequest) -> int:

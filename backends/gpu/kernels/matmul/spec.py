@@ -1,7 +1,7 @@
 """What a product's kernel is made for, and how its work is divided."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from nybble.backends.gpu.arch import Arch
@@ -51,10 +51,28 @@ class Tuning:
 
 
 @dataclass(frozen=True)
+class Epilogue:
+    """What is done to products before they are written.
+
+    gate: the activation of a gated unit, empty for none. Then the rows of the weight are those of
+    the gate and of the other factor, 16 of each in turn, and `rows` is how many results a token
+    has. residual: whether a matrix of the shape and type of the results is added.
+    """
+
+    gate: str = ""
+    rows: int = 0
+    residual: bool = False
+
+
+PLAIN = Epilogue()
+"""Products and no more."""
+
+
+@dataclass(frozen=True)
 class StreamSpec(ABC):
     """y [tokens, rows] = x [tokens, cols] @ W.T: what kernels of streamed weights have in common.
 
-    output: the type of y.
+    output: the type of y. epilogue: what y has beyond products.
     """
 
     layout: StreamLayout
@@ -63,6 +81,12 @@ class StreamSpec(ABC):
     arch: Arch
     output: str
     tuning: Tuning
+    epilogue: Epilogue = field(default=PLAIN, kw_only=True)
+
+    @property
+    def features(self) -> int:
+        """Results of a token."""
+        return self.epilogue.rows or self.layout.rows
 
     @property
     @abstractmethod
@@ -181,14 +205,17 @@ class StreamSpec(ABC):
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        """Activations, w, y, and what blocks leave each other: sums, and how many are there."""
+        """Activations, w, what is added, y, and what blocks leave each other: sums, and how many
+        are there."""
         layout, tuning = self.layout, self.tuning
-        y_bytes = self.tokens * layout.rows * FLOAT_BYTES[self.output]
+        y_bytes = self.tokens * self.features * FLOAT_BYTES[self.output]
+        residual = Parameter("residual", self.output, Access.READ, y_bytes)
         sums = 2 * self.blocks * tuning.warps * self.partial_bytes
         counters = 4 * self.jobs * tuning.warps
         return (
             *self.inputs,
             Parameter("w", "u8", Access.READ, layout.bytes),
+            *((residual,) if self.epilogue.residual else ()),
             Parameter("y", self.output, Access.WRITE, y_bytes),
             Parameter("sums", "f32", Access.WRITE, sums),
             Parameter("counters", "i32", Access.UPDATE, counters),

@@ -17,6 +17,7 @@ from xdsl.dialects.builtin import ModuleOp, f32, i32, i64
 
 from nybble.backends.building.values import Value
 from nybble.backends.gpu.builder import GpuBuilder
+from nybble.backends.gpu.kernels.matmul.results import Results
 from nybble.backends.gpu.kernels.matmul.spec import TOKEN_TILE, StreamSpec
 from nybble.backends.gpu.kernels.matmul.stored import Tokens
 from nybble.backends.gpu.kernels.matmul.sums import Reduction, Sums
@@ -67,7 +68,7 @@ class StreamKernel(ABC, Generic[A]):
         self.layout = spec.layout
         self.b = b = GpuBuilder(name, spec.parameters)
         self.inputs = b.parameters[: len(spec.inputs)]
-        self.w, self.y, partials, counters = b.parameters[len(spec.inputs) :]
+        self.w, *added, y, partials, counters = b.parameters[len(spec.inputs) :]
         self.lane = b.thread() & 31
         self.warp = b.thread().shr(5)
         self.part = self.warp & (spec.tuning.split - 1)
@@ -78,6 +79,8 @@ class StreamKernel(ABC, Generic[A]):
         ring = self.warp * (spec.tuning.stages * self.layout.record_bytes)
         self.ring = b.offset(b.shared(), ring)
         self.reduction = Reduction(b, spec, partials, counters)
+        residual = added[0] if added else None
+        self.results = Results(b, spec, self.finished, y, residual)
 
     @abstractmethod
     def activations(self, job: Value) -> A:
@@ -225,26 +228,9 @@ class StreamKernel(ABC, Generic[A]):
         if spec.own_quads * spec.tuning.split > spec.quads:
             exists = exists & (self.part * spec.own_quads < spec.quads)
         with b.if_(exists):
-            self.reduction.finish(job, sums, lambda whole: self.write(tile, token, whole))
-
-    def write(self, tile: Value, first: Value, sums: list[Value]) -> None:
-        """Results of rows g and g + 8 of a fragment, tokens 2t and 2t + 1 of a tile of tokens."""
-        layout, spec = self.layout, self.spec
-        inside_rows = layout.rows % layout.tile_rows == 0
-        all_tokens = all(spec.is_full(n) for n in range(spec.token_tiles))
-        for index in range(spec.own_quads):
-            quad = self.part * spec.own_quads + index
-            tiles = self.b.const(spec.token_tiles, i32)
-            fragment, tile_of_tokens = (
-                self.b.binary(kind, quad, tiles) for kind in ("udiv", "urem")
+            self.reduction.finish(
+                job, sums, lambda whole: self.results.write(tile, self.part, token, whole)
             )
-            for e in range(4):
-                row = tile * layout.tile_rows + self.row + fragment * 16 + 8 * (e // 2)
-                token = first + self.quad * 2 + tile_of_tokens * TOKEN_TILE + e % 2
-                conditions = [] if inside_rows else [row < layout.rows]
-                conditions += [] if all_tokens else [token < spec.tokens]
-                value = self.finished(token, sums[4 * index + e])
-                self.reduction.write(self.y, token, row, value, conditions)
 
 
 def flattened(sums: Sums) -> list[Value]:

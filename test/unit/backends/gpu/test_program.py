@@ -44,6 +44,25 @@ func.func @n(%x: tensor<1x64xf32>, %g: tensor<64xf32>) -> tensor<1x64xf32> {
 """
 
 
+GATED = """
+func.func @g(%x: tensor<2x128xf32>, %a: !lowbit.tensor<24x128, "w4g64">,
+    %b: !lowbit.tensor<24x128, "UP">) -> tensor<2x24xf32> {
+  %0 = mpgemm.matmul %x, %a : tensor<2x128xf32>, !lowbit.tensor<24x128, "w4g64"> -> tensor<2x24xf32>
+  %1 = mpgemm.matmul %x, %b : tensor<2x128xf32>, !lowbit.tensor<24x128, "UP"> -> tensor<2x24xf32>
+  %2 = fused.glu "silu" %0, %1 : tensor<2x24xf32>
+  func.return %2 : tensor<2x24xf32>
+}
+"""
+ADDED = """
+func.func @r(%x: tensor<2x128xf32>, %a: !lowbit.tensor<24x128, "w4g64">, %r: tensor<2x24xf32>)
+    -> tensor<2x24xf32> {
+  %0 = mpgemm.matmul %x, %a : tensor<2x128xf32>, !lowbit.tensor<24x128, "w4g64"> -> tensor<2x24xf32>
+  %1 = arith.addf %r, %0 : tensor<2x24xf32>
+  func.return %1 : tensor<2x24xf32>
+}
+"""
+
+
 def scheduled(text: str, mode: str = "f16"):
     module = parse_module(make_context(), text, "<test>")
     options = {"target": "cuda", "isa": "sm_90a", "activations": mode, "prefill": mode}
@@ -78,6 +97,27 @@ def test_a_quantization_is_a_kernel_for_each_order_in_which_it_is_read(mode: str
     names = ["k_two_0", "k_two_0_1"][:orders]
     assert [one.name for one in images] == [*names, "k_two_1", "k_two_2"]
     assert [one.name for one in images[0].parameters] == ["input", "x", "scales", "totals"]
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "names"),
+    [
+        (GATED, "f16", ["x", "w", "y"]),
+        (ADDED, "f16", ["x", "w", "residual", "y"]),
+        (GATED, "i8", ["x", "scales", "totals", "w", "y"]),
+    ],
+)
+def test_what_is_fused_to_products_is_in_their_kernel(text: str, mode: str, names: list[str]):
+    *others, product = compile_products(scheduled(text.replace("UP", "w4g64"), mode), "sm_90a")
+    assert len(others) == (mode == "i8"), "the quantization"
+    found = [one.name for one in product.image.parameters]
+    assert found == [*names, "sums", "counters"]
+    assert product.image.parameter("y").bytes == 2 * 24 * (4 if mode == "i8" else 2)
+
+
+def test_a_gated_unit_of_two_formats_is_refused():
+    with pytest.raises(NybbleError, match="has no kernel on a GPU"):
+        compile_products(scheduled(GATED.replace("UP", "w2g64")), "sm_90a")
 
 
 def test_a_quantization_that_nobody_reads_is_refused():
