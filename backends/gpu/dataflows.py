@@ -78,6 +78,9 @@ class CudaTarget:
         arch = find_arch(product.isa or LOWEST)
         return tuple(row.verdict(product, arch.name) for row in ROWS)
 
+    def sketch(self, product: Product, dataflow: str) -> None:
+        """See `Target`: nothing was measured here."""
+
     def choices(self, kernel: KernelOp, isa: str, threads: int) -> None:
         """See `Target`: schedules of GPU kernels have nothing to choose yet."""
         return
