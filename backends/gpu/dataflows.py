@@ -52,7 +52,7 @@ ROWS = (
     Dataflow(StreamIntMatmulOp, ("i8",)),
     Dataflow(StreamBitserialMatmulOp, ("b1", "b2", "b3", "b4")),
 )
-MODES = tuple(mode for row in ROWS for mode in row.modes)
+MODES: tuple[Activations, ...] = tuple(mode for row in ROWS for mode in row.modes)
 
 
 def covering(description: Format, arch: str, shape: tuple[int, int]) -> list[str]:

@@ -237,14 +237,15 @@ def product_spec(
             raise ProductError(f"a gated unit of {chosen.fragments} fragments", accepted="2, 4")
         epilogue, chosen = replace(epilogue, rows=rows), replace(chosen, split=1)
         rows = 2 * (-(-rows // 16) * 16)
-    if activations in PLANES:
-        spec = _serial_spec(kind, (rows, cols), tokens, found, activations, output, chosen)
+    shape = (rows, cols)
+    if activations == "i8":
+        layout = stream_layout(kind, *shape, activations, chosen.fragments)
+        spec = IntegerSpec(layout, kind, tokens, found, output or "f32", chosen)
+    elif activations == "f16" or activations == "bf16":
+        layout = stream_layout(kind, *shape, activations, chosen.fragments)
+        spec = FlatSpec(layout, kind, tokens, found, output or activations, chosen, activations)
     else:
-        layout = stream_layout(kind, rows, cols, activations, chosen.fragments)
-        if activations == "i8":
-            spec = IntegerSpec(layout, kind, tokens, found, output or "f32", chosen)
-        else:
-            spec = FlatSpec(layout, kind, tokens, found, output or activations, chosen, activations)
+        spec = _serial_spec(kind, shape, tokens, found, PLANES[activations], output, chosen)
     spec = replace(spec, epilogue=epilogue)
     return replace(spec, tuning=fitted(spec))
 
@@ -254,15 +255,15 @@ def _serial_spec(
     shape: tuple[int, int],
     tokens: int,
     arch: Arch,
-    activations: Activations,
+    bits: int,
     output: str | None,
     tuning: Tuning,
 ) -> SerialSpec:
-    """A product of bit planes; ProductError where there is none."""
+    """A product of activations in `bits` planes; ProductError where there is none."""
     if "b1" not in arch.native:
         able = ", ".join(one.name for one in ARCHS.values() if "b1" in one.native)
         raise ProductError(f"products of bits on {arch.name}", accepted=able)
-    layout, bits = plane_layout(kind, *shape, tuning.fragments), PLANES[activations]
+    layout = plane_layout(kind, *shape, tuning.fragments)
     return SerialSpec(layout, kind, tokens, arch, output or "f32", tuning, layout, bits)
 
 

@@ -1,7 +1,7 @@
 """Scheduled IR becomes kernels of a GPU: one for each product, and for what it quantizes."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -14,14 +14,16 @@ from nybble.backends.gpu.dataflows import ROWS, spec_of
 from nybble.backends.gpu.image import KernelImage
 from nybble.backends.gpu.kernels.matmul.spec import PLAIN, Epilogue, Quantized, StreamSpec
 from nybble.backends.gpu.kernels.rows.machine import RowKernel
+from nybble.backends.gpu.kernels.rows.quantize import NormBefore, QuantizeSpec
 from nybble.backends.gpu.products import compile_spec, quantizer
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp, YieldOp
-from nybble.dialects.fused.ops import GluOp
+from nybble.dialects.fused.ops import GluOp, RmsNormOp
 from nybble.dialects.locations import location_of
 from nybble.dialects.lowbit.ops import QuantizeOp
 from nybble.dialects.mpgemm.ops import ProductOp, QuantizedProductOp
 from nybble.dialects.mpgemm.stream import StreamBitserialMatmulOp, StreamIntMatmulOp, StreamMatmulOp
+from nybble.dialects.shapes import check_rank
 from nybble.passes.fixed_products import fixed_product
 from nybble.passes.targets import Product
 
@@ -60,12 +62,13 @@ class Quantizer:
 class Work:
     """What one launch computes: `op`, or products with what is done to them.
 
-    products: the product, and before it that of a gate.
+    products: the product, and before it that of a gate. norm: what `op` quantizes, if a norm.
     """
 
     op: Operation
     products: tuple[ProductOp, ...] = ()
     epilogue: Epilogue = PLAIN
+    norm: RmsNormOp | None = None
 
     def kernel(self, arch: str) -> tuple[Product, StreamSpec]:
         """The product, and what its kernel is made for; raises NybbleError if it has none."""
@@ -90,7 +93,7 @@ def compile_products(module: ModuleOp, arch: str) -> list[Compiled]:
     """
     named = list(named_works(module))
     kernels = {work: work.kernel(arch) for _, work in named if not isinstance(work.op, QuantizeOp)}
-    wanted = [(name, work, quantizations(work.op, kernels)) for name, work in named]
+    wanted = [(name, work, quantizations(work, kernels)) for name, work in named]
     made: list[Compiled] = []
     for name, work, read in wanted:
         if work in kernels:
@@ -108,14 +111,21 @@ def named_works(module: ModuleOp) -> Iterator[tuple[str, Work]]:
         kernels = [one for one in function.walk() if isinstance(one, KernelOp)]
         inner = [op for one in kernels for op in one.body.block.ops if not isinstance(op, YieldOp)]
         works = [work_of(op) for op in inner]
-        inside = {product for work in works for product in work.products}
+        inside = {op for work in works for op in (*work.products, work.norm)}
         stem = "".join(c if c.isalnum() else "_" for c in function.sym_name.data)
         alone = [work for work in works if work.op not in inside]
         yield from ((f"k_{stem}_{index}", work) for index, work in enumerate(alone))
 
 
 def work_of(op: Operation) -> Work:
-    """An operation, with the products that nothing else reads where it is fused to their end."""
+    """An operation, with products that nothing else reads where it is fused to their end, or with a
+    norm of whole rows that nothing else reads where it rounds it to bytes.
+    """
+    if isinstance(op, QuantizeOp) and isinstance(norm := op.input.owner, RmsNormOp):
+        (length,) = check_rank("weight", norm.weight, 1)
+        bytes_of_rows = op.result.type.format.data == "a8" and length == op.result.type.cols
+        if bytes_of_rows and op.input.has_one_use():
+            return Work(op, norm=norm)
     if isinstance(op, GluOp):
         pair = [only_product(op.gate), only_product(op.up)]
         products = tuple(one for one in pair if one is not None)
@@ -136,18 +146,19 @@ def only_product(value: SSAValue) -> ProductOp | None:
 
 
 def quantizations(
-    op: Operation, kernels: Mapping[Work, tuple[Product, StreamSpec]]
+    work: Work, kernels: Mapping[Work, tuple[Product, StreamSpec]]
 ) -> list[Quantized]:
     """What is made of a quantization: once in each order in which some product reads it.
 
     Nothing for another operation; raises NybbleError for a quantization that no product reads.
     """
+    op = work.op
     if not isinstance(op, QuantizeOp):
         return []
     readers = [
-        spec.quantized
-        for work, (_, spec) in kernels.items()
-        for product in work.products or (work.op,)
+        normalised(spec.quantized, work.norm)
+        for reader, (_, spec) in kernels.items()
+        for product in reader.products or (reader.op,)
         if isinstance(product, QuantizedProductOp) and origin(product.activation) is op.result
     ]
     if not readers:
@@ -156,6 +167,14 @@ def quantizations(
             location=location_of(op),
         )
     return list(dict.fromkeys(one for one in readers if one is not None))
+
+
+def normalised(quantized: Quantized | None, norm: RmsNormOp | None) -> Quantized | None:
+    """A quantization with the norm before it, if there is one."""
+    if norm is None or not isinstance(quantized, QuantizeSpec):
+        return quantized
+    before = NormBefore(norm.eps.value.data, norm.unit_offset is not None)
+    return replace(quantized, norm=before)
 
 
 def origin(value: SSAValue) -> SSAValue:

@@ -5,6 +5,7 @@ product reads 16 bytes for 64 columns of a token: its four columns of each tile 
 `packing.stream`, in the order of `packing.bytes`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from nybble.backends.gpu.kernels.rows.machine import (
     THREADS,
     WARPS,
     RowKernel,
+    block_sum,
     buffer,
 )
 from nybble.backends.gpu.packing.stream import TILES, UNIT
@@ -35,10 +37,19 @@ WORD = 4
 
 
 @dataclass(frozen=True)
+class NormBefore:
+    """A root-mean-square norm of whole rows, `x / sqrt(mean(x^2) + eps) * w`, or `(1 + w)`."""
+
+    eps: float
+    unit_offset: bool = False
+
+
+@dataclass(frozen=True)
 class QuantizeSpec:
     """x f32 [tokens, cols] to codes, a scale for each token, and sums of `run` columns.
 
-    run_columns: `StreamLayout.run_columns`. order: which of four columns each byte is of.
+    run_columns: `StreamLayout.run_columns`. order: which of four columns each byte is of. norm:
+    what is done to rows before, with a weight.
     """
 
     tokens: int
@@ -46,12 +57,14 @@ class QuantizeSpec:
     run_columns: int
     order: tuple[int, int, int, int]
     run: int
+    norm: NormBefore | None = None
 
     @property
     def name(self) -> str:
         """Tells the kernel from others."""
         order = "".join(map(str, self.order))
-        return f"quantize_{self.tokens}x{self.cols}_{self.run_columns}_{order}_{self.run}"
+        kind = "norm_quantize" if self.norm else "quantize"
+        return f"{kind}_{self.tokens}x{self.cols}_{self.run_columns}_{order}_{self.run}"
 
     @property
     def pitch(self) -> int:
@@ -74,8 +87,10 @@ class QuantizeSpec:
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        """What is quantized, and the results."""
-        return (buffer("input", "f32", Access.READ, self.tokens, self.cols), *self.results)
+        """What is quantized, the weight of a norm, and the results."""
+        weight = buffer("weight", "f32", Access.READ, 1, self.cols)
+        source = buffer("input", "f32", Access.READ, self.tokens, self.cols)
+        return (source, *((weight,) if self.norm else ()), *self.results)
 
     def places(self) -> npt.NDArray[np.int64]:
         """The column of each byte of a token's codes, [cols]."""
@@ -103,32 +118,22 @@ class QuantizeSpec:
 def quantize_kernel(spec: QuantizeSpec, name: str = "") -> RowKernel:
     """The kernel, under a name if not its own: a block for each token."""
     b = GpuBuilder(name or spec.name, spec.parameters)
-    source, codes, scales, totals = b.parameters
+    source, *weight, codes, scales, totals = b.parameters
     token = b.block_id()
-    words, rounds = spec.cols // WORD, -(-spec.cols // (WORD * THREADS))
-    row = b.offset(source, b.zext(token, i64) * (spec.cols * 4))
-    out = b.offset(codes, b.zext(token, i64) * spec.cols)
-
-    def word(index: Value) -> list[Value]:
-        """Four columns; those of the last word instead of ones that do not exist."""
-        known = b.min(index, words - 1)
-        return b.lanes_of(b.load(b.offset(row, b.zext(known * 16, i64)), vec(WORD, f32)))
-
-    with b.for_(b.const(0, i32), rounds, 1, [b.const(0.0, f32)]) as loop:
-        largest = loop.args[0]
-        for value in word(loop.iv * THREADS + b.thread()):
-            largest = larger(b, largest, b.abs(value))
-        loop.yield_(largest)
-    amax = block_largest(b, loop.results[0])
+    row = Row(b, spec, b.offset(source, b.zext(token, i64) * (spec.cols * 4)))
+    if spec.norm is not None:
+        row.normalise(weight[0], spec.norm)
+    amax = row.largest()
     vanishes, nothing = amax < float(SMALLEST_AMAX), b.const(0.0, f32)
     inverse = b.select(vanishes, nothing, b.const(LARGEST, f32) / amax)
     with b.if_(b.thread().eq(0)):
         scale = b.select(vanishes, nothing, amax / LARGEST)
         b.store(scale, b.offset(scales, b.zext(token * 4, i64)))
-    with b.for_(b.const(0, i32), rounds, 1) as loop:
+    out = b.offset(codes, b.zext(token, i64) * spec.cols)
+    with b.for_(b.const(0, i32), row.rounds, 1) as loop:
         index = loop.iv * THREADS + b.thread()
-        exists = index < words
-        numbers = [b.fptosi(b.roundeven(value * inverse)) for value in word(index)]
+        exists = index < row.words
+        numbers = [b.fptosi(b.roundeven(value * inverse)) for value in row.word(index)]
         total = numbers[0] + numbers[1] + numbers[2] + numbers[3]
         distance = 1
         while distance < spec.run // WORD:
@@ -140,7 +145,58 @@ def quantize_kernel(spec: QuantizeSpec, name: str = "") -> RowKernel:
         with b.if_(exists & (index & (spec.run // WORD - 1)).eq(0)):
             place = b.zext((run * spec.pitch + token) * 4, i64)
             b.store(b.sitofp(total), b.offset(totals, place))
-    return RowKernel(b, spec.parameters, spec.tokens, SUMS_BYTES)
+    return RowKernel(b, spec.parameters, spec.tokens, 2 * SUMS_BYTES)
+
+
+class Row:
+    """The columns of a token, four at a time, as this thread reads them."""
+
+    def __init__(self, b: GpuBuilder, spec: QuantizeSpec, source: Value):
+        self.b = b
+        self.source = source
+        self.cols = spec.cols
+        self.words, self.rounds = spec.cols // WORD, -(-spec.cols // (WORD * THREADS))
+        self._factors: Callable[[Value], list[Value]] | None = None
+
+    def read(self, pointer: Value, index: Value) -> list[Value]:
+        """Four numbers; those of the last word instead of ones that do not exist."""
+        b, known = self.b, self.b.min(index, self.words - 1)
+        return b.lanes_of(b.load(b.offset(pointer, b.zext(known * 16, i64)), vec(WORD, f32)))
+
+    def word(self, index: Value) -> list[Value]:
+        """Four columns, normalised if they are to be."""
+        values = self.read(self.source, index)
+        if self._factors is None:
+            return values
+        factors = self._factors(index)
+        return [value * factor for value, factor in zip(values, factors, strict=True)]
+
+    def normalise(self, weight: Value, norm: NormBefore) -> None:
+        """From now on columns are normalised."""
+        b, nothing = self.b, self.b.const(0.0, f32)
+        with b.for_(b.const(0, i32), self.rounds, 1, [nothing]) as loop:
+            index, total = loop.iv * THREADS + b.thread(), loop.args[0]
+            for value in self.read(self.source, index):
+                total = b.fma(value, b.select(index < self.words, value, nothing), total)
+            loop.yield_(total)
+        mean = block_sum(b, loop.results[0]) / float(self.cols)
+        inverse = 1.0 / b.sqrt(mean + norm.eps)
+
+        def factors(index: Value) -> list[Value]:
+            scales = self.read(weight, index)
+            return [inverse * (one + 1.0 if norm.unit_offset else one) for one in scales]
+
+        self._factors = factors
+
+    def largest(self) -> Value:
+        """The largest magnitude."""
+        b = self.b
+        with b.for_(b.const(0, i32), self.rounds, 1, [b.const(0.0, f32)]) as loop:
+            found = loop.args[0]
+            for value in self.word(loop.iv * THREADS + b.thread()):
+                found = larger(b, found, b.abs(value))
+            loop.yield_(found)
+        return block_largest(b, loop.results[0])
 
 
 def placed(b: GpuBuilder, spec: QuantizeSpec, index: Value) -> Value:
@@ -166,14 +222,18 @@ def larger(b: GpuBuilder, x: Value, y: Value) -> Value:
 
 
 def block_largest(b: GpuBuilder, value: Value) -> Value:
-    """The largest of every thread's f32 of the block, in all of them; as `block_sum`."""
+    """The largest of every thread's f32 of the block, in all of them.
+
+    Takes SUMS_BYTES of shared memory after those of `block_sum`, and may be called once.
+    """
+    shared = b.offset(b.shared(), SUMS_BYTES)
     for distance in (16, 8, 4, 2, 1):
         value = larger(b, value, butterfly(b, value, distance))
     warp, lane = b.thread().shr(5), b.thread() & 31
     with b.if_(lane.eq(0)):
-        b.store(value, b.offset(b.shared(), warp * 4))
+        b.store(value, b.offset(shared, warp * 4))
     b.barrier()
-    found = b.load(b.shared(), f32)
+    found = b.load(shared, f32)
     for index in range(1, WARPS):
-        found = larger(b, found, b.load(b.offset(b.shared(), index * 4), f32))
+        found = larger(b, found, b.load(b.offset(shared, index * 4), f32))
     return found

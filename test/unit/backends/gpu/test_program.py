@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from nybble.backends.gpu.products import compile_product
+from nybble.backends.gpu.products import compile_product, product_spec
 from nybble.backends.gpu.program import compile_products, described
 from nybble.backends.gpu.sim.simulate import simulate
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
+from nybble.dialects.numpy_ref.norm import rms_norm
 from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
 from nybble.passes.options import configure
@@ -63,6 +64,18 @@ func.func @r(%x: tensor<2x128xf32>, %a: !lowbit.tensor<24x128, "w4g64">, %r: ten
 """
 
 
+NORMED = """
+func.func @p(%x: tensor<2x1152xf32>, %g: tensor<1152xf32>, %a: !lowbit.tensor<24x1152, "w4g64">)
+    -> tensor<2x24xf32> {
+  %0 = fused.rms_norm %x, %g eps 1.0e-05 unit_offset : tensor<2x1152xf32>, tensor<1152xf32>
+      -> tensor<2x1152xf32>
+  %1 = mpgemm.matmul %0, %a : tensor<2x1152xf32>, !lowbit.tensor<24x1152, "w4g64">
+      -> tensor<2x24xf32>
+  func.return %1 : tensor<2x24xf32>
+}
+"""
+
+
 def scheduled(text: str, mode: str = "f16"):
     module = parse_module(make_context(), text, "<test>")
     options = {"target": "cuda", "isa": "sm_90a", "activations": mode, "prefill": mode}
@@ -113,6 +126,24 @@ def test_what_is_fused_to_products_is_in_their_kernel(text: str, mode: str, name
     found = [one.name for one in product.image.parameters]
     assert found == [*names, "sums", "counters"]
     assert product.image.parameter("y").bytes == 2 * 24 * (4 if mode == "i8" else 2)
+
+
+def test_a_norm_is_computed_by_the_quantization_of_its_result():
+    quantize, product = [one.image for one in compile_products(scheduled(NORMED, "i8"), "sm_90a")]
+    assert [one.name for one in quantize.parameters][:2] == ["input", "weight"]
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((2, 1152)), rng.standard_normal(1152)
+    made = {one.name: np.zeros(one.bytes, np.uint8) for one in product.parameters[:3]}
+    given = {"input": x.astype(np.float32), "weight": weight.astype(np.float32)}
+    simulate(quantize, {**given, **made}).check()
+    normed = rms_norm(given["input"], given["weight"], 1e-5, offset=True)
+    spec = product_spec("w4g64", 24, 1152, 2, "sm_90a", "i8").quantized
+    assert spec is not None
+    _, expected = spec.reference(normed)
+    np.testing.assert_allclose(made["scales"].view(np.float32), expected["scales"][0], rtol=1e-6)
+    errors = made["x"].view(np.int8).reshape(2, -1).astype(int) - expected["x"]
+    assert np.abs(errors).max() <= 1
+    assert np.count_nonzero(errors) <= 4, "what lies between two integers may go either way"
 
 
 def test_a_gated_unit_of_two_formats_is_refused():
