@@ -24,14 +24,21 @@ class Run:
     report: Report
 
 
-def run_product(product: Product, x: Floats, packed: Bytes, residual: Floats | None = None) -> Run:
-    """The product of x [tokens, cols] and what `Product.pack` gave, with a residual where one is
-    added.
+def run_product(
+    product: Product,
+    x: Floats,
+    packed: Bytes,
+    residual: Floats | None = None,
+    *,
+    quantizes: bool = True,
+) -> Run:
+    """The product of x [tokens, cols] and what `Product.pack` gave, with what is added, if it is.
 
+    quantizes: whether integers are made by their kernel, or by the reference.
     Raises SimulationError for a race, an access outside of a buffer, codes of activations that are
     not those of the reference, or counters that are not zeros in the end.
     """
-    rounded, inputs = activations(product, x)
+    rounded, inputs = activations(product, x, quantizes=quantizes)
     spec, sizes = product.spec, {one.name: one.bytes for one in product.image.parameters}
     shape = (spec.tokens, spec.features)
     y = encode_floats(spec.output, np.full(shape, np.nan, np.float32))
@@ -48,18 +55,28 @@ def run_product(product: Product, x: Floats, packed: Bytes, residual: Floats | N
     return Run(rounded, decode_floats(spec.output, y), report)
 
 
-def activations(product: Product, x: Floats) -> tuple[Floats, dict[str, Bytes]]:
+def activations(
+    product: Product, x: Floats, *, quantizes: bool = True
+) -> tuple[Floats, dict[str, Bytes]]:
     """x as it is multiplied, and the buffers that a kernel reads of it."""
-    quantized, image = product.spec.quantized, product.quantizer
-    if quantized is None or image is None:
+    quantized = product.spec.quantized
+    if quantized is None:
         data = encode_floats(product.spec.activations, x)
         return decode_floats(product.spec.activations, data), {"x": data}
     rounded, expected = quantized.reference(x)
     made = {one.name: np.full(one.bytes, 0xFF, np.uint8) for one in quantized.results}
+    found = {
+        name: made[name].view(wanted.dtype).reshape(len(wanted), -1)[:, : wanted.shape[1]]
+        for name, wanted in expected.items()
+    }
+    image = product.quantizer if quantizes else None
+    if image is None:
+        for name, wanted in expected.items():
+            found[name][:] = wanted
+        return rounded, made
     simulate(image, {"input": x, **made}).check()
     for name, wanted in expected.items():
-        found = made[name].view(wanted.dtype).reshape(len(wanted), -1)
         slack = quantized.scale_error if name == "scales" else 0.0
-        if not np.allclose(found[:, : wanted.shape[1]], wanted, rtol=slack, atol=0):
+        if not np.allclose(found[name], wanted, rtol=slack, atol=0):
             raise SimulationError(f"'{name}' of the quantization is not what the reference has")
     return rounded, made

@@ -39,7 +39,7 @@ def run_product():
         weight = formats.get(name).quantize(values)
         product = compile_product(name, rows, cols, tokens, **options)
         x = (rng.standard_normal((tokens, cols)) + mean).astype(np.float32)
-        ran = simulated(product, x, product.pack(weight))
+        ran = simulated(product, x, product.pack(weight), quantizes=False)
         exact = product.reference(ran.x, weight)
         size = np.abs(ran.x) @ np.abs(weight.dequantize()).T
         lost = ROUNDING.get(product.spec.activations, 0) / 4 + SUMMED

@@ -42,15 +42,16 @@ def test_formats_with_more_tokens(run_product, name):
 
 @pytest.mark.parametrize("name", BF16)
 def test_bf16(run_product, name):
-    for tokens in (3, 20):
+    # fragments of more than 16 tokens are decoded otherwise
+    for tokens in (3, 20) if name in ("w3g64m", "w4g128z", "nf4") else (3,):
         assert run_product(name, 24, 128, tokens, activations="bf16").worst < 1
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_89", "sm_120a"])
 @pytest.mark.parametrize("name", ["w4g128", "w2g128", "mxfp4"])
 def test_architectures(run_product, arch, name):
-    for tokens in (1, 33) if name == "w4g128" else (2,):
-        assert run_product(name, 40, 256, tokens, arch=arch).worst < 1
+    for tokens in (1, 17) if name == "w4g128" else (2,):
+        assert run_product(name, 24, 256, tokens, arch=arch).worst < 1
 
 
 @pytest.mark.parametrize("name", ["w4g128", "w2g128", "w1g128", "w8g128"])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from nybble.backends.gpu import simulated
-from nybble.backends.gpu.products import ProductError, compile_product, product_spec
+from nybble.backends.gpu.image import KernelImage
+from nybble.backends.gpu.products import Product, ProductError, compile_product, product_spec
 from nybble.dialects.lowbit import formats
 
 SHAPES = [
@@ -48,6 +49,17 @@ def test_tokens_of_zeros():
     assert not simulated.run_product(
         product, np.zeros((1, 128), np.float32), product.pack(weight)
     ).y.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "cols"),
+    [("w1g128", "b1", 384), ("w2g256", "b2", 512), ("w4", "b3", 128), ("w1", "b4", 1024)],
+)
+def test_the_quantization_is_the_reference_s(name, mode, cols):
+    spec = product_spec(name, 8, cols, 3, "sm_80", mode)
+    x = np.random.default_rng(cols).standard_normal((3, cols)).astype(np.float32)
+    image = KernelImage("none", "sm_80", "", (), (1, 1, 1), (1, 1, 1))
+    simulated.activations(Product(name, spec, image), x)
 
 
 @pytest.mark.parametrize(
