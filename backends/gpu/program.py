@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from typing import Any, Protocol
 
 from xdsl.dialects import arith, func
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import BlockArgument, Operation, OpResult, SSAValue
 
-from nybble.backends.gpu.arch import Arch, find_arch
+from nybble.backends.gpu.arch import find_arch
 from nybble.backends.gpu.dataflows import ROWS, spec_of
 from nybble.backends.gpu.image import KernelImage
 from nybble.backends.gpu.kernels.matmul.spec import PLAIN, Epilogue, Quantized, StreamSpec
@@ -43,15 +42,10 @@ class Compiled(Protocol):
 
 @dataclass(frozen=True)
 class Quantizer:
-    """The kernel of a quantization."""
+    """The kernel of a quantization; see Compiled."""
 
     kernel: RowKernel
-    arch: Arch
-
-    @cached_property
-    def image(self) -> KernelImage:
-        """See Compiled."""
-        return self.kernel.image(self.arch)
+    image: KernelImage
 
     def source(self) -> str:
         """See Compiled."""
@@ -101,7 +95,8 @@ def compile_products(module: ModuleOp, arch: str) -> list[Compiled]:
             made.append(compile_spec(product.description.spec, spec, name))
         for number, one in enumerate(read):
             tag = f"_{number}" if number else ""
-            made.append(Quantizer(quantizer(one, name + tag), find_arch(arch)))
+            kernel = quantizer(one, name + tag)
+            made.append(Quantizer(kernel, kernel.image(find_arch(arch))))
     return made
 
 
