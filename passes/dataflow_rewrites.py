@@ -24,12 +24,13 @@ from nybble.dialects.mpgemm.arrays import (
 from nybble.dialects.mpgemm.lut import LookupProductOp, LutDotMatmulOp, LutMatmulOp, LutPrecomputeOp
 from nybble.dialects.mpgemm.ops import (
     BitserialMatmulOp,
+    BitserialProductOp,
     DequantMatmulOp,
     IntMatmulOp,
     MatmulOp,
     ProductOp,
 )
-from nybble.dialects.mpgemm.stream import StreamMatmulOp
+from nybble.dialects.mpgemm.stream import StreamBitserialMatmulOp, StreamIntMatmulOp, StreamMatmulOp
 from nybble.dialects.mpgemm.tables import EXACT, ROUNDED, TableType
 from nybble.dialects.numpy_ref.quantize import activation_group
 
@@ -91,15 +92,19 @@ def to_dequant_matmul(matmul: MatmulOp, mode: str, shared: Shared) -> ProductOp:
     return product
 
 
-def to_bitserial_matmul(matmul: MatmulOp, mode: str, shared: Shared) -> ProductOp:
-    """rewrite: `matmul(x, w) -> bitserial_matmul(quantize(x), w)`, one quantize per (x, group)"""
-    weight = matmul.weight.type
-    assert isinstance(weight, LowBitTensorType)
-    group = weight.number_format.group_size(weight.cols)
-    quantized = shared.quantize(matmul, f"ab{BIPOLAR_MODES[mode]}g{group}")
-    product = BitserialMatmulOp(quantized, matmul.weight, matmul.bias, matmul.result.type)
-    Rewriter.replace_op(matmul, product)
-    return product
+def to_bitserial_matmul(kind: type[BitserialProductOp]) -> Rewrite:
+    """rewrite: `matmul(x, w) -> kind(quantize(x), w)`, one quantize per (x, group)"""
+
+    def rewrite(matmul: MatmulOp, mode: str, shared: Shared) -> ProductOp:
+        weight = matmul.weight.type
+        assert isinstance(weight, LowBitTensorType)
+        group = weight.number_format.group_size(weight.cols)
+        quantized = shared.quantize(matmul, f"ab{BIPOLAR_MODES[mode]}g{group}")
+        product = kind(quantized, matmul.weight, matmul.bias, matmul.result.type)
+        Rewriter.replace_op(matmul, product)
+        return product
+
+    return rewrite
 
 
 def to_lut_matmul(kind: type[LookupProductOp]) -> Rewrite:
@@ -127,6 +132,14 @@ def to_stream_matmul(matmul: MatmulOp, mode: str, shared: Shared) -> ProductOp:
     """rewrite: `matmul(x, w) -> stream_matmul(x, w) precision mode`"""
     product = StreamMatmulOp(matmul.activation, matmul.weight, matmul.bias, matmul.result.type)
     product.precision = StringAttr(mode)
+    Rewriter.replace_op(matmul, product)
+    return product
+
+
+def to_stream_int_matmul(matmul: MatmulOp, mode: str, shared: Shared) -> ProductOp:
+    """rewrite: `matmul(x, w) -> stream_int_matmul(quantize(x), w)`, one quantize per x"""
+    quantized = shared.quantize(matmul, DIGIT_MODES[mode])
+    product = StreamIntMatmulOp(quantized, matmul.weight, matmul.bias, matmul.result.type)
     Rewriter.replace_op(matmul, product)
     return product
 
@@ -161,10 +174,12 @@ def table_group(group: int) -> int:
 REWRITES: dict[str, Rewrite] = {
     "int_dot": to_int_matmul,
     "dequantize": to_dequant_matmul,
-    "bitserial": to_bitserial_matmul,
+    "bitserial": to_bitserial_matmul(BitserialMatmulOp),
     "lut": to_lut_matmul(LutMatmulOp),
     "lut_dot": to_lut_matmul(LutDotMatmulOp),
     "stream": to_stream_matmul,
+    "stream_bitserial": to_bitserial_matmul(StreamBitserialMatmulOp),
+    "stream_int": to_stream_int_matmul,
     "lut_array": to_array_matmul(LutArrayMatmulOp),
     "multiply_array": to_array_matmul(MultiplyArrayMatmulOp),
     "sparse_chain": to_array_matmul(SparseChainMatmulOp),

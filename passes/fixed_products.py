@@ -12,7 +12,7 @@ from nybble.passes.targets import Product
 
 def fixed_product(
     op: Operation,
-    kind: type[ProductOp],
+    kind: type[ProductOp] | tuple[type[ProductOp], ...],
     device: str,
     activations: str,
     isa: str = "",
@@ -21,7 +21,7 @@ def fixed_product(
 ) -> Product:
     """The product that an operation of a kernel is.
 
-    kind: the operation that the device computes; device: it, as a message names it. may_have_bias:
+    kind: the operations that the device computes; device: it, as a message names it. may_have_bias:
     whether the device adds a bias. Raises NybbleError for any other operation, a bias that it does
     not add, or a number of tokens that is not known.
     """

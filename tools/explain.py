@@ -247,7 +247,7 @@ def gpu_answer(question: Question, options: GpuOptions) -> Answer:
         "matmul",
         "product",
         dataflow,
-        "the only dataflow of this target",
+        "the only one for these activations",
         question.n,
         [f"mpgemm.{dataflow}_matmul"],
         [f"{mode} [{question.n}, {question.cols}]", f"{question.spec} {list(shape)}"],

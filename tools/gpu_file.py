@@ -6,11 +6,10 @@ from dataclasses import asdict, dataclass
 
 from xdsl.dialects.builtin import ModuleOp
 
-from nybble.backends.gpu.dataflows import spec_of
+from nybble.backends.gpu.dataflows import MODES, spec_of
 from nybble.backends.gpu.driver import GpuError
 from nybble.backends.gpu.image import KernelImage
-from nybble.backends.gpu.products import Product as Compiled
-from nybble.backends.gpu.program import compile_products, described
+from nybble.backends.gpu.program import Compiled, compile_products, described
 from nybble.backends.gpu.ptxas import assemble
 from nybble.backends.llvm.toolchain import versions
 from nybble.backends.llvm.workers import close_idle
@@ -31,7 +30,7 @@ SCHEDULED = "scheduled"
 
 @dataclass(frozen=True)
 class GpuOptions:
-    """What a compilation for a GPU may choose. activations: "f16" or "bf16"."""
+    """What a compilation for a GPU may choose. activations: a mode of `dataflows.MODES`."""
 
     target: ChosenTarget
     activations: str = "f16"
@@ -57,8 +56,9 @@ def compile_for_gpu(request: CompileRequest) -> None:
     if not is_mlir(request.model):
         write_gpu_model(request)
         return
-    request.refuse("emit")
-    options, output = GpuOptions(request.target), request.folder()
+    request.refuse("emit", "activations")
+    mode = gpu_mode(request.target, request.given["activations"])
+    options, output = GpuOptions(request.target, mode), request.folder()
     first, stop = request.start or FIRST, request.stop
     last = stop or SCHEDULED
     if last not in (FIRST, "fused", SCHEDULED):
@@ -83,6 +83,16 @@ def compile_for_gpu(request: CompileRequest) -> None:
         described_by |= {"kernels": listed}
     files[MANIFEST] = (json.dumps(described_by, indent=1) + "\n").encode()
     write_folder(output, files, MANIFEST)
+
+
+def gpu_mode(target: ChosenTarget, given: str | None) -> str:
+    """The mode that `--activations` asks for, f16 without; UsageError for one without a kernel."""
+    if given is None:
+        return MODES[0]
+    if given not in MODES:
+        accepted = f"{', '.join(MODES)}; without, {MODES[0]}"
+        raise UsageError(f"--activations {given} with target {target}", accepted=accepted)
+    return given
 
 
 def compile_kernels(module: ModuleOp, arch: str) -> list[Compiled]:

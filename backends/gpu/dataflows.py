@@ -1,17 +1,20 @@
 """The dataflows of GPUs with tensor cores, and the questions that passes ask of them.
 
-One row: weights are streamed and decoded in registers, activations rounded to f16 or bf16. Its
-refusal is what making the kernel's own specification raises, so that the two cannot disagree.
+Weights are always streamed; rows differ in what activations are rounded to, and weights decoded to
+in registers. A refusal is what making the kernel's own specification raises, so that the two cannot
+disagree.
 """
 
 from dataclasses import dataclass
 
 from nybble.backends.gpu.arch import ARCHS, find_arch
-from nybble.backends.gpu.kernels.matmul.spec import FlatSpec
-from nybble.backends.gpu.products import product_spec
+from nybble.backends.gpu.kernels.matmul.spec import PLAIN, Epilogue, StreamSpec
+from nybble.backends.gpu.products import Activations, product_spec
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp
-from nybble.dialects.mpgemm.stream import StreamMatmulOp
+from nybble.dialects.lowbit.formats import Format
+from nybble.dialects.mpgemm.ops import ProductOp
+from nybble.dialects.mpgemm.stream import StreamBitserialMatmulOp, StreamIntMatmulOp, StreamMatmulOp
 from nybble.passes.targets import Product, Verdict
 
 LOWEST = next(iter(ARCHS))
@@ -23,6 +26,43 @@ BEGIN = 6000.0
 
 
 @dataclass(frozen=True)
+class Dataflow:
+    """A way to multiply. op: its operation. modes: those of activations that it serves."""
+
+    op: type[ProductOp]
+    modes: tuple[Activations, ...]
+
+    def verdict(self, product: Product, arch: str) -> Verdict:
+        """What it says of a product: cycles are those of the whole board."""
+        name, layout = self.op.DATAFLOW, self.op.WEIGHT_LAYOUT
+        if product.activations not in self.modes:
+            serves = ", ".join(self.modes)
+            reason = f"activations {product.activations}, it keeps {serves}"
+            return Verdict(name, layout, refusal=reason)
+        try:
+            spec = spec_of(product, arch)
+        except NybbleError as error:
+            accepted = f" (accepted: {error.accepted})" if error.accepted else ""
+            return Verdict(name, layout, refusal=error.message + accepted)
+        return Verdict(name, layout, cycles=cycles(spec))
+
+
+ROWS = (
+    Dataflow(StreamMatmulOp, ("f16", "bf16")),
+    Dataflow(StreamIntMatmulOp, ("i8",)),
+    Dataflow(StreamBitserialMatmulOp, ("b1", "b2", "b3", "b4")),
+)
+MODES: tuple[Activations, ...] = tuple(mode for row in ROWS for mode in row.modes)
+
+
+def covering(description: Format, arch: str, shape: tuple[int, int]) -> list[str]:
+    """The dataflows that multiply weights of a format and shape, with some kind of activations."""
+    products = [Product(description, *shape, 1, mode, arch) for mode in MODES]
+    found = [one for product in products for one in CUDA.verdicts(product)]
+    return list(dict.fromkeys(one.dataflow for one in found if one.refusal is None))
+
+
+@dataclass(frozen=True)
 class CudaTarget:
     """GPUs, as passes ask for them; see `passes.targets.Target`."""
 
@@ -31,18 +71,12 @@ class CudaTarget:
     @property
     def modes(self) -> tuple[str, ...]:
         """See `Target`."""
-        return ("f16", "bf16")
+        return MODES
 
     def verdicts(self, product: Product) -> tuple[Verdict, ...]:
-        """See `Target`: cycles are those of the whole board."""
+        """See `Target`."""
         arch = find_arch(product.isa or LOWEST)
-        name, layout = StreamMatmulOp.DATAFLOW, StreamMatmulOp.WEIGHT_LAYOUT
-        try:
-            spec = spec_of(product, arch.name)
-        except NybbleError as error:
-            accepted = f" (accepted: {error.accepted})" if error.accepted else ""
-            return (Verdict(name, layout, refusal=error.message + accepted),)
-        return (Verdict(name, layout, cycles=cycles(spec)),)
+        return tuple(row.verdict(product, arch.name) for row in ROWS)
 
     def sketch(self, product: Product, dataflow: str) -> None:
         """See `Target`: nothing was measured here."""
@@ -52,22 +86,23 @@ class CudaTarget:
         return
 
 
-def spec_of(product: Product, arch: str) -> FlatSpec:
+def spec_of(product: Product, arch: str, epilogue: Epilogue = PLAIN) -> StreamSpec:
     """The kernel of a product; NybbleError with the reason if there is none."""
-    for mode in ("f16", "bf16"):
+    for mode in MODES:
         if mode == product.activations:
             spec = product.description.spec
-            return product_spec(spec, product.rows, product.cols, product.tokens, arch, mode)
-    raise NybbleError(f"activations {product.activations}", accepted="f16, bf16")
+            shape = (product.rows, product.cols, product.tokens)
+            return product_spec(spec, *shape, arch, mode, epilogue=epilogue)
+    raise NybbleError(f"activations {product.activations}", accepted=", ".join(MODES))
 
 
-def cycles(spec: FlatSpec) -> float:
+def cycles(spec: StreamSpec) -> float:
     """Estimated cycles: the slower of reading weights and multiplying, and what begins and ends."""
     board, layout = spec.arch.board, spec.layout
     bytes_per_cycle = STREAMED * board.bandwidth * 1e3 / board.clock
     reading = spec.passes * layout.bytes / bytes_per_cycle
     tokens = spec.passes * spec.pass_tokens
-    multiplying = layout.tiles * layout.tile_rows * layout.cols * tokens
+    multiplying = spec.effort * layout.tiles * layout.tile_rows * layout.cols * tokens
     return BEGIN + max(reading, multiplying / (spec.arch.products * board.sms))
 
 

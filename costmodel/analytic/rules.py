@@ -39,7 +39,7 @@ from nybble.dialects.lowbit import ops as lowbit
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm import arrays, lut
 from nybble.dialects.mpgemm import ops as mpgemm
-from nybble.dialects.mpgemm.stream import StreamMatmulOp
+from nybble.dialects.mpgemm.stream import StreamBitserialMatmulOp, StreamIntMatmulOp, StreamMatmulOp
 from nybble.dialects.mpgemm.tables import TableType
 from nybble.dialects.sparse_attn import ops as sparse_attn
 from nybble.dialects.sparse_attn.pages import AppendBoundsOp, SelectPagesOp
@@ -160,7 +160,7 @@ def _way(op: mpgemm.ProductOp, target: Target) -> tuple[str, int]:
         return "lookup", 2 if tables.exact else 1
     if isinstance(op, mpgemm.QuantizedProductOp):
         bits = op.activation_type.number_format.element.bits
-        serial = isinstance(op, mpgemm.BitserialMatmulOp)
+        serial = isinstance(op, mpgemm.BitserialProductOp)
         return ("b1", bits) if serial else ("i8", -(-bits // 8))
     if isinstance(op, arrays.ArrayProductOp):
         return "i8", 1
@@ -284,6 +284,8 @@ RULES: dict[type[Operation], Rule] = {
     mpgemm.IntMatmulOp: _product,
     mpgemm.BitserialMatmulOp: _product,
     StreamMatmulOp: _product,
+    StreamIntMatmulOp: _product,
+    StreamBitserialMatmulOp: _product,
     arrays.LutArrayMatmulOp: _product,
     arrays.MultiplyArrayMatmulOp: _product,
     arrays.SparseChainMatmulOp: _product,

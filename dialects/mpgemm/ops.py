@@ -169,6 +169,10 @@ class QuantizedProductOp(ProductOp, abc.ABC):
         weight, activation = self.weight_type, self.activation_type
         weights = weight.number_format.group_size(weight.cols)
         activations = activation.number_format.group_size(activation.cols)
+        self.verify_groups(weights, activations)
+
+    def verify_groups(self, weights: int, activations: int) -> None:
+        """Raise VerifyException unless groups of so many columns go together."""
         if weights % activations:
             raise VerifyException(
                 f"the activation's group must divide the weight's ({weights}), got {activations}"
@@ -195,16 +199,11 @@ class IntMatmulOp(QuantizedProductOp):
         super().verify_()
 
 
-@irdl_op_definition
-class BitserialMatmulOp(QuantizedProductOp):
-    """The product by counting, for every pair of bit planes, in how many columns they differ.
+class BitserialProductOp(QuantizedProductOp, abc.ABC):
+    """A product by counting bits that pairs of planes have in common, or in which they differ.
 
     For bipolar activations and integer weights; see bipolar-INT, arXiv 2409.17870.
     """
-
-    name = "mpgemm.bitserial_matmul"
-    DATAFLOW: ClassVar[str] = "bitserial"
-    WEIGHT_LAYOUT: ClassVar[str] = "planes64"
 
     def verify_(self) -> None:
         weight, activation = self.weight_type, self.activation_type
@@ -221,3 +220,12 @@ class BitserialMatmulOp(QuantizedProductOp):
         group = weight.number_format.group_size(weight.cols)
         if activation.number_format.group_size(activation.cols) != group:
             raise VerifyException(f"the activation's group must equal the weight's ({group})")
+
+
+@irdl_op_definition
+class BitserialMatmulOp(BitserialProductOp):
+    """The product by counting, for every pair of bit planes, in how many columns they differ."""
+
+    name = "mpgemm.bitserial_matmul"
+    DATAFLOW: ClassVar[str] = "bitserial"
+    WEIGHT_LAYOUT: ClassVar[str] = "planes64"

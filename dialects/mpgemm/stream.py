@@ -1,4 +1,4 @@
-"""Products of streamed weights with activations rounded to 16-bit floats, for GPUs."""
+"""Products of streamed weights with activations rounded to 16-bit floats or integers, for GPUs."""
 
 from typing import ClassVar
 
@@ -7,8 +7,14 @@ from xdsl.irdl import irdl_op_definition, prop_def
 from xdsl.utils.exceptions import VerifyException
 
 from nybble.dialects.lowbit.formats import Weight
+from nybble.dialects.lowbit.formats.element import Uniform
 from nybble.dialects.lowbit.formats.numeric import round_to
-from nybble.dialects.mpgemm.ops import Array, FloatProductOp
+from nybble.dialects.mpgemm.ops import (
+    Array,
+    BitserialProductOp,
+    FloatProductOp,
+    QuantizedProductOp,
+)
 
 PRECISIONS = ("f16", "bf16")
 
@@ -41,3 +47,40 @@ class StreamMatmulOp(FloatProductOp):
         """As for `mpgemm.matmul`, on activations rounded to the precision."""
         rounded = round_to(self.precision.data, activation)
         return super().reference(rounded, weight, bias)
+
+
+@irdl_op_definition
+class StreamIntMatmulOp(QuantizedProductOp):
+    """The product of activations in 8-bit integers with a scale for each token, by tensor cores.
+
+    Products of a group of the weight are exact; sums over groups are f32.
+    """
+
+    name = "mpgemm.stream_int_matmul"
+    DATAFLOW: ClassVar[str] = "stream_int"
+    WEIGHT_LAYOUT: ClassVar[str] = "stream"
+
+    def verify_(self) -> None:
+        element = self.activation_type.number_format.element
+        if element != Uniform(8, 128, narrow=True):
+            found = self.activation_type.format.data
+            raise VerifyException(
+                f'the activation must be 8-bit integers, got "{found}"; accepted: a8'
+            )
+        super().verify_()
+
+    def verify_groups(self, weights: int, activations: int) -> None:
+        """See `QuantizedProductOp`: the scale of a token leaves groups of weights free."""
+        if activations != self.activation_type.cols:
+            raise VerifyException(
+                f"the activation must have one scale for each token, got groups of {activations}"
+            )
+
+
+@irdl_op_definition
+class StreamBitserialMatmulOp(BitserialProductOp):
+    """The product of bit planes by tensor cores, which count the bits that pairs have in common."""
+
+    name = "mpgemm.stream_bitserial_matmul"
+    DATAFLOW: ClassVar[str] = "stream_bitserial"
+    WEIGHT_LAYOUT: ClassVar[str] = "stream_planes"

@@ -15,7 +15,7 @@ from nybble.tools.ask_model import CPU, Ask, ModelAnswer, ask_model, check_targe
 from nybble.tools.diagnostics import Session, UsageError
 from nybble.tools.explain import OPERATORS, Answer, Question, answer, gpu_answer, notes
 from nybble.tools.files import write_output
-from nybble.tools.gpu_file import GpuOptions
+from nybble.tools.gpu_file import GpuOptions, gpu_mode
 from nybble.tools.mlir_file import FIRST, STAGE_NAMES, advance, is_mlir, read_module
 from nybble.tools.model_options import json_option, model_options
 from nybble.tools.models import ModelChoice, choose, shown_progress
@@ -100,9 +100,9 @@ def command(
     reported = level.name
     if op is not None:
         question = Question(op, checked_format(spec), *parse_shape(shape), n)
-        chosen = code_target(target, activations or isa)
+        chosen = code_target(target, isa)
         target, reported = chosen.name, chosen.level or reported
-        found = ask_operator(question, options, chosen)
+        found = ask_operator(question, options, chosen, activations)
     elif is_mlir(model or ""):
         require_cpu(target, "an MLIR file")
         found = ask_file(choice, from_stage, session)
@@ -123,14 +123,17 @@ def code_target(text: str, for_cpu: str | None) -> ChosenTarget:
     if found is None:
         raise UsageError(f"'{text[:40]}' is no target that --op can ask about", accepted=accepted())
     if found.name != CPU and for_cpu:
-        raise UsageError(f"--activations or --isa with target {found}", accepted=f"--target {CPU}")
+        raise UsageError(f"--isa with target {found}", accepted=f"--target {CPU}")
     return found
 
 
-def ask_operator(question: Question, options: CompileOptions, target: ChosenTarget) -> Answer:
-    """The answer for one operator."""
+def ask_operator(
+    question: Question, options: CompileOptions, target: ChosenTarget, activations: str | None
+) -> Answer:
+    """The answer for one operator. activations: the option, as given."""
     if target.name != CPU:
-        return gpu_answer(question, GpuOptions(target, dataflow=options.dataflow))
+        mode = gpu_mode(target, activations)
+        return gpu_answer(question, GpuOptions(target, mode, options.dataflow))
     level = levels.get(str(options.pass_options()["isa"]))
     fitting = replace(options, context=max(question.n, 2), chunk=question.n)
     return answer(question, fitting, level, CPU)

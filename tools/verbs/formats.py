@@ -11,6 +11,8 @@ from rich.table import Table
 
 from nybble.backends.cpu.dataflows import covering
 from nybble.backends.cpu.isa import LEVELS
+from nybble.backends.gpu.arch import ARCHS
+from nybble.backends.gpu.dataflows import covering as covering_on_gpu
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats import Format
 from nybble.tools.files import write_output
@@ -26,11 +28,16 @@ COLUMNS = 256
 
 @dataclass(frozen=True)
 class Row:
-    """A format and the dataflows that multiply it, by instruction-set level."""
+    """A format and the dataflows that multiply it, by instruction-set level and architecture."""
 
     name: str
     description: Format
     dataflows: dict[str, list[str]]
+    on_gpu: dict[str, list[str]]
+
+    def shown(self, level: str) -> str:
+        """The dataflows on a level or an architecture as a list of words."""
+        return ", ".join({**self.dataflows, **self.on_gpu}[level]) or "-"
 
     def report(self) -> dict[str, object]:
         """The keys of `--json`."""
@@ -38,6 +45,7 @@ class Row:
             "name": self.name,
             "bits_per_weight": round(self.description.bits_per_weight, 4),
             "dataflows": self.dataflows,
+            "dataflows_gpu": self.on_gpu,
             "spelling": self.description.spelling,
         }
 
@@ -52,7 +60,8 @@ def row(name: str) -> Row:
     description = formats.get(name)
     shape = example_shape(description)
     flows = {isa.name: covering(description, isa, shape) for isa in LEVELS.values()}
-    return Row(name, description, flows)
+    on_gpu = {arch: covering_on_gpu(description, arch, shape) for arch in ARCHS}
+    return Row(name, description, flows, on_gpu)
 
 
 def example_shape(description: Format) -> tuple[int, int]:
@@ -63,17 +72,12 @@ def example_shape(description: Format) -> tuple[int, int]:
 
 
 def level_groups(table: Sequence[Row]) -> list[list[str]]:
-    """Levels that have the same dataflows for every format, in the order of the levels."""
+    """Levels, and architectures, that have the same dataflows for every format, in their order."""
     groups: dict[tuple[str, ...], list[str]] = {}
-    for level in LEVELS:
-        cells = tuple(shown_flows(one, level) for one in table)
+    for level in (*LEVELS, *ARCHS):
+        cells = tuple(one.shown(level) for one in table)
         groups.setdefault(cells, []).append(level)
     return list(groups.values())
-
-
-def shown_flows(one: Row, level: str) -> str:
-    """The dataflows of a row on a level as a list of words."""
-    return ", ".join(one.dataflows[level]) or "-"
 
 
 def markdown() -> str:
@@ -86,7 +90,7 @@ def markdown() -> str:
         "|---|---" + "|---" * len(groups) + "|",
     ]
     for one in table:
-        cells = " | ".join(shown_flows(one, group[0]) for group in groups)
+        cells = " | ".join(one.shown(group[0]) for group in groups)
         lines.append(f"| `{one.name}` | {round(one.description.bits_per_weight, 4)} | {cells} |")
     return "\n".join(lines) + "\n"
 
@@ -106,7 +110,7 @@ def command(json_file: str | None, as_markdown: bool) -> None:
     groups = level_groups(found)
     table = Table("format", "bits/weight", *(" ".join(group) for group in groups), "spelling")
     for one in found:
-        cells = [shown_flows(one, group[0]) for group in groups]
+        cells = [one.shown(group[0]) for group in groups]
         bits = str(round(one.description.bits_per_weight, 4))
         table.add_row(one.name, bits, *cells, one.description.spelling)
     Console().print(table)

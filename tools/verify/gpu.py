@@ -13,13 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from nybble.backends.gpu.kernels.matmul.spec import FlatSpec
-from nybble.backends.gpu.products import Product, ProductError, compile_spec, product_spec
-from nybble.backends.gpu.sim.findings import SimulationError
-from nybble.backends.gpu.sim.simulate import simulate
+from nybble.backends.gpu.dataflows import MODES
+from nybble.backends.gpu.kernels.matmul.spec import StreamSpec
+from nybble.backends.gpu.products import ProductError, compile_spec, product_spec
+from nybble.backends.gpu.simulated import run_product
 from nybble.dialects.errors import InternalError, NybbleError
 from nybble.dialects.lowbit import formats
-from nybble.dialects.lowbit.formats.numeric import decode_floats, encode_floats
 from nybble.tools.target import VerifyRequest
 from nybble.tools.verify.answer import SHOWN, counts, failures, shown_progress, tell
 from nybble.tools.verify.cases import MISFIT_EVERY, Case, Kernel, all_specs, misfit
@@ -29,7 +28,10 @@ from nybble.tools.verify.pool import runner
 
 DATA = ("normal", "exact", "extreme", "zero_groups", "denormal")
 """Not "infinite": f16 and bf16 activations times an infinite scale are NaN on both sides."""
-TYPES = (("f16", "f16"), ("f16", "f32"), ("bf16", "bf16"), ("bf16", "f32"))
+TYPES = (
+    ("f16", "f16"), ("f16", "f32"), ("bf16", "bf16"), ("bf16", "f32"), ("i8", "f32"), ("i8", "f16"),
+    ("b1", "f32"), ("b2", "f32"), ("b4", "f32"),
+)  # fmt: skip
 """Of activations, and of results."""
 ROUNDING = {"f16": 2.0**-11, "bf16": 2.0**-8, "f32": 2.0**-24}
 SMALLEST = {"f16": 2.0**-25, "bf16": 2.0**-133, "f32": 2.0**-150}
@@ -86,18 +88,34 @@ class GpuDraw:
         random = np.random.default_rng([self.seed, number, 2])
         spec = self.specs[number % len(self.specs)]
         description = formats.get(spec)
-        activations, output = TYPES[int(random.integers(len(TYPES)))]
         tokens, data = int(random.choice(TOKENS)), str(random.choice(DATA))
         arch = str(random.choice(self.archs))
         draw = number // len(self.specs)
         if draw % MISFIT_EVERY == MISFIT_EVERY - 1 and description.block > 1:
-            kernel = replace(misfit(spec, random), activations=activations)
+            kernel = misfit(spec, random)
         else:
             step = int(np.lcm(UNIT_COLS, description.block))
             cols = step * int(random.integers(1, max(2, UNITS * UNIT_COLS // step + 1)))
             rows = int(random.choice([1, 3, 16, int(random.integers(1, LARGEST_ROWS))]))
-            kernel = Kernel(spec, rows, cols, tokens > 1, STREAM, activations, "")
-        return GpuCase(Case(number, kernel, tokens, data), arch, output)
+            kernel = Kernel(spec, rows, cols, tokens > 1, STREAM, TYPES[0][0], "")
+        drawn = GpuCase(Case(number, kernel, tokens, data), arch, TYPES[0][1])
+        able = [one for one in TYPES if has_kernel(with_types(drawn, one))] or [TYPES[0]]
+        return with_types(drawn, able[int(random.integers(len(able)))])
+
+
+def with_types(drawn: GpuCase, types: tuple[str, str]) -> GpuCase:
+    """The case with other types of activations and of results."""
+    kernel = replace(drawn.case.kernel, activations=types[0])
+    return replace(drawn, case=replace(drawn.case, kernel=kernel), output=types[1])
+
+
+def has_kernel(drawn: GpuCase) -> bool:
+    """Whether a case is not refused."""
+    try:
+        spec_of(drawn)
+    except NybbleError:
+        return False
+    return True
 
 
 def verify_on_gpu(request: VerifyRequest) -> int:
@@ -138,46 +156,26 @@ def run_case(given: tuple[GpuDraw, int]) -> GpuOutcome:
         return GpuOutcome(drawn, np.inf, fault=f"{type(error).__name__}: {error}")
 
 
-def spec_of(drawn: GpuCase) -> FlatSpec:
+def spec_of(drawn: GpuCase) -> StreamSpec:
     """The kernel of a case; NybbleError if there is none."""
     kernel, case = drawn.case.kernel, drawn.case
+    mode = next(one for one in MODES if one == kernel.activations)
     return product_spec(
-        kernel.spec, kernel.rows, kernel.cols, case.tokens, drawn.arch,
-        "bf16" if kernel.activations == "bf16" else "f16", drawn.output,
-    )  # fmt: skip
+        kernel.spec, kernel.rows, kernel.cols, case.tokens, drawn.arch, mode, drawn.output
+    )
 
 
-def executed(drawn: GpuCase, spec: FlatSpec, seed: int) -> GpuOutcome:
+def executed(drawn: GpuCase, spec: StreamSpec, seed: int) -> GpuOutcome:
     """The outcome of a case that has a kernel."""
-    kernel, tokens = drawn.case.kernel, drawn.case.tokens
+    kernel = drawn.case.kernel
     data = make(drawn.case, seed)
     product = compile_spec(formats.get(kernel.spec).spec, spec, f"case_{drawn.case.number}")
     try:
         packed = product.pack(data.weights[0])
     except ProductError as error:
         return GpuOutcome(drawn, refusal=error.message)
-    x = decode_floats(spec.activations, encode_floats(spec.activations, data.x))
-    y = encode_floats(drawn.output, np.full((tokens, kernel.rows), np.nan, np.float32))
-    y = simulated(product, encode_floats(spec.activations, data.x), packed, y)
-    return judged(drawn, data, x, decode_floats(drawn.output, y).astype(np.float64))
-
-
-def simulated(
-    product: Product,
-    x: npt.NDArray[np.uint8],
-    weight: npt.NDArray[np.uint8],
-    y: npt.NDArray[np.uint8],
-) -> npt.NDArray[np.uint8]:
-    """The bytes of the result; SimulationError for a race, or an access outside of a buffer."""
-    sizes = {one.name: one.bytes for one in product.image.parameters}
-    sums = np.full(sizes["sums"], 0xFF, np.uint8)
-    counters = np.zeros(sizes["counters"], np.uint8)
-    simulate(
-        product.image, {"x": x, "w": weight, "y": y, "sums": sums, "counters": counters}
-    ).check()
-    if counters.any():
-        raise SimulationError("the kernel left counters that are not zero")
-    return y
+    ran = run_product(product, data.x, packed)
+    return judged(drawn, data, ran.x, ran.y.astype(np.float64))
 
 
 def judged(drawn: GpuCase, data: Data, x: npt.NDArray[np.float32], y: F64) -> GpuOutcome:
@@ -196,15 +194,15 @@ def judged(drawn: GpuCase, data: Data, x: npt.NDArray[np.float32], y: F64) -> Gp
 
 def bound(drawn: GpuCase, data: Data, x: npt.NDArray[np.float32], exact: F64) -> F64:
     """The error that is allowed of each element, f64 [tokens, rows]: the rounding of the result,
-    that of weights (some in units of two) to the activations' type, and sums in f32. Integers are
-    exact but for the first.
+    that of weights (some in units of two) to the activations' type if those are floats, and sums in
+    f32. Integers are exact but for the first.
     """
-    half, output = drawn.case.kernel.activations, drawn.output
+    mode, output = drawn.case.kernel.activations, drawn.output
     allowed = ROUNDING[output] * np.abs(exact) + SMALLEST[output]
-    if data.exact:
+    if data.exact and mode in ROUNDING:
         return allowed
     dense = np.abs(data.weights[0].dequantize().astype(np.float64))
-    lost = (ROUNDING[half] + SUMMED) * dense + 2 * SMALLEST[half]
+    lost = (ROUNDING.get(mode, 0.0) + SUMMED) * dense + 2 * SMALLEST.get(mode, 0.0)
     return allowed + np.abs(x).astype(np.float64) @ lost.T
 
 

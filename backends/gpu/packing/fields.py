@@ -61,7 +61,7 @@ class Integers:
     def takes(self, fragment: int, register: int) -> list[Take]:
         """What a register's codes are put together of."""
         unit, bits = self.unit(fragment, register), self.placement.bits
-        return _taken(self.placement, fragment, register, 0, bits, unit)
+        return taken(self.placement, fragment, register, 0, bits, unit)
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ class Floats:
         """What a register's codes are put together of."""
         sign = self.placement.bits - 1
         at = MANTISSA[self.dtype] - self.mantissa
-        low = _taken(self.placement, fragment, register, 0, sign, at)
-        return low + _taken(self.placement, fragment, register, sign, sign + 1, 15)
+        low = taken(self.placement, fragment, register, 0, sign, at)
+        return low + taken(self.placement, fragment, register, sign, sign + 1, 15)
 
 
-def _taken(
+def taken(
     placement: Placement, fragment: int, register: int, low: int, high: int, at: int
 ) -> list[Take]:
     """Bits `low .. high` of a register's codes, moved to bit `at`."""

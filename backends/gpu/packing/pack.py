@@ -5,14 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from nybble.backends.gpu.packing.stream import LANES, LOAD, StreamLayout
+from nybble.backends.gpu.packing.planes import code_sums, plane_codes, plane_words
+from nybble.backends.gpu.packing.stream import LANES, LOAD, TILES, PlaneLayout, StreamLayout
 from nybble.dialects.errors import NybbleError
 
 Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint32]
 Floats = npt.NDArray[np.float32]
-TILES = 4
-"""Fragment tiles of 16 columns in a unit."""
 
 
 class PackingError(NybbleError):
@@ -27,9 +26,12 @@ def pack_stream(
     Raises PackingError where a scale or zero is no number of the layout's type.
     """
     records = np.zeros((layout.tiles, layout.steps, layout.record_bytes), np.uint8)
-    words = _words(layout, codes)
+    is_planes = isinstance(layout, PlaneLayout)
+    words = plane_words(layout, codes) if is_planes else _words(layout, codes)
     records[..., : layout.code_bytes] = words.view(np.uint8).reshape(*records.shape[:2], -1)
-    kinds = [scale] if zero is None else [scale, zero]
+    kinds = [_repeated(layout, one) for one in (scale, zero) if one is not None]
+    if is_planes:
+        kinds.insert(1, code_sums(layout, codes))
     first = layout.code_bytes
     for values in kinds:
         records[..., first : first + layout.scale_bytes] = _by_record(layout, values)
@@ -42,11 +44,12 @@ def unpack_stream(layout: StreamLayout, stream: Bytes) -> tuple[Bytes, Floats, F
     records = stream.reshape(layout.tiles, layout.steps, layout.record_bytes)
     words = np.ascontiguousarray(records[..., : layout.code_bytes]).view(np.uint32)
     first, found = layout.code_bytes, list[Floats]()
-    for _ in range(2 if layout.zero else 1):
+    for _ in range(layout.numbers):
         part = np.ascontiguousarray(records[..., first : first + layout.scale_bytes])
         found.append(_from_records(layout, part))
         first += layout.scale_bytes
-    return _codes(layout, words), found[0], found[1] if layout.zero else None
+    codes = plane_codes(layout, words) if isinstance(layout, PlaneLayout) else _codes(layout, words)
+    return codes, found[0], found[-1] if layout.zero else None
 
 
 def _places(layout: StreamLayout) -> Iterator[tuple[int, int, int, int, int, int, int]]:
@@ -98,10 +101,14 @@ def _codes(layout: StreamLayout, words: Words) -> Bytes:
     return blocks.reshape(layout.tiles * layout.tile_rows, -1)[: layout.rows, : layout.cols]
 
 
-def _by_record(layout: StreamLayout, values: Floats) -> Bytes:
-    """u8 [tiles, steps, scale_bytes] of f32 [rows, groups]; a group of many steps is repeated."""
+def _repeated(layout: StreamLayout, values: Floats) -> Floats:
+    """f32 [rows, groups of all records] of [rows, groups]: a group of many steps is repeated."""
     repeats = max(1, layout.group // layout.step) if layout.group < layout.cols else layout.steps
-    wide = np.repeat(values, repeats, axis=1)
+    return np.repeat(values, repeats, axis=1)
+
+
+def _by_record(layout: StreamLayout, wide: Floats) -> Bytes:
+    """u8 [tiles, steps, scale_bytes] of f32 [rows, groups of all records]."""
     padded = np.zeros((layout.tiles * layout.tile_rows, layout.steps * layout.groups), np.float32)
     padded[: layout.rows, : wide.shape[1]] = wide[:, : padded.shape[1]]
     fragments = layout.placement.fragments

@@ -30,8 +30,12 @@ class Placement:
     apart: bool = True
 
     def __post_init__(self) -> None:
-        assert all(plane.width * self.fragments % 4 == 0 for plane in self.planes)
         assert self.apart or len(self.planes) == 1
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the words of every plane are."""
+        return all(plane.width * self.fragments % 4 == 0 for plane in self.planes)
 
     @property
     def words(self) -> int:

@@ -20,6 +20,8 @@ from typing import Literal
 from nybble.backends.gpu.packing.placement import Placement
 
 UNIT = 64
+TILES = 4
+"""Tiles of 16 columns in a unit."""
 LANES = 32
 LOAD = 16
 ZeroKind = Literal["", "points", "minimum"]
@@ -44,9 +46,20 @@ class StreamLayout:
     zero: ZeroKind = ""
 
     def __post_init__(self) -> None:
-        assert self.step % UNIT == 0
+        assert self.step % self.unit == 0
+        assert self.unit != UNIT or self.placement.is_full
         assert self.step % self.group == 0 or self.group % self.step == 0 or self.group == self.cols
         assert self.group % self.run_columns == 0 or self.group == self.cols
+
+    @property
+    def unit(self) -> int:
+        """Columns whose codes lie together."""
+        return UNIT
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers a row has for a group: its scale, and what else there is."""
+        return 2 if self.zero else 1
 
     @property
     def tile_rows(self) -> int:
@@ -65,13 +78,13 @@ class StreamLayout:
 
     @property
     def units(self) -> int:
-        """Units of 64 columns in a step."""
-        return self.step // UNIT
+        """Units in a step."""
+        return self.step // self.unit
 
     @property
     def loads(self) -> int:
         """Loads of 16 bytes by every lane for a unit."""
-        return self.placement.words * 4 // 4
+        return self.placement.words * self.unit // UNIT
 
     @property
     def groups(self) -> int:
@@ -101,8 +114,7 @@ class StreamLayout:
     @cached_property
     def record_bytes(self) -> int:
         """Bytes of a record, a multiple of 16."""
-        kinds = 2 if self.zero else 1
-        return -(-(self.code_bytes + kinds * self.scale_bytes) // LOAD) * LOAD
+        return -(-(self.code_bytes + self.numbers * self.scale_bytes) // LOAD) * LOAD
 
     @property
     def bytes(self) -> int:
@@ -114,3 +126,35 @@ class StreamLayout:
         if self.run_columns == 16:
             return 16 * tile + 4 * quad
         return 32 * (tile // 2) + 8 * quad + 4 * (tile % 2)
+
+
+@dataclass(frozen=True)
+class PlaneLayout(StreamLayout):
+    """Bits of codes by plane, for `mma` on bits: a unit is the columns of one.
+
+    block: 128 or 256 columns. A lane has 32 or 64 columns of a unit, those of a plane in one word
+    or two, for rows g and g + 8 of each fragment: [fragment][plane][word][2]. Beside scales a group
+    has the sum of its codes, then zeros.
+    """
+
+    block: int = 256
+
+    @property
+    def unit(self) -> int:
+        """See StreamLayout."""
+        return self.block
+
+    @property
+    def numbers(self) -> int:
+        """See StreamLayout."""
+        return 3 if self.zero else 2
+
+    @property
+    def lane_words(self) -> int:
+        """Words of a plane that a lane has of a row of a unit."""
+        return self.block // 128
+
+    @property
+    def loads(self) -> int:
+        """See StreamLayout."""
+        return self.placement.bits * self.placement.fragments * self.block // (LOAD * LOAD)

@@ -1,9 +1,15 @@
 // RUN: nybble-opt %s -p 'select-dataflow{target=cuda isa=sm_90a activations=bf16 reasons=false},assign-layout' | filecheck %s
+// RUN: nybble-opt %s -p 'select-dataflow{target=cuda isa=sm_80 activations=i8 reasons=false},assign-layout' | filecheck %s --check-prefix=BYTES
+// RUN: nybble-opt %s -p 'select-dataflow{target=cuda isa=sm_80 activations=b2 reasons=false},assign-layout' | filecheck %s --check-prefix=PLANES
 
 // CHECK-LABEL: func.func @f
 // CHECK-SAME: %w: !lowbit.tensor<64x256, "w4g128", "stream">
 func.func @f(%x: tensor<4x256xf32>, %w: !lowbit.tensor<64x256, "w4g128">) -> tensor<4x64xf32> {
   // CHECK: mpgemm.stream_matmul %x, %w precision "bf16" : tensor<4x256xf32>
+  // BYTES: %[[q:.*]] = lowbit.quantize %x : tensor<4x256xf32> -> !lowbit.tensor<4x256, "a8">
+  // BYTES-NEXT: mpgemm.stream_int_matmul %[[q]], %w : !lowbit.tensor<4x256, "a8">, !lowbit.tensor<64x256, "w4g128", "stream">
+  // PLANES: %[[q:.*]] = lowbit.quantize %x : tensor<4x256xf32> -> !lowbit.tensor<4x256, "ab2g128">
+  // PLANES-NEXT: mpgemm.stream_bitserial_matmul %[[q]], %w : !lowbit.tensor<4x256, "ab2g128">, !lowbit.tensor<64x256, "w4g128", "stream_planes">
   %y = mpgemm.matmul %x, %w : tensor<4x256xf32>, !lowbit.tensor<64x256, "w4g128"> -> tensor<4x64xf32>
   func.return %y : tensor<4x64xf32>
 }

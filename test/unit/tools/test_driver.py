@@ -208,6 +208,19 @@ def test_compile_a_file_to_ptx(run_nybble, tmp_path):
     assert not list(folder.glob("*.cu"))
 
 
+def test_compile_a_file_for_integers_on_a_gpu(run_nybble, tmp_path):
+    source, folder = tmp_path / "f.mlir", tmp_path / "out"
+    source.write_text(STREAMED)
+    options = ["--target", "cuda:sm_80", "--activations", "i8", "--emit", "cuda"]
+    outcome = run_nybble("compile", str(source), *options, "-o", str(folder))
+    assert outcome.code == 0, outcome.err
+    kernels = json.loads((folder / "manifest.json").read_text())["kernels"]
+    names = [[one["name"] for one in kernel["parameters"]] for kernel in kernels]
+    assert names[0] == ["input", "x", "scales", "totals"]
+    assert names[1][:4] == ["x", "scales", "totals", "w"]
+    assert len(list(folder.glob("*.cu"))) == 2
+
+
 def test_compile_a_file_to_cuda_source(run_nybble, tmp_path):
     source, folder = tmp_path / "f.mlir", tmp_path / "out"
     source.write_text(STREAMED)
@@ -235,6 +248,8 @@ def test_explain_an_operator_on_a_gpu(run_nybble):
     found = json.loads(outcome.out)
     assert (found["target"], found["isa"], found["supported"]) == ("cuda", "sm_90a", True)
     assert found["kernels"][0]["buffers"]["x"] == 512
+    outcome = run_nybble(*asked, "--format", "w4g128", "--activations", "b2", "--json", "-")
+    assert json.loads(outcome.out)["kernels"][0]["dataflow"] == "stream_bitserial"
     outcome = run_nybble(*asked, "--format", "bitmod4")
     assert "not supported: 'bitmod4' [64, 256]" in outcome.out
     assert "nearest that is: --format" in outcome.out

@@ -348,10 +348,10 @@ COMMANDS = {
             "--target",
             "cuda",
             "--activations",
-            "i8",
+            "i16",
         ],
         EXIT_USAGE,
-        "--activations with target cuda:sm_90a",
+        "--activations i16 with target cuda:sm_90a",
     ),
     "model explained for a GPU": (
         ["explain", "{tiny}", "--target", "cuda"],

@@ -49,7 +49,7 @@ class Words:
         for take in takes:
             word = self.moved(take.word, take.shift)
             mask = take.mask * HALVES
-            made = word & mask if made == 0 else self.b.and_or(word, mask, made)
+            made = word & self.b.word(mask) if made == 0 else self.b.and_or(word, mask, made)
         assert isinstance(made, Value)
         return made
 
@@ -126,19 +126,21 @@ class TableDecoder(Decoder):
         """See Decoder: a word has the eight codes of a fragment, in order."""
         made: list[Value] = []
         for shift in (0, 16):
-            code = words.moved(index, shift)
-            low, high = (self._bytes(words, index, code, shift, half) for half in (0, 1))
+            low, high = (looked_up(self.b, words, index, shift, one) for one in self.bytes)
             made += [self.b.permute(low, high, 0x5140), self.b.permute(low, high, 0x7362)]
         return made
 
-    def _bytes(self, words: Words, index: int, code: Value, shift: int, half: int) -> Value:
-        """The low or high bytes of four numbers."""
-        b = self.b
-        first, second, third, fourth = (b.word(word) for word in self.bytes[half])
-        within = code & 0x7777
-        small, large = b.permute(first, second, within), b.permute(third, fourth, within)
-        which = b.and_or(words.moved(index, shift + 1), 0x4444, 0x3210)
-        return b.permute(small, large, which)
+
+def looked_up(b: GpuBuilder, words: Words, index: int, shift: int, table: Sequence[int]) -> Value:
+    """Four bytes of a table of 16, which four words hold, by the four codes at `shift` of a word.
+
+    A byte permutation looks up eight; the codes' highest bits choose between two.
+    """
+    first, second, third, fourth = (b.word(word) for word in table)
+    within = words.moved(index, shift) & 0x7777
+    small, large = b.permute(first, second, within), b.permute(third, fourth, within)
+    which = b.and_or(words.moved(index, shift + 1), 0x4444, 0x3210)
+    return b.permute(small, large, which)
 
 
 def decoder(b: GpuBuilder, placement: Placement, dtype: FloatType, meaning: Meaning) -> Decoder:

@@ -1,218 +1,30 @@
-"""Products of few tokens: weights are read in a stream; the tokens are the side of 8 of an `mma`.
-
-Each warp has a tile of rows of its own and walks along the columns, a record at a time, with the
-next records under way in its own ring in shared memory. No warp waits for another. The work of all
-blocks of rows, one after the other, is divided evenly among the blocks of threads ("stream-K",
-Osama et al., arXiv 2301.03598), so that all multiprocessors stream until the end; `sums` adds up
-what several blocks have of one tile. More than 64 tokens are multiplied in several passes.
-"""
-
-from dataclasses import dataclass
-from math import log2
-
-from xdsl.dialects.builtin import ModuleOp, f32, i32, i64
+"""Products of 16-bit activations: weights are decoded to such floats in registers."""
 
 from nybble.backends.building.values import Value
-from nybble.backends.gpu.builder import GpuBuilder
 from nybble.backends.gpu.kernels.matmul.decode import decoder
-from nybble.backends.gpu.kernels.matmul.record import Multiplier, Record, Tokens
-from nybble.backends.gpu.kernels.matmul.spec import TOKEN_TILE, FlatSpec
-from nybble.backends.gpu.kernels.matmul.sums import Reduction, Sums
-from nybble.backends.gpu.packing.stream import LANES, LOAD
+from nybble.backends.gpu.kernels.matmul.record import Multiplier, Record
+from nybble.backends.gpu.kernels.matmul.spec import FlatSpec
+from nybble.backends.gpu.kernels.matmul.stored import Tokens
+from nybble.backends.gpu.kernels.matmul.stream import StreamKernel
 
 
-@dataclass
-class Cursor:
-    """The next record to ask for: this lane's places in its slot of the ring and in memory, its job
-    and step, and how many are left.
-
-    The place in the ring is the lane's own, and not the slot: of an offset that is the same in all
-    lanes, ptxas 13.0 makes a uniform register of the very quad that holds the cache policy of
-    `cp.async`, and the H100 stops at an illegal instruction.
-    """
-
-    slot: Value
-    source: Value
-    job: Value
-    step: Value
-    left: Value
-
-    def values(self) -> list[Value]:
-        """As loops carry it."""
-        return [self.slot, self.source, self.job, self.step, self.left]
-
-
-class FlatKernel:
-    """Builds the kernel of a spec; see the module's text."""
+class FlatKernel(StreamKernel[list[Tokens]]):
+    """See StreamKernel."""
 
     def __init__(self, spec: FlatSpec, name: str):
-        self.spec = spec
-        self.layout = spec.layout
-        self.b = b = GpuBuilder(name, spec.parameters)
-        self.x, self.w, self.y, partials, counters = b.parameters
-        self.lane = b.thread() & 31
-        self.warp = b.thread().shr(5)
-        self.part = self.warp & (spec.tuning.split - 1)
-        self.row = self.lane.shr(2)
-        self.quad = self.lane & 3
-        once = spec.tuning.evict_first and spec.passes == 1
-        self.policy = b.evict_first() if once else None
-        ring = self.warp * (spec.tuning.stages * self.layout.record_bytes)
-        self.ring = b.offset(b.shared(), ring)
-        decodes = decoder(b, self.layout.placement, spec.activations, spec.kind.meaning)
-        self.multiplier = Multiplier(b, spec, decodes, self.lane)
-        factor = decodes.factor * spec.kind.unit
-        self.reduction = Reduction(b, spec, factor, partials, counters)
+        super().__init__(spec, name)
+        decodes = decoder(self.b, self.layout.placement, spec.half, spec.kind.meaning)
+        self.multiplier = Multiplier(self.b, spec, decodes, self.lane)
+        self.factor = decodes.factor * spec.kind.unit
 
-    def build(self) -> ModuleOp:
-        """The module."""
-        b, spec, steps = self.b, self.spec, self.spec.steps
-        first, last = self.reduction.start(b.block_id()), self.reduction.start(b.block_id() + 1)
-        cursor = self.prologue(first, last)
-        zero, end = b.const(0, i32), self.job_of(last + (steps - 1))
-        with b.for_(self.job_of(first), end, 1, [zero, *cursor.values()]) as jobs:
-            tokens = self.tokens(jobs.iv)
-            lo = b.max(first - jobs.iv * steps, 0)
-            hi = b.min(last - jobs.iv * steps, steps)
-            sums = [b.const(0.0, f32)] * (4 * self.layout.placement.fragments * spec.token_tiles)
-            with b.for_(lo, hi, 1, [*jobs.args, *sums]) as columns:
-                slot, *state = columns.args[:6]
-                kept = self.reduction.nested(columns.args[6:])
-                step = columns.iv * spec.tuning.split + self.part
-                record = Record(self.multiplier, b.offset(self.ring, slot), tokens, step)
-                if spec.tuning.prefetch:
-                    record.load_activations()
-                b.arrive(spec.tuning.stages - 2)
-                b.sync_warp()
-                cursor = self.fetch(Cursor(*state))
-                record.add_to(kept)
-                columns.yield_(self.next_slot(slot, zero), *cursor.values(), *flattened(kept))
-            self.finish_rows(jobs.iv, self.reduction.exchanged(columns.results[6:]))
-            jobs.yield_(*columns.results[:6])
-        b.arrive(0)
-        return b.finish(LANES * spec.tuning.warps, spec.tuning.blocks_per_sm)
+    def activations(self, job: Value) -> list[Tokens]:
+        """See StreamKernel."""
+        return self.tokens(job)
 
-    # -- the division of work
+    def record(self, place: Value, activations: list[Tokens], step: Value) -> Record:
+        """See StreamKernel."""
+        return Record(self.multiplier, place, activations, step)
 
-    def job_of(self, step: Value) -> Value:
-        """The job that a step is of."""
-        return self.b.binary("udiv", step, self.b.const(self.spec.steps, i32))
-
-    def pass_and_rows(self, job: Value) -> tuple[Value, Value]:
-        """The pass and the block of rows of a job."""
-        b, blocks = self.b, self.b.const(self.spec.row_blocks, i32)
-        if self.spec.passes == 1:
-            return b.const(0, i32), job
-        return b.binary("udiv", job, blocks), b.binary("urem", job, blocks)
-
-    def tile(self, job: Value) -> Value:
-        """The tile of rows of this warp in a job."""
-        _, rows = self.pass_and_rows(job)
-        return rows * self.spec.block_tiles + self.warp.shr(int(log2(self.spec.tuning.split)))
-
-    # -- the stream
-
-    def source(self, job: Value, step: Value) -> Value:
-        """This lane's place in the record of this warp; of the last tile if there is none."""
-        b, layout = self.b, self.layout
-        tile = b.min(self.tile(job), layout.tiles - 1)
-        records = b.zext(tile * layout.steps + step * self.spec.tuning.split + self.part, i64)
-        lane = b.zext(self.lane * LOAD, i64)
-        return b.offset(self.w, records * layout.record_bytes + lane)
-
-    def prologue(self, first: Value, last: Value) -> Cursor:
-        """Ask for the first records."""
-        job = self.job_of(first)
-        step = first - job * self.spec.steps
-        cursor = Cursor(self.lane * LOAD, self.source(job, step), job, step, last - first)
-        for _ in range(self.spec.tuning.stages - 1):
-            cursor = self.fetch(cursor)
-        return cursor
-
-    def fetch(self, cursor: Cursor) -> Cursor:
-        """Ask for a record, if there is one left."""
-        b, layout = self.b, self.layout
-        target = b.offset(self.ring, cursor.slot)
-        whole, rest = divmod(layout.record_bytes, LANES * LOAD)
-        with b.if_(cursor.left > 0):
-            for i in range(whole):
-                b.copy_async(target, cursor.source, i * LANES * LOAD, self.policy)
-            if rest:
-                with b.if_(self.lane < rest // LOAD):
-                    b.copy_async(target, cursor.source, whole * LANES * LOAD, self.policy)
-        b.commit()
-        at_end = (cursor.step + 1).eq(self.spec.steps)
-        job = b.select(at_end, cursor.job + 1, cursor.job)
-        step = b.select(at_end, b.const(0, i32), cursor.step + 1)
-        along = b.offset(cursor.source, layout.record_bytes * self.spec.tuning.split)
-        source = b.select(at_end, self.source(job, step), along)
-        slot = self.next_slot(cursor.slot, self.lane * LOAD)
-        return Cursor(slot, source, job, step, cursor.left - 1)
-
-    def next_slot(self, slot: Value, first: Value) -> Value:
-        """The offset of the slot after one; first: the offset in the first slot."""
-        moved = slot + self.layout.record_bytes
-        whole = first + self.spec.tuning.stages * self.layout.record_bytes
-        return self.b.select(moved.eq(whole), first, moved)
-
-    # -- the tokens and their results
-
-    def tokens(self, job: Value) -> list[Tokens]:
-        """Where this lane's activations begin, by tile of tokens.
-
-        Tiles that have all their tokens share a pointer. Lanes whose token does not exist read the
-        last one that does.
-        """
-        b, spec = self.b, self.spec
-        first = self.pass_and_rows(job)[0] * spec.pass_tokens + self.row
-        shared = self.token_row(first)
-        stride = TOKEN_TILE * self.layout.cols * 2
-        found: list[Tokens] = []
-        for n in range(spec.token_tiles):
-            if spec.is_full(n):
-                found.append(Tokens(shared, n * stride))
-            else:
-                token = b.min(first + TOKEN_TILE * n, spec.tokens - 1)
-                found.append(Tokens(self.token_row(token), 0))
-        return found
-
-    def token_row(self, token: Value) -> Value:
-        """Where this lane's activations of a token begin."""
-        b, layout = self.b, self.layout
-        run = 16 if layout.run_columns == 32 else 8
-        columns = b.zext(token, i64) * (layout.cols * 2)
-        return b.offset(self.x, columns + b.zext(self.quad * run, i64))
-
-    def finish_rows(self, job: Value, sums: list[Value]) -> None:
-        """Write the results of a job, or leave sums for the block of threads that will."""
-        b, spec = self.b, self.spec
-        number, _ = self.pass_and_rows(job)
-        tile, token = self.tile(job), number * spec.pass_tokens
-        exists = tile < self.layout.tiles
-        if spec.own_quads * spec.tuning.split > spec.quads:
-            exists = exists & (self.part * spec.own_quads < spec.quads)
-        with b.if_(exists):
-            self.reduction.finish(job, sums, lambda whole: self.write(tile, token, whole))
-
-    def write(self, tile: Value, first: Value, sums: list[Value]) -> None:
-        """Results of rows g and g + 8 of a fragment, tokens 2t and 2t + 1 of a tile of tokens."""
-        layout, spec = self.layout, self.spec
-        inside_rows = layout.rows % layout.tile_rows == 0
-        all_tokens = all(spec.is_full(n) for n in range(spec.token_tiles))
-        for index in range(spec.own_quads):
-            quad = self.part * spec.own_quads + index
-            tiles = self.b.const(spec.token_tiles, i32)
-            fragment, tile_of_tokens = (
-                self.b.binary(kind, quad, tiles) for kind in ("udiv", "urem")
-            )
-            for e in range(4):
-                row = tile * layout.tile_rows + self.row + fragment * 16 + 8 * (e // 2)
-                token = first + self.quad * 2 + tile_of_tokens * TOKEN_TILE + e % 2
-                conditions = [] if inside_rows else [row < layout.rows]
-                conditions += [] if all_tokens else [token < spec.tokens]
-                self.reduction.write(self.y, token, row, sums[4 * index + e], conditions)
-
-
-def flattened(sums: Sums) -> list[Value]:
-    """Sums as a loop carries them."""
-    return [value for row in sums for quad in row for value in quad]
+    def finished(self, token: Value, value: Value) -> Value:
+        """See StreamKernel."""
+        return value * self.factor if self.factor != 1.0 else value

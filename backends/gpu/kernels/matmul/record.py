@@ -15,23 +15,13 @@ from math import floor
 
 from xdsl.dialects.builtin import f32, i32, i64
 
-from nybble.backends.building.values import Value, vec
+from nybble.backends.building.values import Value
 from nybble.backends.gpu.builder import ELEMENTS, GpuBuilder
 from nybble.backends.gpu.kernels.matmul.decode import Decoder, Words, half_bits
 from nybble.backends.gpu.kernels.matmul.spec import FlatSpec
+from nybble.backends.gpu.kernels.matmul.stored import Stored, Tokens, all_moved
 from nybble.backends.gpu.kernels.matmul.sums import Sums
-from nybble.backends.gpu.packing.stream import LANES, LOAD
-
-TILES = 4
-"""Tiles of 16 columns in a unit."""
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Where a lane's activations of a tile of tokens begin: `offset` bytes after a pointer."""
-
-    pointer: Value
-    offset: int
+from nybble.backends.gpu.packing.stream import TILES
 
 
 @dataclass(frozen=True)
@@ -47,21 +37,20 @@ class Multiplier:
 class Record:
     """A record in shared memory, its activations at a step along the columns."""
 
-    def __init__(self, by: Multiplier, place: Value, tokens: Sequence[Tokens], step: Value):
+    def __init__(self, by: Multiplier, place: Value, tokens: list[Tokens], step: Value):
         self.by = by
         self.b = by.b
         self.spec = by.spec
         self.layout = by.spec.layout
-        self.place = place
-        along = self.b.zext(step * (self.layout.step * 2), i64)
-        moved = {id(one.pointer): self.b.offset(one.pointer, along) for one in tokens}
-        self.tokens = [Tokens(moved[id(one.pointer)], one.offset) for one in tokens]
+        self.stored = Stored(by.b, by.spec.layout, place, by.lane)
+        along = self.b.zext(step * self.spec.token_bytes(self.layout.step), i64)
+        self.tokens = all_moved(self.b, tokens, along)
         self._loaded: dict[tuple[int, int], list[Value]] = {}
 
     def add_to(self, sums: Sums) -> None:
         """Multiply, scale, and add to the sums."""
         layout, words = self.layout, self.layout.placement.words
-        read = self.halves if self.spec.tuning.scale else self.scales
+        read = self.stored.halves if self.spec.tuning.scale else self.stored.scales
         scales = read(0)
         zeros = read(1) if layout.zero else [None] * layout.groups
         per_group = layout.units * TILES // layout.groups
@@ -70,57 +59,11 @@ class Record:
             group = Group(self, scales[index], zeros[index], sums)
             for tile in range(index * per_group, (index + 1) * per_group):
                 if tile % TILES == 0:
-                    unit = self.unit_words(tile // TILES)
+                    unit = self.stored.unit_words(tile // TILES)
                 first = tile % TILES * words
                 group.multiply(tile, Words(self.b, unit[first : first + words]))
             if not self.spec.tuning.scale:
                 group.add_to(sums)
-
-    def unit_words(self, unit: int) -> list[Value]:
-        """The words of this lane of a unit."""
-        b, layout = self.b, self.layout
-        mine = b.offset(self.place, self.by.lane * LOAD)
-        found: list[Value] = []
-        for load in range(layout.loads):
-            at = (unit * layout.loads + load) * LANES * LOAD
-            found += b.lanes_of(b.load(b.offset(mine, at), vec(4, i32)))
-        return found
-
-    def scales(self, kind: int) -> list[list[Value]]:
-        """By group: f32 of each fragment's two rows. kind: 0 scales, 1 zeros."""
-        b, numbers = self.b, list[Value]()
-        for word in self.scale_words(kind):
-            match self.layout.scale:
-                case "bf16":
-                    numbers += [b.reinterpret(one, f32) for one in (word << 16, word & -65536)]
-                case "f16":
-                    pair = b.lanes_of(b.reinterpret(word, vec(2, ELEMENTS["f16"])))
-                    numbers += [b.to_float(one) for one in pair]
-                case _:
-                    numbers.append(b.reinterpret(word, f32))
-        return self.by_group(numbers)
-
-    def halves(self, kind: int) -> list[list[Value]]:
-        """As `scales` that are stored as 16-bit floats, each as two equal ones."""
-        picked = [(word, pick) for word in self.scale_words(kind) for pick in (0x1010, 0x3232)]
-        return self.by_group([self.b.permute(word, word, pick) for word, pick in picked])
-
-    def by_group(self, values: list[Value]) -> list[list[Value]]:
-        """Two values for each fragment, by group."""
-        count = 2 * self.layout.placement.fragments
-        return [values[i : i + count] for i in range(0, len(values), count)]
-
-    def scale_words(self, kind: int) -> list[Value]:
-        """This lane's scales or zeros, as i32, loaded as widely as they are aligned."""
-        b, layout = self.b, self.layout
-        size = layout.lane_scale_bytes
-        first = layout.code_bytes + kind * layout.scale_bytes
-        mine = b.offset(self.place, self.by.lane.shr(2) * size)
-        most = min(LOAD, size & -size)
-        words: list[Value] = []
-        for at in range(first, first + size, most):
-            words += b.lanes_of(b.load(b.offset(mine, at), vec(most // 4, i32)))
-        return words
 
     def load_activations(self) -> None:
         """Load all activations of the record before the weights are waited for."""
@@ -172,7 +115,7 @@ class Group:
 
     def multiply(self, tile: int, words: Words) -> None:
         """Add the products of a tile of 16 columns."""
-        b, dtype = self.b, self.spec.activations
+        b, dtype = self.b, self.spec.half
         kind = f"m16n8k16.row.col.f32.{dtype}.{dtype}.f32"
         tokens = [self.record.activations(tile, n) for n in range(self.spec.token_tiles)]
         if self.spec.has_totals:
@@ -187,7 +130,7 @@ class Group:
 
     def exact(self, registers: list[Value], fragment: int) -> list[Value]:
         """A fragment without surplus, and scaled, as the tuning says."""
-        b, spec, dtype = self.b, self.spec, self.spec.activations
+        b, spec, dtype = self.b, self.spec, self.spec.half
         less = [self.less(fragment, upper) if spec.tuning.subtract else [] for upper in (0, 1)]
         made: list[Value] = []
         for i, whole in enumerate(registers):
@@ -206,7 +149,7 @@ class Group:
 
         A surplus with a fraction may have too many digits for one of them.
         """
-        b, dtype = self.b, self.spec.activations
+        b, dtype = self.b, self.spec.half
         surplus = self.decoder.surplus(fragment, upper)
         parts = [float(floor(surplus)), surplus % 1]
         words = [b.word(half_bits([part], dtype)[0] * 0x10001) for part in parts if part]

@@ -1,10 +1,13 @@
 """What a product's kernel is made for, and how its work is divided."""
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from nybble.backends.gpu.arch import Arch
 from nybble.backends.gpu.image import Access, Parameter
+from nybble.backends.gpu.kernels.rows.planes import PlanesSpec
+from nybble.backends.gpu.kernels.rows.quantize import QuantizeSpec
 from nybble.backends.gpu.packing.fields import FloatType
 from nybble.backends.gpu.packing.kind import Line, WeightKind
 from nybble.backends.gpu.packing.stream import LANES, LOAD, StreamLayout
@@ -18,6 +21,8 @@ MOST_TILES = 8
 """Tiles of tokens of a pass, at most."""
 MOST_SUMS = {False: 8, True: 24}
 """Fragments times tiles of tokens that registers have room for, by whether fragments are scaled."""
+
+Quantized = QuantizeSpec | PlanesSpec
 
 
 @dataclass(frozen=True)
@@ -46,21 +51,81 @@ class Tuning:
 
 
 @dataclass(frozen=True)
-class FlatSpec:
-    """y [tokens, rows] = x [tokens, cols] @ W.T, of few tokens."""
+class Epilogue:
+    """What is done to products before they are written.
+
+    gate: the activation of a gated unit, empty for none. Then the rows of the weight are those of
+    the gate and of the other factor, 16 of each in turn, and `rows` is how many results a token
+    has. residual: whether a matrix of the shape and type of the results is added.
+    """
+
+    gate: str = ""
+    rows: int = 0
+    residual: bool = False
+
+
+PLAIN = Epilogue()
+"""Products and no more."""
+
+
+@dataclass(frozen=True)
+class StreamSpec(ABC):
+    """y [tokens, rows] = x [tokens, cols] @ W.T: what kernels of streamed weights have in common.
+
+    output: the type of y. epilogue: what y has beyond products.
+    """
 
     layout: StreamLayout
     kind: WeightKind
     tokens: int
     arch: Arch
-    activations: FloatType
     output: str
     tuning: Tuning
+    epilogue: Epilogue = field(default=PLAIN, kw_only=True)
+
+    @property
+    def features(self) -> int:
+        """Results of a token."""
+        return self.epilogue.rows or self.layout.rows
+
+    @property
+    @abstractmethod
+    def activations(self) -> str:
+        """What is multiplied, as `select-dataflow` names it."""
+
+    @property
+    @abstractmethod
+    def most_sums(self) -> int:
+        """Fragments times tiles of tokens that registers have room for."""
+
+    @property
+    @abstractmethod
+    def effort(self) -> float:
+        """The time of a product on tensor cores, of that of one of 16-bit floats."""
+
+    @abstractmethod
+    def token_bytes(self, columns: int) -> int:
+        """Bytes of so many columns of a token."""
+
+    @property
+    @abstractmethod
+    def lane_bytes(self) -> int:
+        """Bytes from the activations of one of four lanes to those of the next."""
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[Parameter, ...]:
+        """The parameters that hold activations; the first begins with the columns of a token."""
+
+    @property
+    def quantized(self) -> Quantized | None:
+        """The quantization that leaves activations as the kernel reads them, if one does."""
+        return None
 
     @cached_property
     def passes(self) -> int:
         """How often all weights are read, each time for a part of the tokens."""
-        room = MOST_SUMS[self.tuning.scale] // self.layout.placement.fragments
+        room = self.most_sums // self.layout.placement.fragments
         return -(-self.tokens // (max(1, min(MOST_TILES, room)) * TOKEN_TILE))
 
     @cached_property
@@ -77,14 +142,6 @@ class FlatSpec:
         """Whether all tokens of a tile exist, in every pass."""
         last = (self.passes - 1) * self.pass_tokens + (token_tile + 1) * TOKEN_TILE
         return last <= self.tokens
-
-    @property
-    def has_totals(self) -> bool:
-        """Whether sums of activations are needed."""
-        if self.tuning.scale:
-            return False
-        is_line = isinstance(self.kind.meaning, Line)
-        return self.layout.zero == "minimum" or (is_line and not self.tuning.subtract)
 
     @property
     def block_tiles(self) -> int:
@@ -148,16 +205,63 @@ class FlatSpec:
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        """x, w, y, and what blocks leave each other: sums, and how many are there."""
+        """Activations, w, what is added, y, and what blocks leave each other: sums, and how many
+        are there."""
         layout, tuning = self.layout, self.tuning
-        x_bytes = self.tokens * layout.cols * FLOAT_BYTES[self.activations]
-        y_bytes = self.tokens * layout.rows * FLOAT_BYTES[self.output]
+        y_bytes = self.tokens * self.features * FLOAT_BYTES[self.output]
+        residual = Parameter("residual", self.output, Access.READ, y_bytes)
         sums = 2 * self.blocks * tuning.warps * self.partial_bytes
         counters = 4 * self.jobs * tuning.warps
         return (
-            Parameter("x", self.activations, Access.READ, x_bytes),
+            *self.inputs,
             Parameter("w", "u8", Access.READ, layout.bytes),
+            *((residual,) if self.epilogue.residual else ()),
             Parameter("y", self.output, Access.WRITE, y_bytes),
             Parameter("sums", "f32", Access.WRITE, sums),
             Parameter("counters", "i32", Access.UPDATE, counters),
         )
+
+
+@dataclass(frozen=True)
+class FlatSpec(StreamSpec):
+    """Activations are 16-bit floats, of type `half`, and weights become such."""
+
+    half: FloatType = "f16"
+
+    @property
+    def activations(self) -> str:
+        """See StreamSpec."""
+        return self.half
+
+    @property
+    def most_sums(self) -> int:
+        """See StreamSpec."""
+        return MOST_SUMS[self.tuning.scale]
+
+    @property
+    def effort(self) -> float:
+        """See StreamSpec."""
+        return 1.0
+
+    def token_bytes(self, columns: int) -> int:
+        """See StreamSpec."""
+        return 2 * columns
+
+    @property
+    def lane_bytes(self) -> int:
+        """See StreamSpec."""
+        return LOAD if self.layout.run_columns == 32 else LOAD // 2
+
+    @property
+    def inputs(self) -> tuple[Parameter, ...]:
+        """See StreamSpec: x, row by row."""
+        size = self.tokens * self.token_bytes(self.layout.cols)
+        return (Parameter("x", self.half, Access.READ, size),)
+
+    @property
+    def has_totals(self) -> bool:
+        """Whether sums of activations are needed."""
+        if self.tuning.scale:
+            return False
+        is_line = isinstance(self.kind.meaning, Line)
+        return self.layout.zero == "minimum" or (is_line and not self.tuning.subtract)

@@ -10,8 +10,8 @@ from contextlib import nullcontext
 from xdsl.dialects.builtin import f32, i1, i32, i64
 
 from nybble.backends.building.values import Value, vec
-from nybble.backends.gpu.builder import ELEMENTS, GpuBuilder
-from nybble.backends.gpu.kernels.matmul.spec import FLOAT_BYTES, QUAD_BYTES, TOKEN_TILE, FlatSpec
+from nybble.backends.gpu.builder import GpuBuilder
+from nybble.backends.gpu.kernels.matmul.spec import QUAD_BYTES, TOKEN_TILE, StreamSpec
 from nybble.backends.gpu.packing.stream import LOAD
 
 AT_ONCE = 16
@@ -21,14 +21,11 @@ Sums = list[list[list[Value]]]
 
 
 class Reduction:
-    """factor: what results are multiplied by. partials, counters: the parameters of these names."""
+    """partials, counters: the parameters of these names."""
 
-    def __init__(
-        self, b: GpuBuilder, spec: FlatSpec, factor: float, partials: Value, counters: Value
-    ):
+    def __init__(self, b: GpuBuilder, spec: StreamSpec, partials: Value, counters: Value):
         self.b = b
         self.spec = spec
-        self.factor = factor
         self.partials = partials
         self.counters = counters
         self.lane = b.thread() & 31
@@ -165,21 +162,3 @@ class Reduction:
                 added = [a + c for a, c in zip(added, values, strict=True)]
             owners.yield_(*added)
         return owners.results
-
-    def write(
-        self, y: Value, token: Value, row: Value, value: Value, conditions: Sequence[Value]
-    ) -> None:
-        """Write one result, if all conditions hold."""
-        b, spec = self.b, self.spec
-        place = b.zext(token, i64) * spec.layout.rows + b.zext(row, i64)
-        target = b.offset(y, place * FLOAT_BYTES[spec.output])
-        scaled = value * self.factor if self.factor != 1.0 else value
-        result = b.to_float(scaled, ELEMENTS[spec.output])
-        if not conditions:
-            b.store(result, target)
-            return
-        holds = conditions[0]
-        for one in conditions[1:]:
-            holds = holds & one
-        with b.if_(holds):
-            b.store(result, target)

@@ -3,13 +3,15 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
-from xdsl.dialects.builtin import i32, i64
+from xdsl.dialects.builtin import ModuleOp, i32, i64
 
 from nybble.backends.building.values import Operand, Value, f32
 from nybble.backends.gpu.arch import Arch
 from nybble.backends.gpu.builder import ELEMENTS, GpuBuilder
 from nybble.backends.gpu.codegen import compile_kernel
+from nybble.backends.gpu.cuda.source import cuda_source
 from nybble.backends.gpu.image import Access, KernelImage, Parameter
 from nybble.backends.gpu.kernels.instructions import butterfly
 
@@ -79,15 +81,24 @@ def block_sum(b: GpuBuilder, value: Value) -> Value:
 
 @dataclass(frozen=True)
 class RowKernel:
-    """A kernel before it is compiled, which can be done once."""
+    """A kernel before it is compiled."""
 
     b: GpuBuilder
     parameters: tuple[Parameter, ...]
     blocks: int
     shared: int = 0
 
+    @cached_property
+    def module(self) -> ModuleOp:
+        """The finished module."""
+        return self.b.finish(THREADS)
+
+    def source(self) -> str:
+        """The kernel as CUDA C++; see `cuda.source`."""
+        return cuda_source(self.module, [one.name for one in self.parameters])
+
     def image(self, arch: Arch) -> KernelImage:
         """The compiled kernel; raises CodegenError."""
-        ptx = compile_kernel(self.b.finish(THREADS), arch)
+        ptx = compile_kernel(self.module, arch)
         grid, block = (self.blocks, 1, 1), (THREADS, 1, 1)
         return KernelImage(self.b.name, arch.name, ptx, self.parameters, grid, block, self.shared)

@@ -74,3 +74,17 @@ func.func @streamed(%x: tensor<4x64xf32>, %w: !lowbit.tensor<8x64, "w4g64", "str
   %y = mpgemm.stream_matmul %x, %w bias %b : tensor<8xf32> precision "f16" : tensor<4x64xf32>, !lowbit.tensor<8x64, "w4g64", "stream"> -> tensor<4x8xf32>
   func.return %y : tensor<4x8xf32>
 }
+
+// CHECK-LABEL: func.func @streamed_integers
+func.func @streamed_integers(%x: !lowbit.tensor<4x64, "a8">, %w: !lowbit.tensor<8x64, "w4g32", "stream">) -> tensor<4x8xf32> {
+  // CHECK: mpgemm.stream_int_matmul %{{.*}}, %{{.*}} : !lowbit.tensor<4x64, "a8">, !lowbit.tensor<8x64, "w4g32", "stream"> -> tensor<4x8xf32>
+  %y = mpgemm.stream_int_matmul %x, %w : !lowbit.tensor<4x64, "a8">, !lowbit.tensor<8x64, "w4g32", "stream"> -> tensor<4x8xf32>
+  func.return %y : tensor<4x8xf32>
+}
+
+// CHECK-LABEL: func.func @streamed_planes
+func.func @streamed_planes(%x: !lowbit.tensor<4x128, "ab2g128">, %w: !lowbit.tensor<8x128, "w2g128", "stream_planes">) -> tensor<4x8xf32> {
+  // CHECK: mpgemm.stream_bitserial_matmul %{{.*}}, %{{.*}} : !lowbit.tensor<4x128, "ab2g128">, !lowbit.tensor<8x128, "w2g128", "stream_planes"> -> tensor<4x8xf32>
+  %y = mpgemm.stream_bitserial_matmul %x, %w : !lowbit.tensor<4x128, "ab2g128">, !lowbit.tensor<8x128, "w2g128", "stream_planes"> -> tensor<4x8xf32>
+  func.return %y : tensor<4x8xf32>
+}

@@ -213,3 +213,19 @@ func.func @many_planes(%x: tensor<4x64xf32>, %w: !lowbit.tensor<8x64, "w1", "arr
   %y = mpgemm.xnor_array_matmul %x, %w planes 5 : tensor<4x64xf32>, !lowbit.tensor<8x64, "w1", "array"> -> tensor<4x8xf32>
   func.return
 }
+
+// -----
+
+func.func @streamed_groups(%x: !lowbit.tensor<4x64, "a8g32">, %w: !lowbit.tensor<8x64, "w4g32">) {
+  // expected-error @+1 {{the activation must have one scale for each token, got groups of 32}}
+  %y = mpgemm.stream_int_matmul %x, %w : !lowbit.tensor<4x64, "a8g32">, !lowbit.tensor<8x64, "w4g32"> -> tensor<4x8xf32>
+  func.return
+}
+
+// -----
+
+func.func @streamed_nibbles(%x: !lowbit.tensor<4x64, "a4">, %w: !lowbit.tensor<8x64, "w4g32">) {
+  // expected-error @+1 {{the activation must be 8-bit integers, got "a4"; accepted: a8}}
+  %y = mpgemm.stream_int_matmul %x, %w : !lowbit.tensor<4x64, "a4">, !lowbit.tensor<8x64, "w4g32"> -> tensor<4x8xf32>
+  func.return
+}

@@ -9,13 +9,18 @@ from nybble.backends.gpu.arch import ARCHS, find_arch
 from nybble.backends.gpu.driver import GpuError
 from nybble.backends.gpu.image import Access
 from nybble.backends.gpu.kernels.matmul.spec import Tuning
-from nybble.backends.gpu.products import ProductError, compile_product, product_spec
+from nybble.backends.gpu.products import Activations, ProductError, compile_product, product_spec
 from nybble.backends.gpu.ptxas import assemble, disassemble, opcodes, tool
 from nybble.dialects.errors import NybbleError, UnknownNameError
 from nybble.dialects.lowbit import formats
 
 SIDE = 4096
-HOT = [("w4g128", 1), ("w4g128", 16), ("w4g128", 64), ("w2g128", 1), ("w1g128", 1), ("mxfp4", 8)]
+HOT = [
+    ("w4g128", 1, "f16"), ("w4g128", 16, "f16"), ("w4g128", 64, "f16"), ("w2g128", 1, "f16"),
+    ("w1g128", 1, "f16"), ("mxfp4", 8, "f16"), ("w4g128", 64, "i8"), ("w2g128", 16, "i8"),
+    ("w4g256", 32, "b4"), ("w1g256", 8, "b1"),
+]  # fmt: skip
+MATRIX = {"f16": "HMMA.16816.F32", "i8": "IMMA.16832.U8.S8", "b": "BMMA.168256.AND.POPC"}
 
 
 def has(name: str) -> bool:
@@ -35,32 +40,40 @@ def loop(ptx: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "tokens", "most"),
-    [("w4g128", 1, 11.5), ("w4g128", 16, 8), ("w4g128", 64, 4), ("w2g128", 1, 11.5)],
-)
-def test_instructions_per_product(name: str, tokens: int, most: float):
-    body = loop(compile_product(name, SIDE, SIDE, tokens).image.ptx)
+    ("name", "tokens", "mode", "most"),
+    [
+        ("w4g128", 1, "f16", 11.5), ("w4g128", 16, "f16", 8), ("w4g128", 64, "f16", 4),
+        ("w2g128", 1, "f16", 11.5), ("w4g128", 16, "i8", 9.5), ("w4g128", 64, "i8", 5.5),
+        ("w2g128", 16, "i8", 9), ("w4g128", 32, "b4", 5), ("w2g256", 16, "b2", 13),
+    ],
+)  # fmt: skip
+def test_instructions_per_product(name: str, tokens: int, mode: Activations, most: float):
+    body = loop(compile_product(name, SIDE, SIDE, tokens, activations=mode).image.ptx)
     products = sum(one.startswith("mma.") for one in body)
     assert len(body) / products < most
     reads = [one for one in body if re.match(r"ld.(global|shared)", one)]
     wide = [one for one in reads if ".v4" in one]
-    assert len(reads) - len(wide) <= 1, "16 bytes at once, but for scales"
+    # beside scales, pairs of what the tokens of integers have for a group
+    numbers = 1 if mode == "f16" else 1 + 2 * -(-tokens // 8)
+    assert len(reads) - len(wide) <= numbers, "16 bytes at once, but for scales"
 
 
-@pytest.mark.parametrize(("name", "tokens"), HOT)
+@pytest.mark.parametrize(("name", "tokens", "mode"), HOT)
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a", "sm_120a"])
-def test_ptxas_keeps_all_in_registers(name: str, tokens: int, arch: str):
+def test_ptxas_keeps_all_in_registers(name: str, tokens: int, mode: Activations, arch: str):
     if not has("ptxas"):
         pytest.skip("no ptxas")
-    ptx = compile_product(name, SIDE, SIDE, tokens, arch).image.ptx
+    if mode[0] == "b" and "b1" not in find_arch(arch).native:
+        pytest.skip("it multiplies no bits")
+    ptx = compile_product(name, SIDE, SIDE, tokens, arch, mode).image.ptx
     made = assemble(ptx, arch)
     assert made.spills == 0
     assert made.stack == 0
-    if arch == "sm_90a" and tokens == 1 and has("nvdisasm"):
+    if arch == "sm_90a" and has("nvdisasm"):
         found = opcodes(disassemble(made.cubin))
-        assert any(name.startswith("HMMA.16816.F32") for name in found)
+        wanted = MATRIX.get(mode) or MATRIX["b"]
+        assert any(name.startswith(wanted) for name in found)
         assert any(name.startswith("LDGSTS.E.BYPASS.128") for name in found)
-        assert any(name.startswith("LDG.E.128") for name in found)
 
 
 def test_the_parameters_and_the_launch():

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from nybble.backends.gpu.products import compile_product
+from nybble.backends.gpu.products import compile_product, product_spec
 from nybble.backends.gpu.program import compile_products, described
 from nybble.backends.gpu.sim.simulate import simulate
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
+from nybble.dialects.numpy_ref.norm import rms_norm
 from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
 from nybble.passes.options import configure
@@ -44,9 +45,40 @@ func.func @n(%x: tensor<1x64xf32>, %g: tensor<64xf32>) -> tensor<1x64xf32> {
 """
 
 
-def scheduled(text: str):
+GATED = """
+func.func @g(%x: tensor<2x128xf32>, %a: !lowbit.tensor<24x128, "w4g64">,
+    %b: !lowbit.tensor<24x128, "UP">) -> tensor<2x24xf32> {
+  %0 = mpgemm.matmul %x, %a : tensor<2x128xf32>, !lowbit.tensor<24x128, "w4g64"> -> tensor<2x24xf32>
+  %1 = mpgemm.matmul %x, %b : tensor<2x128xf32>, !lowbit.tensor<24x128, "UP"> -> tensor<2x24xf32>
+  %2 = fused.glu "silu" %0, %1 : tensor<2x24xf32>
+  func.return %2 : tensor<2x24xf32>
+}
+"""
+ADDED = """
+func.func @r(%x: tensor<2x128xf32>, %a: !lowbit.tensor<24x128, "w4g64">, %r: tensor<2x24xf32>)
+    -> tensor<2x24xf32> {
+  %0 = mpgemm.matmul %x, %a : tensor<2x128xf32>, !lowbit.tensor<24x128, "w4g64"> -> tensor<2x24xf32>
+  %1 = arith.addf %r, %0 : tensor<2x24xf32>
+  func.return %1 : tensor<2x24xf32>
+}
+"""
+
+
+NORMED = """
+func.func @p(%x: tensor<2x1152xf32>, %g: tensor<1152xf32>, %a: !lowbit.tensor<24x1152, "w4g64">)
+    -> tensor<2x24xf32> {
+  %0 = fused.rms_norm %x, %g eps 1.0e-05 unit_offset : tensor<2x1152xf32>, tensor<1152xf32>
+      -> tensor<2x1152xf32>
+  %1 = mpgemm.matmul %0, %a : tensor<2x1152xf32>, !lowbit.tensor<24x1152, "w4g64">
+      -> tensor<2x24xf32>
+  func.return %1 : tensor<2x24xf32>
+}
+"""
+
+
+def scheduled(text: str, mode: str = "f16"):
     module = parse_module(make_context(), text, "<test>")
-    options = {"target": "cuda", "isa": "sm_90a", "activations": "f16", "prefill": "f16"}
+    options = {"target": "cuda", "isa": "sm_90a", "activations": mode, "prefill": mode}
     for stage in stages_between("operators", "scheduled"):
         run_passes(make_context(), module, configure(build_pipeline(stage.passes), options))
         stage.form.check(module, stage.name)
@@ -68,6 +100,66 @@ def test_every_product_is_a_kernel_that_computes_it():
     simulate(image, [x, product.pack(weight), y, sums, counters])
     exact = product.reference(x.astype(np.float32), weight)
     np.testing.assert_allclose(y.astype(np.float32), exact, rtol=2e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize(("mode", "orders"), [("i8", 2), ("b2", 1)])
+def test_a_quantization_is_a_kernel_for_each_order_in_which_it_is_read(mode: str, orders: int):
+    text = TWO.replace('16x128, "w4g64"', '16x128, "w4g128"').replace("w2g64", "w2g128")
+    text = text.replace("w4g128", "iq4_nl") if mode == "i8" else text
+    images = [one.image for one in compile_products(scheduled(text, mode), "sm_90a")]
+    names = ["k_two_0", "k_two_0_1"][:orders]
+    assert [one.name for one in images] == [*names, "k_two_1", "k_two_2"]
+    assert [one.name for one in images[0].parameters] == ["input", "x", "scales", "totals"]
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "names"),
+    [
+        (GATED, "f16", ["x", "w", "y"]),
+        (ADDED, "f16", ["x", "w", "residual", "y"]),
+        (GATED, "i8", ["x", "scales", "totals", "w", "y"]),
+    ],
+)
+def test_what_is_fused_to_products_is_in_their_kernel(text: str, mode: str, names: list[str]):
+    *others, product = compile_products(scheduled(text.replace("UP", "w4g64"), mode), "sm_90a")
+    assert len(others) == (mode == "i8"), "the quantization"
+    found = [one.name for one in product.image.parameters]
+    assert found == [*names, "sums", "counters"]
+    assert product.image.parameter("y").bytes == 2 * 24 * (4 if mode == "i8" else 2)
+
+
+def test_a_norm_is_computed_by_the_quantization_of_its_result():
+    quantize, product = [one.image for one in compile_products(scheduled(NORMED, "i8"), "sm_90a")]
+    assert [one.name for one in quantize.parameters][:2] == ["input", "weight"]
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((2, 1152)), rng.standard_normal(1152)
+    made = {one.name: np.zeros(one.bytes, np.uint8) for one in product.parameters[:3]}
+    given = {"input": x.astype(np.float32), "weight": weight.astype(np.float32)}
+    simulate(quantize, {**given, **made}).check()
+    normed = rms_norm(given["input"], given["weight"], 1e-5, offset=True)
+    spec = product_spec("w4g64", 24, 1152, 2, "sm_90a", "i8").quantized
+    assert spec is not None
+    _, expected = spec.reference(normed)
+    np.testing.assert_allclose(made["scales"].view(np.float32), expected["scales"][0], rtol=1e-6)
+    errors = made["x"].view(np.int8).reshape(2, -1).astype(int) - expected["x"]
+    assert np.abs(errors).max() <= 1
+    assert np.count_nonzero(errors) <= 4, "what lies between two integers may go either way"
+
+
+def test_a_gated_unit_of_two_formats_is_refused():
+    with pytest.raises(NybbleError, match="has no kernel on a GPU"):
+        compile_products(scheduled(GATED.replace("UP", "w2g64")), "sm_90a")
+
+
+def test_a_quantization_that_nobody_reads_is_refused():
+    alone = """
+func.func @q(%x: tensor<2x64xf32>) -> !lowbit.tensor<2x64, "a8"> {
+  %0 = lowbit.quantize %x : tensor<2x64xf32> -> !lowbit.tensor<2x64, "a8">
+  func.return %0 : !lowbit.tensor<2x64, "a8">
+}
+"""
+    with pytest.raises(NybbleError, match="a quantization that no product of the function reads"):
+        compile_products(scheduled(alone, "i8"), "sm_90a")
 
 
 def test_a_manifest_has_all_but_the_code():

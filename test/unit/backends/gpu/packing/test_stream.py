@@ -10,7 +10,7 @@ from nybble.backends.gpu.packing.kind import Small, weight_kind
 from nybble.backends.gpu.packing.pack import PackingError, pack_stream, unpack_stream
 from nybble.backends.gpu.packing.placement import Placement, fewest_fragments
 from nybble.backends.gpu.packing.stream import LOAD, StreamLayout
-from nybble.backends.gpu.products import product_spec, stream_layout
+from nybble.backends.gpu.products import plane_layout, product_spec, stream_layout
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats import FormatError
 
@@ -51,10 +51,28 @@ def test_unpacking_is_the_inverse_of_packing(name: str, dtype: str):
             np.testing.assert_array_equal(found[2], zero)
 
 
+@pytest.mark.parametrize(
+    "name", ["w1g128", "w1", "w2g256", "w3g128z", "w4g512", "w4g128m", "b1_58"]
+)
+def test_unpacking_planes_is_the_inverse_of_packing_them(name: str):
+    for rows, cols, fragments in ((33, 1024, 0), (70, 512, 4)):
+        layout = plane_layout(weight_kind(formats.get(name), cols), rows, cols, fragments)
+        codes, scale, zero = random_parts(layout, rows)
+        packed = pack_stream(layout, codes, scale, zero)
+        assert packed.shape == (layout.bytes,)
+        found = unpack_stream(layout, packed)
+        np.testing.assert_array_equal(found[0], codes)
+        np.testing.assert_array_equal(found[1], scale)
+        assert (found[2] is None) == (zero is None)
+        if zero is not None and found[2] is not None:
+            np.testing.assert_array_equal(found[2], zero)
+
+
 @pytest.mark.parametrize("arch", ARCHS)
 def test_every_architecture_reads_the_same_stream(arch: str):
-    layouts = {product_spec("w4g128", 64, 512, 1, one).layout for one in (arch, "sm_90a")}
-    assert len(layouts) == 1
+    specs = [product_spec("w4g128", 64, 512, 1, one) for one in (arch, "sm_90a")]
+    specs.append(product_spec("w4g128", 64, 512, 64, arch, "i8"))
+    assert len({one.layout for one in specs}) == 1, "and for integers too"
 
 
 def test_a_scale_that_would_be_rounded_is_refused():

@@ -1,0 +1,86 @@
+"""Results of a tile of rows, written with what is fused to the end of a product."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from xdsl.dialects.builtin import i32, i64
+
+from nybble.backends.building.values import Value
+from nybble.backends.gpu.builder import ELEMENTS, GpuBuilder
+from nybble.backends.gpu.kernels.matmul.spec import FLOAT_BYTES, TOKEN_TILE, StreamSpec
+from nybble.backends.gpu.kernels.rows.simple import sigmoid, slope
+
+
+@dataclass(frozen=True)
+class Results:
+    """finished: gives the product that a sum is, of a token. y, residual: matrices of results."""
+
+    b: GpuBuilder
+    spec: StreamSpec
+    finished: Callable[[Value, Value], Value]
+    y: Value
+    residual: Value | None
+
+    def write(self, tile: Value, part: Value, first: Value, sums: list[Value]) -> None:
+        """Results of rows g and g + 8 of a fragment, tokens 2t and 2t + 1 of a tile of tokens.
+
+        part: which of the warps that share the rows this one is. first: the first token.
+        """
+        if self.spec.epilogue.gate:
+            self.write_gated(tile, first, sums)
+            return
+        b, spec = self.b, self.spec
+        tiles = b.const(spec.token_tiles, i32)
+        for index in range(spec.own_quads):
+            quad = part * spec.own_quads + index
+            fragment, number = (b.binary(kind, quad, tiles) for kind in ("udiv", "urem"))
+            row = tile * spec.layout.tile_rows + fragment * 16
+            self.write_quad(row, first + number * TOKEN_TILE, [sums[4 * index : 4 * index + 4]])
+
+    def write_gated(self, tile: Value, first: Value, sums: list[Value]) -> None:
+        """Fragments are of the gate and of the other factor in turn; no warps share rows."""
+        spec = self.spec
+        for fragment in range(0, spec.layout.placement.fragments, 2):
+            row = tile * (spec.layout.tile_rows // 2) + 8 * fragment
+            for n in range(spec.token_tiles):
+                places = [(fragment + i) * spec.token_tiles + n for i in (0, 1)]
+                quads = [sums[4 * place : 4 * place + 4] for place in places]
+                self.write_quad(row, first + n * TOKEN_TILE, quads)
+
+    def write_quad(self, first_row: Value, first_token: Value, quads: list[list[Value]]) -> None:
+        """The results of four sums, or of those of a gate and of the other factor."""
+        b, spec = self.b, self.spec
+        lane = b.thread() & 31
+        for e in range(4):
+            row = first_row + lane.shr(2) + 8 * (e // 2)
+            token = first_token + (lane & 3) * 2 + e % 2
+            value, *factors = (self.finished(token, quad[e]) for quad in quads)
+            for factor in factors:
+                value = value * sigmoid(b, slope(value, spec.epilogue.gate)) * factor
+            self.write_one(token, row, value)
+
+    def write_one(self, token: Value, row: Value, value: Value) -> None:
+        """Write one result, if it exists."""
+        b, spec = self.b, self.spec
+        place = b.zext(token, i64) * spec.features + b.zext(row, i64)
+        at = place * FLOAT_BYTES[spec.output]
+        conditions: list[Value] = []
+        if spec.layout.rows % spec.layout.tile_rows or spec.epilogue.gate:
+            conditions.append(row < spec.features)
+        if not all(spec.is_full(n) for n in range(spec.token_tiles)):
+            conditions.append(token < spec.tokens)
+        if not conditions:
+            self.store(at, value)
+            return
+        holds = conditions[0]
+        for one in conditions[1:]:
+            holds = holds & one
+        with b.if_(holds):
+            self.store(at, value)
+
+    def store(self, at: Value, value: Value) -> None:
+        """Add what is to be added, round, and write."""
+        b, kind = self.b, ELEMENTS[self.spec.output]
+        if self.residual is not None:
+            value = value + b.to_float(b.load(b.offset(self.residual, at), kind))
+        b.store(b.to_float(value, kind), b.offset(self.y, at))
