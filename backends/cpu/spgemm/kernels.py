@@ -17,11 +17,12 @@ from nybble.backends.cpu.loader import Library, load
 from nybble.backends.cpu.machine import cpu_flags, native
 from nybble.backends.cpu.pool import Call, Pool, StepList
 from nybble.backends.cpu.runner import EXTERNALS, runner_module
+from nybble.backends.cpu.spgemm import turns
 from nybble.backends.cpu.spgemm.masked import Masked
 from nybble.backends.cpu.spgemm.rows import Rows
 from nybble.backends.cpu.spgemm.spec import Spec
 from nybble.backends.cpu.spgemm.spread import Sddmm, Spmm, Spread
-from nybble.backends.cpu.spgemm.structure import Work
+from nybble.backends.cpu.spgemm.structure import Cut
 
 WORDS = 8  # of a register that groups of columns are moved in
 
@@ -31,7 +32,8 @@ def functions(spec: Spec) -> Mapping[str, FuncOp]:
     permute = detect(cpu_flags()).word_permute
     lanes = max(4, 32 // spec.sum_bytes)
     made: dict[str, FuncOp] = {
-        "work": Work(spec.index_bits).build("work"),
+        "cut": Cut(spec.index_bits).build("cut"),
+        "cut_at": Cut(spec.index_bits, masked=True).build("cut_at"),
         "rows": Rows(spec, permute.name if permute.lanes == WORDS else None).build("rows"),
         "masked": Masked(spec).build("masked"),
         "spread": Spread(spec).build("spread"),
@@ -45,9 +47,11 @@ def functions(spec: Spec) -> Mapping[str, FuncOp]:
 @cache
 def kernels(spec: Spec, folder: Path | None = None) -> Library:
     """The kernels, loaded; folder: a cache of object code that is read and filled."""
-    module = ModuleOp(list(functions(spec).values()))
+    module = ModuleOp([turns.declaration(), *functions(spec).values()])
+    parts = {spec.name: module, "runner": runner_module(native().architecture)}
     stored = None if folder is None else Cache(folder)
-    return load([compile_modules({spec.name: module}, cache=stored)[spec.name]])
+    made = compile_modules(parts, cache=stored, allowed=(turns.WAIT, *EXTERNALS))
+    return load(made.values(), EXTERNALS)
 
 
 def team(threads: int) -> Pool:
