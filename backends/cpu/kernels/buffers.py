@@ -10,7 +10,7 @@ from xdsl.ir import Attribute, BlockArgument
 
 from nybble.backends.building.values import Operand, Value, i1, i8, i64, index, vec, with_element
 from nybble.dialects import upstream
-from nybble.dialects.atomics import AtomicRMWOp, Change, Ordering
+from nybble.dialects.atomics import AtomicRMWOp, Change, CmpXchgOp, Ordering
 
 _PREFETCH = {locality: upstream.prefetch_properties(locality) for locality in range(4)}
 _WORD = IntegerAttr(8, i64)  # bytes: what an atomic access is aligned to
@@ -133,10 +133,27 @@ class Buffer:
         operands = (self.ref, emitter.value(offset) + self._base)
         return Buffer(emit(memref.ViewOp, operands, MemRefType(dtype, [size])), size, dtype)
 
+    def address(self, position: Operand = 0) -> Value:
+        """The address of an element, as an index."""
+        base = self.ref.emitter.emit(memref.ExtractAlignedPointerAsIndexOp, (self.ref,), index)
+        return base + self._at(position)[1] * byte_width(self.dtype)
+
     def pointer(self, position: Operand = 0) -> Value:
         """The address of an element as an `!llvm.ptr`."""
-        emitter = self.ref.emitter
-        address = emitter.emit(memref.ExtractAlignedPointerAsIndexOp, (self.ref,), index)
-        address = address + self._at(position)[1] * byte_width(self.dtype)
-        bits = emitter.emit(arith.IndexCastOp, (address,), i64)
-        return emitter.emit(llvm.IntToPtrOp, (bits,), llvm.LLVMPointerType())
+        return pointer_to(self.address(position))
+
+
+def pointer_to(address: Value) -> Value:
+    """An address, an index, as an `!llvm.ptr`."""
+    bits = address.emitter.emit(arith.IndexCastOp, (address,), i64)
+    return address.emitter.emit(llvm.IntToPtrOp, (bits,), llvm.LLVMPointerType())
+
+
+def take_page(address: Value) -> None:
+    """Have the system map the page of an address, for which all its bytes stay as they are.
+
+    An exchange of 0 for 0: it counts as a store, and no optimizer takes it away.
+    """
+    zero = address.emitter.const(0, i8)
+    made = CmpXchgOp(pointer_to(address).ssa, zero.ssa, zero.ssa, Ordering.MONOTONIC)
+    address.emitter.block.add_op(made)

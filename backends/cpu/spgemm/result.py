@@ -59,7 +59,7 @@ def _stretch(
     made = [np.empty(int(chunks.bounds.sum()) + PAD, dtype) for dtype in dtypes]
     room = int(chunks.bounds.max()) + PAD
     slots = [np.empty(threads * SLOTS * room, dtype) for dtype in dtypes]
-    table = Table.of(count, room, threads)
+    table = Table.of(count, room, made, threads)
     kernel((table.cells, chunks.firsts, start, *made, *(slots if threads > 1 else made)), threads)
     for array in made:
         array.resize(table.entries, refcheck=False)

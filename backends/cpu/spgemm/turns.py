@@ -9,7 +9,7 @@ Nobody waits for ever: the chunk that a thread waits for was taken before, and t
 made yet belongs to a thread that waits for none. One thread alone makes all in place.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,19 +19,26 @@ from xdsl.dialects.func import CallOp, FuncOp
 from xdsl.dialects.llvm import LLVMPointerType
 from xdsl.ir import Attribute
 
-from nybble.backends.cpu.kernels.buffers import Buffer, BufferSpec, byte_width
+from nybble.backends.cpu.host import HUGE_PAGE
+from nybble.backends.cpu.kernels.buffers import Buffer, BufferSpec, byte_width, take_page
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Operand, Value, i1, i64
 from nybble.backends.cpu.spgemm.spec import ANY, Spec
 
 CELLS = 16
 """i64 of two cache lines: what a thread writes alone is on lines of its own."""
+FIXED = 2
+"""Groups of CELLS before those of threads."""
 SLOTS = 2
 """Chunks of a thread that are not in their place yet."""
-TICKET = 0
-GIVEN = ("chunks", "room")
-"""Cells from CELLS on: how many chunks, and the entries of a slot."""
+AHEAD = 1 << 20
+"""Bytes behind what is written for which pages are taken."""
+SHARED = ("ticket", "page of index", "page of value")
+"""Cells that all write: the next chunk, and the last pages of c_index and c_value that are taken."""
+GIVEN = ("chunks", "room", "end of index", "end of value")
+"""Cells from CELLS on: how many chunks, the entries of a slot, and the last pages there are."""
 OWN = ("cursor", "summed", "base")
 """Cells of a thread: where it appends; chunks that it has summed up, and where the next begins."""
+KINDS = ("index", "value")
 WAIT = "nybble_wait"
 """A function of `runner`: (cell, number), which returns when the cell has reached the number."""
 
@@ -46,16 +53,20 @@ class Table:
     threads: int
 
     @staticmethod
-    def of(chunks: int, room: int, threads: int) -> "Table":
-        """Before a call of the kernel; see GIVEN."""
-        cells = np.zeros(CELLS * (SLOTS + threads) + chunks, np.int64)
-        cells[CELLS : CELLS + len(GIVEN)] = chunks, room
+    def of(
+        chunks: int, room: int, made: Sequence[NDArray[np.generic]], threads: int
+    ) -> "Table":
+        """Before a call of the kernel; see GIVEN; made: c_index and c_value."""
+        cells = np.zeros(CELLS * (FIXED + threads) + chunks, np.int64)
+        cells[1 : 1 + len(made)] = [one.ctypes.data // HUGE_PAGE for one in made]
+        ends = [(one.ctypes.data + one.nbytes - 1) // HUGE_PAGE for one in made]
+        cells[CELLS : CELLS + len(GIVEN)] = chunks, room, *ends
         return Table(cells, threads)
 
     @property
     def entries(self) -> int:
         """After it: the entries of all chunks."""
-        made = self.cells[CELLS * (SLOTS + self.threads) :]
+        made = self.cells[CELLS * (FIXED + self.threads) :]
         return int(made.sum()) - len(made)
 
 
@@ -83,7 +94,7 @@ class Turns:
         return self.b.const(CELLS + GIVEN.index(name))
 
     def _own(self, name: str) -> Value:
-        return (self.b.tid + SLOTS) * CELLS + OWN.index(name)
+        return (self.b.tid + FIXED) * CELLS + OWN.index(name)
 
     def _load(self, at: Value) -> Value:
         return self.b.to_index(self.b.buffer("turns").load(at))
@@ -105,6 +116,9 @@ class Turns:
         b, count = self.b, self._load(self._at("chunks"))
         for name in OWN:
             self._store(b.const(0), self._own(name))
+        for thread, kind in enumerate(KINDS):
+            with b.if_((b.nth > 1) & b.tid.eq(thread)):
+                take_page(b.buffer(f"c_{kind}").address())
         none = count
         inits = [self._take(), none, b.const(0)]
         with b.while_(inits, lambda carried: carried[0] < count) as turn:
@@ -115,7 +129,7 @@ class Turns:
         self._finish(turn.results[1], 1 - turn.results[2])
 
     def _take(self) -> Value:
-        return self.b.to_index(self.b.buffer("turns").fetch_add(self.b.const(1, i64), TICKET))
+        return self.b.to_index(self.b.buffer("turns").fetch_add(self.b.const(1, i64), 0))
 
     def _first(self, slot: Value) -> Value:
         return (self.b.tid * SLOTS + slot) * self._load(self._at("room"))
@@ -140,7 +154,7 @@ class Turns:
 
     def _told(self, chunk: Value) -> Value:
         """The cell of a chunk's entries."""
-        return (self.b.nth + SLOTS) * CELLS + chunk
+        return (self.b.nth + FIXED) * CELLS + chunk
 
     def _finish(self, chunk: Value, slot: Value) -> None:
         """Copy a chunk to its place, unless it is none or in place."""
@@ -148,13 +162,28 @@ class Turns:
         with b.if_((chunk < self._load(self._at("chunks"))) & (b.nth > 1)):
             base = self._sum_up(chunk)
             count = self._load(self._told(chunk)) - 1
-            for kind in ("index", "value"):
+            for kind in KINDS:
                 source, target = b.buffer(f"out_{kind}"), b.buffer(f"c_{kind}")
                 _copy(b, (source, self._first(slot)), (target, base), count)
+                self._take_pages(kind, target.address(base + count))
             with b.for_(*self._rows(chunk)) as row:
                 ends = b.buffer("c_start").load(row.iv + 1)
                 whole = ends + b.from_index(base, self.spec.index)
                 b.buffer("c_start").store(whole, row.iv + 1)
+
+    def _take_pages(self, kind: str, address: Value) -> None:
+        """Take the huge pages that are written next, each by one thread, while the others work.
+
+        Two threads that wrote to a new page at once would both fill one with zeros.
+        """
+        b, table = self.b, self.b.buffer("turns")
+        taken = SHARED.index(f"page of {kind}")
+        end = self._load(self._at(f"end of {kind}"))
+        wanted = b.min((address + AHEAD) // HUGE_PAGE, end)
+        with b.while_([], lambda _: b.to_index(table.load(taken)) < wanted):
+            page = b.to_index(table.fetch_add(b.const(1, i64), taken)) + 1
+            with b.if_(page <= end):
+                take_page(page * HUGE_PAGE)
 
     def _sum_up(self, chunk: Value) -> Value:
         """The place of a chunk, when all before it are made."""
