@@ -108,7 +108,7 @@ def _call_step() -> str:
 
 
 def _wait(arch: Instructions) -> str:
-    """@nybble_wait: until the flag has reached `epoch`; spins, and after a while yields the core."""
+    """@nybble_wait: until the flag has reached `epoch`; spins, then yields the core."""
     return f"""
 llvm.func @nybble_wait(%flag: !llvm.ptr, %epoch: i64) {{
   %zero = llvm.mlir.constant(0 : i64) : i64

@@ -43,13 +43,16 @@ class Chunks:
     longest: int
 
     def shares(self, threads: int) -> Ints:
-        """Rows that each thread begins with, and the end: i64 [threads + 1], of about equal work."""
+        """Rows that threads begin with, and the end: i64 [threads + 1], of about equal work."""
         ends = np.concatenate(([0], np.cumsum(self.work)))
         wanted = int(ends[-1]) * np.arange(threads + 1) // threads
         return self.firsts[np.searchsorted(ends, wanted)]
 
     def stretches(self, most: int) -> Iterator["Chunks"]:
         """Runs of chunks whose results have at most so many entries, or are one chunk."""
+        if 0 < len(self.bounds) and int(self.bounds.sum()) <= most:
+            yield self
+            return
         ends = np.cumsum(self.bounds)
         first = 0
         while first < len(ends):
@@ -78,13 +81,18 @@ def cut(
     kernel = "cut" if mask is None else "cut_at"
     arrays = (*starts, limits, rows, chunks, totals)
     launch(kernels(spec, setting.folder), kernel, arrays, threads)
-    parts = [chunks[row : row + count] for row, count in zip(rows, totals[:, 0], strict=False)]
-    firsts, bounds, work = (np.concatenate([part[:, i] for part in parts]) for i in range(3))
-    return Chunks(np.append(firsts, a.shape[0]), bounds, work, int(totals[:, -1].max()))
+    counts = totals[:, 0].tolist()
+    made = np.concatenate(
+        [chunks[row : row + count] for row, count in zip(rows, counts, strict=False)]
+    )
+    firsts = np.append(made[:, 0], a.shape[0])
+    return Chunks(firsts, made[:, 1], made[:, 2], int(totals[:, 1].max()))
 
 
 def _by_entries(a: SparseMatrix, threads: int) -> Ints:
     """Rows that threads begin with, and the end, of about as many entries of A each."""
+    if threads == 1:
+        return np.array([0, a.shape[0]])
     wanted = a.nnz * np.arange(threads + 1) // threads
     rows = np.searchsorted(a.indptr, wanted.astype(a.indptr.dtype)).astype(np.int64)
     rows[0], rows[-1] = 0, a.shape[0]

@@ -34,9 +34,10 @@ class Dense(Accumulator):
     def prepare(self) -> None:
         """Neutral elements and clear flags in the whole part; once a call."""
         width = self.f.limit("window")
-        with self.b.for_(0, width) as step:
-            self.sums.store(self.ring.zero(), step.iv)
+        zeros = self.ring.zero(vec(GROUP, self.f.spec.sum))
         with self.b.for_(0, width, FLAGS) as step:
+            for first in range(0, FLAGS, GROUP):
+                self.sums.vstore(zeros, step.iv + first)
             for half in (0, HALF):
                 self.flags.vstore(self.b.const(0, vec(HALF, i8)), step.iv + half)
 

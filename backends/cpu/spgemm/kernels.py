@@ -1,7 +1,8 @@
 """The compiled kernels of a specification, and the threads that they run on."""
 
+import ctypes
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,14 @@ def launch(
     threads: int = 1,
 ) -> None:
     """Runs a kernel on so many threads; arrays: its buffers, C-contiguous, in their order."""
-    if threads == 1:
-        library.call(name, *arrays, 0, 0, 0, 1)
-        return
     pointers = tuple(array.ctypes.data for array in arrays)
+    if threads == 1:
+        _function(library.symbol(name), len(pointers))(*pointers, 0, 0, 0, 1)
+        return
     team(threads).run(StepList([Call(library.symbol(name), pointers)]), 0, 0)
+
+
+@cache
+def _function(address: int, pointers: int) -> Callable[..., None]:
+    """A kernel of so many pointers, and n, pos, tid, nth."""
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * (pointers + 4))(address)

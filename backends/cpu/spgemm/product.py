@@ -1,4 +1,4 @@
-"""Sparse products on the host: operands are looked at, cut into chunks, and given to the kernels."""
+"""Sparse products on the host: operands are checked, cut into chunks, and given to the kernels."""
 
 from functools import cache
 
@@ -22,7 +22,10 @@ BAND_BYTES = 1 << 18
 
 def spec_of(a: SparseMatrix, ring: Semiring) -> Spec:
     """What kernels for this matrix are generated for."""
-    return Spec(a.element.name, a.index_bits, ring.name)
+    return _spec(a.element.name, a.index_bits, ring.name)
+
+
+_spec = cache(Spec)
 
 
 def matmul(
@@ -42,7 +45,7 @@ def matmul(
     spec, shape = spec_of(a, ring), (a.shape[0], b.shape[1])
     chunks = cut(a, b, spec, setting)
     operands = (a.indptr, a.indices, a.values, b.indptr, b.indices, b.values)
-    sizes = Sizes(b.shape[1], a.nnz, chunks.longest)
+    sizes = Sizes(b.shape[1], a.nnz, chunks.longest, b.bytes)
 
     def rows(result: Arrays, threads: int) -> None:
         plan, size = sizes.plan(spec, setting.limits)

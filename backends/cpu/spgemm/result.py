@@ -40,7 +40,8 @@ def written(
     for stretch in chunks.stretches(RESERVED):
         index, value = _stretch(stretch, start, dtypes, setting, kernel)
         check_fits(total + len(index), shape, spec.index_bits)
-        start[stretch.firsts[0] + 1 : stretch.firsts[-1] + 1] += total
+        if total:
+            start[stretch.firsts[0] + 1 : stretch.firsts[-1] + 1] += total
         total += len(index)
         parts.append((index, value))
     if len(parts) == 1:

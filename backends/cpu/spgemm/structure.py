@@ -9,7 +9,7 @@ from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Value
 from nybble.backends.cpu.spgemm.spec import ANY
 
 LIMITS = ("columns", "room", "work")
-"""Cells of `limits`: columns of B; the most entries and the most work of a chunk of several rows."""
+"""Cells of `limits`: columns of B; the most entries, and work, of a chunk of several rows."""
 CHUNK = ("first", "bound", "work")
 """Cells of a chunk: its first row, the most entries of its result, and its work."""
 TOTALS = ("chunks", "longest")
@@ -46,15 +46,16 @@ class Cut:
             number, bound, done, longest = row.args
             made, most, cost = self._of_row(b, row.iv, columns)
             full = ((bound + most > room) | (done + cost > work)) & (done > 0)
-            number = b.select(full, number + 1, number)
-            bound = b.select(full, most, bound + most)
-            done = b.select(full, cost, done + cost)
             with b.if_(full):
-                self._store(b, lo + number, {"first": row.iv})
+                self._store(b, lo + number, {"bound": bound, "work": done})
+                self._store(b, lo + number + 1, {"first": row.iv})
+            bound, done = (b.select(full, b.const(0), one) for one in (bound, done))
+            number = b.select(full, number + 1, number)
+            row.yield_(number, bound + most, done + cost, b.max(longest, made))
+        number, bound, done, longest = row.results
+        with b.if_(lo < hi):
             self._store(b, lo + number, {"bound": bound, "work": done})
-            row.yield_(number, bound, done, b.max(longest, made))
-        number, _, done, longest = row.results
-        chunks = b.select(done > 0, number + 1, 0)
+        chunks = b.select(lo < hi, number + 1, 0)
         for i, total in enumerate((chunks, longest)):
             b.buffer("totals").store(b.from_index(total, i64), b.tid * len(TOTALS) + i)
         return b.finish()

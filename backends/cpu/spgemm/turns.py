@@ -33,7 +33,7 @@ SLOTS = 2
 AHEAD = 1 << 20
 """Bytes behind what is written for which pages are taken."""
 SHARED = ("ticket", "page of index", "page of value")
-"""Cells that all write: the next chunk, and the last pages of c_index and c_value that are taken."""
+"""Cells that all write: the next chunk, and the last pages of the result that are taken."""
 GIVEN = ("chunks", "room", "end of index", "end of value")
 """Cells from CELLS on: how many chunks, the entries of a slot, and the last pages there are."""
 OWN = ("cursor", "summed", "base")
@@ -53,9 +53,7 @@ class Table:
     threads: int
 
     @staticmethod
-    def of(
-        chunks: int, room: int, made: Sequence[NDArray[np.generic]], threads: int
-    ) -> "Table":
+    def of(chunks: int, room: int, made: Sequence[NDArray[np.generic]], threads: int) -> "Table":
         """Before a call of the kernel; see GIVEN; made: c_index and c_value."""
         cells = np.zeros(CELLS * (FIXED + threads) + chunks, np.int64)
         cells[1 : 1 + len(made)] = [one.ctypes.data // HUGE_PAGE for one in made]
