@@ -50,7 +50,7 @@ class Chunks:
 
     def stretches(self, most: int) -> Iterator["Chunks"]:
         """Runs of chunks whose results have at most so many entries, or are one chunk."""
-        if 0 < len(self.bounds) and int(self.bounds.sum()) <= most:
+        if len(self.bounds) and int(self.bounds.sum()) <= most:
             yield self
             return
         ends = np.cumsum(self.bounds)

@@ -18,8 +18,6 @@ from nybble.backends.cpu.spgemm.turns import Turns
 
 LINE = 64  # bytes: parts of the arena begin on cache lines
 PAD = 128  # elements that vectors may write past the end of a part
-NEAR = 1 << 19
-"""Bytes of a near cache: where all of B is in one, nothing is gained by asking for it early."""
 RADIX_BITS = 8
 RADIX = 1 << RADIX_BITS
 SHORT_BITS = 6
@@ -30,7 +28,6 @@ PLAN = (
     "stride",  # bytes of a thread's share of the arena
     "columns",  # of the right operand
     "last_entry",  # of the left operand
-    "far",  # 1 if the right operand is larger than a near cache
     "drained",  # a window of at most so many columns for each product is drained in order
     "short",  # rows of at most so many products are sorted and merged
     "window",  # the widest window of columns that is accumulated in place
@@ -62,14 +59,12 @@ class Limits:
 class Sizes:
     """What the largest rows of a product need.
 
-    columns: of the right operand; entries: of the left; products: the most of one row; right: bytes
-    of the right operand.
+    columns: of the right operand; entries: of the left; products: the most of one row.
     """
 
     columns: int
     entries: int
     products: int
-    right: int
 
     def plan(self, spec: Spec, limits: Limits) -> tuple[NDArray[np.int64], int]:
         """The table, and the bytes of a thread's share of the arena."""
@@ -93,7 +88,6 @@ class Sizes:
         cells = dict.fromkeys(PLAN, 0) | {
             "columns": self.columns,
             "last_entry": max(0, self.entries - 1),
-            "far": int(self.right > NEAR),
             "drained": limits.drained,
             "short": min(limits.short, SHORT),
             "window": window,

@@ -45,7 +45,7 @@ def matmul(
     spec, shape = spec_of(a, ring), (a.shape[0], b.shape[1])
     chunks = cut(a, b, spec, setting)
     operands = (a.indptr, a.indices, a.values, b.indptr, b.indices, b.values)
-    sizes = Sizes(b.shape[1], a.nnz, chunks.longest, b.bytes)
+    sizes = Sizes(b.shape[1], a.nnz, chunks.longest)
 
     def rows(result: Arrays, threads: int) -> None:
         plan, size = sizes.plan(spec, setting.limits)

@@ -13,7 +13,7 @@ many products a row has and how wide the window of their columns is, and adds th
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from xdsl.dialects.func import FuncOp
 
@@ -54,26 +54,21 @@ def _append(f: Frame, row: Value) -> None:
     """Append a row of the result."""
     first, last = f.index_at("a_start", row), f.index_at("a_start", row + 1)
     with f.b.if_(first < last):
-        found = _counted(f, first, last)
-        with f.b.if_(found.meeting.eq(1)) as single:
-            _take(f, Copy, found)
-        with single.otherwise(), f.b.if_(found.products > 0):
-            _choose(f, _measured(f, found))
+        found = _measured(f, first, last)
+        with f.b.if_(found.products > 0):
+            _choose(f, found, lambda way: f.turns.move(way(f).append(found, f.turns.cursor)))
 
 
-def _take(f: Frame, way: type[Accumulator], row: RowOf) -> None:
-    f.turns.move(way(f).append(row, f.turns.cursor))
-
-
-def _choose(f: Frame, row: RowOf) -> None:
+def _choose(f: Frame, row: RowOf, take: Callable[[type[Accumulator]], None]) -> None:
     """Take the first accumulator whose condition holds; see the module."""
     in_window = row.width <= f.limit("window")
     conditions: tuple[tuple[type[Accumulator], Value], ...] = (
+        (Copy, row.meeting.eq(1)),
         (Dense, in_window & (row.width <= row.products * f.limit("drained"))),
         (Merged, (row.products <= f.limit("short")) & (row.width < RANKED_WIDTH)),
         (Listed, in_window),
     )
-    _branch(f.b, conditions, Hashed, lambda way: _take(f, way, row))
+    _branch(f.b, conditions, Hashed, take)
 
 
 def _branch(
@@ -92,37 +87,26 @@ def _branch(
         _branch(b, tuple(others), otherwise, take)
 
 
-def _counted(f: Frame, first: Value, last: Value) -> RowOf:
-    """The row, whose products may be in any column."""
+def _measured(f: Frame, first: Value, last: Value) -> RowOf:
+    """The row with the window of columns that its products may be in."""
     b = f.b
-    with b.for_(first, last, inits=[b.const(0), b.const(0), first]) as entry:
-        products, meeting, only = entry.args
-        with b.if_(f.limit("far") > 0):
-            ahead = f.index_at("a_index", b.min(entry.iv + AHEAD, f.limit("last_entry")))
-            asked = f.index_at("b_start", ahead)
-            f["b_index"].prefetch(asked)
-            f["b_value"].prefetch(asked)
-        start, stop = f.row(f.index_at("a_index", entry.iv))
-        some = start < stop
-        entry.yield_(
-            products + (stop - start),
-            meeting + b.to_index(b.zext(some, i64)),
-            b.select(some, entry.iv, only),
-        )
-    return RowOf(first, last, b.const(0), f.limit("columns"), *entry.results)
-
-
-def _measured(f: Frame, row: RowOf) -> RowOf:
-    """The row with the window of columns that its products are in."""
-    b = f.b
-    with b.for_(row.first, row.last, inits=[row.width, row.low]) as entry:
-        low, end = entry.args
+    inits = [f.limit("columns"), b.const(0), b.const(0), b.const(0), first]
+    with b.for_(first, last, inits=inits) as entry:
+        low, end, products, meeting, only = entry.args
+        ahead = f.index_at("a_index", b.min(entry.iv + AHEAD, f.limit("last_entry")))
+        asked = f.index_at("b_start", ahead)
+        f["b_index"].prefetch(asked)
+        f["b_value"].prefetch(asked)
         start, stop = f.row(f.index_at("a_index", entry.iv))
         some = start < stop
         lowest = f.index_at("b_index", b.select(some, start, 0))
         highest = f.index_at("b_index", b.select(some, stop - 1, 0)) + 1
         entry.yield_(
-            b.select(some, b.min(low, lowest), low), b.select(some, b.max(end, highest), end)
+            b.select(some, b.min(low, lowest), low),
+            b.select(some, b.max(end, highest), end),
+            products + (stop - start),
+            meeting + b.to_index(b.zext(some, i64)),
+            b.select(some, entry.iv, only),
         )
-    low, end = entry.results
-    return replace(row, low=low, width=end - low)
+    low, end, products, meeting, only = entry.results
+    return RowOf(first, last, low, end - low, products, meeting, only)
