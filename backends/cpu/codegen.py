@@ -77,11 +77,13 @@ def compile_modules(
     *,
     cache: Cache | None = None,
     jobs: int = JOBS,
+    allowed: Iterable[str] = (),
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, bytes]:
     """name -> object code of many modules, in their order; equal texts are compiled once.
 
     cache: consulted first and filled; jobs: how many modules are compiled at once;
+    allowed: as for `compile_module`, of every module;
     progress: called with each name when its code is there.
     """
     target = machine or native()
@@ -92,7 +94,7 @@ def compile_modules(
             text = generic_text(source)
             key = names[name] = cache_key(text, target)
             if key not in code:
-                code[key] = pool.submit(_cached, cache, key, text, target)
+                code[key] = pool.submit(_cached, cache, key, text, target, allowed)
         done: dict[str, bytes] = {}
         for name, key in names.items():
             done[name] = code[key].result()
@@ -101,11 +103,13 @@ def compile_modules(
     return done
 
 
-def _cached(cache: Cache | None, key: str, text: str, machine: Machine) -> bytes:
+def _cached(
+    cache: Cache | None, key: str, text: str, machine: Machine, allowed: Iterable[str]
+) -> bytes:
     stored = cache.get(key) if cache else None
     if stored is not None:
         return stored
-    data = compile_module(text, machine)
+    data = compile_module(text, machine, allowed=allowed)
     if cache:
         with suppress(CacheError):  # a full disk costs time on the next run, not this one
             cache.put(key, data)

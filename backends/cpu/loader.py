@@ -29,6 +29,7 @@ class Library:
 
     names: frozenset[str]
     _engine: "ExecutionEngine" = field(repr=False)
+    _addresses: dict[str, int] = field(default_factory=dict[str, int], repr=False, compare=False)
 
     def symbol(self, name: str) -> int:
         """The address of the function `name`; raises ObjectError if there is none."""
@@ -36,7 +37,9 @@ class Library:
             raise ObjectError(
                 f"no function '{name}' in the object code", accepted=", ".join(sorted(self.names))
             )
-        return self._engine.get_function_address(name)
+        if name not in self._addresses:
+            self._addresses[name] = self._engine.get_function_address(name)
+        return self._addresses[name]
 
     def call(self, name: str, *arguments: Argument) -> None:
         """Calls a `void` function with pointers to arrays (C-contiguous) and 64-bit integers."""

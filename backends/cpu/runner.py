@@ -108,9 +108,9 @@ def _call_step() -> str:
 
 
 def _wait(arch: Instructions) -> str:
-    """@wait: until the flag has reached `epoch`; spins, and after a while yields the core."""
+    """@nybble_wait: until the flag has reached `epoch`; spins, then yields the core."""
     return f"""
-llvm.func internal @wait(%flag: !llvm.ptr, %epoch: i64) {{
+llvm.func @nybble_wait(%flag: !llvm.ptr, %epoch: i64) {{
   %zero = llvm.mlir.constant(0 : i64) : i64
   %one = llvm.mlir.constant(1 : i64) : i64
   %limit = llvm.mlir.constant({YIELD_AFTER} : i64) : i64
@@ -157,7 +157,7 @@ llvm.func internal @barrier(%ctl: !llvm.ptr, %tid: i64, %nth: i64, %epoch: i64) 
   %own_cell = llvm.add %own_row, %r : i64
   %own_at = llvm.mul %own_cell, %line : i64
   %own = llvm.getelementptr %flags[%own_at] : (!llvm.ptr, i64) -> !llvm.ptr, i8
-  llvm.call @wait(%own, %epoch) : (!llvm.ptr, i64) -> ()
+  llvm.call @nybble_wait(%own, %epoch) : (!llvm.ptr, i64) -> ()
   %twice = llvm.add %distance, %distance : i64
   %next = llvm.add %r, %one : i64
   llvm.br ^round(%twice, %next : i64, i64)

@@ -19,7 +19,7 @@ from nybble.tools.bench.options import (
     parse_shapes,
 )
 from nybble.tools.bench.peers.llama_bench import parse_external
-from nybble.tools.bench.publish import publish
+from nybble.tools.bench.publish import keeper, publish
 from nybble.tools.bench.rounds import Schedule
 from nybble.tools.model_options import MODES, WEIGHT_OPTIONS, kv_option, with_weights
 from nybble.tools.models import cache_root, shown_progress
@@ -189,7 +189,7 @@ def _spgemm(
         cache_root() / "kernels",
     )
     with shown_progress() as progress:
-        report = bench_sparse(options, progress)
+        report = bench_sparse(options, progress, keeper(json_file))
     publish(report, COLUMNS, json_file)
 
 

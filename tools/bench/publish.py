@@ -1,7 +1,7 @@
 """Where a finished measurement goes."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
@@ -9,6 +9,18 @@ from nybble.tools.bench.report import Column, Report
 from nybble.tools.files import STANDARD_STREAM, write_output
 
 _PIPE_WIDTH = 200  # columns of a table that is not printed on a terminal
+
+
+def keeper(json_file: str | None) -> Callable[[Report], None]:
+    """Writes a report that is not finished yet to a file, so that what was measured outlives an
+    interruption; does nothing where no file is asked for.
+    """
+
+    def keep(report: Report) -> None:
+        if json_file is not None and json_file != STANDARD_STREAM:
+            write_output(json_file, report.as_json().encode())
+
+    return keep
 
 
 def publish(report: Report, columns: Sequence[Column], json_file: str | None) -> None:

@@ -5,13 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xdsl.dialects import arith, llvm, memref, vector
-from xdsl.dialects.builtin import MemRefType
+from xdsl.dialects.builtin import IntegerAttr, MemRefType
 from xdsl.ir import Attribute, BlockArgument
 
 from nybble.backends.building.values import Operand, Value, i1, i8, i64, index, vec, with_element
 from nybble.dialects import upstream
+from nybble.dialects.atomics import AtomicRMWOp, Change, CmpXchgOp, Ordering
 
 _PREFETCH = {locality: upstream.prefetch_properties(locality) for locality in range(4)}
+_WORD = IntegerAttr(8, i64)  # bytes: what an atomic access is aligned to
+
+
+def _ordered(ordering: Ordering) -> dict[str, Attribute]:
+    return {"ordering": IntegerAttr(int(ordering), i64), "alignment": _WORD}
+
+
+_ACQUIRE, _RELEASE = _ordered(Ordering.ACQUIRE), _ordered(Ordering.RELEASE)
+_FETCH_ADD: dict[str, Attribute] = {
+    "bin_op": IntegerAttr(int(Change.ADD), i64),
+    "ordering": IntegerAttr(int(Ordering.MONOTONIC), i64),
+}
 _BYTES = {"i8": 1, "f16": 2, "bf16": 2, "i16": 2, "i32": 4, "f32": 4, "i64": 8, "f64": 8}
 
 
@@ -87,6 +100,20 @@ class Buffer:
         operands = (*self._at(position), lane_offsets, mask, emitter.const(0, result))
         return emitter.emit(upstream.GatherOp, operands, result)
 
+    def load_acquire(self, position: Operand) -> Value:
+        """One i64; what the thread that stored it with `store_release` did before is seen."""
+        return self.ref.emitter.emit(llvm.LoadOp, (self.pointer(position),), i64, _ACQUIRE)
+
+    def store_release(self, value: Value, position: Operand) -> None:
+        """Store one i64; see `load_acquire`."""
+        operands = (value, self.pointer(position))
+        self.ref.emitter.emit_effect(llvm.StoreOp, operands, _RELEASE)
+
+    def fetch_add(self, value: Value, position: Operand) -> Value:
+        """Add to an integer that other threads add to; what it was before."""
+        operands = (self.pointer(position), value)
+        return self.ref.emitter.emit(AtomicRMWOp, operands, self.dtype, _FETCH_ADD)
+
     def prefetch(self, position: Operand, locality: int = 3) -> None:
         """Ask for the cache line of an element; any position is allowed. `locality` 0 .. 3."""
         self.ref.emitter.emit_effect(upstream.PrefetchOp, self._at(position), _PREFETCH[locality])
@@ -106,10 +133,27 @@ class Buffer:
         operands = (self.ref, emitter.value(offset) + self._base)
         return Buffer(emit(memref.ViewOp, operands, MemRefType(dtype, [size])), size, dtype)
 
+    def address(self, position: Operand = 0) -> Value:
+        """The address of an element, as an index."""
+        base = self.ref.emitter.emit(memref.ExtractAlignedPointerAsIndexOp, (self.ref,), index)
+        return base + self._at(position)[1] * byte_width(self.dtype)
+
     def pointer(self, position: Operand = 0) -> Value:
         """The address of an element as an `!llvm.ptr`."""
-        emitter = self.ref.emitter
-        address = emitter.emit(memref.ExtractAlignedPointerAsIndexOp, (self.ref,), index)
-        address = address + self._at(position)[1] * byte_width(self.dtype)
-        bits = emitter.emit(arith.IndexCastOp, (address,), i64)
-        return emitter.emit(llvm.IntToPtrOp, (bits,), llvm.LLVMPointerType())
+        return pointer_to(self.address(position))
+
+
+def pointer_to(address: Value) -> Value:
+    """An address, an index, as an `!llvm.ptr`."""
+    bits = address.emitter.emit(arith.IndexCastOp, (address,), i64)
+    return address.emitter.emit(llvm.IntToPtrOp, (bits,), llvm.LLVMPointerType())
+
+
+def take_page(address: Value) -> None:
+    """Have the system map the page of an address, for which all its bytes stay as they are.
+
+    An exchange of 0 for 0: it counts as a store, and no optimizer takes it away.
+    """
+    zero = address.emitter.const(0, i8)
+    made = CmpXchgOp(pointer_to(address).ssa, zero.ssa, zero.ssa, Ordering.MONOTONIC)
+    address.emitter.block.add_op(made)

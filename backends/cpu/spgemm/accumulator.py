@@ -51,5 +51,5 @@ class Accumulator(ABC):
 
     def emit(self, place: Value, column: Value, value: Value) -> None:
         """Write one entry of the result; column: an index."""
-        self.f["c_index"].store(self.b.from_index(column, self.f.spec.index), place)
-        self.f["c_value"].store(value, place)
+        self.f["out_index"].store(self.b.from_index(column, self.f.spec.index), place)
+        self.f["out_value"].store(value, place)

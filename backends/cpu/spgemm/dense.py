@@ -34,9 +34,10 @@ class Dense(Accumulator):
     def prepare(self) -> None:
         """Neutral elements and clear flags in the whole part; once a call."""
         width = self.f.limit("window")
-        with self.b.for_(0, width) as step:
-            self.sums.store(self.ring.zero(), step.iv)
+        zeros = self.ring.zero(vec(GROUP, self.f.spec.sum))
         with self.b.for_(0, width, FLAGS) as step:
+            for first in range(0, FLAGS, GROUP):
+                self.sums.vstore(zeros, step.iv + first)
             for half in (0, HALF):
                 self.flags.vstore(self.b.const(0, vec(HALF, i8)), step.iv + half)
 
@@ -52,13 +53,12 @@ class Dense(Accumulator):
                 self._add(a, step.iv, self.f.index_at("b_index", step.iv) - row.low)
         if not self._moves_groups():
             return self._drain_sparse(row, place)
-        cursor = self.f.part("cursor", i64)
-        crowded = row.width <= row.products * CROWDED
+        turns, crowded = self.f.turns, row.width <= row.products * CROWDED
         with b.if_(crowded) as branch:
-            cursor.store(b.from_index(self._drain_crowded(row, place), i64), 1)
+            turns.move(self._drain_crowded(row, place))
         with branch.otherwise():
-            cursor.store(b.from_index(self._drain_sparse(row, place), i64), 1)
-        return b.to_index(cursor.load(1))
+            turns.move(self._drain_sparse(row, place))
+        return turns.cursor
 
     def _add(self, a: Value, at: Value, column: Value) -> None:
         total = self.ring.add(self.sums.load(column), self.product(a, at))
@@ -110,15 +110,15 @@ class Dense(Accumulator):
             window.yield_(at + count)
         after = window.results[0]
         with b.for_(place, after) as each:
-            column = self.f.index_at("c_index", each.iv) - row.low
-            self.f["c_value"].store(self.sums.load(column), each.iv)
+            column = self.f.index_at("out_index", each.iv) - row.low
+            self.f["out_value"].store(self.sums.load(column), each.iv)
             self.sums.store(self.ring.zero(), column)
         return after
 
     def _write_column(self, bits: Value, window: tuple[Value, Value], place: Value) -> None:
         base, low = window
         column = self.b.to_index(self.b.trailing_zeros(bits)) + base + low
-        self.f["c_index"].store(self.b.from_index(column, self.f.spec.index), place)
+        self.f["out_index"].store(self.b.from_index(column, self.f.spec.index), place)
 
     def _write_some(
         self, bits: Value, window: tuple[Value, Value], place: Value, count: int
@@ -158,8 +158,8 @@ class Dense(Accumulator):
             at = base + group * GROUP
             byte = bits.shr(group * GROUP) & 0xFF
             columns = b.broadcast(b.from_index(at + low, spec.index), GROUP) + iota
-            self._store_front(self.f["c_index"], columns, byte, place)
-            self._store_front(self.f["c_value"], self.sums.vload(at, GROUP), byte, place)
+            self._store_front(self.f["out_index"], columns, byte, place)
+            self._store_front(self.f["out_value"], self.sums.vload(at, GROUP), byte, place)
             self.sums.vstore(zero, at)
             place = place + b.to_index(b.count_bits(byte))
 
@@ -212,8 +212,8 @@ class Listed(Dense):
         with b.for_(0, count) as step:
             key = columns.load(step.iv)
             column = b.to_index(key) - row.low
-            self.f["c_index"].store(key, place + step.iv)
-            self.f["c_value"].store(self.sums.load(column), place + step.iv)
+            self.f["out_index"].store(key, place + step.iv)
+            self.f["out_value"].store(self.sums.load(column), place + step.iv)
             self.sums.store(self.ring.zero(), column)
             self.flags.store(b.const(0, i8), column)
         return place + count

@@ -14,6 +14,7 @@ from xdsl.ir import Attribute
 from nybble.backends.cpu.kernels.buffers import Buffer, BufferSpec
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Operand, Value, i8, i64
 from nybble.backends.cpu.spgemm.spec import ANY, Arithmetic, Spec
+from nybble.backends.cpu.spgemm.turns import Turns
 
 LINE = 64  # bytes: parts of the arena begin on cache lines
 PAD = 128  # elements that vectors may write past the end of a part
@@ -30,8 +31,7 @@ PLAN = (
     "drained",  # a window of at most so many columns for each product is drained in order
     "short",  # rows of at most so many products are sorted and merged
     "window",  # the widest window of columns that is accumulated in place
-    "cursor",  # offsets of the parts, in bytes
-    "sums",
+    "sums",  # offsets of the parts, in bytes
     "flags",
     "keys",
     "table",
@@ -44,28 +44,30 @@ PLAN = (
 
 @dataclass(frozen=True)
 class Limits:
-    """Which rows are accumulated how; see PLAN. Columns, and products of a row."""
+    """Which rows are accumulated how, see PLAN: columns, and products of a row. room, work: the
+    most entries, and products or what costs as much, of rows that a thread takes together.
+    """
 
     drained: int = 64
     short: int = 64
     window: int = 1 << 17
+    room: int = 1 << 13
+    work: int = 1 << 14
 
 
 @dataclass(frozen=True)
 class Sizes:
     """What the largest rows of a product need.
 
-    columns: of the right operand; entries: of the left; products: the most of one row; threads:
-    how many shares.
+    columns: of the right operand; entries: of the left; products: the most of one row.
     """
 
     columns: int
     entries: int
     products: int
-    threads: int
 
     def plan(self, spec: Spec, limits: Limits) -> tuple[NDArray[np.int64], int]:
-        """The table, and the bytes of the arena."""
+        """The table, and the bytes of a thread's share of the arena."""
         window = min(self.columns, limits.window)
         if self.products <= limits.short:
             window = min(window, limits.drained * self.products)
@@ -75,7 +77,6 @@ class Sizes:
         # A row in a window needs no table.
         slots = table_slots(unique) if self.columns > window else room
         parts = {
-            "cursor": LINE,
             "sums": (window + PAD) * value,
             "flags": window + PAD,
             "keys": slots * index,
@@ -95,7 +96,7 @@ class Sizes:
             cells[name] = cells["stride"]
             cells["stride"] += -(-size // LINE) * LINE
         table = np.array(list(cells.values()), np.int64)
-        return table, cells["stride"] * self.threads
+        return table, cells["stride"]
 
 
 def fronts() -> NDArray[np.uint8]:
@@ -118,9 +119,6 @@ def table_slots(unique: int) -> int:
     return max(16, 1 << (2 * unique - 1).bit_length())
 
 
-OPERANDS = ("a_start", "a_index", "a_value", "b_start", "b_index", "b_value")
-
-
 @dataclass(frozen=True)
 class Frame:
     """A kernel being built over rows of A times B."""
@@ -131,25 +129,32 @@ class Frame:
     """The intrinsic that permutes eight words, if there is one."""
 
     @staticmethod
+    def operand(spec: Spec, name: str) -> list[BufferSpec]:
+        """A sparse operand."""
+        places = [spec.indices(f"{name}_start"), spec.indices(f"{name}_index")]
+        return [*places, spec.values(f"{name}_value")]
+
+    @staticmethod
+    def operands(spec: Spec) -> list[BufferSpec]:
+        """A and B."""
+        return [*Frame.operand(spec, "a"), *Frame.operand(spec, "b")]
+
+    @staticmethod
     def buffers(spec: Spec) -> list[BufferSpec]:
-        """Operands; rows of each thread, its first place in the result, its entries; the result;
-        tables and arena.
-        """
-        starts = [spec.indices("a_start"), spec.indices("a_index"), spec.values("a_value")]
-        right = [spec.indices("b_start"), spec.indices("b_index"), spec.values("b_value")]
-        shares = [BufferSpec("rows", ANY, i64), BufferSpec("places", ANY, i64)]
-        result = [spec.indices("c_start"), spec.indices("c_index"), spec.sums("c_value")]
+        """Operands; what `Turns` needs; tables and arena."""
         return [
-            *starts,
-            *right,
-            *shares,
-            BufferSpec("totals", ANY, i64),
-            *result,
+            *Frame.operands(spec),
+            *Turns.buffers(spec),
             BufferSpec("fronts", ANY, i8),
             BufferSpec("pairs", ANY, i8),
             BufferSpec("plan", len(PLAN), i64),
             BufferSpec("arena", ANY, i8),
         ]
+
+    @cached_property
+    def turns(self) -> Turns:
+        """How rows are shared."""
+        return Turns(self.b, self.spec)
 
     @cached_property
     def ring(self) -> Arithmetic:

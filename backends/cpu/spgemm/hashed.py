@@ -30,8 +30,8 @@ class Hashed(Accumulator):
         with b.for_(0, count) as step:
             column = columns.load(step.iv)
             slot = self._find(column, bits)
-            self.f["c_index"].store(column, place + step.iv)
-            self.f["c_value"].store(self._table().load(slot), place + step.iv)
+            self.f["out_index"].store(column, place + step.iv)
+            self.f["out_value"].store(self._table().load(slot), place + step.iv)
         return place + count
 
     def _bits(self, bound: Value) -> Value:

@@ -1,7 +1,8 @@
 """The compiled kernels of a specification, and the threads that they run on."""
 
+import ctypes
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from nybble.backends.cpu.loader import Library, load
 from nybble.backends.cpu.machine import cpu_flags, native
 from nybble.backends.cpu.pool import Call, Pool, StepList
 from nybble.backends.cpu.runner import EXTERNALS, runner_module
+from nybble.backends.cpu.spgemm import turns
 from nybble.backends.cpu.spgemm.masked import Masked
 from nybble.backends.cpu.spgemm.rows import Rows
 from nybble.backends.cpu.spgemm.spec import Spec
 from nybble.backends.cpu.spgemm.spread import Sddmm, Spmm, Spread
-from nybble.backends.cpu.spgemm.structure import Work
+from nybble.backends.cpu.spgemm.structure import Cut
 
 WORDS = 8  # of a register that groups of columns are moved in
 
@@ -31,7 +33,8 @@ def functions(spec: Spec) -> Mapping[str, FuncOp]:
     permute = detect(cpu_flags()).word_permute
     lanes = max(4, 32 // spec.sum_bytes)
     made: dict[str, FuncOp] = {
-        "work": Work(spec.index_bits).build("work"),
+        "cut": Cut(spec.index_bits).build("cut"),
+        "cut_at": Cut(spec.index_bits, masked=True).build("cut_at"),
         "rows": Rows(spec, permute.name if permute.lanes == WORDS else None).build("rows"),
         "masked": Masked(spec).build("masked"),
         "spread": Spread(spec).build("spread"),
@@ -45,9 +48,11 @@ def functions(spec: Spec) -> Mapping[str, FuncOp]:
 @cache
 def kernels(spec: Spec, folder: Path | None = None) -> Library:
     """The kernels, loaded; folder: a cache of object code that is read and filled."""
-    module = ModuleOp(list(functions(spec).values()))
+    module = ModuleOp([turns.declaration(), *functions(spec).values()])
+    parts = {spec.name: module, "runner": runner_module(native().architecture)}
     stored = None if folder is None else Cache(folder)
-    return load([compile_modules({spec.name: module}, cache=stored)[spec.name]])
+    made = compile_modules(parts, cache=stored, allowed=(turns.WAIT, *EXTERNALS))
+    return load(made.values(), EXTERNALS)
 
 
 def team(threads: int) -> Pool:
@@ -69,8 +74,14 @@ def launch(
     threads: int = 1,
 ) -> None:
     """Runs a kernel on so many threads; arrays: its buffers, C-contiguous, in their order."""
-    if threads == 1:
-        library.call(name, *arrays, 0, 0, 0, 1)
-        return
     pointers = tuple(array.ctypes.data for array in arrays)
+    if threads == 1:
+        _function(library.symbol(name), len(pointers))(*pointers, 0, 0, 0, 1)
+        return
     team(threads).run(StepList([Call(library.symbol(name), pointers)]), 0, 0)
+
+
+@cache
+def _function(address: int, pointers: int) -> Callable[..., None]:
+    """A kernel of so many pointers, and n, pos, tid, nth."""
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * (pointers + 4))(address)

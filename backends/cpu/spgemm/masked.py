@@ -14,6 +14,7 @@ from xdsl.dialects.func import FuncOp
 from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Value, i8, i64
 from nybble.backends.cpu.spgemm.frame import Frame
 from nybble.backends.cpu.spgemm.spec import ANY, Spec
+from nybble.backends.cpu.spgemm.turns import Turns
 
 SEARCHED = 16
 """A row of B that is so many times as long as the mask's is searched rather than walked."""
@@ -32,10 +33,9 @@ class _Row:
 
 @dataclass(frozen=True)
 class Masked:
-    """A, B and the places of a mask (m_start, m_index); rows, places as in `Frame`; slots of the
-    index type [threads, columns], zeros, left as zeros; sums [threads, longest + 1], flags i8 as
-    many -> c_start, c_index, c_value as in `Rows`; totals, tested i64 [threads]: entries, and
-    entries of B or places of the mask that were looked at.
+    """A, B and the places of a mask (m_start, m_index); what `Turns` needs; slots of the index
+    type [threads, columns], zeros, left as zeros; sums [threads, longest + 1], flags i8 as many ->
+    the result; tested i64 [threads]: entries of B or places of the mask that were looked at.
     """
 
     spec: Spec
@@ -44,31 +44,26 @@ class Masked:
         """The kernel."""
         b = KernelBuilder(name, self._buffers())
         f = Frame(b, self.spec)
-        origin = f.index_at("places", b.tid)
-        lo, hi = f.index_at("rows", b.tid), f.index_at("rows", b.tid + 1)
-        f["totals"].store(b.const(0, i64), b.tid)
         f["tested"].store(b.const(0, i64), b.tid)
-        with b.for_(lo, hi) as loop:
-            first, last = f.index_at("m_start", loop.iv), f.index_at("m_start", loop.iv + 1)
-            row = _Row(first, last - first, b.tid * (f.index_at("sizes", 1) + 1))
-            bounds = f.index_at("a_start", loop.iv), f.index_at("a_start", loop.iv + 1)
-            with b.if_((first < last) & (bounds[0] < bounds[1])):
-                self._admit(f, row)
-                self._add(f, row, bounds)
-                self._drain(f, row, origin)
-            f["c_start"].store(
-                b.from_index(f.index_at("totals", b.tid), self.spec.index), loop.iv + 1
-            )
+        f.turns.run(lambda row: self._append(f, row))
         return b.finish()
+
+    def _append(self, f: Frame, number: Value) -> None:
+        b = f.b
+        first, last = f.index_at("m_start", number), f.index_at("m_start", number + 1)
+        row = _Row(first, last - first, b.tid * (f.index_at("sizes", 1) + 1))
+        bounds = f.index_at("a_start", number), f.index_at("a_start", number + 1)
+        with b.if_((first < last) & (bounds[0] < bounds[1])):
+            self._admit(f, row)
+            self._add(f, row, bounds)
+            self._drain(f, row)
 
     def _buffers(self) -> list[BufferSpec]:
         spec = self.spec
         mask = [spec.indices("m_start"), spec.indices("m_index")]
-        shares = [BufferSpec(name, ANY, i64) for name in ("rows", "places", "totals", "tested")]
-        result = [spec.indices("c_start"), spec.indices("c_index"), spec.sums("c_value")]
         tables = [spec.indices("slots"), spec.sums("sums"), BufferSpec("flags", ANY, i8)]
-        sizes = [BufferSpec("sizes", len(SIZES), i64)]
-        return [*Frame.buffers(spec)[:6], *mask, *shares, *result, *tables, *sizes]
+        extra = [BufferSpec("sizes", len(SIZES), i64), BufferSpec("tested", ANY, i64)]
+        return [*Frame.operands(spec), *mask, *Turns.buffers(spec), *tables, *extra]
 
     def _slot(self, f: Frame, column: Value) -> Value:
         """Where the slot of a column is, of this thread."""
@@ -124,15 +119,15 @@ class Masked:
         f["sums"].store(f.ring.add(f["sums"].load(place), term), place)
         f["flags"].store(f.b.const(1, i8), place)
 
-    def _drain(self, f: Frame, row: _Row, origin: Value) -> None:
+    def _drain(self, f: Frame, row: _Row) -> None:
         """Append the places where products met, in the order of the mask; clear the slots."""
         b = f.b
-        with b.for_(0, row.count, inits=[f.index_at("totals", b.tid)]) as step:
+        with b.for_(0, row.count, inits=[f.turns.cursor]) as step:
             column = f["m_index"].load(row.first + step.iv)
-            f["c_index"].store(column, origin + step.args[0])
-            f["c_value"].store(f["sums"].load(row.base + step.iv), origin + step.args[0])
+            f["out_index"].store(column, step.args[0])
+            f["out_value"].store(f["sums"].load(row.base + step.iv), step.args[0])
             zero = b.const(0, self.spec.index)
             f["slots"].store(zero, self._slot(f, b.to_index(column)))
             met = b.to_index(b.zext(f["flags"].load(row.base + step.iv), i64))
             step.yield_(step.args[0] + met)
-        f["totals"].store(b.from_index(step.results[0], i64), b.tid)
+        f.turns.move(step.results[0])

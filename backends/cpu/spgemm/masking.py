@@ -8,18 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nybble.backends.cpu.spgemm.frame import PAD
+from nybble.backends.cpu.spgemm.chunks import DEFAULT, Setting, cut
 from nybble.backends.cpu.spgemm.kernels import kernels, launch
-from nybble.backends.cpu.spgemm.product import (
-    DEFAULT,
-    Setting,
-    joined,
-    matmul,
-    products_of,
-    room_of,
-    shares,
-    spec_of,
-)
+from nybble.backends.cpu.spgemm.product import matmul, spec_of
+from nybble.backends.cpu.spgemm.result import Arrays, written
 from nybble.dialects.numpy_ref.sparse import check_mask, check_operands
 from nybble.dialects.spgemm.elements import ELEMENTS
 from nybble.dialects.spgemm.matrix import SparseMatrix
@@ -51,27 +43,28 @@ def matmul_at(
     check_mask(mask, (a.shape[0], b.shape[1]))
     bits = max(a.index_bits, b.index_bits)
     a, b, mask = a.with_index(bits), b.with_index(bits), mask.with_index(bits)
-    spec, threads = spec_of(a, ring), setting.threads
-    counts = np.diff(mask.indptr).astype(np.int64)
-    longest = int(counts.max(initial=0))
-    starts = shares(np.where(counts > 0, products_of(a, b, ring, setting), 0), threads)
-    room = room_of(counts, starts, PAD)
+    spec, shape = spec_of(a, ring), mask.shape
+    longest = int(np.diff(mask.indptr).max(initial=0))
     sums = ELEMENTS[spec.sum_name].dtype
-    start = np.zeros(a.shape[0] + 1, a.indptr.dtype)
-    index, value = np.empty(int(room[-1]), a.indices.dtype), np.empty(int(room[-1]), sums)
-    totals, tested = np.zeros(threads, np.int64), np.zeros(threads, np.int64)
-    tables = (
-        np.zeros(threads * b.shape[1], a.indices.dtype),
-        np.empty(threads * (longest + 1), sums),
-        np.empty(threads * (longest + 1), np.int8),
-        np.array([b.shape[1], longest]),
-    )
     operands = (a.indptr, a.indices, a.values, b.indptr, b.indices, b.values)
-    places = (mask.indptr, mask.indices, starts, room, totals, tested)
-    arrays = (*operands, *places, start, index, value, *tables)
-    launch(kernels(spec, setting.folder), "masked", arrays, threads)
-    made = joined(start, index, value, (starts, room, totals))
-    return AtMask(SparseMatrix((a.shape[0], b.shape[1]), *made), int(tested.sum()))
+    looked_at = 0
+
+    def masked(result: Arrays, threads: int) -> None:
+        nonlocal looked_at
+        tested = np.zeros(threads, np.int64)
+        tables = (
+            np.zeros(threads * shape[1], a.indices.dtype),
+            np.empty(threads * (longest + 1), sums),
+            np.empty(threads * (longest + 1), np.int8),
+            np.array([shape[1], longest]),
+        )
+        arrays = (*operands, mask.indptr, mask.indices, *result, *tables, tested)
+        launch(kernels(spec, setting.folder), "masked", arrays, threads)
+        looked_at += int(tested.sum())
+
+    chunks = cut(a, b, spec, setting, mask)
+    made = written(chunks, shape, spec, setting, masked)
+    return AtMask(SparseMatrix(shape, *made), looked_at)
 
 
 def matmul_beside(

@@ -56,7 +56,7 @@ class Rates:
     product: float = 0.25
     clear: float = 0.5
     axpy: float = 0.112
-    multiply: float = 0.033
+    multiply: float = 0.01
     fill: float = 0.25
 
 

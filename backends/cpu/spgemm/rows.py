@@ -33,8 +33,7 @@ RANKED_WIDTH = 1 << 25
 
 @dataclass(frozen=True)
 class Rows:
-    """C = A B: buffers are those of Frame. c_start gets where each row ends, counted from the
-    first of its thread's rows; totals the entries of each thread.
+    """C = A B: buffers are those of Frame.
 
     permute: LLVM's name of an instruction that permutes eight words, or None.
     """
@@ -47,24 +46,17 @@ class Rows:
         b = KernelBuilder(name, Frame.buffers(self.spec))
         f = Frame(b, self.spec, self.permute)
         Dense(f).prepare()
-        cursor, origin = f.part("cursor", i64), f.index_at("places", b.tid)
-        cursor.store(b.from_index(origin, i64), 0)
-        with b.for_(f.index_at("rows", b.tid), f.index_at("rows", b.tid + 1)) as loop:
-            first, last = f.index_at("a_start", loop.iv), f.index_at("a_start", loop.iv + 1)
-            with b.if_(first < last):
-                row = _measured(f, first, last)
-                with b.if_(row.products > 0):
-                    _choose(f, row, lambda way: _append(f, way, row))
-            ends = b.from_index(b.to_index(cursor.load(0)) - origin, self.spec.index)
-            f["c_start"].store(ends, loop.iv + 1)
-        f["totals"].store(cursor.load(0) - b.from_index(origin, i64), b.tid)
+        f.turns.run(lambda row: _append(f, row))
         return b.finish()
 
 
-def _append(f: Frame, way: type[Accumulator], row: RowOf) -> None:
-    cursor = f.part("cursor", i64)
-    after = way(f).append(row, f.b.to_index(cursor.load(0)))
-    cursor.store(f.b.from_index(after, i64), 0)
+def _append(f: Frame, row: Value) -> None:
+    """Append a row of the result."""
+    first, last = f.index_at("a_start", row), f.index_at("a_start", row + 1)
+    with f.b.if_(first < last):
+        found = _measured(f, first, last)
+        with f.b.if_(found.products > 0):
+            _choose(f, found, lambda way: f.turns.move(way(f).append(found, f.turns.cursor)))
 
 
 def _choose(f: Frame, row: RowOf, take: Callable[[type[Accumulator]], None]) -> None:

@@ -18,12 +18,12 @@ class Copy(Accumulator):
         many = self.b.broadcast(a, LANES)
         with self.b.for_(0, whole, LANES) as step:
             x = self.ring.load_wide(self.f["b_value"], first + step.iv, LANES)
-            self.f["c_value"].vstore(self.ring.multiply(many, x), place + step.iv)
+            self.f["out_value"].vstore(self.ring.multiply(many, x), place + step.iv)
             columns = self.f["b_index"].vload(first + step.iv, LANES)
-            self.f["c_index"].vstore(columns, place + step.iv)
+            self.f["out_index"].vstore(columns, place + step.iv)
         with self.b.for_(whole, count) as step:
-            self.f["c_value"].store(self.product(a, first + step.iv), place + step.iv)
-            self.f["c_index"].store(self.f["b_index"].load(first + step.iv), place + step.iv)
+            self.f["out_value"].store(self.product(a, first + step.iv), place + step.iv)
+            self.f["out_index"].store(self.f["b_index"].load(first + step.iv), place + step.iv)
         return place + count
 
 

@@ -53,7 +53,7 @@ class Spec:
         """The type of sums and results."""
         return TYPES[self.sum_name]
 
-    @property
+    @cached_property
     def sum_bytes(self) -> int:
         """Bytes of a sum."""
         return byte_width(self.sum)

@@ -45,7 +45,7 @@ class Spread:
         return b.finish()
 
     def _buffers(self) -> list[BufferSpec]:
-        operands = Frame.buffers(self.spec)[:6]
+        operands = Frame.operands(self.spec)
         extra = [BufferSpec(name, ANY, i64) for name in ("rows", "cursor", "sizes")]
         return [*operands, *extra, self.spec.sums("out")]
 
@@ -96,7 +96,7 @@ class Spmm:
 
     def build(self, name: str) -> FuncOp:
         """The kernel."""
-        left = Frame.buffers(self.spec)[:3]
+        left = Frame.operand(self.spec, "a")
         extra = [BufferSpec("rows", ANY, i64), BufferSpec("sizes", 1, i64)]
         b = KernelBuilder(name, [*left, self.spec.values("x"), *extra, self.spec.sums("out")])
         f = Frame(b, self.spec)
@@ -154,7 +154,7 @@ class Sddmm:
 
     def build(self, name: str) -> FuncOp:
         """The kernel."""
-        places = Frame.buffers(self.spec)[:2]
+        places = Frame.operand(self.spec, "a")[:2]
         factors = [self.spec.values("x"), self.spec.values("y")]
         extra = [BufferSpec("rows", ANY, i64), BufferSpec("sizes", 1, i64)]
         b = KernelBuilder(name, [*places, *factors, *extra, self.spec.sums("out")])

@@ -68,9 +68,14 @@ class SparseOptions:
 
 
 def bench_sparse(
-    options: SparseOptions, progress: Callable[[str], None] = lambda _: None
+    options: SparseOptions,
+    progress: Callable[[str], None] = lambda _: None,
+    keep: Callable[[Report], None] = lambda _: None,
 ) -> Report:
-    """Measure every workload on every number of threads; missing peers are noted."""
+    """Measure every workload on every number of threads; missing peers are noted.
+
+    keep: gets the report so far after each workload.
+    """
     table = workloads(options.size)
     notes: dict[str, None] = {}
     rows: list[Row] = []
@@ -80,6 +85,11 @@ def bench_sparse(
             found, noted = pool.submit(_of_workload, name, options).result()
         rows += [{"workload": name, **row} for row in found]
         notes |= dict.fromkeys(noted)
+        keep(_report(rows, notes, options))
+    return _report(rows, notes, options)
+
+
+def _report(rows: Sequence[Row], notes: Mapping[str, None], options: SparseOptions) -> Report:
     facts = {
         "size": options.size,
         "rounds": options.schedule.rounds,
@@ -92,7 +102,7 @@ def bench_sparse(
         "regret": _mean([row["regret"] for row in rows]),
         "unit": f"us, minimum of the rounds, of {_clock(options.threads)[0]}",
     }
-    return Report("spgemm", describe_host(), rows, list(notes), facts)
+    return Report("spgemm", describe_host(), [*rows], list(notes), facts)
 
 
 def _of_workload(name: str, options: SparseOptions) -> tuple[list[Row], list[str]]:

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from nybble.tools.bench.cli import bench
 from nybble.tools.bench.errors import UnavailableError
 from nybble.tools.bench.sparse import measure, peers
-from nybble.tools.bench.sparse.workloads import workloads
+from nybble.tools.bench.sparse.workloads import Workload, workloads
 
 pytest.importorskip("scipy")
 SMALL = workloads("small")
@@ -65,6 +65,24 @@ def test_rows_of_a_report(tmp_path, monkeypatch):
         assert row["memory"] > 0
         assert row["ours_us"] == row["routes"][row["route"]]
     assert set(report["rows"][2]["routes"]) == {"spgemm", "spmm", "dense"}
+
+
+def test_rows_outlive_an_interruption(tmp_path, monkeypatch):
+    monkeypatch.setenv("NYBBLE_CACHE", str(tmp_path))
+    file = tmp_path / "out.json"
+    first = measure.workloads
+
+    def interrupted(size):
+        def stop(seed):
+            raise KeyboardInterrupt
+
+        return {**first(size), "banded": Workload("banded", stop)}
+
+    monkeypatch.setattr(measure, "workloads", interrupted)
+    options = ["--workloads", "hub,banded", "--size", "small", "--rounds", "1", "--peers", "none"]
+    ran = CliRunner().invoke(bench, ["spgemm", *options, "--json", str(file)])
+    assert ran.exit_code != 0
+    assert [row["workload"] for row in json.loads(file.read_text())["rows"]] == ["hub"]
 
 
 def test_an_unknown_workload_is_refused():

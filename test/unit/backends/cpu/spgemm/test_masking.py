@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from nybble.backends.cpu.spgemm import product
+from nybble.backends.cpu.spgemm.frame import Limits
 from nybble.backends.cpu.spgemm.masking import matmul_at, matmul_beside
 from nybble.backends.cpu.spgemm.product import Setting
 from nybble.dialects.numpy_ref import sparse as ref
@@ -20,6 +21,7 @@ SHAPES = {
     "no columns": (3, 2, 0, 0.5, 0.5),
     "empty": (9, 9, 9, 0, 0.5),
 }
+FEW_ROWS = Limits(room=40, work=200)  # at a time: small matrices have many chunks
 DENSITIES = (0, 0.004, 0.3, 1)
 
 
@@ -43,7 +45,7 @@ def test_every_shape_at_and_beside_a_mask(name, density):
     a, b = sparse(rng, (m, k), left), sparse(rng, (k, n), right)
     mask = sparse(rng, (m, n), density)
     for threads in (1, 3):
-        setting = Setting(threads)
+        setting = Setting(threads, limits=FEW_ROWS)
         found = matmul_at(a, b, mask, PLUS_TIMES, setting).product
         assert_same(found, ref.matmul(a, b, mask=mask))
         beside = matmul_beside(a, b, mask, PLUS_TIMES, setting)
@@ -58,7 +60,7 @@ def test_elements_and_semirings(element, ring, bits):
     a = sparse(rng, (60, 60), 0.2, bits=bits)
     values = {"i8": np.ones(a.nnz, np.int8), "f32": a.values.astype(np.float32)}
     a, mask = a.with_values(values[element]), sparse(rng, (60, 60), 0.2, bits=bits)
-    found = matmul_at(a, a, mask, SEMIRINGS[ring], Setting(2)).product
+    found = matmul_at(a, a, mask, SEMIRINGS[ring], Setting(2, limits=FEW_ROWS)).product
     assert_same(found, ref.matmul(a, a, SEMIRINGS[ring], mask))
 
 

@@ -6,7 +6,7 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 
-from nybble.backends.cpu.spgemm import product, routing
+from nybble.backends.cpu.spgemm import product, result, routing
 from nybble.backends.cpu.spgemm.frame import Limits
 from nybble.backends.cpu.spgemm.product import Setting
 from nybble.backends.cpu.spgemm.routing import Counts, Right, Route
@@ -19,12 +19,14 @@ from nybble.dialects.spgemm.semiring import SEMIRINGS
 
 PLUS_TIMES = SEMIRINGS["plus_times"]
 CHOICES = {
-    "chosen": Limits(),
-    "drained": Limits(drained=1 << 20),
-    "ranked": Limits(drained=0),
-    "listed": Limits(drained=0, short=0),
-    "hashed": Limits(drained=0, short=0, window=0),
+    "chosen": {},
+    "drained": {"drained": 1 << 20},
+    "ranked": {"drained": 0},
+    "listed": {"drained": 0, "short": 0},
+    "hashed": {"drained": 0, "short": 0, "window": 0},
 }
+# So few rows at a time that small matrices have many chunks for threads to take.
+CHOICES = {name: Limits(**options, room=40, work=200) for name, options in CHOICES.items()}
 SHAPES = {
     "no rows": (0, 3, 4, 0.5, 0.5),
     "no columns": (3, 2, 0, 0.5, 0.5),
@@ -75,9 +77,8 @@ def test_every_accumulator_on_every_shape(name, choice):
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_hubs_and_empty_rows(choice, monkeypatch):
+def test_hubs_and_empty_rows(choice):
     a = hub(np.random.default_rng(1), 200)
-    monkeypatch.setattr(product, "MANY", 1)  # threads move what others wrote
     for threads in (1, 2, 5):
         setting = Setting(threads, limits=CHOICES[choice])
         assert_same(product.matmul(a, a, PLUS_TIMES, setting), ref.matmul(a, a))
@@ -116,10 +117,12 @@ def test_elements_and_semirings(element, ring, bits):
     np.testing.assert_array_equal(filled, found.to_dense(zero))
 
 
-def test_stretches_of_rows_join(monkeypatch):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_stretches_of_rows_join(threads, monkeypatch):
     a = hub(np.random.default_rng(4), 90)
-    monkeypatch.setattr(product, "RESERVED", 100)
-    assert_same(product.matmul(a, a), ref.matmul(a, a))
+    monkeypatch.setattr(result, "RESERVED", 400)
+    setting = Setting(threads, limits=CHOICES["chosen"])
+    assert_same(product.matmul(a, a, PLUS_TIMES, setting), ref.matmul(a, a))
 
 
 def test_a_result_that_indices_cannot_count_is_refused(monkeypatch):
@@ -175,7 +178,8 @@ def test_zeros_are_not_filled_in_where_they_would_be_met():
 
 def test_threads_after_a_fork():
     a = hub(np.random.default_rng(0), 300)
-    before = product.matmul(a, a, PLUS_TIMES, Setting(2))
+    setting = Setting(2, limits=CHOICES["chosen"])
+    before = product.matmul(a, a, PLUS_TIMES, setting)
     with ProcessPoolExecutor(1, get_context("fork")) as pool:
-        after = pool.submit(product.matmul, a, a, PLUS_TIMES, Setting(2)).result(timeout=60)
+        after = pool.submit(product.matmul, a, a, PLUS_TIMES, setting).result(timeout=60)
     assert_same(after, before)
