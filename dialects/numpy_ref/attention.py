@@ -40,8 +40,11 @@ def partial(
     scale: float,
     seen: Bools | None = None,
     softcap: float | None = None,
+    scores: F64 | None = None,
 ) -> tuple[F64, F64, F64]:
     """What `attention` is the quotient of, see there for the arguments: (max, sum, acc) in f64.
+
+    scores: `scale * q.k` of the first keys, [kv_heads, group, n, keys], where they are known.
 
     max [n, q_heads]: the largest logit, -inf where no key is seen; sum [n, q_heads]: of
     exp(logit - max); acc [n, q_heads, d]: the sum of exp(logit - max) times the value.
@@ -54,6 +57,8 @@ def partial(
     wide = q.astype(np.float64).reshape(rows, kv_heads, group, head_dim)
     seen_keys = k_cache[:, None, :keys].astype(np.float64)
     logits = scale * (wide.transpose(1, 2, 0, 3) @ seen_keys.swapaxes(2, 3))
+    if scores is not None:
+        logits[..., : scores.shape[-1]] = scores
     if softcap is not None:
         logits = softcap * np.tanh(logits / softcap)
     logits = np.where(seen[:, None], logits, -np.inf)

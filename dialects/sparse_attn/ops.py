@@ -1,5 +1,6 @@
 """Attention over a key-value cache, whole or in parts, and the append that fills the cache."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar
@@ -39,6 +40,7 @@ from nybble.dialects.numpy_ref.rope import append_kv
 from nybble.dialects.shapes import check_equal, check_rank
 from nybble.dialects.sparse_attn.cache_type import CacheType, cache_shape, format_of, other_side
 from nybble.dialects.sparse_attn.kv import KEYS, VALUES
+from nybble.dialects.sparse_attn.kv.products import scores
 from nybble.dialects.sparse_attn.mask_attr import MaskAttr
 from nybble.dialects.sparse_attn.masks import MaskError, dense
 from nybble.dialects.sparse_attn.masks.blocks import selections_of
@@ -51,6 +53,8 @@ PlainCache = TensorType.constr(BaseAttr(Float32Type) | BaseAttr(Float16Type))
 CacheTensor = PlainCache | BaseAttr(CacheType)
 ListTensor = TensorType.constr(i32)
 FloatProp = FloatAttr[Float32Type]
+LOG2_E = math.log2(math.e)
+"""Exponentials are of base 2, and queries are multiplied by this before they are rounded."""
 SOFTMAX = ("online", "two_pass", "unified")
 """Ways to a softmax, the first being the default. online: a running maximum, block by block;
 two_pass: the maximum first; unified: a fixed one, and again online where that overflows
@@ -157,8 +161,13 @@ def part_of(
     coded = kv.is_code(np.arange(position + len(query)), first[:, None])
     last = int(first.max(initial=0))
     meant = kv.decoded(KEYS, keys, last), kv.decoded(VALUES, values, last)
+    rounded = None
+    if kv.integers and last:
+        scale = op.scale.value.data
+        factor = scale * LOG2_E if cap is None else scale / cap
+        rounded = scores(kv, query, keys, last, factor) * (scale / factor)
     return joining.merge(
-        attend(*meant, seen=seen & coded), attend(keys, values, seen=seen & ~coded)
+        attend(*meant, seen=seen & coded, scores=rounded), attend(keys, values, seen=seen & ~coded)
     )
 
 

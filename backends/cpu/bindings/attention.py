@@ -203,6 +203,7 @@ def attention_kernel(site: Site, op: AttentionOp | PartialOp) -> Attention:
         softcap=None if op.softcap is None else op.softcap.value.data,
         key_block=key_block(lists, cache.format.page if isinstance(cache, KvPages) else 0),
         accumulators=accumulators(site.isa),
+        isa=site.isa,
         lists=lists,
     )
 

@@ -77,10 +77,9 @@ class PageCodes:
                 scales = pages.key_scales(head, (position + start) // group) + component.iv
                 values = [b.to_float(b.buffer("k").vload(one, KEY_BLOCK)) for one in at]
                 codes += self._group(KEYS, values, scales, pages.head_dim)
-            for i in range(0, len(codes), pages.planes):
-                span = position // pages.span + i // pages.planes
-                place = pages.key_codes(head, span, component.iv)
-                b.buffer("k_codes").vstore(pages.joined(b, codes[i : i + pages.planes]), place)
+            for i, one in enumerate(codes):
+                words = pages.key_words(head, position // KEY_BLOCK + i, component.iv)
+                self._put(KEYS, words, component.iv, one)
 
     def _value(self, head: Value, position: Value) -> None:
         b, pages, ring = self.b, self.pages, self.pages.exact
@@ -92,9 +91,17 @@ class PageCodes:
             values = [b.to_float(b.buffer("v").vload(row + one, KEY_BLOCK)) for one in offsets]
             scales = pages.value_scales(head, number, position)
             codes += self._group(VALUES, values, scales, pages.padded)
-        for i in range(0, len(codes), pages.planes):
-            place = pages.value_codes(head, position) + i // pages.planes * KEY_BLOCK
-            b.buffer("v_codes").vstore(pages.joined(b, codes[i : i + pages.planes]), place)
+        for i, one in enumerate(codes):
+            words = pages.value_words(head, position, i * KEY_BLOCK)
+            self._put(VALUES, words, position, one)
+
+    def _put(self, side: str, at: Value, number: Value, codes: Value) -> None:
+        """Put codes, i32, at this number of a span; the first one clears the others."""
+        b, number = self.b, number % self.pages.span
+        words = b.buffer(f"{side[0]}_codes").view(i32)
+        others = b.select(number > 0, words.vload(at, KEY_BLOCK), b.const(0, codes.type))
+        bit = b.broadcast(b.from_index(self.pages.bit_of(number), i32), KEY_BLOCK)
+        words.vstore(others | (codes << bit), at)
 
     def _group(self, side: str, values: Sequence[Value], at: Value, minima: int) -> list[Value]:
         """Store scale and minimum of a group; its codes, i32."""

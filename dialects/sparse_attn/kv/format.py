@@ -1,7 +1,7 @@
 """What a key-value cache holds of a token, as data: two number formats and where they begin.
 
-    kv = "f32" | "f16" | "bf16" | "kvN" [ "(" PAGE ")" ]
-       | "kiviN" [ "(" GROUP [ "," RECENT [ "," PINNED ] ] ")" ]
+    kv = "f32" | "f16" | "bf16" | "kvN" [ "(" PAGE ")" ] [ "-i8" ]
+       | "kiviN" [ "(" GROUP [ "," RECENT [ "," PINNED ] ] ")" ] [ "-i8" ]
 
 Keys and values of a head are matrices [tokens, features], each in a format of `lowbit`. A coded
 cache is cut into pages of tokens, and the tokens of a page are rounded together once none of them
@@ -14,10 +14,12 @@ tokens from there on, itself among them, as they are (as f16):
 token's values. `kiviN` (KIVI, arXiv:2402.02750) has them for GROUP tokens of a channel of keys and
 for GROUP channels of a token's values, and keeps RECENT tokens or more as they are, and the
 first PINNED ones of the text, which every token looks at (attention sinks, arXiv:2309.17453).
+With "-i8" codes are multiplied as the integers that they are, and queries times the scales of a
+group of tokens are rounded to 8 bits for that: see `products`.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -44,6 +46,7 @@ least squared error lie at 1.49 (Max, Quantizing for minimum distortion, 1960). 
 are not normally distributed want more of their range than that."""
 PAGES = (16, 32, 64, 128)
 MOST_RECENT = 1 << 20
+INTEGERS = "-i8"
 EXACT = ("f32", "f16", "bf16")
 LATER = {
     "gear": "a low-rank and a sparse correction of the codes (GEAR, arXiv:2403.05527)",
@@ -52,8 +55,11 @@ LATER = {
     "shared": "the cache of another layer (depth sharing, arXiv:2405.12981)",
 }
 """Families that the spelling is reserved for; nothing computes them yet."""
-NAMES = "f32, f16, bf16, kv8, kv4, kv2, kvN(page), kivi4, kivi2, kiviN(group,recent,pinned)"
-_TEXT = re.compile(r"([a-z]+)([0-9]*)(?:\(([0-9, ]+)\))?")
+NAMES = (
+    "f32, f16, bf16, kv8, kv4, kv2, kvN(page), kivi4, kivi2, kiviN(group,recent,pinned); kvN-i8, "
+    "kiviN-i8"
+)
+_TEXT = re.compile(r"([a-z]+)([0-9]*)(?:\(([0-9, ]+)\))?(-i8)?")
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class KvFormat:
     features]. page: tokens that are rounded together, 0 where nothing is rounded to codes. recent:
     tokens before a query that it sees as they are, at least. exact: type of what is not coded.
     pinned: tokens at the beginning that stay as they are. spread: of the range of a group of
-    keys, how much its levels take.
+    keys, how much its levels take. integers: whether codes are multiplied by integers.
     """
 
     name: str
@@ -74,6 +80,7 @@ class KvFormat:
     exact: str = "f16"
     pinned: int = 0
     spread: float = 1.0
+    integers: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -194,6 +201,8 @@ def parse(text: str) -> KvFormat:
     name = f"{found[1]}{found[2]}" if found else text
     if found is None:
         raise KvError(f"unknown format of a cache '{text[:60]}'", accepted=NAMES)
+    if found[4]:
+        return _with_integers(parse(text.strip().removesuffix(INTEGERS)))
     if name in EXACT and found[3] is None:
         return KvFormat(name, (name, name), exact=name)
     if found[1] in LATER:
@@ -206,6 +215,12 @@ def parse(text: str) -> KvFormat:
             return _kivi(name, int(found[2]), numbers)
         case _:
             raise KvError(f"unknown format of a cache '{text[:60]}'", accepted=NAMES)
+
+
+def _with_integers(kv: KvFormat) -> KvFormat:
+    if not kv.is_coded:
+        raise KvError(f"{kv} has no codes to multiply as integers", accepted="kvN-i8, kiviN-i8")
+    return replace(kv, name=f"{kv.name}{INTEGERS}", integers=True)
 
 
 def _paged(name: str, bits: int, numbers: tuple[int, ...]) -> KvFormat:
