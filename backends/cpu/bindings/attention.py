@@ -94,11 +94,12 @@ def bind_rope_append(site: Site) -> Binding:
         site.result(key.result): site.place(key.cache),
         site.result(value.result): site.place(value.cache),
     }
-    if site.tokens == 1 or not isinstance(cache, KvPages):
+    if kernel.makes_codes or not isinstance(cache, KvPages):
         return Binding(kernel, tuple(slots), in_place)
-    return Binding(
-        kernel, tuple(slots), in_place, then=Binding(KvQuantize(cache), tuple(caches), in_place)
-    )
+    codes = KvQuantize(cache, site.threads)
+    scratch = (Scratch(),) * (len(codes.buffers) - len(caches))
+    then = Binding(codes, (*caches, *scratch), in_place)
+    return Binding(kernel, tuple(slots), in_place, then=then)
 
 
 def bind_rope(site: Site) -> Binding:

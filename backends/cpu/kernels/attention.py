@@ -142,7 +142,8 @@ class Attention:
     @property
     def shape(self) -> TileShape:
         """The tile: some query rows in prefill, the group's heads in decode."""
-        staged = self.rows > 1 and self.cache.dtype != "f32"
+        corrected = self.pages is not None and self.pages.format.is_corrected
+        staged = (self.rows > 1 and self.cache.dtype != "f32") or corrected
         return TileShape(
             self.exact,
             self.group,

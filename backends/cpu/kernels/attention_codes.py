@@ -15,7 +15,9 @@ from math import gcd
 from nybble.backends.cpu.kernels.attention_tile import Tile, TileShape
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i32, vec
 from nybble.backends.cpu.kernels.kv import KEY_BLOCK
+from nybble.backends.cpu.kernels.kv_correct import Corrections
 from nybble.backends.cpu.kernels.kv_pages import KvPages
+from nybble.dialects.sparse_attn.kv import KEYS, SIDES
 
 _VECTOR = vec(KEY_BLOCK, f32)
 
@@ -164,7 +166,7 @@ class CodedTile(Tile):
 
 
 class StagedCodes(Tile):
-    """A tile of many rows: a block's keys and values are decoded to the scratch first."""
+    """A tile of many rows, or of corrected codes: a block is decoded to the scratch first."""
 
     def __init__(
         self, b: KernelBuilder, shape: TileShape, softcap_log2: float | None, pages: KvPages
@@ -176,12 +178,54 @@ class StagedCodes(Tile):
         """`scale * code + minimum` of all keys and values of a block, which are a whole page's."""
         span, width = self.pages.span, self.pages.head_dim
         group = min(self.pages.format.key_group, self.shape.key_block)
-        for start in range(0, self.shape.key_block, group):
-            with self.b.for_(0, width, span) as component:
-                self._stage_keys(first_key, range(start, start + group), component.iv)
+        if self.pages.format.has_codes(KEYS):
+            for start in range(0, self.shape.key_block, group):
+                with self.b.for_(0, width, span) as component:
+                    self._stage_keys(first_key, range(start, start + group), component.iv)
+        else:
+            self._clear_keys()
         with self.b.for_(0, self.shape.key_block, span) as key:
             for offset in range(0, width, KEY_BLOCK):
                 self._stage_values(first_key, key.iv, offset)
+        for side in SIDES:
+            if self.pages.format.corrected(side):
+                self._correct(side, first_key)
+
+    def _clear_keys(self) -> None:
+        zero = self.b.const(0.0, _VECTOR)
+        with self.b.for_(0, self.shape.key_block * self.pages.head_dim, KEY_BLOCK) as at:
+            self.scratch.vstore(zero, self.at("k", at.iv))
+
+    def _correct(self, side: str, first_key: Value) -> None:
+        """Add what corrects the codes of a block to them."""
+        b, size, width = self.b, self.pages.format.page, self.pages.head_dim
+        fix, token = Corrections(b, self.pages, side), first_key % size
+        start = fix.record.start(self.head, first_key // size)
+        with b.for_(0, width if side == KEYS else self.shape.key_block) as loop:
+            if side == KEYS:
+                count, line, first = self.shape.key_block // KEY_BLOCK, loop.iv, token
+                places = [self.at("k", (loop.iv + i * width) * KEY_BLOCK) for i in range(count)]
+            else:
+                line, first = token + loop.iv, b.const(0)
+                places = [self.at("v", loop.iv * width + i) for i in range(0, width, KEY_BLOCK)]
+            numbers = [self.scratch.vload(place, KEY_BLOCK) for place in places]
+            numbers = fix.add(start, line, first, numbers)
+            for place, one in zip(places, numbers, strict=True):
+                self.scratch.vstore(one, place)
+            for place, difference in fix.ends(start, line):
+                self._add_one(side, loop.iv, place - first, difference)
+
+    def _add_one(self, side: str, line: Value, place: Value, difference: Value) -> None:
+        """Add to one number of a line of a block, if the block has it."""
+        b, width = self.b, self.pages.head_dim
+        if side == KEYS:
+            inside = (place >= 0) & (place < self.shape.key_block)
+            index = (line + place // KEY_BLOCK * width) * KEY_BLOCK + place % KEY_BLOCK
+        else:
+            inside, index = place >= 0, line * width + place
+        with b.if_(inside):
+            at = self.at(side[0], index)
+            self.scratch.store(self.scratch.load(at) + difference, at)
 
     def _stage_keys(self, first_key: Value, run: range, component: Value) -> None:
         """A span of components of the keys of a group."""

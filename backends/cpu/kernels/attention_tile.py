@@ -325,7 +325,7 @@ class Tile:
 
         A block is read from end to end; the next one is `ahead` blocks further on in memory.
         """
-        if self.shape.row_block == 1:
+        if self.shape.row_block == 1 and not self.shape.staged:
             step = self.ahead * (self.shape.key_block * self.shape.cache.head_dim)
             for place in places:
                 source.prefetch(place + step)

@@ -1,15 +1,15 @@
 """Where the codes of a key-value cache lie, and the cache as a whole: codes and a ring of floats.
 
 Codes lie as integer products want them: 64 bytes are 16 lanes of 4 bytes, which hold what is
-summed over; codes of less than 8 bits are planes of these bytes: bits `i * bits ..` of byte j are number
-`4 i + j` of the lane. Lanes are 16 keys of some components, and 16 components of some tokens:
+summed over; codes of less than 8 bits are planes of these bytes: bits `i * bits ..` of byte j are
+number `4 i + j` of the lane. Lanes are 16 keys of some components, and 16 components of tokens:
 
     key codes    [kv_heads][context / 16][head_dim / span][16 keys][4 bytes]    span: 32 / bits
     key scales   f16 [kv_heads][context / key group][scale, minimum][head_dim]
     value codes  [kv_heads][context / span][head_dim / 16][16 components][4 bytes]
     value scales f16 [kv_heads][value groups][scale, minimum][context]
 
-Tokens that are no codes yet are in the ring, as in `kv`.
+Tokens that are no codes yet are in the ring, as in `kv`; corrections are as in `kv_correct`.
 """
 
 from dataclasses import dataclass
@@ -24,8 +24,6 @@ from nybble.dialects.lowbit.formats import Weight
 from nybble.dialects.numpy_ref.arrays import KvArray
 from nybble.dialects.sparse_attn.kv import KEYS, SIDES, VALUES, KvFormat
 
-PARTS = 3
-"""Buffers of keys, and of values: ring, codes, scales."""
 Bytes = npt.NDArray[np.uint8]
 Halves = npt.NDArray[np.float16]
 
@@ -95,15 +93,21 @@ class KvPages:
         return self.kv_heads * self.padded * self.head_dim
 
     def buffers_of(self, side: str) -> list[BufferSpec]:
-        """Ring, codes and scales of keys or of values."""
+        """Of keys or of values: ring, codes and scales, corrections; what the format has."""
         groups = self.key_groups * self.head_dim, self.value_groups * self.padded
         scales = groups[SIDES.index(side)]
         name = side[0]
-        return [
-            BufferSpec(name, self.exact.size, self.exact.element),
-            BufferSpec(f"{name}_codes", self.codes // self.planes, i8),
-            BufferSpec(f"{name}_scales", self.kv_heads * scales * 2, f16),
-        ]
+        specs = [BufferSpec(name, self.exact.size, self.exact.element)]
+        if self.format.has_codes(side):
+            specs += [
+                BufferSpec(f"{name}_codes", self.codes // self.planes, i8),
+                BufferSpec(f"{name}_scales", self.kv_heads * scales * 2, f16),
+            ]
+        size = self.format.correction_size(side, self.head_dim)
+        if size:
+            count = self.kv_heads * self.padded // self.format.page
+            specs.append(BufferSpec(f"{name}_fix", count * size, f16))
+        return specs
 
     @property
     def buffers(self) -> list[BufferSpec]:
@@ -168,12 +172,24 @@ class KvPages:
         names = [spec.name for spec in self.buffers_of(side)]
         rows = np.zeros((self.kv_heads, self.padded, self.head_dim), np.float32)
         rows[:, :whole] = cache[:, :whole]
-        coded = self.format.coded(side, rows.reshape(-1, self.head_dim))
-        if side == KEYS:
-            return dict(
-                zip(names, (self.exact.keys_from_rows(ring), *self._keys(coded)), strict=True)
-            )
-        return dict(zip(names, (ring.reshape(-1), *self._values(coded)), strict=True))
+        values = self.exact.keys_from_rows(ring) if side == KEYS else ring.reshape(-1)
+        return dict(zip(names, [values, *self._packed(side, rows)], strict=True))
+
+    def _packed(
+        self, side: str, rows: npt.NDArray[np.float32]
+    ) -> list[npt.NDArray[np.int8] | Halves]:
+        """Codes, scales and corrections of f32 [kv_heads, padded, head_dim]."""
+        flat, form = rows.reshape(-1, self.head_dim), self.format
+        if not form.corrected(side):
+            return self._coded(side, form.coded(side, flat))
+        coded, fix = form.encoded(side, flat)
+        parts = [fix.weights, fix.lines, fix.places, fix.differences]
+        each = [one.reshape(len(one), -1) for one in parts if one is not None]
+        record = np.concatenate(each, axis=1).reshape(-1)
+        return [*(self._coded(side, coded) if coded else ()), record]
+
+    def _coded(self, side: str, coded: Weight) -> list[npt.NDArray[np.int8] | Halves]:
+        return [*(self._keys(coded) if side == KEYS else self._values(coded))]
 
     def _words(self, codes: Bytes) -> npt.NDArray[np.int8]:
         """u8 [.., planes, 16, 4] as bytes [.., 16, 4], flat."""
@@ -203,3 +219,8 @@ def _flat(values: Halves) -> Halves:
 
 
 Cache = KvCache | KvPages
+
+
+def parts(kv: KvFormat, side: str) -> int:
+    """How many buffers hold keys or values: see `KvPages.buffers_of`."""
+    return 1 + 2 * kv.has_codes(side) + kv.corrected(side)

@@ -3,7 +3,8 @@
 With keys `s c + z` the queries times s are rounded to 8 bits, with one step t for each query head
 and group of tokens, and the middle of the codes is taken out before the rounding counts:
 
-    q . k = t sum(x[d] (c[d] - h)) + sum(q[d] (z[d] + h s[d])),  x = round(q s / t),  t = max|q s| / 127
+    q . k = t sum(x[d] (c[d] - h)) + sum(q[d] (z[d] + h s[d]))
+    x = round(q s / t),  t = max|q s| / 127
 
 per-block rounding of queries as in SageAttention (arXiv:2410.02367), after the scales instead of
 before them. Floats are f32 up to x, so that whoever follows the same steps gets the same x.

@@ -13,6 +13,7 @@ from nybble.backends.cpu.kernels.rope import RopeAppend
 from nybble.dialects.numpy_ref.attention import partial
 from nybble.dialects.numpy_ref.merge import finish, merge
 from nybble.dialects.sparse_attn.kv import KEYS, VALUES, KvError, parse
+from nybble.dialects.sparse_attn.kv.corrections import Correction
 from nybble.dialects.sparse_attn.kv.products import scores
 from nybble.dialects.sparse_attn.masks import dense
 from nybble.dialects.sparse_attn.masks import parse as parse_mask
@@ -23,6 +24,7 @@ WEIGHTS_BOUND = 2e-4
 """Where weights have 15 bits of the largest of a block."""
 ROTATION = (("cos", 1.0), ("sin", 0.0))
 NAMES = ("kv8", "kv4", "kv2", "kivi4(32,32)", "kivi2(16,64)", "kivi2(32,64,64)")
+CORRECTED = ("gear4(4,1,32,32)", "gear2(2,0,16,64,64)", "gear4(0,1,32,0)", "lowrank(7)")
 
 
 def pages_of(name, dim=32, context=512, rows=70, heads=2):
@@ -99,6 +101,51 @@ def test_codes_as_integers(run, rng, name, level):
         spec = spec_of(name, rows, mask, isa=LEVELS[level])
         for n, pos in ((1, 130), (rows, 460)):
             Case(rng, spec, n, pos).check(run, threads=2)
+
+
+@pytest.mark.parametrize("name", CORRECTED)
+def test_corrected_codes(run, rng, name):
+    for rows, key_block in ((1, 64), (40, 16)):
+        spec = spec_of(name, rows, key_block=key_block)
+        for n, pos in ((1, 200), (rows, 460)):
+            Case(rng, spec, n, pos).check(run, threads=2)
+
+
+@pytest.mark.parametrize(("name", "dim"), [*((name, 32) for name in CORRECTED), (CORRECTED[0], 96)])
+def test_pages_get_the_corrections_of_the_reference(run, rng, name, dim):
+    pages = pages_of(name, dim)
+    form, (pos, n) = pages.format, (190, 70)
+    tokens = rng.standard_normal((2, pages.kv_heads, pages.padded, dim)).astype(np.float16)
+    tokens[:, 0, :, 3] = 0  # a line without a range
+    tokens[:, 1, :64] = tokens[:, 1, :1]  # a matrix of rank 1
+    tokens[0, 0, 130, 5] = 1000
+    first, last = (form.boundary(one) for one in (pos - 1, pos + n - 1))
+    sides = tuple(zip((KEYS, VALUES), tokens, strict=True))
+    rings = {side[0]: pages.pack(side, one, pos + n)[side[0]] for side, one in sides}
+    found = run(KvQuantize(pages, 2), n=n, pos=pos, threads=2, **rings)
+    assert last - first >= form.page
+    for side, one in sides:
+        whole = pages.pack(side, one, pos + n)
+        for part in [spec.name for spec in pages.buffers_of(side)][1:]:
+            mine, wanted = found[part], whole[part]
+            if not part.endswith("_fix"):
+                mine, wanted = (tokens_of(pages, part, flat) for flat in (mine, wanted))
+                np.testing.assert_array_equal(mine[:, first:last], wanted[:, first:last])
+                continue
+            for page in range(first // form.page, last // form.page):
+                a, b = (added_of(pages, side, flat, page) for flat in (mine, wanted))
+                np.testing.assert_allclose(a, b, atol=3e-3 * max(1, np.abs(b).max()))
+
+
+def added_of(pages, side, flat, page):
+    """What the corrections of a page add: f32 [kv_heads, lines, length]."""
+    form, heads = pages.format, pages.kv_heads
+    (n, m), r = form.sizes(side, pages.head_dim), form.rank
+    records = flat.reshape(heads, pages.padded // form.page, -1)[:, page]
+    cuts = np.cumsum([r * n, r * m, *((2 * n, 2 * n) if form.outliers else ())])[:-1]
+    left, right, *ends = np.split(records, cuts, axis=1)
+    ends = [one.reshape(heads, 2, n) for one in ends] or (None, None)
+    return Correction(left.reshape(heads, r, n), right.reshape(heads, r, m), *ends).added()
 
 
 @pytest.mark.parametrize("name", NAMES)
