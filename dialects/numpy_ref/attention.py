@@ -1,5 +1,7 @@
 """Grouped-query attention of queries over a cache, under a mask, with an optional soft cap."""
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -41,10 +43,12 @@ def partial(
     seen: Bools | None = None,
     softcap: float | None = None,
     scores: F64 | None = None,
+    weighted: Callable[[F64], F64] | None = None,
 ) -> tuple[F64, F64, F64]:
     """What `attention` is the quotient of, see there for the arguments: (max, sum, acc) in f64.
 
     scores: `scale * q.k` of the first keys, [kv_heads, group, n, keys], where they are known.
+    weighted: from weights like them to their sum of values [kv_heads, group, n, d], likewise.
 
     max [n, q_heads]: the largest logit, -inf where no key is seen; sum [n, q_heads]: of
     exp(logit - max); acc [n, q_heads, d]: the sum of exp(logit - max) times the value.
@@ -68,7 +72,7 @@ def partial(
     # A value that nobody sees may be anything, and 0 * NaN would not be 0.
     used = np.any(seen, axis=1, keepdims=True).swapaxes(1, 2)
     values = np.where(used, v_cache[:, :keys].astype(np.float64), 0.0)
-    acc = weights @ values[:, None]
+    acc = weights @ values[:, None] if weighted is None else weighted(weights)
     order = (2, 0, 1)
     heads = (rows, kv_heads * group)
     return (

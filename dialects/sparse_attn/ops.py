@@ -39,8 +39,7 @@ from nybble.dialects.numpy_ref.arrays import KvArray
 from nybble.dialects.numpy_ref.rope import append_kv
 from nybble.dialects.shapes import check_equal, check_rank
 from nybble.dialects.sparse_attn.cache_type import CacheType, cache_shape, format_of, other_side
-from nybble.dialects.sparse_attn.kv import KEYS, VALUES
-from nybble.dialects.sparse_attn.kv.products import scores
+from nybble.dialects.sparse_attn.kv import KEYS, VALUES, block_of, products
 from nybble.dialects.sparse_attn.mask_attr import MaskAttr
 from nybble.dialects.sparse_attn.masks import MaskError, dense
 from nybble.dialects.sparse_attn.masks.blocks import selections_of
@@ -161,14 +160,15 @@ def part_of(
     coded = kv.is_code(np.arange(position + len(query)), first[:, None])
     last = int(first.max(initial=0))
     meant = kv.decoded(KEYS, keys, last), kv.decoded(VALUES, values, last)
-    rounded = None
+    codes = partial(attend, *meant, seen=seen & coded)
     if kv.integers and last:
         scale = op.scale.value.data
         factor = scale * LOG2_E if cap is None else scale / cap
-        rounded = scores(kv, query, keys, last, factor) * (scale / factor)
-    return joining.merge(
-        attend(*meant, seen=seen & coded, scores=rounded), attend(keys, values, seen=seen & ~coded)
-    )
+        rounded = products.scores(kv, query, keys, last, factor) * (scale / factor)
+        block = block_of(kv.page, (one.size for one in selections_of(op.mask.mask)))
+        weighted = partial(products.weighted, kv, values=values, tokens=last, block=block)
+        codes = partial(codes, scores=rounded, weighted=weighted)
+    return joining.merge(codes(), attend(keys, values, seen=seen & ~coded))
 
 
 @irdl_op_definition

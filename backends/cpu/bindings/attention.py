@@ -33,7 +33,7 @@ from nybble.dialects.fused.kernel import YieldOp
 from nybble.dialects.fused.ops import RmsNormOp, RopeOp
 from nybble.dialects.shapes import tensor_shape
 from nybble.dialects.sparse_attn.cache_type import CacheType, format_of
-from nybble.dialects.sparse_attn.kv import KEYS, VALUES
+from nybble.dialects.sparse_attn.kv import KEYS, VALUES, block_of
 from nybble.dialects.sparse_attn.masks.blocks import selections_of
 from nybble.dialects.sparse_attn.ops import (
     SOFTMAX,
@@ -52,8 +52,6 @@ from nybble.dialects.sparse_attn.pages import (
 from nybble.dialects.sparse_attn.retain import RetainOp
 
 MOST_SPLITS = 8
-LARGEST_BLOCK = 64
-"""Keys of a block where no list wants smaller ones."""
 
 
 def bind_rope_append(site: Site) -> Binding:
@@ -188,7 +186,7 @@ def key_lists(site: Site, op: AttentionOp | PartialOp) -> tuple[KeyList, ...]:
 
 def key_block(lists: Sequence[KeyList], page: int = 0) -> int:
     """Keys of a block: those of a whole number of blocks make an entry of any list, and a page."""
-    return math.gcd(LARGEST_BLOCK, page, *(one.selection.size for one in lists))
+    return block_of(page, (one.selection.size for one in lists))
 
 
 def attention_kernel(site: Site, op: AttentionOp | PartialOp) -> Attention:

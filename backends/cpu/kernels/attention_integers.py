@@ -1,12 +1,10 @@
-"""Tiles of an attention that multiplies codes as integers: queries of 8 bits, weights of 16.
+"""Tiles of an attention that multiplies codes by queries and weights of 8 bits.
 
-With `q s` rounded to `t x`, integers x of a step t for each row and group of tokens, and the middle
-h of the codes taken out, so that only what codes are beside it sees the rounding:
+The numbers are those of `sparse_attn.kv.products`: integers x of a step t for each row of queries
+and group of tokens, and for each row of weights in a block and group of components. What the
+middle h of the codes contributes is added as floats:
 
     sum((q[d] s[d]) c[d]) = t sum(x[d] c[d]) + h (sum(q[d] s[d]) - t sum(x[d]))
-
-Queries follow `sparse_attn.kv.products`, bit for bit. Weights times the scales of values have 15
-bits of the largest of a block.
 """
 
 from collections.abc import Callable
@@ -19,15 +17,14 @@ from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i8, i
 from nybble.backends.cpu.kernels.kv import KEY_BLOCK
 from nybble.backends.cpu.kernels.kv_pages import KvPages
 from nybble.backends.cpu.kernels.loops import largest_lane, tree
-from nybble.backends.cpu.kernels.matmul.intdot import DIGIT_BITS, WORDS, IntDot, int_dot
+from nybble.backends.cpu.kernels.matmul.intdot import WORDS, IntDot, int_dot
 from nybble.backends.cpu.kernels.matmul.weights import divisor
-from nybble.dialects.sparse_attn.kv.products import LARGEST, SMALLEST
+from nybble.dialects.sparse_attn.kv.products import LARGEST, SMALLEST, middle
 
 _VECTOR = vec(KEY_BLOCK, f32)
 _QUAD = KEY_BLOCK // 4
 Words = Callable[[Value], Value]
 """Lanes of codes by their number."""
-WEIGHT_DIGITS = 2
 
 
 @dataclass(frozen=True)
@@ -41,11 +38,6 @@ class Factor:
     part: str
     width: int
     dot: IntDot
-
-    @property
-    def largest(self) -> int:
-        """The largest integer."""
-        return LARGEST << DIGIT_BITS * (self.dot.digits - 1)
 
     @property
     def run(self) -> int:
@@ -67,7 +59,8 @@ class IntegerTile(CodedTile):
         super().__init__(b, shape, softcap_log2, pages)
         bits = pages.format.bits
         self._q = Factor("q", pages.head_dim, int_dot(isa, bits, 1))
-        self._p = Factor("s", shape.key_block, int_dot(isa, bits, WEIGHT_DIGITS))
+        self._p = Factor("s", shape.key_block, int_dot(isa, bits, 1))
+        self._middle = middle(pages.format)
         self.key_vectors = self.value_vectors = 1
 
     def _fold(
@@ -78,31 +71,27 @@ class IntegerTile(CodedTile):
         numbers = [scratch.vload(self.at(part, place), KEY_BLOCK) for place in places]
         scaled = [one * scale for one, (scale, _) in zip(numbers, scales, strict=True)]
         most = largest_lane(b, tree([b.abs(one) for one in scaled], b.max))
-        step = most / float(factor.largest)
-        counts = b.select(most > SMALLEST, b.const(float(factor.largest), f32) / most, 0.0)
+        step = most / float(LARGEST)
+        counts = b.select(most > SMALLEST, b.const(float(LARGEST), f32) / most, 0.0)
         wide = b.broadcast(counts, KEY_BLOCK)
         rounded = [b.roundeven(one * wide) for one in scaled]
-        middle = (2**self.pages.format.bits - 1) / 2
-        spread = b.broadcast(step * (factor.dot.offset - middle), KEY_BLOCK)
+        spread = b.broadcast(step * (factor.dot.offset - self._middle), KEY_BLOCK)
         total = b.const(0.0, _VECTOR)
         for index, one in enumerate(rounded):
             total = b.fma(numbers[index], scales[index][1], total)
-            total = b.fma(scaled[index], b.const(middle, _VECTOR), total)
+            total = b.fma(scaled[index], b.const(self._middle, _VECTOR), total)
             total = b.fma(one, spread, total)
             self._put(factor, row, index, b.fptosi(one, i32))
         scratch.store(b.reduce("add", total), self.at("offset", row))
         scratch.store(step, self.at("step", row))
 
     def _put(self, factor: Factor, row: Value, index: int, numbers: Value) -> None:
-        """Store 16 integers as digits in words of 4."""
-        b, digits = self.b, [numbers]
-        if factor.dot.digits == WEIGHT_DIGITS:
-            high = (numbers + (1 << DIGIT_BITS - 1)) >> DIGIT_BITS
-            digits = [high, numbers - (high << DIGIT_BITS)]
-        words = [b.bitcast(b.trunc(one, i8), vec(_QUAD, i32)) for one in digits]
-        for turn, word in enumerate(factor.dot.prepare(b, words)):
+        """Store 16 integers as words of 4."""
+        b = self.b
+        word = b.bitcast(b.trunc(numbers, i8), vec(_QUAD, i32))
+        for turn, one in enumerate(factor.dot.prepare(b, [word])):
             at = self._word(factor, row, turn) + index * _QUAD
-            self.scratch.vstore(b.bitcast(word, vec(_QUAD, f32)), at)
+            self.scratch.vstore(b.bitcast(one, vec(_QUAD, f32)), at)
 
     def _word(self, factor: Factor, row: Value, turn: int) -> Value:
         """Where the first word of a prepared digit of a row lies."""
