@@ -177,8 +177,8 @@ class RopeAppend:
     @property
     def makes_codes(self) -> bool:
         """Whether pages become codes here, and not in KvQuantize."""
-        pages = isinstance(self.cache, KvPages)
-        return pages and self.rows == 1 and not self.cache.format.is_corrected
+        cache = self.cache
+        return self.rows == 1 and isinstance(cache, KvPages) and not cache.format.is_corrected
 
     @property
     def held(self) -> KvCache:
