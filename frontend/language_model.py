@@ -11,12 +11,13 @@ import numpy.typing as npt
 from xdsl.dialects.builtin import ModuleOp
 
 from nybble.backends.cpu.assemble import Assembler
-from nybble.backends.cpu.kernels.kv_pages import PARTS
+from nybble.backends.cpu.kernels.kv_pages import parts
 from nybble.backends.cpu.kernels.loops import padded_rows
 from nybble.backends.cpu.plan import Buffer, BufferRef, Config, Json, Kind, Plan, Program, Step
 from nybble.dialects.lowbit.steps import StepAttr
 from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
+from nybble.dialects.sparse_attn.kv import KEYS, VALUES
 from nybble.dialects.sparse_attn.kv import parse as parse_kv
 from nybble.frontend.graph import Argument, ModelGraph, Role
 from nybble.frontend.prepare import Recipes
@@ -196,8 +197,8 @@ class Planner:
 
     def _buffers_of(self, argument: Argument) -> int:
         """How many buffers hold an argument."""
-        is_cache = argument.role in (Role.KEYS, Role.VALUES)
-        return PARTS if is_cache and parse_kv(self.graph.dimensions.kv_dtype).is_coded else 1
+        side = {Role.KEYS: KEYS, Role.VALUES: VALUES}.get(argument.role)
+        return 1 if side is None else parts(parse_kv(self.graph.dimensions.kv_dtype), side)
 
     def _bind(
         self, argument: Argument, layer: int | None, source: str, wanted: Wanted, part: int

@@ -58,7 +58,8 @@ kv_option = click.option(
     "--kv",
     metavar="FORMAT",
     callback=_kv_option,
-    help="Format of the key-value cache: f32, f16, bf16, kv8, kv4, kv2, kivi4, kivi2; default: "
+    help="Format of the key-value cache: f32, f16, bf16, kv8, kv4, kv2, kivi4, kivi2, gear4, "
+    "gear2, lowrank, kv4-i8; default: "
     "f16, and f32 with --activations f32.",
 )
 _MODEL_OPTIONS = (

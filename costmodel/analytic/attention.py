@@ -11,6 +11,7 @@ from nybble.costmodel.analytic.traffic import Stream
 from nybble.costmodel.analytic.work import CostOptions, Work, element_bytes, elements, moved
 from nybble.costmodel.targets.target import Target
 from nybble.dialects.sparse_attn.cache_type import CacheType, cache_shape
+from nybble.dialects.sparse_attn.kv import SIDES
 from nybble.dialects.sparse_attn.masks import density
 from nybble.dialects.sparse_attn.ops import (
     AppendKVOp,
@@ -57,8 +58,9 @@ def attention(op: AttentionOp | PartialOp, target: Target, options: CostOptions)
     passes = max(1, -(-queries * group // tile.tokens))
     both = Stream("read", one_head, None, one_head, passes, 2 * one_head)
     cache = both * (heads * texts)
+    work = 4 * pairs * dim + corrections(op.keys.type, keys * passes * heads * texts)
     return Work(
-        tally({target.arithmetic.attention: 4 * pairs * dim}),
+        tally({target.arithmetic.attention: work}),
         pairs,
         (
             moved(op.query, "read", target, options),
@@ -67,6 +69,14 @@ def attention(op: AttentionOp | PartialOp, target: Target, options: CostOptions)
             *(moved(result, "written", target, options) for result in op.results),
         ),
     )
+
+
+def corrections(type_: Attribute, tokens: int) -> int:
+    """Operations that add the low-rank part of what so many tokens of a head are."""
+    if not isinstance(type_, CacheType):
+        return 0
+    sides = sum(type_.format.corrected(side) for side in SIDES)
+    return 2 * type_.format.rank * sides * tokens * type_.get_shape()[2]
 
 
 def token_bytes(type_: Attribute, target: Target) -> float:

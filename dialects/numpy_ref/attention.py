@@ -1,5 +1,7 @@
 """Grouped-query attention of queries over a cache, under a mask, with an optional soft cap."""
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -40,8 +42,13 @@ def partial(
     scale: float,
     seen: Bools | None = None,
     softcap: float | None = None,
+    scores: F64 | None = None,
+    weighted: Callable[[F64], F64] | None = None,
 ) -> tuple[F64, F64, F64]:
     """What `attention` is the quotient of, see there for the arguments: (max, sum, acc) in f64.
+
+    scores: `scale * q.k` of the first keys, [kv_heads, group, n, keys], where they are known.
+    weighted: from weights like them to their sum of values [kv_heads, group, n, d], likewise.
 
     max [n, q_heads]: the largest logit, -inf where no key is seen; sum [n, q_heads]: of
     exp(logit - max); acc [n, q_heads, d]: the sum of exp(logit - max) times the value.
@@ -54,6 +61,8 @@ def partial(
     wide = q.astype(np.float64).reshape(rows, kv_heads, group, head_dim)
     seen_keys = k_cache[:, None, :keys].astype(np.float64)
     logits = scale * (wide.transpose(1, 2, 0, 3) @ seen_keys.swapaxes(2, 3))
+    if scores is not None:
+        logits[..., : scores.shape[-1]] = scores
     if softcap is not None:
         logits = softcap * np.tanh(logits / softcap)
     logits = np.where(seen[:, None], logits, -np.inf)
@@ -63,7 +72,7 @@ def partial(
     # A value that nobody sees may be anything, and 0 * NaN would not be 0.
     used = np.any(seen, axis=1, keepdims=True).swapaxes(1, 2)
     values = np.where(used, v_cache[:, :keys].astype(np.float64), 0.0)
-    acc = weights @ values[:, None]
+    acc = weights @ values[:, None] if weighted is None else weighted(weights)
     order = (2, 0, 1)
     heads = (rows, kv_heads * group)
     return (

@@ -1,5 +1,6 @@
 """Attention over a key-value cache, whole or in parts, and the append that fills the cache."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar
@@ -38,7 +39,7 @@ from nybble.dialects.numpy_ref.arrays import KvArray
 from nybble.dialects.numpy_ref.rope import append_kv
 from nybble.dialects.shapes import check_equal, check_rank
 from nybble.dialects.sparse_attn.cache_type import CacheType, cache_shape, format_of, other_side
-from nybble.dialects.sparse_attn.kv import KEYS, VALUES
+from nybble.dialects.sparse_attn.kv import KEYS, VALUES, block_of, products
 from nybble.dialects.sparse_attn.mask_attr import MaskAttr
 from nybble.dialects.sparse_attn.masks import MaskError, dense
 from nybble.dialects.sparse_attn.masks.blocks import selections_of
@@ -51,6 +52,8 @@ PlainCache = TensorType.constr(BaseAttr(Float32Type) | BaseAttr(Float16Type))
 CacheTensor = PlainCache | BaseAttr(CacheType)
 ListTensor = TensorType.constr(i32)
 FloatProp = FloatAttr[Float32Type]
+LOG2_E = math.log2(math.e)
+"""Exponentials are of base 2, and queries are multiplied by this before they are rounded."""
 SOFTMAX = ("online", "two_pass", "unified")
 """Ways to a softmax, the first being the default. online: a running maximum, block by block;
 two_pass: the maximum first; unified: a fixed one, and again online where that overflows
@@ -157,9 +160,15 @@ def part_of(
     coded = kv.is_code(np.arange(position + len(query)), first[:, None])
     last = int(first.max(initial=0))
     meant = kv.decoded(KEYS, keys, last), kv.decoded(VALUES, values, last)
-    return joining.merge(
-        attend(*meant, seen=seen & coded), attend(keys, values, seen=seen & ~coded)
-    )
+    codes = partial(attend, *meant, seen=seen & coded)
+    if kv.integers and last:
+        scale = op.scale.value.data
+        factor = scale * LOG2_E if cap is None else scale / cap
+        rounded = products.scores(kv, query, keys, last, factor) * (scale / factor)
+        block = block_of(kv.page, (one.size for one in selections_of(op.mask.mask)))
+        weighted = partial(products.weighted, kv, values=values, tokens=last, block=block)
+        codes = partial(codes, scores=rounded, weighted=weighted)
+    return joining.merge(codes(), attend(keys, values, seen=seen & ~coded))
 
 
 @irdl_op_definition

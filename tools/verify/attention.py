@@ -27,11 +27,27 @@ from nybble.tools.run_file import SCHEDULED, Compiled, FileRun, compile_function
 
 CASES_A_KERNEL = 30
 CONTEXT = 256
-KV = ("f32", "f16", "bf16", "kv8", "kv4", "kv2", "kv4(32)", "kivi4(16,32)", "kivi2(16,64)")
+KV = (
+    "f32",
+    "f16",
+    "bf16",
+    "kv8",
+    "kv4",
+    "kv2",
+    "kv4(32)",
+    "kivi4(16,32)",
+    "kivi2(16,64)",
+    "kv4-i8",
+    "kivi2(16,0)-i8",
+    "gear2(2,1,16,32)",
+    "lowrank(5)",
+)
 SCALES = (0.0, 1.0, 1.0, 30.0, 1000.0)
 """Of queries: logits of all sizes, up to those that a fixed maximum cannot hold."""
 BOUND = 3e-6
 """Error allowed, relative to the largest value, for logits that are about 1; it grows with them."""
+WEIGHTS = 5e-3
+"""Beside it of codes that are multiplied as integers: a weight may round to the other side."""
 ATOMS = (
     "causal", "window(1)", "window(50)", "sink(4)", "streaming(10,70)", "stride(16,3,1)",
     "stride(64,2)", "pages(64,2)", "blocks(16)", "windowkv(32,3,20)",
@@ -207,6 +223,8 @@ def judged(
     q = np.abs(np.asarray(values[0], np.float64)).max(initial=0.0)
     logits = max(1.0, 0.25 * q * attention.d)
     allowed = BOUND * logits * max(1.0, float(np.abs(np.asarray(values[2])).max()))
+    if parse_kv(attention.kv).integers:
+        allowed += WEIGHTS * max(1.0, float(np.abs(np.asarray(values[2])).max()))
     error = float(np.abs(found - wanted).max()) / allowed
     fault = ""
     if not np.isfinite(found).all():

@@ -33,7 +33,7 @@ from nybble.dialects.fused.kernel import YieldOp
 from nybble.dialects.fused.ops import RmsNormOp, RopeOp
 from nybble.dialects.shapes import tensor_shape
 from nybble.dialects.sparse_attn.cache_type import CacheType, format_of
-from nybble.dialects.sparse_attn.kv import KEYS, VALUES
+from nybble.dialects.sparse_attn.kv import KEYS, VALUES, block_of
 from nybble.dialects.sparse_attn.masks.blocks import selections_of
 from nybble.dialects.sparse_attn.ops import (
     SOFTMAX,
@@ -52,8 +52,6 @@ from nybble.dialects.sparse_attn.pages import (
 from nybble.dialects.sparse_attn.retain import RetainOp
 
 MOST_SPLITS = 8
-LARGEST_BLOCK = 64
-"""Keys of a block where no list wants smaller ones."""
 
 
 def bind_rope_append(site: Site) -> Binding:
@@ -94,11 +92,12 @@ def bind_rope_append(site: Site) -> Binding:
         site.result(key.result): site.place(key.cache),
         site.result(value.result): site.place(value.cache),
     }
-    if site.tokens == 1 or not isinstance(cache, KvPages):
+    if kernel.makes_codes or not isinstance(cache, KvPages):
         return Binding(kernel, tuple(slots), in_place)
-    return Binding(
-        kernel, tuple(slots), in_place, then=Binding(KvQuantize(cache), tuple(caches), in_place)
-    )
+    codes = KvQuantize(cache, site.threads)
+    scratch = (Scratch(),) * (len(codes.buffers) - len(caches))
+    then = Binding(codes, (*caches, *scratch), in_place)
+    return Binding(kernel, tuple(slots), in_place, then=then)
 
 
 def bind_rope(site: Site) -> Binding:
@@ -187,7 +186,7 @@ def key_lists(site: Site, op: AttentionOp | PartialOp) -> tuple[KeyList, ...]:
 
 def key_block(lists: Sequence[KeyList], page: int = 0) -> int:
     """Keys of a block: those of a whole number of blocks make an entry of any list, and a page."""
-    return math.gcd(LARGEST_BLOCK, page, *(one.selection.size for one in lists))
+    return block_of(page, (one.selection.size for one in lists))
 
 
 def attention_kernel(site: Site, op: AttentionOp | PartialOp) -> Attention:
@@ -203,6 +202,7 @@ def attention_kernel(site: Site, op: AttentionOp | PartialOp) -> Attention:
         softcap=None if op.softcap is None else op.softcap.value.data,
         key_block=key_block(lists, cache.format.page if isinstance(cache, KvPages) else 0),
         accumulators=accumulators(site.isa),
+        isa=site.isa,
         lists=lists,
     )
 

@@ -74,7 +74,12 @@ def scheduled(kernel: RowKernel, space: Space[Any], options: Options) -> Schedul
 
 
 def _key_blocks(spec: Attention) -> Sequence[int]:
-    """Blocks of which a whole number makes an entry of any list, and a page of codes."""
+    """Blocks of which a whole number makes an entry of any list, and a page of codes.
+
+    Integers are those of a block, so that there is no choice.
+    """
+    if spec.integers:
+        return [spec.key_block]
     page = PADDING if spec.pages is None else spec.pages.format.page
     sizes = divisors(page, PADDING, KEY_BLOCK)
     return [size for size in sizes if all(one.selection.size % size == 0 for one in spec.lists)]

@@ -12,7 +12,9 @@ from functools import partial
 
 from xdsl.dialects.func import FuncOp
 
+from nybble.backends.cpu.isa import NEON, Isa
 from nybble.backends.cpu.kernels.attention_codes import CodedTile, StagedCodes
+from nybble.backends.cpu.kernels.attention_integers import IntegerTile
 from nybble.backends.cpu.kernels.attention_merge import PartialRows
 from nybble.backends.cpu.kernels.attention_parts import PartsShape
 from nybble.backends.cpu.kernels.attention_tile import (
@@ -35,7 +37,8 @@ CENTRE = 0.0
 """The fixed number in the place of a maximum (FlashDecoding++), of logits in base 2."""
 
 
-Tiles = tuple[Tile, CodedTile | StagedCodes | None]
+CodesTile = CodedTile | StagedCodes
+Tiles = tuple[Tile, CodesTile | None]
 """That of numbers, and that of codes where the cache has them; they share their scratch."""
 Step = Callable[[Tile, Value, Value], None]
 Sees = Callable[[Value, Value], Value]
@@ -62,7 +65,8 @@ class Attention:
     rows: the most rows of a call; 1 makes the decode kernel. scale: of the logits. threads: the
     most threads that will call it (each has its slice of `scratch`). splits: parts that a decode
     kernel cuts the keys of a head into; with more than 1 it writes `partial` for AttentionMerge
-    instead of `out`. accumulators, registers: see TileShape. softmax: see `sparse_attn` ops.
+    instead of `out`. accumulators, registers: see TileShape. isa: whose products
+    of integers are used; that of the default has none. softmax: see `sparse_attn` ops.
     parts: `max`, `sum`, `acc` (see PartsShape) instead of `out`. shared: all rows stand at `pos`.
     row_block: positions of a tile, None for as many as make 32 to 64 query rows. The result depends
     on `splits`, never on the number of threads.
@@ -84,6 +88,7 @@ class Attention:
     shared: bool = False
     row_block: int | None = None
     registers: RegisterTile | None = None
+    isa: Isa = NEON
 
     def __post_init__(self) -> None:
         if self.q_heads % self.cache.kv_heads:
@@ -120,6 +125,11 @@ class Attention:
         return self.cache.exact if isinstance(self.cache, KvPages) else self.cache
 
     @property
+    def integers(self) -> bool:
+        """Whether codes are multiplied as such."""
+        return self.pages is not None and self.pages.format.integers
+
+    @property
     def walk(self) -> WalkShape:
         """The mask over blocks of keys."""
         return WalkShape(self.mask, self.cache, self.key_block, self.lists)
@@ -132,7 +142,8 @@ class Attention:
     @property
     def shape(self) -> TileShape:
         """The tile: some query rows in prefill, the group's heads in decode."""
-        staged = self.rows > 1 and self.cache.dtype != "f32"
+        corrected = self.pages is not None and self.pages.format.is_corrected
+        staged = (self.rows > 1 and self.cache.dtype != "f32") or corrected
         return TileShape(
             self.exact,
             self.group,
@@ -141,7 +152,7 @@ class Attention:
             staged,
             self.accumulators,
             self.registers,
-            folded=self.pages is not None and not staged,
+            folded=self.integers or (self.pages is not None and not staged),
         )
 
     @property
@@ -184,8 +195,7 @@ class Attention:
         tile = Tile(b, self.shape, log2_cap)
         coded = None
         if self.pages is not None:
-            kind = StagedCodes if self.shape.staged else CodedTile
-            coded = kind(b, self.shape, log2_cap, self.pages)
+            coded = self._coded_tile(b, log2_cap, self.pages)
         tiles = tile, coded
         heads, block = self.cache.kv_heads, self.shape.row_block
         n = b.const(1) if self.rows == 1 else b.n
@@ -201,6 +211,12 @@ class Attention:
             self._attend(tiles, position, apart, split)
             self._store(tile, first_row, rows, split)
         return b.finish()
+
+    def _coded_tile(self, b: KernelBuilder, log2_cap: float | None, pages: KvPages) -> CodesTile:
+        if pages.format.integers:
+            return IntegerTile(b, self.shape, log2_cap, pages, self.isa)
+        kind = StagedCodes if self.shape.staged else CodedTile
+        return kind(b, self.shape, log2_cap, pages)
 
     def _row_at(self, tile: Tile, row: Value, member: Value) -> Value:
         head = tile.head * self.group + member

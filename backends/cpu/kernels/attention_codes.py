@@ -13,17 +13,17 @@ blocks decoded to the scratch instead, where every row reads them.
 from math import gcd
 
 from nybble.backends.cpu.kernels.attention_tile import Tile, TileShape
-from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, vec
+from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i32, vec
 from nybble.backends.cpu.kernels.kv import KEY_BLOCK
+from nybble.backends.cpu.kernels.kv_correct import Corrections
 from nybble.backends.cpu.kernels.kv_pages import KvPages
+from nybble.dialects.sparse_attn.kv import KEYS, SIDES
 
 _VECTOR = vec(KEY_BLOCK, f32)
-_LINE = 4
-"""Components of keys in a cache line of codes."""
 
 
 class Codes:
-    """Reads the codes of a cache; `head` (a key head) is that of the item at hand."""
+    """Reads the codes of a cache."""
 
     def __init__(self, b: KernelBuilder, pages: KvPages) -> None:
         self.b, self.pages = b, pages
@@ -40,46 +40,31 @@ class Codes:
         scale, minimum = (b.to_float(source.load(one)) for one in (at, at + minima))
         return b.broadcast(scale, KEY_BLOCK), b.broadcast(minimum, KEY_BLOCK)
 
-    def keys(self, head: Value, first_key: Value, component: Value, block: int) -> Value:
-        """A component of the 16 keys of vector `block` from `first_key` on: codes as f32."""
-        b, pages = self.b, self.pages
-        vector = first_key // KEY_BLOCK + block
-        at = pages.key_codes(head, vector // pages.planes, component)
-        codes = b.buffer("k_codes").vload(at, KEY_BLOCK)
-        return b.sitofp(pages.plane(b, codes, vector % pages.planes))
+    def words(self, side: str, at: Value) -> Value:
+        """The lanes of codes of "k" or "v" from an index on, i32."""
+        return self.b.buffer(f"{side}_codes").view(i32).vload(at, KEY_BLOCK)
 
-    def aligned_keys(self, head: Value, first_key: Value, component: Value, block: int) -> Value:
-        """The same where `first_key` is that of a span, so that planes are known."""
-        b, pages = self.b, self.pages
-        codes = b.buffer("k_codes").vload(self.place(head, first_key, component, block), KEY_BLOCK)
-        return b.sitofp(pages.plane(b, codes, block % pages.planes))
+    def prefetch(self, side: str, at: Value) -> None:
+        """Ask for such lanes."""
+        self.b.buffer(f"{side}_codes").view(i32).prefetch(at)
 
-    def place(self, head: Value, first_key: Value, component: Value, block: int) -> Value:
-        """Where the bytes of `aligned_keys` lie."""
-        pages = self.pages
-        span = first_key // pages.span + block // pages.planes
-        return pages.key_codes(head, span, component)
-
-    def values(self, head: Value, position: Value, offset: int) -> Value:
-        """16 components of a value from `offset` on: codes as f32."""
-        b, pages, vector = self.b, self.pages, offset // KEY_BLOCK
-        at = pages.value_codes(head, position) + vector // pages.planes * KEY_BLOCK
-        codes = b.buffer("v_codes").vload(at, KEY_BLOCK)
-        return b.sitofp(pages.plane(b, codes, vector % pages.planes))
+    def number(self, words: Value, number: int) -> Value:
+        """The codes of this number of a span, f32."""
+        return self.b.sitofp(self.pages.code(words, number))
 
 
 class CodedTile(Tile):
     """A tile of few rows: codes are read where they are used."""
 
     queries, weights = "folded_q", "folded_s"
-    components = _LINE
 
     def __init__(
         self, b: KernelBuilder, shape: TileShape, softcap_log2: float | None, pages: KvPages
     ) -> None:
         super().__init__(b, shape, softcap_log2)
         self.pages, self.codes = pages, Codes(b, pages)
-        self._is_aligned = shape.key_block % pages.span == 0
+        self.components = pages.span
+        self._words: list[Value] = []
         self.key_vectors = gcd(shape.key_vectors, len(self.key_runs()[0]))
         self.value_vectors = gcd(shape.value_vectors, len(self.value_runs()[0]))
 
@@ -144,31 +129,44 @@ class CodedTile(Tile):
         added = self._offsets(row)
         return [one + added[i // self.value_vectors] for i, one in enumerate(sums)]
 
+    def key_words(self, first_key: Value, component: Value, block: int) -> Value:
+        """Where the lanes of 16 keys of vector `block` lie that hold a component."""
+        return self.pages.key_words(self.head, first_key // KEY_BLOCK + block, component)
+
+    def prefetch(self, side: str, at: Value) -> None:
+        """See `Tile.prefetch`."""
+        block = self.shape.key_block * self.pages.head_dim // self.pages.span
+        self.codes.prefetch(side, at + self.ahead * block)
+
     def read_keys(self, first_key: Value, component: Value, block: int, turn: int) -> list[Value]:
         """Codes of keys, f32."""
-        blocks = range(block, block + self.key_vectors)
-        if not self._is_aligned:
-            return [self.codes.keys(self.head, first_key, component, one) for one in blocks]
         if turn == 0:
-            self._prefetch_codes(first_key, component, blocks)
-        return [self.codes.aligned_keys(self.head, first_key, component, one) for one in blocks]
+            blocks = range(block, block + self.key_vectors)
+            places = [self.key_words(first_key, component, one) for one in blocks]
+            self._words = [self.codes.words("k", place) for place in places]
+            for place in places:
+                self.prefetch("k", place)
+        return [self.codes.number(one, turn) for one in self._words]
 
-    def _prefetch_codes(self, first_key: Value, component: Value, blocks: range) -> None:
-        """See `_prefetch`: of a line of components of each span."""
-        pages = self.pages
-        step = self.ahead * (self.shape.key_block // pages.planes * pages.head_dim)
-        for one in blocks[:: pages.planes]:
-            place = self.codes.place(self.head, first_key, component, one)
-            self.b.buffer("k_codes").prefetch(place + step)
+    def key_loops(self, keys: Value) -> list[tuple[Value, Value, int]]:
+        """All keys, a span at once: pages with codes are whole."""
+        block = self.shape.key_block
+        return [(self.b.const(0), self.b.const(block), self.pages.span)]
 
-    def read_values(self, first_key: Value, key: Value, offset: int) -> list[Value]:
+    def read_values(self, first_key: Value, key: Value, offset: int, turn: int) -> list[Value]:
         """Codes of values, f32."""
-        vectors = range(offset, offset + self.value_vectors * KEY_BLOCK, KEY_BLOCK)
-        return [self.codes.values(self.head, first_key + key, one) for one in vectors]
+        if turn == 0:
+            vectors = range(offset, offset + self.value_vectors * KEY_BLOCK, KEY_BLOCK)
+            position = first_key + key
+            places = [self.pages.value_words(self.head, position, one) for one in vectors]
+            self._words = [self.codes.words("v", place) for place in places]
+            for place in places:
+                self.prefetch("v", place)
+        return [self.codes.number(one, turn) for one in self._words]
 
 
 class StagedCodes(Tile):
-    """A tile of many rows: a block's keys and values are decoded to the scratch first."""
+    """A tile of many rows, or of corrected codes: a block is decoded to the scratch first."""
 
     def __init__(
         self, b: KernelBuilder, shape: TileShape, softcap_log2: float | None, pages: KvPages
@@ -178,27 +176,79 @@ class StagedCodes(Tile):
 
     def stage(self, first_key: Value, keys: Value) -> None:
         """`scale * code + minimum` of all keys and values of a block, which are a whole page's."""
-        self._stage_keys(first_key)
-        with self.b.for_(0, self.shape.key_block) as key:
-            self._stage_value(first_key, key.iv)
+        span, width = self.pages.span, self.pages.head_dim
+        group = min(self.pages.format.key_group, self.shape.key_block)
+        if self.pages.format.has_codes(KEYS):
+            for start in range(0, self.shape.key_block, group):
+                with self.b.for_(0, width, span) as component:
+                    self._stage_keys(first_key, range(start, start + group), component.iv)
+        else:
+            self._clear_keys()
+        with self.b.for_(0, self.shape.key_block, span) as key:
+            for offset in range(0, width, KEY_BLOCK):
+                self._stage_values(first_key, key.iv, offset)
+        for side in SIDES:
+            if self.pages.format.corrected(side):
+                self._correct(side, first_key)
 
-    def _stage_keys(self, first_key: Value) -> None:
+    def _clear_keys(self) -> None:
+        zero = self.b.const(0.0, _VECTOR)
+        with self.b.for_(0, self.shape.key_block * self.pages.head_dim, KEY_BLOCK) as at:
+            self.scratch.vstore(zero, self.at("k", at.iv))
+
+    def _correct(self, side: str, first_key: Value) -> None:
+        """Add what corrects the codes of a block to them."""
+        b, size, width = self.b, self.pages.format.page, self.pages.head_dim
+        fix, token = Corrections(b, self.pages, side), first_key % size
+        start = fix.record.start(self.head, first_key // size)
+        with b.for_(0, width if side == KEYS else self.shape.key_block) as loop:
+            if side == KEYS:
+                count, line, first = self.shape.key_block // KEY_BLOCK, loop.iv, token
+                places = [self.at("k", (loop.iv + i * width) * KEY_BLOCK) for i in range(count)]
+            else:
+                line, first = token + loop.iv, b.const(0)
+                places = [self.at("v", loop.iv * width + i) for i in range(0, width, KEY_BLOCK)]
+            numbers = [self.scratch.vload(place, KEY_BLOCK) for place in places]
+            numbers = fix.add(start, line, first, numbers)
+            for place, one in zip(places, numbers, strict=True):
+                self.scratch.vstore(one, place)
+            for place, difference in fix.ends(start, line):
+                self._add_one(side, loop.iv, place - first, difference)
+
+    def _add_one(self, side: str, line: Value, place: Value, difference: Value) -> None:
+        """Add to one number of a line of a block, if the block has it."""
+        b, width = self.b, self.pages.head_dim
+        if side == KEYS:
+            inside = (place >= 0) & (place < self.shape.key_block)
+            index = (line + place // KEY_BLOCK * width) * KEY_BLOCK + place % KEY_BLOCK
+        else:
+            inside, index = place >= 0, line * width + place
+        with b.if_(inside):
+            at = self.at(side[0], index)
+            self.scratch.store(self.scratch.load(at) + difference, at)
+
+    def _stage_keys(self, first_key: Value, run: range, component: Value) -> None:
+        """A span of components of the keys of a group."""
         b, pages, width = self.b, self.pages, self.pages.head_dim
-        group = min(pages.format.key_group, self.shape.key_block)
-        for start in range(0, self.shape.key_block, group):
-            base = pages.key_scales(self.head, (first_key + start) // pages.format.key_group)
-            with b.for_(0, width) as component:
-                scale, minimum = self.codes.scale("k", base + component.iv, width)
-                for block in range(start // KEY_BLOCK, (start + group) // KEY_BLOCK):
-                    codes = self.codes.keys(self.head, first_key, component.iv, block)
-                    at = self.at("k", (component.iv + block * width) * KEY_BLOCK)
-                    self.scratch.vstore(b.fma(codes, scale, minimum), at)
+        base = pages.key_scales(self.head, (first_key + run[0]) // pages.format.key_group)
+        blocks = range(run[0] // KEY_BLOCK, run[-1] // KEY_BLOCK + 1)
+        first = first_key // KEY_BLOCK
+        words = [
+            self.codes.words("k", pages.key_words(self.head, first + one, component))
+            for one in blocks
+        ]
+        for number in range(pages.span):
+            scale, minimum = self.codes.scale("k", base + component + number, width)
+            for block, one in zip(blocks, words, strict=True):
+                at = self.at("k", (component + number + block * width) * KEY_BLOCK)
+                self.scratch.vstore(b.fma(self.codes.number(one, number), scale, minimum), at)
 
-    def _stage_value(self, first_key: Value, key: Value) -> None:
+    def _stage_values(self, first_key: Value, key: Value, offset: int) -> None:
+        """16 components of a span of values."""
         b, pages, position = self.b, self.pages, first_key + key
-        for offset in range(0, pages.head_dim, KEY_BLOCK):
-            base = pages.value_scales(self.head, offset // pages.value_group, position)
-            scale, minimum = self.codes.scale("v", base, pages.padded)
-            codes = self.codes.values(self.head, position, offset)
-            at = self.at("v", key * pages.head_dim + offset)
-            self.scratch.vstore(b.fma(codes, scale, minimum), at)
+        words = self.codes.words("v", pages.value_words(self.head, position, offset))
+        base = pages.value_scales(self.head, offset // pages.value_group, position)
+        for number in range(pages.span):
+            scale, minimum = self.codes.scale("v", base + number, pages.padded)
+            at = self.at("v", (key + number) * pages.head_dim + offset)
+            self.scratch.vstore(b.fma(self.codes.number(words, number), scale, minimum), at)

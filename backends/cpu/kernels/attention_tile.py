@@ -118,6 +118,7 @@ class TileShape:
             "folded_q": folded * width,
             "folded_s": folded * self.key_block,
             "offset": folded,
+            "step": folded,
         }
 
     def offset(self, part: str) -> int:
@@ -129,7 +130,7 @@ class TileShape:
     @property
     def scratch(self) -> int:
         """Elements that one thread needs."""
-        return self.offset("offset") + self.parts["offset"]
+        return self.offset("step") + self.parts["step"]
 
 
 class Tile:
@@ -270,8 +271,13 @@ class Tile:
         self._prefetch(source, places)
         return keys
 
-    def read_values(self, first_key: Value, key: Value, offset: int) -> list[Value]:
-        """`value_vectors` vectors of a value from a component on, f32."""
+    def key_loops(self, keys: Value) -> list[tuple[Value, Value, int]]:
+        """First key, end and step of the loops over the values of a block."""
+        whole = keys // 4 * 4
+        return [(self.b.const(0), whole, 4), (whole, keys, 1)]
+
+    def read_values(self, first_key: Value, key: Value, offset: int, turn: int) -> list[Value]:
+        """`value_vectors` vectors of a value from a component on, f32; turn: which of a step."""
         shape, b = self.shape, self.b
         if shape.staged:
             source, base = self.scratch, self.at("v", key * shape.cache.head_dim + offset)
@@ -280,7 +286,9 @@ class Tile:
             first = shape.cache.slot(b, first_key)
             base = shape.cache.value_row(self.head, first + key) + offset
         places = [base + i * KEY_BLOCK for i in range(self.value_vectors)]
-        return [b.to_float(source.vload(place, KEY_BLOCK)) for place in places]
+        values = [b.to_float(source.vload(place, KEY_BLOCK)) for place in places]
+        self._prefetch(source, places)
+        return values
 
     # The same for all.
 
@@ -317,7 +325,7 @@ class Tile:
 
         A block is read from end to end; the next one is `ahead` blocks further on in memory.
         """
-        if self.shape.row_block == 1:
+        if self.shape.row_block == 1 and not self.shape.staged:
             step = self.ahead * (self.shape.key_block * self.shape.cache.head_dim)
             for place in places:
                 source.prefetch(place + step)
@@ -424,23 +432,21 @@ class Tile:
     def _output_tile(
         self, row: Value, offset: int, first_key: Value, keys: Value, sums: list[Value]
     ) -> None:
-        b = self.b
-        whole = keys // 4 * 4
-        for lo, hi, unroll in ((b.const(0), whole, 4), (whole, keys, 1)):
-            with b.for_(lo, hi, unroll, inits=sums) as loop:
+        for lo, hi, unroll in self.key_loops(keys):
+            with self.b.for_(lo, hi, unroll, inits=sums) as loop:
                 sums = list(loop.args)
-                for key in (loop.iv + u for u in range(unroll)):
-                    sums = self._add_value(sums, row, offset, first_key, key)
+                for turn in range(unroll):
+                    values = self.read_values(first_key, loop.iv + turn, offset, turn)
+                    sums = self._add_value(sums, row, loop.iv + turn, values)
                 loop.yield_(*sums)
             sums = loop.results
         for place, total in zip(self._places(row, offset), sums, strict=True):
             self.scratch.vstore(total, place)
 
     def _add_value(
-        self, sums: list[Value], row: Value, offset: int, first_key: Value, key: Value
+        self, sums: list[Value], row: Value, key: Value, values: list[Value]
     ) -> list[Value]:
         shape, vectors = self.shape, self.value_vectors
-        values = self.read_values(first_key, key, offset)
         out: list[Value] = []
         for r in range(shape.row_tile):
             p = self.scratch.load(self.at(self.weights, (row + r) * shape.key_block + key))

@@ -1,15 +1,15 @@
 """Where the codes of a key-value cache lie, and the cache as a whole: codes and a ring of floats.
 
-A vector of 16 numbers is 16 codes; codes of less than 8 bits lie as planes in the 16 bytes of
-8 / bits vectors that follow each other: bits `i * bits ..` of byte `lane` are lane `lane` of
-vector i. Vectors are 16 keys of one component, and 16 components of one value:
+Codes lie as integer products want them: 64 bytes are 16 lanes of 4 bytes, which hold what is
+summed over; codes of less than 8 bits are planes of these bytes: bits `i * bits ..` of byte j are
+number `4 i + j` of the lane. Lanes are 16 keys of some components, and 16 components of tokens:
 
-    key codes    [kv_heads][context / span][head_dim][16 bytes]    span: 16 * 8 / bits keys
+    key codes    [kv_heads][context / 16][head_dim / span][16 keys][4 bytes]    span: 32 / bits
     key scales   f16 [kv_heads][context / key group][scale, minimum][head_dim]
-    value codes  [kv_heads][context][chunks][16 bytes]             a chunk has span components
+    value codes  [kv_heads][context / span][head_dim / 16][16 components][4 bytes]
     value scales f16 [kv_heads][value groups][scale, minimum][context]
 
-Tokens that are no codes yet are in the ring, as in `kv`.
+Tokens that are no codes yet are in the ring, as in `kv`; corrections are as in `kv_correct`.
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,12 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Value, f16, i8, i32
+from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Operand, Value, f16, i8
 from nybble.backends.cpu.kernels.kv import KEY_BLOCK, KvCache, padded_positions
 from nybble.dialects.lowbit.formats import Weight
 from nybble.dialects.numpy_ref.arrays import KvArray
-from nybble.dialects.sparse_attn.kv import KEYS, VALUES, KvError, KvFormat
+from nybble.dialects.sparse_attn.kv import KEYS, SIDES, VALUES, KvFormat
 
-PARTS = 3
-"""Buffers of keys, and of values: ring, codes, scales."""
 Bytes = npt.NDArray[np.uint8]
 Halves = npt.NDArray[np.float16]
 
@@ -34,7 +32,7 @@ Halves = npt.NDArray[np.float16]
 class KvPages:
     """A cache with codes. room: tokens of the ring, at least; see `KvFormat.room`.
 
-    Raises KvError for a format that these kernels do not compute.
+    Raises KvError for a format that does not fit.
     """
 
     kv_heads: int
@@ -45,21 +43,16 @@ class KvPages:
 
     def __post_init__(self) -> None:
         self.format.check(self.context, self.head_dim)
-        if self.format.page % self.span:
-            raise KvError(
-                f"{self.format} on a CPU: pages of {self.format.page} tokens",
-                accepted=f"a multiple of {self.span} for {self.format.bits} bits",
-            )
 
     @property
     def planes(self) -> int:
-        """Vectors in the same 16 bytes."""
+        """Codes in a byte."""
         return 8 // self.format.bits
 
     @property
     def span(self) -> int:
-        """Numbers in 16 bytes."""
-        return KEY_BLOCK * self.planes
+        """Codes in a lane: components of a key, tokens of a component of values."""
+        return 4 * self.planes
 
     @property
     def padded(self) -> int:
@@ -80,11 +73,6 @@ class KvPages:
         return self.exact.dtype
 
     @property
-    def chunks(self) -> int:
-        """16-byte chunks of a value."""
-        return -(-self.head_dim // self.span)
-
-    @property
     def value_group(self) -> int:
         """Components of a value that share a scale."""
         return self.format.value_group(self.head_dim)
@@ -99,20 +87,27 @@ class KvPages:
         """How many groups of tokens a component of keys has."""
         return self.padded // self.format.key_group
 
+    @property
+    def codes(self) -> int:
+        """How many there are, of keys or of values."""
+        return self.kv_heads * self.padded * self.head_dim
+
     def buffers_of(self, side: str) -> list[BufferSpec]:
-        """Ring, codes and scales of keys or of values."""
-        if side == KEYS:
-            codes = self.padded // self.span * self.head_dim
-            scales = self.key_groups * self.head_dim
-        else:
-            codes = self.padded * self.chunks
-            scales = self.value_groups * self.padded
+        """Of keys or of values: ring, codes and scales, corrections; what the format has."""
+        groups = self.key_groups * self.head_dim, self.value_groups * self.padded
+        scales = groups[SIDES.index(side)]
         name = side[0]
-        return [
-            BufferSpec(name, self.exact.size, self.exact.element),
-            BufferSpec(f"{name}_codes", self.kv_heads * codes * KEY_BLOCK, i8),
-            BufferSpec(f"{name}_scales", self.kv_heads * scales * 2, f16),
-        ]
+        specs = [BufferSpec(name, self.exact.size, self.exact.element)]
+        if self.format.has_codes(side):
+            specs += [
+                BufferSpec(f"{name}_codes", self.codes // self.planes, i8),
+                BufferSpec(f"{name}_scales", self.kv_heads * scales * 2, f16),
+            ]
+        size = self.format.correction_size(side, self.head_dim)
+        if size:
+            count = self.kv_heads * self.padded // self.format.page
+            specs.append(BufferSpec(f"{name}_fix", count * size, f16))
+        return specs
 
     @property
     def buffers(self) -> list[BufferSpec]:
@@ -121,18 +116,20 @@ class KvPages:
 
     # -- places
 
-    def key_codes(self, head: Value, span: Value, component: Value) -> Value:
-        """Index of the bytes of a component in the keys of a span (position / span)."""
-        per_head = self.padded // self.span
-        return ((head * per_head + span) * self.head_dim + component) * KEY_BLOCK
+    def key_words(self, head: Value, block: Value, component: Operand) -> Value:
+        """Index of the lanes of 16 keys (position / 16) that hold a component."""
+        per_head, runs = self.padded // KEY_BLOCK, self.head_dim // self.span
+        return ((head * per_head + block) * runs + component // self.span) * KEY_BLOCK
 
     def key_scales(self, head: Value, group: Value) -> Value:
         """Index of the scales of a group of keys; the minima are head_dim further on."""
         return (head * self.key_groups + group) * (2 * self.head_dim)
 
-    def value_codes(self, head: Value, position: Value) -> Value:
-        """Index of the bytes of a value."""
-        return (head * self.padded + position) * (self.chunks * KEY_BLOCK)
+    def value_words(self, head: Value, position: Value, component: int) -> Value:
+        """Index of the lanes of 16 components from this one on that hold a token."""
+        per_head, vectors = self.padded // self.span, self.head_dim // KEY_BLOCK
+        run = head * per_head + position // self.span
+        return (run * vectors + component // KEY_BLOCK) * KEY_BLOCK
 
     def value_scales(self, head: Value, group: int, position: Value) -> Value:
         """Index of a value's scale in a group; the minimum is `padded` further on."""
@@ -151,24 +148,15 @@ class KvPages:
 
     # -- codes
 
-    def plane(self, b: KernelBuilder, code_bytes: Value, plane: int | Value) -> Value:
-        """The codes of one vector out of 16 bytes, i32."""
-        words = b.zext(code_bytes, i32)
-        bits = self.format.bits
-        if isinstance(plane, Value):
-            shift = b.broadcast(b.from_index(plane * bits, i32), KEY_BLOCK)
-            words = words.shr(shift)
-        elif plane:
-            words = words.shr(plane * bits)
-        last = isinstance(plane, int) and plane == self.planes - 1
-        return words if last else words & (2**bits - 1)
+    def bit_of(self, number: Value) -> Value:
+        """Where in a lane the code of this number of a span begins."""
+        return number % 4 * 8 + number // 4 * self.format.bits
 
-    def joined(self, b: KernelBuilder, codes: list[Value]) -> Value:
-        """The 16 bytes of up to `planes` vectors of codes, i32."""
-        joined = codes[0]
-        for plane, one in enumerate(codes[1:], 1):
-            joined = joined | (one << (plane * self.format.bits))
-        return b.trunc(joined, i8)
+    def code(self, words: Value, number: int) -> Value:
+        """The codes of this number of a span out of lanes, i32."""
+        shift = number % 4 * 8 + number // 4 * self.format.bits
+        words = words.shr(shift) if shift else words
+        return words & (2**self.format.bits - 1) if shift + self.format.bits < 32 else words
 
     # -- arrays
 
@@ -184,31 +172,41 @@ class KvPages:
         names = [spec.name for spec in self.buffers_of(side)]
         rows = np.zeros((self.kv_heads, self.padded, self.head_dim), np.float32)
         rows[:, :whole] = cache[:, :whole]
-        coded = self.format.coded(side, rows.reshape(-1, self.head_dim))
-        if side == KEYS:
-            return dict(
-                zip(names, (self.exact.keys_from_rows(ring), *self._keys(coded)), strict=True)
-            )
-        return dict(zip(names, (ring.reshape(-1), *self._values(coded)), strict=True))
+        values = self.exact.keys_from_rows(ring) if side == KEYS else ring.reshape(-1)
+        return dict(zip(names, [values, *self._packed(side, rows)], strict=True))
 
-    def _planes(self, codes: Bytes) -> npt.NDArray[np.int8]:
-        """u8 [.., planes, 16] as bytes [.., 16]."""
-        shifts = np.arange(codes.shape[-2], dtype=np.uint8)[:, None] * np.uint8(self.format.bits)
-        return np.bitwise_or.reduce(codes << shifts, axis=-2).view(np.int8)
+    def _packed(
+        self, side: str, rows: npt.NDArray[np.float32]
+    ) -> list[npt.NDArray[np.int8] | Halves]:
+        """Codes, scales and corrections of f32 [kv_heads, padded, head_dim]."""
+        flat, form = rows.reshape(-1, self.head_dim), self.format
+        if not form.corrected(side):
+            return self._coded(side, form.coded(side, flat))
+        coded, fix = form.encoded(side, flat)
+        parts = [fix.weights, fix.lines, fix.places, fix.differences]
+        each = [one.reshape(len(one), -1) for one in parts if one is not None]
+        record = np.concatenate(each, axis=1).reshape(-1)
+        return [*(self._coded(side, coded) if coded else ()), record]
+
+    def _coded(self, side: str, coded: Weight) -> list[npt.NDArray[np.int8] | Halves]:
+        return [*(self._keys(coded) if side == KEYS else self._values(coded))]
+
+    def _words(self, codes: Bytes) -> npt.NDArray[np.int8]:
+        """u8 [.., planes, 16, 4] as bytes [.., 16, 4], flat."""
+        shifts = np.arange(self.planes, dtype=np.uint8)[:, None, None] * np.uint8(self.format.bits)
+        return np.bitwise_or.reduce(codes << shifts, axis=-3).view(np.int8).reshape(-1)
 
     def _keys(self, coded: Weight) -> tuple[npt.NDArray[np.int8], Halves]:
-        shape = (self.kv_heads, -1, self.planes, KEY_BLOCK, self.head_dim)
-        codes = coded.require_codes().reshape(shape).transpose(0, 1, 4, 2, 3)
+        shape = (self.kv_heads, -1, KEY_BLOCK, self.head_dim // self.span, self.planes, 4)
+        codes = coded.require_codes().reshape(shape).transpose(0, 1, 3, 4, 2, 5)
         scales = self._scales(coded).reshape(2, self.kv_heads, self.key_groups, self.head_dim)
-        return self._planes(codes).reshape(-1), _flat(scales.transpose(1, 2, 0, 3))
+        return self._words(codes), _flat(scales.transpose(1, 2, 0, 3))
 
     def _values(self, coded: Weight) -> tuple[npt.NDArray[np.int8], Halves]:
-        rows = self.kv_heads * self.padded
-        codes = np.zeros((rows, self.chunks * self.span), np.uint8)
-        codes[:, : self.head_dim] = coded.require_codes()
-        planes = codes.reshape(rows, self.chunks, self.planes, KEY_BLOCK)
+        shape = (self.kv_heads, -1, self.planes, 4, self.head_dim // KEY_BLOCK, KEY_BLOCK)
+        codes = coded.require_codes().reshape(shape).transpose(0, 1, 4, 2, 5, 3)
         scales = self._scales(coded).reshape(2, self.kv_heads, self.padded, self.value_groups)
-        return self._planes(planes).reshape(-1), _flat(scales.transpose(1, 3, 0, 2))
+        return self._words(codes), _flat(scales.transpose(1, 3, 0, 2))
 
     @staticmethod
     def _scales(coded: Weight) -> Halves:
@@ -221,3 +219,8 @@ def _flat(values: Halves) -> Halves:
 
 
 Cache = KvCache | KvPages
+
+
+def parts(kv: KvFormat, side: str) -> int:
+    """How many buffers hold keys or values: see `KvPages.buffers_of`."""
+    return 1 + 2 * kv.has_codes(side) + kv.corrected(side)

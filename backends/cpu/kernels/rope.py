@@ -170,9 +170,15 @@ class RopeAppend:
                 self._query(b, unit.iv * group + member.iv, position)
             self._key(b, unit.iv, head, position)
             self._value(b, unit.iv, head, position)
-        if self.rows == 1 and isinstance(self.cache, KvPages):
+        if isinstance(self.cache, KvPages) and self.makes_codes:
             self._quantize(b, self.cache, (lo, hi))
         return b.finish()
+
+    @property
+    def makes_codes(self) -> bool:
+        """Whether pages become codes here, and not in KvQuantize."""
+        cache = self.cache
+        return self.rows == 1 and isinstance(cache, KvPages) and not cache.format.is_corrected
 
     @property
     def held(self) -> KvCache:

@@ -1,8 +1,5 @@
 """What a key-value cache holds of a token, as data: two number formats and where they begin.
 
-    kv = "f32" | "f16" | "bf16" | "kvN" [ "(" PAGE ")" ]
-       | "kiviN" [ "(" GROUP [ "," RECENT [ "," PINNED ] ] ")" ]
-
 Keys and values of a head are matrices [tokens, features], each in a format of `lowbit`. A coded
 cache is cut into pages of tokens, and the tokens of a page are rounded together once none of them
 is recent any more. So a query sees what tokens of before its *boundary* mean as codes, and the
@@ -14,11 +11,18 @@ tokens from there on, itself among them, as they are (as f16):
 token's values. `kiviN` (KIVI, arXiv:2402.02750) has them for GROUP tokens of a channel of keys and
 for GROUP channels of a token's values, and keeps RECENT tokens or more as they are, and the
 first PINNED ones of the text, which every token looks at (attention sinks, arXiv:2309.17453).
+`gearN` (GEAR) adds to KIVI's codes a product of RANK, and
+with OUTLIERS of 1 the two outliers of each channel of a page of keys and of each token's values,
+see `corrections`. `lowrank` has no codes of keys: those of a page are the product of two matrices
+of RANK when they are read, and values are as in `kv8` (ShadowKV, arXiv:2410.21465, factors the keys
+of a whole text before their rotation, and leaves values to the host's memory). With "-i8" codes are
+multiplied as the integers that they are, see `products`.
 """
 
-import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
+from math import gcd
 
 import numpy as np
 import numpy.typing as npt
@@ -27,33 +31,15 @@ from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats import Rounding, Weight
 from nybble.dialects.lowbit.formats.numeric import round_to
 from nybble.dialects.numpy_ref.arrays import KvArray
+from nybble.dialects.sparse_attn.kv.corrections import ENDS, Correction, correction
 from nybble.dialects.sparse_attn.kv.errors import KvError
 
+Floats = npt.NDArray[np.float32]
 KEYS, VALUES = "keys", "values"
 SIDES = (KEYS, VALUES)
-PAGE, GROUP, RECENT = 64, 32, 128
-"""What is taken where a text names none: KIVI's own group and recent tokens."""
-PINNED = 64
-"""First tokens that are kept as they are where a text names a family of KIVI alone."""
-SPREAD = {8: 1.0, 4: 1.0, 2: 0.8}
-"""What the ranges of KIVI's keys are multiplied by.
-
-Four levels over all of a group's range are too far apart:
-of 32 normally distributed numbers the extremes lie at 2.07 deviations, while the outer levels of
-least squared error lie at 1.49 (Max, Quantizing for minimum distortion, 1960). Groups of keys that
-are not normally distributed want more of their range than that."""
+LARGEST_BLOCK = 64
+"""Keys of a block of attention where nothing wants smaller ones."""
 PAGES = (16, 32, 64, 128)
-MOST_RECENT = 1 << 20
-EXACT = ("f32", "f16", "bf16")
-LATER = {
-    "gear": "a low-rank and a sparse correction of the codes (GEAR, arXiv:2403.05527)",
-    "lowrank": "keys of low rank, made again as they are read (ShadowKV, arXiv:2410.21465)",
-    "mla": "one latent of all heads (multi-head latent attention, arXiv:2405.04434)",
-    "shared": "the cache of another layer (depth sharing, arXiv:2405.12981)",
-}
-"""Families that the spelling is reserved for; nothing computes them yet."""
-NAMES = "f32, f16, bf16, kv8, kv4, kv2, kvN(page), kivi4, kivi2, kiviN(group,recent,pinned)"
-_TEXT = re.compile(r"([a-z]+)([0-9]*)(?:\(([0-9, ]+)\))?")
 
 
 @dataclass(frozen=True)
@@ -64,7 +50,8 @@ class KvFormat:
     features]. page: tokens that are rounded together, 0 where nothing is rounded to codes. recent:
     tokens before a query that it sees as they are, at least. exact: type of what is not coded.
     pinned: tokens at the beginning that stay as they are. spread: of the range of a group of
-    keys, how much its levels take.
+    keys, how much its levels take. integers: whether codes are multiplied by integers. rank: of
+    what is added to codes. outliers: at each end of a line of numbers that are rounded together.
     """
 
     name: str
@@ -74,6 +61,9 @@ class KvFormat:
     exact: str = "f16"
     pinned: int = 0
     spread: float = 1.0
+    integers: bool = False
+    rank: int = 0
+    outliers: int = 0
 
     def __str__(self) -> str:
         return self.name
@@ -89,8 +79,32 @@ class KvFormat:
 
     @cached_property
     def bits(self) -> int:
-        """Of an element."""
-        return self.side(KEYS).element.bits
+        """Of a code, or of an element where there are none."""
+        return self.side(VALUES).element.bits
+
+    def has_codes(self, side: str) -> bool:
+        """Whether keys or values have codes, and not factors alone."""
+        return self.is_coded and self.specs[SIDES.index(side)] != self.exact
+
+    def corrected(self, side: str) -> bool:
+        """Whether something is added to the codes of keys or values."""
+        return bool(self.outliers or self.rank) and (side == KEYS or self.has_codes(KEYS))
+
+    @property
+    def is_corrected(self) -> bool:
+        """Whether something is added to codes of either side."""
+        return self.corrected(KEYS)
+
+    def sizes(self, side: str, head_dim: int) -> tuple[int, int]:
+        """Lines of a page's matrix, and numbers of a line: see `corrections`."""
+        return (head_dim, self.page) if side == KEYS else (self.page, head_dim)
+
+    def correction_size(self, side: str, head_dim: int) -> int:
+        """Numbers of f16 that the correction of a page takes."""
+        if not self.corrected(side):
+            return 0
+        lines, length = self.sizes(side, head_dim)
+        return self.rank * (lines + length) + 2 * ENDS * self.outliers * lines
 
     def value_group(self, head_dim: int) -> int:
         """Features of a token's values that share a scale."""
@@ -98,8 +112,8 @@ class KvFormat:
 
     @property
     def key_group(self) -> int:
-        """Tokens of a channel of keys that share a scale."""
-        size = self.side(KEYS).grouping.size
+        """Tokens of a channel of keys that share a scale; those of a page without codes."""
+        size = self.side(KEYS).grouping.size if self.has_codes(KEYS) else self.page
         assert size is not None
         return size
 
@@ -125,8 +139,10 @@ class KvFormat:
         """Of keys and values of a head, scales and minima included."""
         if not self.is_coded:
             return 2.0 * head_dim * self.bits
-        scales = head_dim / self.key_group + head_dim / self.value_group(head_dim)
-        return 2.0 * head_dim * self.bits + 32 * scales
+        group = {KEYS: self.key_group, VALUES: self.value_group(head_dim)}
+        coded = [one for one in SIDES if self.has_codes(one)]
+        codes = sum(head_dim * self.bits + 32 * head_dim / group[one] for one in coded)
+        return codes + sum(16 * self.correction_size(one, head_dim) for one in SIDES) / self.page
 
     def check(self, context: int, head_dim: int) -> None:
         """Raise KvError unless a cache of so many tokens and features can have this format."""
@@ -175,10 +191,37 @@ class KvFormat:
         whole = np.zeros(cache.shape, np.float32)
         if tokens:
             rows = np.ascontiguousarray(cache[:, :tokens], np.float32).reshape(-1, dim)
-            whole[:, :tokens] = self.coded(side, rows).dequantize().reshape(heads, tokens, dim)
+            whole[:, :tokens] = self.meant(side, rows).reshape(heads, tokens, dim)
         return whole
 
-    def coded(self, side: str, rows: npt.NDArray[np.float32]) -> Weight:
+    def meant(self, side: str, rows: Floats) -> Floats:
+        """What is read of f32 [tokens, features], all of whose pages are whole."""
+        if not self.corrected(side):
+            return self.coded(side, rows).dequantize()
+        coded, fix = self.encoded(side, rows)
+        found = self._matrix(side, coded.dequantize()) if coded else np.float32(0)
+        return self._rows(side, found + fix.added())
+
+    def encoded(self, side: str, rows: Floats) -> tuple[Weight | None, Correction]:
+        """Codes of such rows, if there are any, and what is added to them, page after page."""
+        if not self.has_codes(side):
+            return None, correction(self._matrix(side, rows), np.zeros_like, self.rank, 0)[1]
+
+        def decoded(matrix: Floats) -> Floats:
+            return self._matrix(side, self.coded(side, self._rows(side, matrix)).dequantize())
+
+        made, fix = correction(self._matrix(side, rows), decoded, self.rank, self.outliers)
+        return self.coded(side, self._rows(side, made)), fix
+
+    def _matrix(self, side: str, rows: Floats) -> Floats:
+        pages = rows.reshape(-1, self.page, rows.shape[-1])
+        return pages.swapaxes(1, 2) if side == KEYS else pages
+
+    def _rows(self, side: str, pages: Floats) -> Floats:
+        pages = pages.swapaxes(1, 2) if side == KEYS else pages
+        return np.ascontiguousarray(pages).reshape(-1, pages.shape[-1])
+
+    def coded(self, side: str, rows: Floats) -> Weight:
         """The codes of f32 [tokens, features], all of whose pages are whole."""
         return self.side(side).quantize(rows, Rounding(spread=self.spread_of(side)))
 
@@ -187,66 +230,6 @@ class KvFormat:
         return self.spread if side == KEYS else 1.0
 
 
-@lru_cache(maxsize=64)
-def parse(text: str) -> KvFormat:
-    """The format that a text spells; raises KvError."""
-    found = _TEXT.fullmatch(text.strip())
-    name = f"{found[1]}{found[2]}" if found else text
-    if found is None:
-        raise KvError(f"unknown format of a cache '{text[:60]}'", accepted=NAMES)
-    if name in EXACT and found[3] is None:
-        return KvFormat(name, (name, name), exact=name)
-    if found[1] in LATER:
-        raise KvError(f"no kernel computes '{text[:60]}', {LATER[found[1]]}", accepted=NAMES)
-    numbers = tuple(int(one) for one in found[3].split(",") if one.strip()) if found[3] else ()
-    match found[1], found[2]:
-        case "kv", "8" | "4" | "2":
-            return _paged(name, int(found[2]), numbers)
-        case "kivi", "4" | "2":
-            return _kivi(name, int(found[2]), numbers)
-        case _:
-            raise KvError(f"unknown format of a cache '{text[:60]}'", accepted=NAMES)
-
-
-def _paged(name: str, bits: int, numbers: tuple[int, ...]) -> KvFormat:
-    (page,) = _numbers(name, numbers, (PAGE,))
-    _check_page(name, page, "a page")
-    spelled = name if page == PAGE else f"{name}({page})"
-    return KvFormat(spelled, (_codes(bits, f"{page}.rows"), _codes(bits, "row")), page)
-
-
-def _kivi(name: str, bits: int, numbers: tuple[int, ...]) -> KvFormat:
-    group, recent, pinned = _numbers(name, numbers, (GROUP, RECENT, 0 if numbers else PINNED))
-    page = max(PAGE, group)
-    _check_page(name, group, "a group")
-    if recent % group or recent > MOST_RECENT:
-        raise KvError(
-            f"{recent} recent tokens of {name} with groups of {group}",
-            accepted=f"a multiple of {group}",
-        )
-    if pinned % page or pinned > MOST_RECENT:
-        raise KvError(
-            f"{pinned} pinned tokens of {name} with pages of {page}",
-            accepted=f"a multiple of {page}",
-        )
-    spelled = f"{name}({group},{recent}{f',{pinned}' if pinned else ''})"
-    if (group, recent, pinned) == (GROUP, RECENT, PINNED):
-        spelled = name
-    specs = _codes(bits, f"{group}.rows"), _codes(bits, str(group))
-    return KvFormat(spelled, specs, page, recent, pinned=pinned, spread=SPREAD[bits])
-
-
-def _codes(bits: int, grouping: str) -> str:
-    return f"u{bits}:g={grouping}:s=f16:z=min.f16"
-
-
-def _numbers(name: str, given: tuple[int, ...], default: tuple[int, ...]) -> tuple[int, ...]:
-    if len(given) > len(default):
-        raise KvError(f"{name} of {len(given)} numbers", accepted=f"at most {len(default)}")
-    return (*given, *default[len(given) :])
-
-
-def _check_page(name: str, size: int, what: str) -> None:
-    if size not in PAGES:
-        said = ", ".join(map(str, PAGES))
-        raise KvError(f"{what} of {size} in {name}", accepted=f"{what} of {said} tokens")
+def block_of(page: int, sizes: Iterable[int]) -> int:
+    """Keys of a block: whole ones make a page, if there are any, and every entry of a list."""
+    return gcd(LARGEST_BLOCK, page, *sizes)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from nybble.dialects.sparse_attn.kv import EXACT, KEYS, LATER, VALUES, KvError, parse
+from nybble.dialects.sparse_attn.kv import EXACT, KEYS, LATER, VALUES, KvError, parse, products
+from nybble.dialects.sparse_attn.kv.corrections import low_rank
 
 NAMES = (
     *EXACT,
@@ -90,6 +91,15 @@ def test_scales_of_keys_are_of_channels_and_of_values_of_tokens():
         ("kv4(64,2)", r"kv4 of 2 numbers .accepted: at most 1"),
         ("kivi4(32,100)", r"100 recent tokens of kivi4 with groups of 32 .accepted: a mult"),
         ("kivi4(128,128,64)", r"64 pinned tokens of kivi4 with pages of 128 .* a multiple of 128"),
+        ("gear3", "unknown format of a cache 'gear3'"),
+        ("gear4(65)", r"a rank of 65 in gear4 .accepted: 0 to 64"),
+        ("gear4(0,0)", r"a rank of 0 in gear4 .accepted: 1 to 64"),
+        ("gear4(4,2)", r"2 outliers at each end of a line in gear4 .accepted: 0 or 1"),
+        ("gear4(4,1,48)", r"a group of 48 in gear4 .accepted: a group of 16"),
+        ("gear4-i8", r"gear4 adds to its codes and is read as floats .accepted: kvN-i8, kiviN-i8"),
+        ("bf16-i8", r"bf16 has no codes to multiply as integers .accepted: kvN-i8, kiviN-i8"),
+        ("lowrank(0)", r"a rank of 0 in lowrank .accepted: 1 to 64"),
+        ("lowrank4", "unknown format of a cache 'lowrank4'"),
         *((f"{name}4", f"no kernel computes '{name}4'") for name in LATER),
     ],
 )  # fmt: skip
@@ -137,3 +147,81 @@ def test_levels_of_two_bits_are_nearer_to_one_another_for_keys(side, most):
         for name in ("kv2(32)", "kivi2(32,0)")
     )
     assert near <= most * wide
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("gear4(4,1,32,128,64)", "gear4"), ("gear2(4)", "gear2"), ("gear2(2,0)", "gear2(2,0)"),
+        ("gear4(4,1,16,64)", "gear4(4,1,16,64)"),
+        ("gear4(4,1,32,128)", "gear4(4,1,32,128)"), ("lowrank(24)", "lowrank"),
+        ("kv4(64)-i8", "kv4-i8"), ("kivi2(32,64)-i8", "kivi2(32,64)-i8"),
+    ],
+)  # fmt: skip
+def test_spellings_of_what_is_added_and_multiplied(text, name):
+    kv = parse(text)
+    assert kv.name == name
+    assert parse(kv.name) == kv
+
+
+def page(random, rank, noise):
+    """Keys of a head that are nearly of a rank, with loud channels and a loud number."""
+    cache = random.standard_normal((1, 128, rank)) @ random.standard_normal((rank, 64))
+    cache += noise * random.standard_normal(cache.shape)
+    cache[..., 3] *= 20
+    cache[0, 70, 9] = 60
+    return cache.astype(np.float16)
+
+
+def error(name, side, cache):
+    found = parse(name).decoded(side, cache, cache.shape[1])
+    return float(np.linalg.norm(found - cache) / np.linalg.norm(cache.astype(np.float32)))
+
+
+@pytest.mark.parametrize("side", [KEYS, VALUES])
+def test_corrections_make_codes_nearer(side):
+    cache = page(np.random.default_rng(1), 6, 0.1)
+    names = "kivi2(32,0)", "gear2(4,0,32,0)", "gear2(4,1,32,0)"
+    plain, ranked, both = (error(name, side, cache) for name in names)
+    assert both < 0.95 * ranked < 0.9 * plain
+
+
+def test_keys_of_a_low_rank_are_the_product_of_their_factors():
+    cache = page(np.random.default_rng(2), 6, 0.0)
+    assert error("lowrank(8)", KEYS, cache) < 2e-3 < error("lowrank(4)", KEYS, cache)
+    assert parse("lowrank(8)").bits_per_token(64) == 64 * 8 + 32 + 16 * 8 * (64 + 64) / 64
+
+
+def test_flat_and_empty_pages_have_no_corrections():
+    for name in ("gear4", "gear2(3,0)", "lowrank"):
+        cache = np.zeros((1, 64, 32), np.float16)
+        assert not parse(name).decoded(KEYS, cache, 64).any()
+        cache[:] = 7
+        np.testing.assert_allclose(parse(name).decoded(VALUES, cache, 64), 7, rtol=1e-3)
+
+
+def test_low_rank_is_that_of_a_decomposition_where_the_rank_is_enough():
+    random = np.random.default_rng(3)
+    matrix = random.standard_normal((2, 48, 3)) @ random.standard_normal((2, 3, 64))
+    weights, lines = low_rank(matrix.astype(np.float32), 5)
+    found = weights.astype(np.float32).swapaxes(1, 2) @ lines.astype(np.float32)
+    assert np.abs(found - matrix).max() < 2e-2
+    square = weights.astype(np.float32) @ weights.astype(np.float32).swapaxes(1, 2)
+    assert np.abs(square - np.diag([1, 1, 1, 0, 0])).max() < 2e-3
+
+
+@pytest.mark.parametrize("name", ["kv4-i8", "kivi2(32,0)-i8", "kv8(16)-i8"])
+def test_products_of_integers_are_near_those_of_floats(name):
+    kv, random = parse(name), np.random.default_rng(4)
+    keys, values = random.standard_normal((2, 2, 128, 32)).astype(np.float16)
+    query = random.standard_normal((3, 4 * 32)).astype(np.float32)
+    exact = query.reshape(3, 2, 2, 32).transpose(1, 2, 0, 3) @ kv.decoded(KEYS, keys, 128)[
+        :, None
+    ].swapaxes(2, 3)
+    found = products.scores(kv, query, keys, 128, 0.5)
+    assert 0 < np.abs(found - 0.5 * exact).max() < 0.2
+    weights = random.random((2, 2, 3, 130))
+    wanted = weights[..., :128] @ kv.decoded(VALUES, values, 128)[:, None]
+    near = products.weighted(kv, weights, values, 128, 16)
+    assert 0 < np.abs(near - wanted).max() < 0.2
+    assert not products.scores(kv, query * 0, keys, 128, 0.5).any()
