@@ -18,6 +18,7 @@ FAMILIES = (
     (launches.norm(2, 544, 544, "unit_offset"), 1e-6),  # more words than partial sums
     (launches.gate(2, 3, "silu"), 1e-6),
     (launches.gate(1, 48, "gelu_tanh"), 1e-6),
+    (launches.gate(1, 48, "sigmoid"), 1e-6),
     (launches.turn(2, 3, 6), 4e-7),
     (launches.append(3, 4, 6), 0),
     (launches.attention(1, 1, 2, 1), 5e-6),
