@@ -104,8 +104,8 @@ def _columns(op: AttentionOp | PartialOp) -> int:
 def retain(op: RetainOp, target: Target, options: CostOptions) -> Work:
     """An attention of each row to all slots, which are read for each row anew.
 
-    So are the sums by which tokens are chosen, and written; of the last queries also what one of
-    them added.
+    So are the scores by which tokens are chosen, and written where attention changes them; of the
+    last queries also what one of them added.
     """
     heads, slots, dim = op.shape
     rows = elements(op.key_rows, options) // (heads * dim)
@@ -121,12 +121,13 @@ def retain(op: RetainOp, target: Target, options: CostOptions) -> Work:
     return Work(work, pairs, (*moves, *streams, *chosen, written))
 
 
-def _sums(op: RetainOp, rows: int) -> tuple[Stream, Stream]:
+def _sums(op: RetainOp, rows: int) -> tuple[Stream, ...]:
     """What the choice of tokens reads and writes: 4 bytes for a slot, 8 of the last queries."""
     heads, slots, _ = op.shape
     size = 4 * heads * slots * (2 if op.queries else 1)
     one = Stream("read", size, op.mass, size, rows, size)
-    return one, replace(one, direction="written", value=None)
+    is_given = op.scores is not None
+    return (one,) if is_given else (one, replace(one, direction="written", value=None))
 
 
 def append_bounds(op: AppendBoundsOp, target: Target, options: CostOptions) -> Work:

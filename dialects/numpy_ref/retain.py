@@ -116,7 +116,9 @@ def _freed(mass: F64, moves: Ints, position: int, budget: Budget) -> int:
 
 
 def _move(state: Kept, sums: F64 | None, head: int, ring: int, slot: int) -> None:
-    """Copy a token from the ring to a slot."""
+    """Copy a token from the ring to a slot; one that there is not drops it."""
+    if not 0 <= slot < state.keys.shape[2]:
+        return
     state.keys[head, :, slot] = state.keys[head, :, ring]
     state.values[head, slot] = state.values[head, ring]
     if sums is not None:

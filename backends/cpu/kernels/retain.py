@@ -114,7 +114,7 @@ class Step:
         if spec.by:
             self._choose(place)
         slot = b.to_index(b.buffer("moves").load(place))
-        with b.if_(slot.ne(self.ring)):
+        with b.if_(slot.ne(self.ring) & (slot >= 0) & (slot < spec.slots)):
             self._move(slot)
         for offset in range(0, spec.head_dim, LANES):
             key, value = (
