@@ -51,6 +51,7 @@ from nybble.passes.insert_hadamard import InsertHadamard
 from nybble.passes.options import Option, configure
 from nybble.passes.pipeline import build_pipeline, run_passes
 from nybble.passes.quantize_cache import QuantizeCache, held_as, needs_quantizing
+from nybble.passes.select_dataflow import ESTIMATED
 from nybble.passes.stages import STAGES, stages_between
 from nybble.passes.targets import load_target
 
@@ -93,7 +94,7 @@ class CompileOptions:
     weights: what becomes of a checkpoint's weights. attention: a policy, see `masks.policy`; empty
     for the model's own. dataflow: the one that all products take, empty for the cheapest of each.
     dump: a folder for the IR of each stage. schedules: sizes that a search chose before, by the key
-    of a kernel.
+    of a kernel. costs: what dataflows are compared by, see `select-dataflow`.
     """
 
     activations: str = "i8"
@@ -107,6 +108,7 @@ class CompileOptions:
     attention: str = ""
     dump: Path | None = None
     schedules: Mapping[str, Entry] = field(default_factory=dict[str, Entry])
+    costs: str = ESTIMATED
 
     @property
     def kv_format(self) -> str:
@@ -123,6 +125,7 @@ class CompileOptions:
             "threads": self.threads,
             "isa": level.name,
             "dataflow": self.dataflow,
+            "costs": self.costs,
         }
 
     def schedule(self, module: Operation) -> Applied:

@@ -29,6 +29,7 @@ Does not handle: what products share (a quantization is made once and counted wi
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import DYNAMIC_INDEX, ModuleOp, StringAttr
@@ -43,6 +44,12 @@ from nybble.dialects.mpgemm.ops import MatmulOp
 from nybble.passes.dataflow_rewrites import REWRITES, Shared
 from nybble.passes.targets import Product, Target, Verdict, cheapest, load_target, nearest
 
+if TYPE_CHECKING:
+    from nybble.passes.learned_dataflows import Learned
+
+ESTIMATED, LEARNED = "estimated", "learned"
+"""What dataflows are compared by."""
+
 
 @dataclass(frozen=True)
 class SelectDataflow(ModulePass):
@@ -53,7 +60,9 @@ class SelectDataflow(ModulePass):
     weight, "i8-lut" beyond "i8" that lookup tables are rounded to 8 bits, "bf16" allows activations
     and decoded weights to be rounded to bf16, "f32" nothing. prefill: the same for products of more
     than one token; empty for no difference. dataflow: the one to take, empty for the cheapest.
-    chunk: tokens where their number is dynamic. reasons: whether to write down why.
+    chunk: tokens where their number is dynamic. costs: "estimated" for the cycles that dataflows
+    count, "learned" for those of the cost model that comes with nybble, or the file of another;
+    what a model has measured nothing like stays estimated. reasons: whether to write down why.
     """
 
     name = "select-dataflow"
@@ -63,6 +72,7 @@ class SelectDataflow(ModulePass):
     prefill: str = ""
     dataflow: str = ""
     chunk: int = 512
+    costs: str = ESTIMATED
     reasons: bool = True
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
@@ -70,19 +80,33 @@ class SelectDataflow(ModulePass):
         for mode in (self.activations, self.prefill or self.activations):
             check_mode(mode, target)
         shared = Shared()
-        asked = [self.ask(one, target) for one in op.walk() if isinstance(one, MatmulOp)]
+        learned = self._learned(target)
+        asked = [self.ask(one, target, learned) for one in op.walk() if isinstance(one, MatmulOp)]
         for one, verdict in choose(asked).items():
             product = REWRITES[verdict.dataflow](one.matmul, one.product.activations, shared)
             if self.reasons:
                 product.because = StringAttr(one.because(self.dataflow))
 
-    def ask(self, matmul: MatmulOp, target: Target) -> "Question":
+    def ask(self, matmul: MatmulOp, target: Target, learned: "Learned | None") -> "Question":
         """What the target says of a product; NybbleError where nothing that is allowed can."""
         product = self.product(matmul)
-        question = Question(matmul, product, target.verdicts(product), self.dataflow)
+        verdicts = target.verdicts(product)
+        known = None if learned is None else learned.costs(product, verdicts)
+        question = (
+            Question(matmul, product, verdicts, self.dataflow)
+            if known is None
+            else Question(matmul, product, known, self.dataflow, LEARNED)
+        )
         if not question.candidates:
             raise question.error(target)
         return question
+
+    def _learned(self, target: Target) -> "Learned | None":
+        if self.costs == ESTIMATED:
+            return None
+        from nybble.passes.learned_dataflows import learned_costs  # it reads a model
+
+        return learned_costs(target, self.isa, "" if self.costs == LEARNED else self.costs)
 
     def product(self, matmul: MatmulOp) -> Product:
         """A product in the terms of a target."""
@@ -102,12 +126,16 @@ def check_mode(mode: str, target: Target) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """A product and what the dataflows say of it. wanted: the one to take, empty for any."""
+    """A product and what the dataflows say of it.
+
+    wanted: the one to take, empty for any. costs: what their cycles are from.
+    """
 
     matmul: MatmulOp
     product: Product
     verdicts: Sequence[Verdict]
     wanted: str
+    costs: str = ESTIMATED
 
     @property
     def candidates(self) -> list[Verdict]:
@@ -122,7 +150,9 @@ class Question:
         """Why the dataflow was taken: estimates, and refusals of the others."""
         able = cheapest(self.verdicts)
         said = [f"asked for {wanted}"] if wanted else []
-        said.append("estimated cycles: " + ", ".join(f"{v.dataflow} {v.cycles:,.0f}" for v in able))
+        said.append(
+            f"{self.costs} cycles: " + ", ".join(f"{v.dataflow} {v.cycles:,.0f}" for v in able)
+        )
         said += [f"no {v.dataflow}: {v.refusal}" for v in self.verdicts if v.refusal is not None]
         return "; ".join(said)
 

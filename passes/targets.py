@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeGuard, runtime_checkable
 
+from nybble.costmodel.features.facts import Facts
 from nybble.costmodel.search import Choices
 from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.loading import Registry
@@ -46,13 +47,26 @@ class Product:
 class Verdict:
     """What a dataflow says of a product: `cycles` on one thread, or its `refusal`.
 
-    layout: the order of bytes in which it reads weights.
+    layout: the order of bytes in which it reads weights. setup: those of the cycles in which other
+    kernels make of the activation what this one reads.
     """
 
     dataflow: str
     layout: str
     cycles: float = 0.0
     refusal: str | None = None
+    setup: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A product's kernel without IR, as a learned model is asked about it.
+
+    choices: what a schedule may choose, None for nothing.
+    """
+
+    facts: Facts
+    choices: Choices | None
 
 
 @runtime_checkable
@@ -71,6 +85,10 @@ class Target(Protocol):
 
     def verdicts(self, product: Product) -> tuple[Verdict, ...]:
         """What each of the target's dataflows says; raises UnknownNameError for its level."""
+        ...
+
+    def sketch(self, product: Product, dataflow: str) -> Sketch | None:
+        """The kernel of a product that a dataflow can compute; None where nobody measures any."""
         ...
 
     def choices(self, kernel: KernelOp, isa: str, threads: int) -> Choices | None:

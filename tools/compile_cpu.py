@@ -11,7 +11,7 @@ from nybble.tools.kernels_file import compile_file
 from nybble.tools.mlir_file import STAGE_NAMES, SUFFIX, is_mlir
 from nybble.tools.models import ModelChoice, choose
 from nybble.tools.target import CompileRequest
-from nybble.tools.tuning import usable
+from nybble.tools.tuning import with_schedules
 
 TAKEN = (
     "dump-stages", "schedules", "activations", "kv", "attention", "context", "isa", "threads",
@@ -37,9 +37,8 @@ def compile_for_cpu(request: CompileRequest) -> None:
         request.model, given["activations"], given["kv"], given["context"], given["isa"],
         given["threads"], given["weights"] or AS_STORED, given["attention"] or "",
     )  # fmt: skip
-    options = replace(
-        choice.options, dump=given["dump-stages"], schedules=usable(given["schedules"])
-    )
+    options = with_schedules(choice.options, given["schedules"])
+    options = replace(options, dump=given["dump-stages"])
     if is_mlir(request.model):
         compile_file(request.model, output, options, request.start, request.stop, request.session)
     elif request.start or request.stop:

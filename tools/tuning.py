@@ -1,7 +1,7 @@
 """`nybble tune`: a schedule for every kernel of a model or a file, as a database for `compile`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -25,16 +25,16 @@ from nybble.tools.cost.measuring import Measurer
 from nybble.tools.cost.subject import Subject
 
 
-def usable(path: str | None) -> dict[str, Entry]:
-    """The entries of a database; none and a warning where it was made for something else."""
+def with_schedules(options: CompileOptions, path: str | None) -> CompileOptions:
+    """Options with what a database holds; a warning where it was made for something else."""
     if path is None:
-        return {}
+        return options
     found = read_schedules(Path(path))
     fault = found.mismatch(stand())
     if fault is not None:
         click.echo(f"nybble: warning: {path} is not applied: {fault}", err=True)
-        return {}
-    return dict(found.entries)
+        return options
+    return replace(options, schedules=found.entries, costs=found.costs)
 
 
 def cost_model(path: str | None) -> CostModel:
@@ -136,6 +136,6 @@ def fastest_in_all(
     return min(able, key=lambda place: able[place], default=incumbent)
 
 
-def database(choices: Sequence[Choice]) -> Schedules:
-    """The choices that change something, for this machine and compiler."""
-    return Schedules(stand(), {one.key: one.entry for one in choices if one.changed})
+def database(choices: Sequence[Choice], costs: str) -> Schedules:
+    """The choices that change something, for this machine and compiler. costs: see `Schedules`."""
+    return Schedules(stand(), {one.key: one.entry for one in choices if one.changed}, costs)

@@ -17,6 +17,8 @@ from nybble.backends.cpu.kernels.matmul import (
     flow_int_dot,
     flow_lut,
 )
+from nybble.backends.cpu.kernels.matmul.cost import cycles
+from nybble.backends.cpu.kernels.matmul.spec import ProductSpec
 from nybble.backends.cpu.kernels.matmul.work import Work
 from nybble.backends.cpu.schedule_space import Choices
 from nybble.dialects.fused.kernel import KernelOp
@@ -24,7 +26,7 @@ from nybble.dialects.lowbit.formats import Format
 from nybble.dialects.mpgemm.lut import LutDotMatmulOp, LutMatmulOp
 from nybble.dialects.mpgemm.ops import BitserialMatmulOp, DequantMatmulOp, IntMatmulOp, ProductOp
 from nybble.passes.dataflow_rewrites import BIPOLAR_MODES
-from nybble.passes.targets import Product, Verdict
+from nybble.passes.targets import Product, Sketch, Verdict
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,16 @@ class Dataflow:
 
     op: its operation, which says the layout that it reads weights in. modes: those of activations
     that it keeps exact enough. refusal: why it cannot compute a work, or None. cycles: an estimate
-    for one thread of a work that it can compute.
+    for one thread of a work that it can compute. spec: its kernel. setup: instructions that make of
+    an activation what the kernel reads.
     """
 
     op: type[ProductOp]
     modes: tuple[str, ...]
     refusal: Callable[[Work], str | None]
     cycles: Callable[[Work], float]
+    spec: Callable[[Work], ProductSpec]
+    setup: Callable[[Work], float]
 
     @property
     def name(self) -> str:
@@ -61,31 +66,50 @@ class Dataflow:
         reason = self.refusal(work)
         if reason is not None:
             return Verdict(self.name, self.layout, refusal=reason)
-        return Verdict(self.name, self.layout, cycles=self.cycles(work))
+        setup = cycles(work.isa, self.setup(work), 0)
+        return Verdict(self.name, self.layout, cycles=self.cycles(work), setup=setup)
 
 
 ROWS = (
-    Dataflow(IntMatmulOp, ("i8", "i8-lut", "i16"), flow_int_dot.refusal, flow_int_dot.cycles),
+    Dataflow(
+        IntMatmulOp,
+        ("i8", "i8-lut", "i16"),
+        flow_int_dot.refusal,
+        flow_int_dot.cycles,
+        flow_int_dot.spec,
+        flow_int_dot.setup,
+    ),
     Dataflow(
         DequantMatmulOp,
         ("i8", "i8-lut", "i16", *BIPOLAR_MODES, "bf16", "f32"),
         flow_dequantize.refusal,
         flow_dequantize.cycles,
+        flow_dequantize.spec,
+        flow_dequantize.setup,
     ),
     Dataflow(
         LutMatmulOp,
         ("i8", "i8-lut"),
         partial(flow_lut.refusal, order="lut1"),
         partial(flow_lut.cycles, order="lut1"),
+        partial(flow_lut.spec, order="lut1"),
+        flow_lut.setup,
     ),
     Dataflow(
         LutDotMatmulOp,
         ("i8", "i8-lut"),
         partial(flow_lut.refusal, order="lut4"),
         partial(flow_lut.cycles, order="lut4"),
+        partial(flow_lut.spec, order="lut4"),
+        flow_lut.setup,
     ),
     Dataflow(
-        BitserialMatmulOp, tuple(BIPOLAR_MODES), flow_bitserial.refusal, flow_bitserial.cycles
+        BitserialMatmulOp,
+        tuple(BIPOLAR_MODES),
+        flow_bitserial.refusal,
+        flow_bitserial.cycles,
+        flow_bitserial.spec,
+        flow_bitserial.setup,
     ),
 )
 DATAFLOWS = {row.name: row for row in ROWS}
@@ -120,6 +144,14 @@ def covering(description: Format, isa: Isa, shape: tuple[int, int]) -> list[str]
     ]
 
 
+def work_of(product: Product) -> Work:
+    """A product as the predicates see it; raises UnknownNameError for its level."""
+    isa = levels.get(product.isa) if product.isa else levels.BASELINE
+    return Work(
+        product.description, product.rows, product.cols, product.tokens, product.activations, isa
+    )
+
+
 @dataclass(frozen=True)
 class CpuTarget:
     """The CPU, as passes ask for it; see `passes.targets.Target`."""
@@ -133,17 +165,14 @@ class CpuTarget:
 
     def verdicts(self, product: Product) -> tuple[Verdict, ...]:
         """See `Target`."""
-        isa = levels.get(product.isa) if product.isa else levels.BASELINE
-        return verdicts(
-            Work(
-                product.description,
-                product.rows,
-                product.cols,
-                product.tokens,
-                product.activations,
-                isa,
-            )
-        )
+        return verdicts(work_of(product))
+
+    def sketch(self, product: Product, dataflow: str) -> Sketch | None:
+        """See `Target`."""
+        from nybble.backends.cpu.bindings.sketches import sketch  # it knows all kernels
+
+        work = work_of(product)
+        return sketch(dataflow, DATAFLOWS[dataflow].spec(work), work.description)
 
     def choices(self, kernel: KernelOp, isa: str, threads: int) -> Choices | None:
         """See `Target`."""

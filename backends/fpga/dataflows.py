@@ -54,6 +54,9 @@ class FpgaTarget:
             return Verdict(name, layout, refusal=error.message + accepted)
         return Verdict(name, layout, cycles=found.cycles * found.share(made.target))
 
+    def sketch(self, product: Product, dataflow: str) -> None:
+        """See `Target`: nothing was measured here."""
+
     def choices(self, kernel: KernelOp, isa: str, threads: int) -> None:
         """See `Target`: schedules have nothing to choose yet."""
         return

@@ -44,6 +44,9 @@ class CudaTarget:
             return (Verdict(name, layout, refusal=error.message + accepted),)
         return (Verdict(name, layout, cycles=cycles(spec)),)
 
+    def sketch(self, product: Product, dataflow: str) -> None:
+        """See `Target`: nothing was measured here."""
+
     def choices(self, kernel: KernelOp, isa: str, threads: int) -> None:
         """See `Target`: schedules of GPU kernels have nothing to choose yet."""
         return

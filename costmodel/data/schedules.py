@@ -33,10 +33,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Schedules:
-    """Key (see `key_of`) -> entry, and what they hold for."""
+    """Key (see `key_of`) -> entry, and what they hold for.
+
+    costs: what dataflows were compared by; see `select-dataflow`.
+    """
 
     stand: Stand
     entries: Mapping[str, Entry] = field(default_factory=dict[str, Entry])
+    costs: str = "estimated"
 
     def mismatch(self, stand: Stand) -> str | None:
         """Why none of it may be applied at a stand; None if it may."""
@@ -57,6 +61,7 @@ def write_schedules(found: Schedules, path: Path) -> None:
     content = {
         "version": VERSION,
         "stand": asdict(found.stand),
+        "costs": found.costs,
         "entries": {key: asdict(one) for key, one in sorted(found.entries.items())},
     }
     draft = path.with_name(f".{path.name}.tmp")
@@ -88,6 +93,9 @@ def read_schedules(path: Path) -> Schedules:
         )
     try:
         entries = {key: Entry(**one) for key, one in content["entries"].items()}
-        return Schedules(Stand(**content["stand"]), entries)
+        costs = content.get("costs", "estimated")
+        if not isinstance(costs, str):
+            raise TypeError(f"costs {costs!r}")
+        return Schedules(Stand(**content["stand"]), entries, costs)
     except (KeyError, TypeError, AttributeError) as fault:
         raise SchedulesError(f"{path} is damaged: {fault}") from fault

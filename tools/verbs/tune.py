@@ -1,6 +1,7 @@
 """nybble tune: chooses the sizes of loops for every kernel of a model or a file."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -8,6 +9,7 @@ import click
 from nybble.backends.llvm.workers import close_idle
 from nybble.costmodel.data.schedules import write_schedules
 from nybble.frontend.weight_choice import WeightChoice
+from nybble.passes.select_dataflow import LEARNED
 from nybble.tools.diagnostics import Session
 from nybble.tools.mlir_file import FIRST, advance, is_mlir, read_module
 from nybble.tools.model_options import model_options
@@ -47,10 +49,12 @@ def command(
     threads: int | None,
     weights: WeightChoice,
 ) -> None:
-    """Choose schedules for the kernels of MODEL or FILE.mlir and write them to a database, which
-    `nybble compile --schedules` reads."""
+    """Choose dataflows and schedules for the kernels of MODEL or FILE.mlir and write them to a
+    database, which `nybble compile --schedules` reads."""
     learned = cost_model(trained)
     choice = choose(model, activations, kv, context, isa, threads, weights, attention)
+    costs = LEARNED if trained is None else str(Path(trained).absolute())
+    choice = replace(choice, options=replace(choice.options, costs=costs))
     start = time.monotonic()
     if is_mlir(model):
         module = read_module(model, FIRST, session)
@@ -62,7 +66,7 @@ def command(
         close_idle()
     searching = time.monotonic()
     found = tuned(module, chooser(learned, choice.options), 0 if deterministic else top)
-    write_schedules(database(found), Path(output))
+    write_schedules(database(found, costs), Path(output))
     for one in found:
         click.echo(line(one))
     changed = sum(one.changed for one in found)

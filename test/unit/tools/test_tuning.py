@@ -1,7 +1,12 @@
-"""What tuning takes of candidates that were measured."""
+"""What tuning takes of candidates that were measured, and what a compilation takes of that."""
 
+from nybble.costmodel.data.measurement import Stand
+from nybble.costmodel.data.schedules import Entry, Schedules, write_schedules
 from nybble.costmodel.features.table import Call
-from nybble.tools.tuning import fastest_in_all
+from nybble.frontend.compile_model import CompileOptions
+from nybble.passes.select_dataflow import LEARNED
+from nybble.tools.cost.collect import stand
+from nybble.tools.tuning import fastest_in_all, with_schedules
 
 FEW, MANY = Call(16), Call(512)
 BEFORE = {FEW: 10.0, MANY: 100.0}
@@ -23,3 +28,16 @@ def test_what_makes_a_call_slower_is_not_taken():
 def test_what_was_not_run_in_every_call_is_not_taken():
     assert taken(failed={FEW: 1.0}) == 0
     assert fastest_in_all({0: {}, 1: {FEW: 1.0, MANY: 1.0}}, 0, (FEW, MANY)) == 0
+
+
+def test_a_database_brings_its_sizes_and_what_dataflows_were_compared_by(tmp_path, capsys):
+    path = tmp_path / "schedules.json"
+    entries = {"key": Entry("norm", "vector", {"lanes": 8}, "why")}
+    write_schedules(Schedules(stand(), entries, LEARNED), path)
+    found = with_schedules(CompileOptions(), str(path))
+    assert (found.costs, dict(found.schedules)) == (LEARNED, entries)
+    assert found.pass_options()["costs"] == LEARNED
+    assert with_schedules(CompileOptions(), None) == CompileOptions()
+    write_schedules(Schedules(Stand("another", "compiler"), entries, LEARNED), path)
+    assert with_schedules(CompileOptions(), str(path)) == CompileOptions()
+    assert "is not applied: made for 'another'" in capsys.readouterr().err

@@ -35,8 +35,15 @@ def spec(work: Work) -> BitserialSpec:
     )
 
 
+def setup(work: Work) -> float:
+    """Instructions that quantize the activation into planes."""
+    once, each = QUANTIZE
+    planes = BIPOLAR_MODES[work.activations]
+    return work.tokens * work.cols / LANES * (once + each * planes)
+
+
 def cycles(work: Work) -> float:
-    """Estimated cycles on one thread, the quantization of the activation included."""
+    """Estimated cycles on one thread, those of `setup` included."""
     asked = spec(work)
     (layout,) = asked.layouts
     form = bit_count(work.isa)
@@ -47,6 +54,5 @@ def cycles(work: Work) -> float:
     split = vectors if work.tokens > 1 else pairs
     products = pairs * (2 + form.counting) + split * form.splitting
     sums = (weights + planes - 1) * (form.totalling + 2) + RESCALE + 2 * layout.has_zero
-    once, each = QUANTIZE
-    quantize = work.tokens * work.cols / LANES * (once + each * planes)
-    return estimate(work.isa, products + groups * work.tokens * sums + quantize, layout.size)
+    total = products + groups * work.tokens * sums + setup(work)
+    return estimate(work.isa, total, layout.size)

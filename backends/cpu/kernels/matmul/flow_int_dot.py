@@ -60,15 +60,19 @@ def spec(work: Work) -> MatmulSpec:
     )
 
 
+def setup(work: Work) -> float:
+    """Instructions that quantize the activation."""
+    return work.tokens * work.cols / LANES * QUANTIZE
+
+
 def cycles(work: Work) -> float:
-    """Estimated cycles on one thread, the quantization of the activation included."""
+    """Estimated cycles on one thread, those of `setup` included."""
     asked = spec(work)
     (layout,) = asked.layouts
     assert isinstance(layout, TileLayout)
     groups = layout.tiles * layout.groups * SUBTILES
     columns = groups * layout.group / 4
     rescale = groups * work.tokens * (RESCALE + 2 * layout.has_zero)
-    quantize = work.tokens * work.cols / LANES * QUANTIZE
     if work.tokens == 1 and in_place(asked, layout.widths):
         dot = in_place_dot(asked, layout.width)
         products = columns * (1 + dot.operations) / dot.planes
@@ -77,5 +81,5 @@ def cycles(work: Work) -> float:
         pieces = 2.0 * len(layout.widths) + LOOKUP * bool(asked.integers.levels)
         pieces += EXPAND * bool(layout.keep)
         products = columns * (pieces + work.tokens * dot.operations)
-    total = products + rescale + quantize + instructions(asked)
+    total = products + rescale + setup(work) + instructions(asked)
     return estimate(work.isa, total, sum(asked.part_sizes))

@@ -69,12 +69,16 @@ def spec(work: Work, order: Order) -> LutSpec:
     )
 
 
+def setup(work: Work) -> float:
+    """Instructions that quantize the activation and build its tables."""
+    return work.tokens * (work.cols / WIDTH * BUILD + work.cols / LANES * QUANTIZE)
+
+
 def cycles(work: Work, order: Order) -> float:
-    """Estimated cycles on one thread, quantization and tables of the activation included."""
+    """Estimated cycles on one thread, those of `setup` included."""
     asked = spec(work, order)
     (layout,) = asked.layouts
     vectors = layout.tiles * layout.groups * layout.code_bytes / 64
     per_token = vectors * PER_VECTOR[order, asked.exact]
     per_token += layout.tiles * asked.tables.groups * SUBTILES * RESCALE
-    per_token += work.cols / WIDTH * BUILD + work.cols / LANES * QUANTIZE
-    return estimate(work.isa, per_token * work.tokens, layout.size)
+    return estimate(work.isa, per_token * work.tokens + setup(work), layout.size)

@@ -24,6 +24,11 @@ def test_what_was_written_comes_back(tmp_path: Path):
     assert read_schedules(tmp_path / "s.json") == FOUND
 
 
+def test_what_dataflows_were_compared_by_comes_back(tmp_path: Path):
+    write_schedules(Schedules(FOUND.stand, costs="learned"), tmp_path / "s.json")
+    assert read_schedules(tmp_path / "s.json").costs == "learned"
+
+
 def test_it_holds_for_one_machine_and_one_compiler():
     assert FOUND.mismatch(Stand("zen", "llvm-22")) is None
     assert FOUND.mismatch(Stand("golden cove", "llvm-22")) == (
@@ -40,6 +45,7 @@ def test_it_holds_for_one_machine_and_one_compiler():
         ('{"version": 2}', "is no database of schedules of version 1"),
         ('{"version": 1, "stand": {}}', "is damaged"),
         ('{"version": 1, "entries": {"a": {"kernel": 1}}}', "is damaged"),
+        ('{"version": 1, "entries": {}, "costs": 1}', "is damaged: costs 1"),
     ],
 )
 def test_a_bad_file(tmp_path: Path, text: str, said: str):

@@ -1,0 +1,54 @@
+"""Costs of dataflows by the learned cost model, in place of the estimates beside each lowering.
+
+What is compared are kernels with the sizes that their lowering takes by itself, on one thread, in
+calls of at most `USUAL_TOKENS` tokens; what other kernels do to the activation first is estimated.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nybble.costmodel.features.estimate import CLOCK
+from nybble.costmodel.learned.files import read_model, shipped
+from nybble.costmodel.learned.model import LEARNED, CostModel
+from nybble.costmodel.targets.reader import target_for_level
+from nybble.costmodel.targets.target import Target as Machine
+from nybble.passes.targets import Product, Target, Verdict
+from nybble.passes.tile_kernels import calls_of
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Asks a model about the dataflows of a target."""
+
+    model: CostModel
+    machine: Machine
+    target: Target
+
+    def costs(self, product: Product, verdicts: Sequence[Verdict]) -> Sequence[Verdict] | None:
+        """The verdicts with cycles (of CLOCK) that were learned; None unless the model has
+        measured the like of all that can compute the product."""
+        found = [one if one.refusal is not None else self._cost(product, one) for one in verdicts]
+        known = [one for one in found if one is not None]
+        return known if len(known) == len(found) else None
+
+    def _cost(self, product: Product, verdict: Verdict) -> Verdict | None:
+        sketch = self.target.sketch(product, verdict.dataflow)
+        if sketch is None:
+            return None
+        call, *_ = calls_of(sketch.facts, product.tokens, 1)
+        sizes = sketch.choices.settle({}) if sketch.choices else {}
+        said = self.model.predict(sketch.facts, call, [sizes], self.machine)
+        if said.source != LEARNED:
+            return None
+        calls = call.shares * product.tokens / call.tokens
+        return replace(verdict, cycles=float(said.seconds[0]) * calls * CLOCK + verdict.setup)
+
+
+def learned_costs(target: Target, isa: str, file: str = "") -> Learned:
+    """A model for a target at a level: that of a file, or the one that comes with nybble.
+
+    Raises ModelError for a file that is none.
+    """
+    model = read_model(Path(file)) if file else shipped()
+    return Learned(model, target_for_level(isa), target)
