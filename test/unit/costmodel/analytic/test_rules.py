@@ -162,7 +162,7 @@ def retaining(by, queries=0, rows="?"):
 
 
 def test_what_a_choice_of_tokens_costs():
-    """Attention to all slots, and 4 or 8 bytes of each that are read, and written if they change."""
+    """Attention to all slots; 4 or 8 bytes of each are read, and written if they change."""
 
     def found(by, queries=0):
         return cost_of(retaining(by, queries), AVX2, CostOptions(tokens=1))
