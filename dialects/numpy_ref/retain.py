@@ -126,13 +126,19 @@ def _move(state: Kept, sums: F64 | None, head: int, ring: int, slot: int) -> Non
 
 
 def _add(mass: F64, weights: F64, position: int) -> None:
-    """Add what the query at a position gave, f64 [heads, slots], and forget the oldest."""
+    """Add what the query at a position gave, f64 [heads, slots], and forget the oldest.
+
+    Sums are made anew every so many queries, lest errors of differences add up where it counts.
+    """
     queries = mass.shape[1] - 1
     if not queries:
         mass[:, 0] += weights
         return
-    mass[:, 1 + position % queries] = weights
-    mass[:, 0] = mass[:, 1:].sum(axis=1)
+    place = 1 + position % queries
+    mass[:, 0] += weights - mass[:, place]
+    mass[:, place] = weights
+    if (position + 1) % queries == 0:
+        mass[:, 0] = mass[:, 1:].sum(axis=1)
 
 
 def _softmax(logits: F64, live: Bools) -> F64:
