@@ -9,26 +9,30 @@ from xdsl.dialects.func import FuncOp
 from xdsl.printer import Printer
 from xdsl.traits import SymbolTable
 
-from nybble.dialects.sparse_attn.kv import KvError
 from nybble.dialects.sparse_attn.kv import parse as parse_kv
-from nybble.dialects.sparse_attn.masks import Causal, Mask, MaskError, Selected, parse_policy
+from nybble.dialects.sparse_attn.masks import Causal, Mask, Selected, parse_policy
 from nybble.frontend.graph import Argument, ModelGraph, Role
-from nybble.passes.quantize_cache import TENSORS
+from nybble.frontend.retaining import (
+    Variant,
+    arguments_of,
+    check_retaining,
+    evicts,
+    pass_of,
+    variants,
+)
 from nybble.passes.restrict_attention import RestrictAttention, check_static
 from nybble.passes.retain_tokens import RetainTokens
 from nybble.passes.select_pages import SelectPages, check_pages, chooses_pages
 
 SEPARATOR = "_mask_"
-HEAVY = "heavy"
-"""The selection that evicts what it does not select (H2O)."""
-SLOTS = 16
-"""Tokens that are kept are a multiple of this."""
-STATE = Argument("state", Role.STATE)
+FOLLOWS = "_follows"
+BOUNDS = Argument("bounds", Role.STATE)
 
 
-def with_policy(graph: ModelGraph, text: str) -> ModelGraph:
+def with_policy(graph: ModelGraph, text: str, hidden: int = 0) -> ModelGraph:
     """The graph with a function for each distinct layer and mask of a policy; empty: as it is.
 
+    hidden: features of learned scorers, 0 where the model has none.
     Raises MaskError for a policy that does not fit the model, KvError for one under which no layer
     reads the codes of the cache.
     """
@@ -38,46 +42,49 @@ def with_policy(graph: ModelGraph, text: str) -> ModelGraph:
     policy.check(sizes.layers, sizes.context, sizes.kv_heads)
     masks = [policy.mask(layer) for layer in range(sizes.layers)]
     for mask in masks:
-        check_mask(mask, sizes.kv_dtype)
+        check_mask(mask, sizes.kv_dtype, hidden)
     parse_kv(sizes.kv_dtype).check_span(longest_span(masks))
-    made = _with_functions(graph, masks)
-    choosing = {name for name, mask in zip(made.layers, masks, strict=True) if mask.selections}
-    functions = {
-        name: (*arguments, STATE) if name in choosing else arguments
-        for name, arguments in made.functions.items()
+    made = _with_functions(graph, variants(masks))
+    texts = _texts(masks)
+    further = {
+        name: _further(variant, texts.index(str(variant.mask)))
+        for name, variant in zip(made.layers, variants(masks), strict=True)
     }
-    return replace(made, functions=functions) if choosing else made
+    functions = {
+        name: (*arguments, *further.get(name, ())) for name, arguments in made.functions.items()
+    }
+    return replace(made, functions=functions) if any(further.values()) else made
 
 
-def evicts(mask: Mask) -> bool:
-    """Whether a layer with this mask keeps a number of tokens alone."""
-    return isinstance(mask, Selected) and mask.name == HEAVY
+def _further(variant: Variant, index: int) -> tuple[Argument, ...]:
+    """What a function gets as further arguments; index: of its mask among those of the model."""
+    if evicts(variant.mask):
+        return arguments_of(variant, index)
+    return (BOUNDS,) if variant.mask.selections else ()
 
 
-def check_mask(mask: Mask, kv: str) -> None:
+def _texts(masks: Sequence[Mask]) -> list[str]:
+    return list(dict.fromkeys(str(mask) for mask in masks))
+
+
+def check_mask(mask: Mask, kv: str, hidden: int) -> None:
     """Raise MaskError for a mask that no layer can have, KvError for a cache that cannot evict."""
     if chooses_pages(mask):
         check_pages(mask)
-        return
-    if not evicts(mask):
+    elif isinstance(mask, Selected) and evicts(mask):
+        check_retaining(mask, kv, hidden)
+    else:
         check_static(mask)
-        return
-    assert isinstance(mask, Selected)
-    slots = sum(mask.numbers)
-    if slots % SLOTS:
-        raise MaskError(f"{mask} keeps {slots} tokens", accepted=f"a multiple of {SLOTS}")
-    if kv not in TENSORS:
-        raise KvError(f"a cache of {kv} cannot evict, as {mask} does", accepted=", ".join(TENSORS))
 
 
-def _with_functions(graph: ModelGraph, masks: Sequence[Mask]) -> ModelGraph:
-    """The graph with a function for each distinct layer and mask."""
-    texts = list(dict.fromkeys(str(mask) for mask in masks))
-    if len(texts) == 1:
+def _with_functions(graph: ModelGraph, made: Sequence[Variant]) -> ModelGraph:
+    """The graph with a function for each distinct layer and variant of its attention."""
+    if len(set(made)) == 1:
         return graph
+    texts = _texts([variant.mask for variant in made])
     names = [
-        f"{function}{SEPARATOR}{texts.index(str(mask))}"
-        for function, mask in zip(graph.layers, masks, strict=True)
+        f"{function}{SEPARATOR}{texts.index(str(variant.mask))}{FOLLOWS * variant.follows}"
+        for function, variant in zip(graph.layers, made, strict=True)
     ]
     origin = dict(zip(names, graph.layers, strict=True))
     module = graph.module()
@@ -99,29 +106,30 @@ def longest_span(masks: Sequence[Mask]) -> int | None:
 def restrictions(graph: ModelGraph, text: str) -> list[RestrictAttention]:
     """The passes that set the masks of a policy in a graph that `with_policy` made."""
     return [
-        RestrictAttention(name, str(mask))
-        for name, mask in _masks(graph, text).items()
-        if not isinstance(mask, Causal) and not mask.selections
+        RestrictAttention(name, str(one.mask))
+        for name, one in _variants(graph, text).items()
+        if not isinstance(one.mask, Causal) and not one.mask.selections
     ]
 
 
-def selections(graph: ModelGraph, text: str) -> list[RetainTokens | SelectPages]:
+def selections(graph: ModelGraph, text: str, hidden: int = 0) -> list[RetainTokens | SelectPages]:
     """The passes that let layers of such a graph choose while they run, where masks say so."""
     made: list[RetainTokens | SelectPages] = []
-    for name, mask in _masks(graph, text).items():
-        if isinstance(mask, Selected) and evicts(mask):
-            made.append(RetainTokens(name, *mask.numbers))
-        elif mask.selections:
-            made.append(SelectPages(name, str(mask)))
+    for name, one in _variants(graph, text).items():
+        if evicts(one.mask):
+            made.append(pass_of(name, one, hidden))
+        elif one.mask.selections:
+            made.append(SelectPages(name, str(one.mask)))
     return made
 
 
-def _masks(graph: ModelGraph, text: str) -> dict[str, Mask]:
-    """The mask of each function of a layer."""
+def _variants(graph: ModelGraph, text: str) -> dict[str, Variant]:
+    """What is made of the attention of each function of a layer."""
     if not text:
         return {}
     policy = parse_policy(text)
-    return {name: policy.mask(layer) for layer, name in enumerate(graph.layers)}
+    made = variants([policy.mask(layer) for layer in range(len(graph.layers))])
+    return dict(zip(graph.layers, made, strict=True))
 
 
 def copy_functions(module: ModuleOp, origin: Mapping[str, str]) -> None:

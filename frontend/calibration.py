@@ -35,6 +35,8 @@ from nybble.passes.preparation import parameter_of
 
 F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
+RESULTS = 3
+"""Of a layer: hidden states, keys, values; others are states."""
 TOKENS = 512
 """Tokens that smoothing looks at."""
 MANY_TOKENS = 1024
@@ -115,6 +117,7 @@ class Calibration:
     preparer: Preparer
     progress: Callable[[str], None]
     recipes: Recipes = field(init=False)
+    shared: dict[str, Any] = field(init=False, default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "recipes", recipes_of(self.module))
@@ -150,8 +153,17 @@ class Calibration:
         for layer, name in enumerate(graph.layers):
             self.progress(f"calibrating layer {layer + 1} of {len(graph.layers)}")
             interpreter = start(layer)
-            hidden = interpreter.call(name, *self._arguments(name, layer, hidden))[0]
+            results = interpreter.call(name, *self._arguments(name, layer, hidden))
+            hidden = results[0]
+            self._share(name, layer, results[RESULTS:])
             yield interpreter
+
+    def _share(self, function: str, layer: int, states: Sequence[Any]) -> None:
+        """Keep the states that a layer gives back and that layers after it look at."""
+        arguments = [one for one in self.graph.functions[function] if one.role is Role.STATE]
+        for argument, state in zip(arguments, states, strict=False):
+            if argument.shared > 1:
+                self.shared[argument.state(layer)] = state
 
     def _arguments(self, function: str, layer: int | None, source: Any) -> list[Any]:
         return [
@@ -168,6 +180,8 @@ class Calibration:
                 return 0
             case Role.CONSTANT:
                 return self.graph.constants[argument.source]
+            case Role.STATE if argument.state(layer or 0) in self.shared:
+                return self.shared[argument.state(layer or 0)]
             case Role.KEYS | Role.VALUES | Role.STATE:
                 return np.zeros(self._shape(function, index), np.float32)
             case Role.WEIGHT:

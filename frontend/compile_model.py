@@ -41,6 +41,7 @@ from nybble.frontend.language_model import (
 )
 from nybble.frontend.prepare import Preparer, check_rounded, recipes_of
 from nybble.frontend.rounding import quantizer_named
+from nybble.frontend.scorers import hidden_features
 from nybble.frontend.text import Tokenizer, tokenizer_of
 from nybble.frontend.weight_choice import AS_STORED, USE_INPUTS, WeightChoice
 from nybble.passes.apply_schedules import Applied, apply_schedules
@@ -189,7 +190,12 @@ class ModelCompiler:
         graph = self.importer(self.checkpoint, self.options.context, held_as(kv.name))
         kv.check(self.options.context, graph.dimensions.head_dim)
         graph = replace(graph, dimensions=replace(graph.dimensions, kv_dtype=kv.name))
-        return with_policy(graph, self.options.attention)
+        return with_policy(graph, self.options.attention, self._hidden)
+
+    @property
+    def _hidden(self) -> int:
+        """Features of the learned scorers of tokens, 0 without any."""
+        return hidden_features(self.checkpoint.tensors)
 
     def lower(self, graph: ModelGraph, stop: str = STAGES[-1].name) -> ModuleOp:
         """The model at stage `stop`, the lowered one by default."""
@@ -213,7 +219,7 @@ class ModelCompiler:
     def _model_passes(self, graph: ModelGraph) -> list[ModulePass]:
         """What choices make of the operators of this model."""
         masks = restrictions(graph, self.options.attention)
-        kept = selections(graph, self.options.attention)
+        kept = selections(graph, self.options.attention, self._hidden)
         return [*masks, *self._weight_passes(graph), *kept, *self._cache_passes()]
 
     def _cache_passes(self) -> list[ModulePass]:
@@ -272,7 +278,7 @@ class ModelCompiler:
             "isa": str(self.options.pass_options()["isa"]),
             "weights": self.options.weights.describe(),
             "attention": self.options.attention,
-            "state": bool(selections(graph, self.options.attention)),
+            "state": bool(selections(graph, self.options.attention, self._hidden)),
             "parameters": sum(int(np.prod(t.shape)) for t in self.checkpoint.tensors.values()),
         }
 

@@ -29,7 +29,7 @@ class Role(StrEnum):
     CONSTANT = "constant"  # a table of ModelGraph.constants
     KEYS = "keys"  # key cache of the layer
     VALUES = "values"  # value cache of the layer
-    STATE = "state"  # what else a layer keeps of the text, see `sparse_attn.retain`
+    STATE = "state"  # what else layers keep of the text, see `sparse_attn.retain`
     WEIGHT = "weight"  # a parameter of the checkpoint
 
 
@@ -38,12 +38,18 @@ class Argument:
     """One argument of a function and what to bind it to.
 
     source: for a constant its key in `ModelGraph.constants`; for a weight the name of its tensor
-    in the checkpoint, with `{layer}` where the number of the layer goes; otherwise empty.
+    in the checkpoint, with `{layer}` where the number of the layer goes; otherwise empty. shared:
+    layers in a row, counted from the first of the model, that have a state in common.
     """
 
     name: str
     role: Role
     source: str = ""
+    shared: int = 1
+
+    def state(self, layer: int) -> str:
+        """The name of the buffer that holds a state of a layer."""
+        return f"{self.name}.{layer // self.shared}"
 
     def tensor(self, layer: int | None = None) -> str:
         """The name of the checkpoint's tensor for a layer (None outside of layers)."""
@@ -118,10 +124,14 @@ class ModelGraph:
             raise NybbleError(f"no saved model graph in '{folder}': {error}") from error
 
 
+def _argument(name: str, role: str, source: str, shared: int) -> Argument:
+    return Argument(name, Role(role), source, shared)
+
+
 def _load(folder: Path) -> ModelGraph:
     found: dict[str, Any] = json.loads((folder / GRAPH_FILE).read_text())
     functions = {
-        name: tuple(Argument(a["name"], Role(a["role"]), a["source"]) for a in arguments)
+        name: tuple(_argument(**one) for one in arguments)
         for name, arguments in found["functions"].items()
     }
     with np.load(folder / CONSTANTS_FILE) as archive:

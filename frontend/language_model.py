@@ -213,7 +213,11 @@ class Planner:
                 stored = self.storage.get(tensor, tensor)
                 origin = WeightSource(tensor, "", wanted.steps, layer, wanted.layout)
                 return self._weight(wanted.name_of(stored), wanted.size, origin)
-            case Role.KEYS | Role.VALUES | Role.STATE:
+            case Role.STATE:
+                name = argument.state(layer or 0)
+                self.buffers.setdefault(name, Buffer(name, wanted.size, Kind.STATE))
+                return BufferRef(name)
+            case Role.KEYS | Role.VALUES:
                 name = f"{argument.role.value}.{layer}" + (f".{part}" if part else "")
                 self.buffers.setdefault(name, Buffer(name, wanted.size, Kind.STATE))
                 return BufferRef(name)

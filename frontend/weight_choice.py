@@ -1,6 +1,7 @@
 """What shall become of a model's weights between its checkpoint and its artifact."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from nybble.dialects.errors import NybbleError
 
@@ -20,7 +21,8 @@ class WeightChoice:
     formats: rules of `frontend.weight_rules`, or empty: every weight stays as it is. rotate: one of
     ROTATIONS for pass `insert-hadamard`, or empty for none. smooth: pass `fold-smoothing`.
     quantizer: one of QUANTIZERS, see `frontend.rounding`. calibration: the text that a calibration
-    for the last two reads (empty: nybble's own).
+    for the last two reads (empty: nybble's own). retaining: a file of learned heads that score
+    tokens, see `frontend.scorers`.
     """
 
     formats: str = ""
@@ -28,6 +30,7 @@ class WeightChoice:
     smooth: bool = False
     calibration: str = ""
     quantizer: str = QUANTIZERS[0]
+    retaining: Path | None = None
 
     def __post_init__(self) -> None:
         if self.rotate and self.rotate not in ROTATIONS:
@@ -52,6 +55,7 @@ class WeightChoice:
         changes = [f"rotate={self.rotate}"] if self.rotate else []
         changes += ["smooth"] if self.smooth else []
         changes += [self.quantizer] if self.quantizer != QUANTIZERS[0] else []
+        changes += [f"retaining={self.retaining}"] if self.retaining else []
         return " ".join([self.formats, *changes]).strip()
 
 

@@ -41,7 +41,8 @@ from nybble.dialects.sparse_attn.ops import AttentionOp
 
 STATIC = (
     "masks of positions (causal, window, sink, streaming, stride, heads, +, &), also with "
-    "pages(size,count) among them; or heavy(budget,recent) alone"
+    "pages(size,count) among them; or heavy(budget,recent), alisa(budget,recent), "
+    "locret(budget,recent) or windowkv(size,count,recent,layers) alone"
 )
 
 

@@ -1,7 +1,9 @@
 """The command-line options that several verbs have in common."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -77,6 +79,12 @@ _MODEL_OPTIONS = (
         help="Let tokens see less of the text: MASK, such as sink(4)+window(1024), for all layers, "
         "layers(0-3:MASK;else:MASK), or a YAML file of these; default: what the model says.",
     ),
+    click.option(
+        "--retaining",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="A safetensors file of learned heads that score tokens, for locret(budget,recent).",
+    ),
     isa_option,
     threads_option,
 )
@@ -134,7 +142,8 @@ def with_weights(function: Callable[..., Result]) -> Callable[..., Result]:
             options["attention"] = attention_policy(options["attention"])
         names = ("weights", "rotate", "smooth", "quantizer", "calibrate")
         given = {name: options.pop(name) for name in names}
-        return function(*arguments, weights=_choice(**given), **options)
+        choice = replace(_choice(**given), retaining=options.pop("retaining", None))
+        return function(*arguments, weights=choice, **options)
 
     return collected
 

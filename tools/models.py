@@ -29,6 +29,7 @@ from nybble.dialects.lowbit import formats
 from nybble.frontend.checkpoint import Checkpoint, open_checkpoint
 from nybble.frontend.compile_model import CompileOptions, ModelCompiler
 from nybble.frontend.requantize import note, requantized
+from nybble.frontend.scorers import with_scorers
 from nybble.frontend.text import Tokenizer, read_tokenizer, tokenizer_of
 from nybble.frontend.weight_choice import AS_STORED, WeightChoice
 from nybble.tools.import_child import import_in_child
@@ -114,6 +115,8 @@ class ModelChoice:
     def checkpoint(self) -> Checkpoint:
         """The model's file or folder, checked to be something that can be compiled."""
         checkpoint = requantized(open_checkpoint(self.model), self.options.weights)
+        if self.options.weights.retaining is not None:
+            checkpoint = with_scorers(checkpoint, self.options.weights.retaining)
         check_weights(checkpoint)
         return checkpoint
 
@@ -188,6 +191,8 @@ class ModelChoice:
     def _key(self) -> str:
         path = self.checkpoint.path
         files = sorted(path.iterdir()) if path.is_dir() else [path]
+        scorers = self.options.weights.retaining
+        files += [] if scorers is None else [scorers]
         parts = [
             [file_facts(file) for file in files],
             asdict(self._fitting()),

@@ -61,8 +61,11 @@ def norm(net: Rows, op: RmsNormOp) -> None:
 
 
 def gate(net: Rows, op: GluOp) -> None:
-    """`(g / (1 + exp(-z))) * u`, z being g (SiLU) or a cubic of it (GELU's tanh form)."""
-    is_gelu = op.activation.data != "silu"
+    """`(g / (1 + exp(-z))) * u`, z being g (SiLU) or a cubic of it (GELU's tanh form).
+
+    With a sigmoid it is 1 instead of the first g.
+    """
+    is_gelu, is_sigmoid = (op.activation.data == one for one in ("gelu_tanh", "sigmoid"))
 
     def gated(a: Arithmetic, values: Sequence[SSAValue]) -> SSAValue:
         value, up = values
@@ -70,7 +73,8 @@ def gate(net: Rows, op: GluOp) -> None:
         if is_gelu:
             cube = a.multiply(a.multiply(value, value), value)
             z = a.multiply(a.add(value, a.multiply(cube, a.constant(CUBIC))), a.constant(SLOPE))
-        return a.multiply(a.divide(value, a.add(a.constant(1.0), a.exp(a.negate(z)))), up)
+        over = a.constant(1.0) if is_sigmoid else value
+        return a.multiply(a.divide(over, a.add(a.constant(1.0), a.exp(a.negate(z)))), up)
 
     net.values[op.result] = net.map("gated", [net.rows(op.gate), net.rows(op.up)], gated)
 

@@ -112,17 +112,32 @@ def _columns(op: AttentionOp | PartialOp) -> int:
 
 
 def retain(op: RetainOp, target: Target, options: CostOptions) -> Work:
-    """An attention of each row to all slots, which are read for each row anew."""
+    """An attention of each row to all slots, which are read for each row anew.
+
+    So are the scores by which tokens are chosen, and written where attention changes them; of the
+    last queries also what one of them added.
+    """
     heads, slots, dim = op.shape
     rows = elements(op.key_rows, options) // (heads * dim)
     pairs = elements(op.query, options) // dim * slots
     size = math.ceil(heads * slots * token_bytes(op.keys.type, target) / 2)
     one = Stream("read", size, None, size, rows, 2 * size)
     streams = (replace(one, value=op.keys), replace(one, value=op.values))
-    moves = (moved(value, "read", target, options) for value in (op.query, op.key_rows))
+    chosen = () if op.mass is None else _sums(op, rows)
+    given = () if op.scores is None else (op.scores,)
+    moves = (moved(value, "read", target, options) for value in (op.query, op.key_rows, *given))
     written = moved(op.result, "written", target, options)
     work = tally({target.arithmetic.attention: 4 * pairs * dim})
-    return Work(work, pairs, (*moves, *streams, written))
+    return Work(work, pairs, (*moves, *streams, *chosen, written))
+
+
+def _sums(op: RetainOp, rows: int) -> tuple[Stream, ...]:
+    """What the choice of tokens reads and writes: 4 bytes for a slot, 8 of the last queries."""
+    heads, slots, _ = op.shape
+    size = 4 * heads * slots * (2 if op.queries else 1)
+    one = Stream("read", size, op.mass, size, rows, size)
+    is_given = op.scores is not None
+    return (one,) if is_given else (one, replace(one, direction="written", value=None))
 
 
 def append_bounds(op: AppendBoundsOp, target: Target, options: CostOptions) -> Work:

@@ -39,7 +39,7 @@ from nybble.dialects.shapes import check_equal, check_rank
 Array = npt.NDArray[np.float32]
 F32Tensor = TensorType.constr(Float32Type())
 FloatProp = FloatAttr[Float32Type]
-ACTIVATIONS = ("silu", "gelu_tanh")
+ACTIVATIONS = ("silu", "gelu_tanh", "sigmoid")
 
 
 @irdl_op_definition

@@ -7,7 +7,12 @@ from nybble.dialects.numpy_ref.arrays import F32, F64
 
 def silu(x: F64) -> F64:
     """Return x * sigmoid(x), without overflow for large negative x."""
-    return x * 0.5 * (1.0 + np.tanh(0.5 * x))
+    return x * sigmoid(x)
+
+
+def sigmoid(x: F64) -> F64:
+    """Return 1 / (1 + exp(-x)), without overflow for large negative x."""
+    return 0.5 * (1.0 + np.tanh(0.5 * x))
 
 
 def gelu_tanh(x: F64) -> F64:
@@ -15,7 +20,7 @@ def gelu_tanh(x: F64) -> F64:
     return 0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x * x * x)))
 
 
-ACTIVATIONS = {"silu": silu, "gelu_tanh": gelu_tanh}
+ACTIVATIONS = {"silu": silu, "gelu_tanh": gelu_tanh, "sigmoid": sigmoid}
 
 
 def glu(gate: F32, up: F32, activation: str = "silu") -> F32:

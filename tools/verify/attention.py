@@ -1,13 +1,16 @@
 """Random attentions against the f64 reference: masks, caches, kinds of softmax, positions, data.
 
 Everything follows from the seed and the number of the case. CASES_A_KERNEL cases in a row share a
-kernel and differ in position, rows and data; among the data are logits that overflow a fixed
-maximum, and rows and whole calls that see no key.
+kernel and differ in position and data; among the data are logits that overflow a fixed maximum,
+first tokens of a text, and rows and whole calls that see no key. Kernels take every mask with every
+format of a cache and every kind of softmax in turn, so that 3,000 cases have them all; one in
+RETAINED_EVERY keeps a number of tokens instead, see `retained`.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +27,11 @@ from nybble.tools.cache_text import cache_text
 from nybble.tools.mlir_file import FIRST, advance, find_function
 from nybble.tools.random_values import Value, buffers_of, key_caches, stored_keys
 from nybble.tools.run_file import SCHEDULED, Compiled, FileRun, compile_function, variant_name
+from nybble.tools.verify import retained
+from nybble.tools.verify.retained import CONTEXT, Retained, drawn_position
 
-CASES_A_KERNEL = 30
-CONTEXT = 256
+CASES_A_KERNEL = 10
+RETAINED_EVERY = 10
 KV = (
     "f32",
     "f16",
@@ -52,6 +57,9 @@ ATOMS = (
     "causal", "window(1)", "window(50)", "sink(4)", "streaming(10,70)", "stride(16,3,1)",
     "stride(64,2)", "pages(64,2)", "blocks(16)", "windowkv(32,3,20)",
 )  # fmt: skip
+COMBINATIONS = tuple(product(ATOMS, KV, SOFTMAX))
+STRIDE = 101
+"""From one kernel to the next: a prime, so that a few kernels in a row are unlike each other."""
 TEXT = """
 func.func @f(%q: tensor<{rows}x{width}xf32>, %k: {keys}, %v: {values}{lists},
              %p: index) -> tensor<{rows}x{width}xf32> {{
@@ -99,13 +107,29 @@ class Attention:
             softmax=self.softmax,
         )
 
+    def values(self, seed: int, number: int) -> list[Value]:
+        """Query, keys, values, lists and position of a case."""
+        random = np.random.default_rng([seed, number, 1])
+        position = drawn_position(random, self.rows)
+        kv = parse_kv(self.kv)
+        q = random.standard_normal((self.rows, self.heads * self.d), np.float32)
+        k, v = random.standard_normal((2, *self.shape), np.float32)
+        scale = np.float32(random.choice(SCALES))
+        lists = [
+            random.integers(-1, CONTEXT // one.size, (self.kv_heads, 1, one.count or 2)).astype(
+                np.int32
+            )
+            for one in selections_of(parse(self.mask))
+        ]
+        return [q * scale, kv.rounded(k), kv.rounded(v), *lists, position]
+
 
 @dataclass(frozen=True)
 class Outcome:
     """error: the largest, over what is allowed; fault: what is wrong, empty if nothing is."""
 
     number: int
-    attention: Attention
+    attention: Attention | Retained
     position: int
     error: float
     fault: str
@@ -119,11 +143,15 @@ class Outcome:
         }  # fmt: skip
 
 
-def drawn(seed: int, group: int) -> Attention:
+def drawn(seed: int, group: int) -> Attention | Retained:
     """The attention of a group of cases."""
     random = np.random.default_rng([seed, group])
-    atoms = [str(one) for one in random.choice(ATOMS, 3)]
-    first, second, third = atoms
+    turn, place = divmod(group, RETAINED_EVERY)
+    if place == RETAINED_EVERY - 1:
+        return retained.drawn(random, turn)
+    number = (group - turn) * STRIDE + seed
+    first, kv, softmax = COMBINATIONS[number % len(COMBINATIONS)]
+    second, third = (str(one) for one in random.choice(ATOMS, 2))
     mask = str(
         random.choice(
             [first, f"{first}+{second}", f"{first}&({second}+{third})",
@@ -133,8 +161,8 @@ def drawn(seed: int, group: int) -> Attention:
     kv_heads = int(random.choice([1, 2, 3]))
     return Attention(
         mask=str(parse(mask)),
-        kv=str(random.choice(KV)),
-        softmax=str(random.choice(SOFTMAX)),
+        kv=kv,
+        softmax=softmax,
         heads=kv_heads * int(random.choice([1, 2, 3])),
         kv_heads=kv_heads,
         d=int(random.choice([16, 32, 80])),
@@ -157,11 +185,11 @@ def run(
 
 
 def run_group(
-    seed: int, attention: Attention, numbers: list[int], threads: int
+    seed: int, attention: Attention | Retained, numbers: list[int], threads: int
 ) -> Iterator[Outcome]:
     """Compile an attention and run cases on it."""
     module = parse_module(make_context(), attention.text(), "<verify>")
-    inputs = [draw_case(seed, number, attention) for number in numbers]
+    inputs = [attention.values(seed, number) for number in numbers]
     run = FileRun("f", attention.rows, CONTEXT - attention.rows, 0, threads, None, "f32")
     reference = Interpreter(module.clone())
     keys = key_caches(find_function(module, "f"))
@@ -170,28 +198,9 @@ def run_group(
     compiled = compile_function(module, name, inputs[0], keys, run)
     with closing(compiled.executor):
         for number, values in zip(numbers, inputs, strict=True):
-            (wanted,) = reference.call("f", *values)
+            wanted = reference.call("f", *values)[0]
             found = run_case(compiled, values)
             yield judged(number, attention, values, wanted.astype(np.float64), found)
-
-
-def draw_case(seed: int, number: int, attention: Attention) -> list[Value]:
-    """Query, keys, values, lists and position."""
-    random = np.random.default_rng([seed, number, 1])
-    position = int(random.integers(0, CONTEXT - attention.rows + 1))
-    if random.random() < 0.2:
-        position = int(random.choice([0, CONTEXT - attention.rows]))
-    kv = parse_kv(attention.kv)
-    q = random.standard_normal((attention.rows, attention.heads * attention.d), np.float32)
-    k, v = random.standard_normal((2, *attention.shape), np.float32)
-    scale = np.float32(random.choice(SCALES))
-    lists = [
-        random.integers(-1, CONTEXT // one.size, (attention.kv_heads, 1, one.count or 2)).astype(
-            np.int32
-        )
-        for one in selections_of(parse(attention.mask))
-    ]
-    return [q * scale, kv.rounded(k), kv.rounded(v), *lists, position]
 
 
 def position_of(values: list[Value]) -> int:
@@ -214,7 +223,7 @@ def run_case(compiled: Compiled, values: list[Value]) -> npt.NDArray[np.float64]
 
 def judged(
     number: int,
-    attention: Attention,
+    attention: Attention | Retained,
     values: list[Value],
     wanted: npt.NDArray[np.float64],
     found: npt.NDArray[np.float64],

@@ -237,8 +237,8 @@ def bind_retained(site: Site) -> Binding:
     """Attention over the tokens that a budget keeps; the state is updated in place."""
     op = site.only(RetainOp)
     heads, slots, dim = op.shape
-    state = (op.keys, op.values, op.mass)
-    kept = (op.new_keys, op.new_values, op.new_mass)
+    mass = () if op.mass is None else (op.mass,)
+    scores = () if op.scores is None else (op.scores,)
     kernel = Retain(
         kv_heads=heads,
         head_dim=dim,
@@ -248,15 +248,21 @@ def bind_retained(site: Site) -> Binding:
         rows=site.tokens,
         scale=op.scale.value.data,
         threads=site.threads,
+        positions=tensor_shape(op.moves)[2],
+        run=op.size.value.data,
+        by=None if op.by is None else op.by.data,
+        queries=op.queries,
         element=element_type(op.keys),
     )
     rows = (op.query, op.key_rows, op.value_rows)
-    read = (In(site.place(one)) for one in (*rows, *state))
+    state = (op.keys, op.values, *mass, op.moves)
+    kept = (op.new_keys, op.new_values, *op.new_state)
+    read = (In(site.place(one)) for one in (*rows, op.keys, op.values, op.moves, *mass, *scores))
     last = site.op.body.block.last_op
     assert last is not None
     in_place = {
         site.result(new): site.place(old)
-        for new, old in zip(kept, state, strict=True)
+        for new, old in zip(kept, state, strict=False)
         if new in last.operands
     }
     return Binding(kernel, (*read, Out(site.result(op.result)), Scratch()), in_place)

@@ -25,5 +25,6 @@ def gelu_tanh(b: KernelBuilder, x: Value) -> Value:
 GATES: dict[str, Callable[[KernelBuilder, Value], Value]] = {
     "silu": silu,
     "gelu_tanh": gelu_tanh,
+    "sigmoid": sigmoid,
 }
 """By the name that `fused.glu` has for each."""

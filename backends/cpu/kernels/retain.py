@@ -12,6 +12,7 @@ from nybble.backends.cpu.kernels import mathlib
 from nybble.backends.cpu.kernels.attention_tile import MASKED
 from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Value, f32, i32, vec
 from nybble.backends.cpu.kernels.loops import largest_lane, padded_rows
+from nybble.dialects.sparse_attn.retain import ACCUMULATED, LAST, LEARNED
 
 LANES = 16
 _VECTOR = vec(LANES, f32)
@@ -21,9 +22,11 @@ _VECTOR = vec(LANES, f32)
 class Retain:
     """q f32 [n, q_heads * d], new_k, new_v f32 [n, kv_heads * d] -> out like q.
 
-    keys [kv_heads, d, slots], values [kv_heads, slots, d] of `element`, mass f32 [kv_heads, slots]
-    are updated in place. budget: slots that are not of the ring. Shared out by key heads, whose
-    rows follow each other.
+    keys [kv_heads, d, slots], values [kv_heads, slots, d] of `element` are updated in place; where
+    tokens are chosen `by` a score so are moves i32 [kv_heads, positions], which are read otherwise,
+    and mass f32 [kv_heads, 1 + queries, slots]. scores f32 [n, kv_heads]. budget: slots that are
+    not of the ring. run: tokens that go together. Shared out by key heads, whose rows follow each
+    other.
     """
 
     kv_heads: int
@@ -34,6 +37,10 @@ class Retain:
     rows: int
     scale: float
     threads: int
+    positions: int
+    run: int = 1
+    by: str | None = ACCUMULATED
+    queries: int = 0
     element: Attribute = f32
 
     def __post_init__(self) -> None:
@@ -54,16 +61,20 @@ class Retain:
 
     @property
     def buffers(self) -> list[BufferSpec]:
-        """q, new_k, new_v, keys, values, mass, out, scratch."""
+        """q, new_k, new_v, keys, values, moves, mass and scores where there are, out, scratch."""
         rows, held = padded_rows(self.rows), self.kv_heads * self.slots
         q, new = rows * self.q_heads * self.head_dim, rows * self.kv_heads * self.head_dim
+        mass = BufferSpec("mass", held * (1 + self.queries), f32)
+        scores = BufferSpec("scores", rows * self.kv_heads, f32)
         return [
             BufferSpec("q", q, f32),
             BufferSpec("new_k", new, f32),
             BufferSpec("new_v", new, f32),
             BufferSpec("keys", held * self.head_dim, self.element),
             BufferSpec("values", held * self.head_dim, self.element),
-            BufferSpec("mass", held, f32),
+            BufferSpec("moves", self.kv_heads * self.positions, i32),
+            *([mass] if self.by else []),
+            *([scores] if self.by == LEARNED else []),
             BufferSpec("out", q, f32),
             BufferSpec("scratch", self.threads * self.group * self.slots, f32),
         ]
@@ -86,7 +97,9 @@ class Step:
         self.b, self.spec = b, spec
         self.position = b.pos + row
         self.ring = self.position % spec.recent + spec.budget
-        self.mass = head * spec.slots
+        self.moves = head * spec.positions
+        self.mass = head * ((1 + spec.queries) * spec.slots)
+        self.score = row * spec.kv_heads + head
         self.first = head * spec.slots * spec.head_dim
         self.new = (row * spec.kv_heads + head) * spec.head_dim
         self.query = (row * spec.q_heads + head * spec.group) * spec.head_dim
@@ -97,14 +110,12 @@ class Step:
     def admit(self) -> None:
         """Give the row's token a slot of the ring, and what it drives out one of the others."""
         b, spec = self.b, self.spec
-        with b.if_(self.position >= spec.recent):
-            free = self.position - spec.recent
-            with b.if_(free < spec.budget):
-                self._move(free)
-            with b.if_(free >= spec.budget):
-                slot = self._least()
-                with b.if_(slot.ne(self.ring)):
-                    self._move(slot)
+        place = self.moves + self.position % spec.positions
+        if spec.by:
+            self._choose(place)
+        slot = b.to_index(b.buffer("moves").load(place))
+        with b.if_(slot.ne(self.ring) & (slot >= 0) & (slot < spec.slots)):
+            self._move(slot)
         for offset in range(0, spec.head_dim, LANES):
             key, value = (
                 b.to_float(b.buffer(one).vload(self.new + offset, LANES), spec.element)
@@ -113,7 +124,8 @@ class Step:
             b.buffer("values").vstore(value, self._value(self.ring) + offset)
             for lane in range(LANES):
                 b.buffer("keys").store(b.extract(key, lane), self._key(offset + lane) + self.ring)
-        b.buffer("mass").store(b.const(0.0, f32), self.mass + self.ring)
+        if spec.by:
+            self._begin()
 
     def _key(self, component: int | Value) -> Value:
         return self.b.value(component) * self.spec.slots + self.first
@@ -121,27 +133,65 @@ class Step:
     def _value(self, slot: Value) -> Value:
         return slot * self.spec.head_dim + self.first
 
+    def _added(self, query: int | Value) -> Value:
+        """Where mass has what a query added, or (0) the sums."""
+        return self.b.value(query) * self.spec.slots + self.mass
+
+    def _choose(self, place: Value) -> None:
+        """Write to moves where what the token drives out goes; back to the ring drops it."""
+        b, spec, moves = self.b, self.spec, self.b.buffer("moves")
+
+        def go(slot: Value) -> None:
+            moves.store(b.from_index(slot, i32), place)
+
+        token = self.position - spec.recent
+        go(b.select(self.position < spec.recent, self.ring, token))
+        with b.if_(self.position >= spec.slots):
+            offset = token % spec.run
+            with b.if_(offset.eq(0)):
+                go(self._least())
+            with b.if_(offset > 0):
+                before = b.to_index(moves.load((self.position - 1) % spec.positions + self.moves))
+                go(b.select(before < spec.budget, before + 1, self.ring))
+
     def _least(self) -> Value:
-        """Of the slots before the ring that with the least mass, or the one driven out."""
-        b, mass = self.b, self.b.buffer("mass")
-        start = [self.ring, mass.load(self.mass + self.ring)]
-        with b.for_(0, self.spec.budget, inits=start) as loop:
+        """Of the runs before the ring the slot of the least one, or the one driven out."""
+        b, spec, mass = self.b, self.spec, self.b.buffer("mass")
+        with b.for_(0, spec.run, inits=[b.const(0.0, f32)]) as own:
+            place = (self.position + own.iv) % spec.recent + spec.budget
+            own.yield_(own.args[0] + mass.load(self.mass + place))
+        with b.for_(0, spec.budget, spec.run, inits=[self.ring, own.results[0]]) as loop:
             slot, least = loop.args
-            mine = mass.load(self.mass + loop.iv)
+            with b.for_(0, spec.run, inits=[b.const(0.0, f32)]) as run:
+                run.yield_(run.args[0] + mass.load(self.mass + loop.iv + run.iv))
+            mine = run.results[0]
             less = mine < least
             loop.yield_(b.select(less, loop.iv, slot), b.select(less, mine, least))
         return loop.results[0]
 
     def _move(self, slot: Value) -> None:
         """Copy the token that is driven out of the ring."""
-        b, keys, values, mass = (self.b, *map(self.b.buffer, ("keys", "values", "mass")))
+        b, keys, values = self.b, self.b.buffer("keys"), self.b.buffer("values")
         with b.for_(0, self.spec.head_dim) as loop:
             at = self._key(loop.iv)
             keys.store(keys.load(at + self.ring), at + slot)
         for offset in range(0, self.spec.head_dim, LANES):
             held = values.vload(self._value(self.ring) + offset, LANES)
             values.vstore(held, self._value(slot) + offset)
-        mass.store(mass.load(self.mass + self.ring), self.mass + slot)
+        if self.spec.by:
+            mass = b.buffer("mass")
+            with b.for_(0, 1 + self.spec.queries) as query:
+                at = self._added(query.iv)
+                mass.store(mass.load(at + self.ring), at + slot)
+
+    def _begin(self) -> None:
+        """The score of a token that nobody has looked at yet."""
+        b, mass = self.b, self.b.buffer("mass")
+        if self.spec.by == LEARNED:
+            mass.store(b.buffer("scores").load(self.score), self.mass + self.ring)
+            return
+        with b.for_(0, 1 + self.spec.queries) as query:
+            mass.store(b.const(0.0, f32), self._added(query.iv) + self.ring)
 
     # -- attention
 
@@ -207,7 +257,7 @@ class Step:
 
     def _weigh(self, inverses: list[Value]) -> None:
         """Probabilities in the place of exponentials; their sums are added to the mass."""
-        b, scratch, mass = self.b, self.b.buffer("scratch"), self.b.buffer("mass")
+        b, scratch, by = self.b, self.b.buffer("scratch"), self.spec.by
         with b.for_(0, self.spec.slots, LANES) as loop:
             total = b.const(0.0, _VECTOR)
             for member, inverse in enumerate(inverses):
@@ -215,8 +265,29 @@ class Step:
                 weight = scratch.vload(at, LANES) * inverse
                 scratch.vstore(weight, at)
                 total = total + weight
-            at = self.mass + loop.iv
-            mass.vstore(mass.vload(at, LANES) + total, at)
+            if by in (ACCUMULATED, LAST):
+                self._add(total, loop.iv)
+        if by == LAST:
+            with b.if_(((self.position + 1) % self.spec.queries).eq(0)):
+                self._sum_anew()
+
+    def _add(self, weights: Value, slot: Value) -> None:
+        """Add to the sums of some slots, and take off what the oldest query added."""
+        mass, at = self.b.buffer("mass"), self.mass + slot
+        sums = mass.vload(at, LANES) + weights
+        if self.spec.by == LAST:
+            place = self._added(self.position % self.spec.queries + 1) + slot
+            sums = sums - mass.vload(place, LANES)
+            mass.vstore(weights, place)
+        mass.vstore(sums, at)
+
+    def _sum_anew(self) -> None:
+        """Sums of what is there, lest errors of differences add up."""
+        b, mass = self.b, self.b.buffer("mass")
+        with b.for_(0, self.spec.slots, LANES) as loop:
+            with b.for_(1, 1 + self.spec.queries, inits=[b.const(0.0, _VECTOR)]) as query:
+                query.yield_(query.args[0] + mass.vload(self._added(query.iv) + loop.iv, LANES))
+            mass.vstore(query.results[0], self.mass + loop.iv)
 
     def _sum(self, member: int, bounds: tuple[Value, Value], sums: list[Value]) -> list[Value]:
         """Sums so far and the weighted values of a range of slots."""

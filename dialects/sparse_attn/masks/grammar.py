@@ -32,6 +32,11 @@ def _selected(name: str, *numbers: int) -> Mask:
     return Selected(name, numbers)
 
 
+def _counts(names: tuple[str, ...]) -> tuple[int, ...]:
+    least = len(names) - (names[-1] == "layers")
+    return tuple(range(least, len(names) + 1))
+
+
 def _atoms() -> dict[str, tuple[Maker, tuple[int, ...]]]:
     """Name -> what makes it, and how many numbers it may take."""
     static: dict[str, tuple[Maker, tuple[int, ...]]] = {
@@ -42,7 +47,7 @@ def _atoms() -> dict[str, tuple[Maker, tuple[int, ...]]]:
         "stride": (Stride, (2, 3)),
     }
     selected: Mapping[str, tuple[Maker, tuple[int, ...]]] = {
-        name: (partial(_selected, name), (len(names),)) for name, names in POLICIES.items()
+        name: (partial(_selected, name), _counts(names)) for name, names in POLICIES.items()
     }
     return {**static, **selected}
 

@@ -16,18 +16,18 @@ POLICIES: dict[str, tuple[str, ...]] = {
     "kept": ("budget",),
     "heavy": ("budget", "recent"),
     "alisa": ("budget", "recent"),
-    "windowkv": ("size", "count", "recent"),
+    "windowkv": ("size", "count", "recent", "layers"),
     "locret": ("budget", "recent"),
 }
-"""Name -> what its numbers are.
+"""Name -> what its numbers are; a last one called `layers` may be left out.
 
 size: keys of an entry (1 if it is no parameter); count, budget: entries; recent: a window of last
-keys that is seen besides. blocks: lists per head and block of queries (MInference, LServe's
-prefill). pages: those of the largest bounds of scores (Quest, arXiv:2406.10774; LServe,
-arXiv:2502.14866). heavy: the keys that got most of all attention (H2O, arXiv:2306.14048). alisa:
-those that got most of the last queries' (arXiv:2403.17312). windowkv: runs that a task needs,
-which layers share (arXiv:2503.17922). locret: those of the best learned scores (arXiv:2410.01805).
-kept: a set that something else keeps.
+keys that is seen besides; layers: in a row, that share a choice. blocks: lists per head and block
+of queries (MInference, LServe's prefill). pages: those of the largest bounds of scores (Quest,
+arXiv:2406.10774; LServe, arXiv:2502.14866). heavy: the keys that got most of all attention (H2O,
+arXiv:2306.14048). alisa: those that got most of the last queries' (arXiv:2403.17312). windowkv:
+runs that got most of it (arXiv:2503.17922). locret: those of the best learned scores
+(arXiv:2410.01805). kept: a set that something else keeps.
 """
 
 
@@ -39,14 +39,14 @@ class Selected(Mask):
     numbers: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        for parameter, value in zip(POLICIES[self.name], self.numbers, strict=True):
+        for parameter, value in zip(POLICIES[self.name], self.numbers, strict=False):
             at_least(str(self), f"a {parameter} of", value, 1)
 
     def __str__(self) -> str:
         return f"{self.name}({','.join(str(number) for number in self.numbers)})"
 
     def _number(self, *names: str) -> int | None:
-        given = dict(zip(POLICIES[self.name], self.numbers, strict=True))
+        given = dict(zip(POLICIES[self.name], self.numbers, strict=False))
         return next((given[name] for name in names if name in given), None)
 
     @property
@@ -63,6 +63,11 @@ class Selected(Mask):
     def recent(self) -> int:
         """Last keys, up to and including the query, that are seen in any case."""
         return self._number("recent") or 0
+
+    @property
+    def layers(self) -> int:
+        """Layers in a row that look at what the first of them chooses."""
+        return self._number("layers") or 1
 
     def sees(self, pair: Pair) -> Bit:
         """See `Mask`."""

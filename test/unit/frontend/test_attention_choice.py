@@ -78,12 +78,47 @@ def test_layers_that_choose_have_a_state(graph):
     made = with_policy(graph, policy)
     passes = selections(made, policy)
     assert passes == [
-        RetainTokens("layer_0_mask_0", 8, 24), SelectPages("layer_1_mask_2", "pages(16,2)+sink(1)"),
-    ]  # fmt: skip
+        RetainTokens("layer_0_mask_0", 8, 24),
+        SelectPages("layer_1_mask_2", "pages(16,2)+sink(1)"),
+    ]
     assert [one.function for one in restrictions(made, policy)] == ["layer_0_mask_1"]
     states = [name for name, given in made.functions.items() if given[-1].role is Role.STATE]
     assert states == ["layer_0_mask_0", "layer_1_mask_2"]
     assert with_policy(graph, "heavy(8,24)").functions["layer_0"][-1].role is Role.STATE
+
+
+def test_the_first_layer_of_a_group_chooses_for_all(graph):
+    """Layers 1 and 2 are of different functions, and of one group with layer 0."""
+    policy = "layers(0:window(9);else:windowkv(4,2,24,3))"
+    made = with_policy(graph, policy)
+    assert made.layers == (
+        "layer_0_mask_0", "layer_0_mask_1", "layer_1_mask_1_follows", "layer_0_mask_1",
+    )  # fmt: skip
+    assert selections(made, policy) == [
+        RetainTokens("layer_0_mask_1", 8, 24, "last", 4),
+        RetainTokens("layer_1_mask_1_follows", 8, 24, "", 4),
+    ]
+    states = {
+        name: [one.state(layer) for one in made.functions[name] if one.role is Role.STATE]
+        for layer, name in enumerate(made.layers)
+    }
+    assert states["layer_1_mask_1_follows"] == ["moves_1.0"]
+    assert states["layer_0_mask_1"] == ["mass_1.3", "moves_1.1"]
+
+
+def test_alisa_looks_at_the_last_queries(graph):
+    assert selections(graph, "alisa(8,24)")[0] == RetainTokens("layer_0", 8, 24, "last")
+
+
+def test_learned_scores_come_with_weights(graph):
+    made = with_policy(graph, "locret(8,24)", hidden=40)
+    further = [(one.name, one.source) for one in made.functions["layer_0"][len(ONE) :]]
+    assert [name for name, _ in further] == [
+        "scorer_q", "scorer_k", "scorer_v", "scorer_out", "mass_0", "moves_0",
+    ]  # fmt: skip
+    assert further[0][1] == "model.layers.{layer}.self_attn.fc1.weight:q"
+    passes = selections(made, "locret(8,24)", hidden=40)
+    assert passes[0] == RetainTokens("layer_0", 8, 24, "learned", hidden=40)
 
 
 @pytest.mark.parametrize(
@@ -91,11 +126,16 @@ def test_layers_that_choose_have_a_state(graph):
     [
         ("heavy(8,23)", "f32", r"heavy\(8,23\) keeps 31 tokens .accepted: a multiple of 16"),
         ("heavy(8,24)", "kv4", "a cache of kv4 cannot evict, as heavy.*accepted: f32, f16"),
+        ("alisa(8,23)", "f32", r"alisa\(8,23\) keeps 31 tokens .accepted: a multiple of 16"),
+        ("windowkv(16,1,8)", "f32", "keeps 24 tokens"),
+        ("windowkv(32,1,16)", "f32", "runs of 32 tokens and 16 recent ones .accepted: 32 recent"),
+        ("windowkv(4,2,24)+sink(1)", "f32", r"accepted: .*windowkv\(size,count,recent,layers\) al"),
+        ("locret(8,24)", "f32", "scores of learned heads, and there is no file .*--retaining FILE"),
         ("heavy(64,128)", "f32", "keeps 192 keys of a context of 128"),
         (
             "heavy(8,24)+sink(1)",
             "f32",
-            r"chosen anew .*accepted: .*heavy\(budget,recent\) alone",
+            r"chosen anew .*accepted: .*heavy\(budget,recent\), .* alone",
         ),
         ("pages(8,2)", "f32", "has pages of 8 keys .accepted: a multiple of 16"),
     ],

@@ -77,7 +77,15 @@ def test_attention_in_the_middle_of_a_text(tokens, mode, run_nybble):
 
 @pytest.mark.parametrize("tokens", [1, 40])
 @pytest.mark.parametrize(
-    "choice", [RetainTokens("attend", 8, 24), SelectPages("attend", "pages(16,2)+sink(3)")]
+    "choice",
+    [
+        RetainTokens("attend", 8, 24),
+        RetainTokens("attend", 8, 24, "last", 4),
+        RetainTokens("attend", 8, 24, "learned", hidden=40),
+        RetainTokens("attend", 8, 24, "", 4),
+        SelectPages("attend", "pages(16,2)+sink(3)"),
+    ],
+    ids=["accumulated", "last", "learned", "follows", "pages"],
 )
 def test_what_is_chosen_while_a_text_is_read(tokens, choice, run_nybble):
     module = parse_module(make_context(), LAYER, "<test>")

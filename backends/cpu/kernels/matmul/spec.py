@@ -22,7 +22,7 @@ from nybble.backends.cpu.tile_layout import DenseLayout, TileLayout
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.numpy_ref.quantize import LARGEST
 
-GLUS = ("", "silu", "gelu_tanh")
+GLUS = ("", "silu", "gelu_tanh", "sigmoid")
 
 
 class MatmulError(NybbleError):
@@ -48,7 +48,7 @@ class ProductSpec(ABC):
 
     rows: of each part; cols: contracted length. tokens: the most token rows of a call; with 1 the
     kernel ignores n. bias: add a vector to each part. residual: add to what the outputs hold.
-    glu: "", "silu" or "gelu_tanh": two equal parts become one output, activation(y0) * y1.
+    glu: "" or a gate: two equal parts become one output, activation(y0) * y1.
     threads: the most that run the kernel; each has its own slice of the scratch buffer.
     isa: what instructions it may use.
     added: outliers and low-rank factors that are added to each part, in f32.
@@ -69,7 +69,7 @@ class ProductSpec(ABC):
         if not self.rows or self.tokens < 1 or self.threads < 1:
             raise MatmulError(f"a matmul needs rows, tokens and threads: {self}")
         if self.glu not in GLUS:
-            raise MatmulError(f"unknown gate '{self.glu}'", accepted="silu, gelu_tanh")
+            raise MatmulError(f"unknown gate '{self.glu}'", accepted=", ".join(GLUS[1:]))
         if self.glu and (len(self.rows) != 2 or len(set(self.rows)) != 1 or self.residual):
             raise MatmulError(
                 f"a gated output of parts {self.rows} with residual={self.residual}",

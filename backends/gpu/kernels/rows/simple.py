@@ -23,7 +23,7 @@ LOWEST = -3.4e38
 
 @dataclass(frozen=True)
 class GluSpec:
-    """y f16 [rows, columns] = activation(gate) * up, f32; activation: silu or gelu_tanh."""
+    """y f16 [rows, columns] = activation(gate) * up, f32; activation: silu, gelu_tanh, sigmoid."""
 
     rows: int
     columns: int
@@ -53,13 +53,15 @@ def glu_kernel(spec: GluSpec) -> RowKernel:
     at = b.block_id() * THREADS + b.thread()
     with b.if_(at < count):
         opened = gate.read(0, at)
-        y.write(0, at, opened * sigmoid(b, slope(opened, spec.activation)) * up.read(0, at))
+        open_ = sigmoid(b, slope(opened, spec.activation))
+        made = open_ if spec.activation == "sigmoid" else opened * open_
+        y.write(0, at, made * up.read(0, at))
     return RowKernel(b, spec.parameters, -(-count // THREADS))
 
 
 def slope(x: Value, activation: str) -> Value:
     """What the sigmoid is of: x, and in GELU's tanh form 2 sqrt(2 / pi) (x + 0.044715 x^3)."""
-    if activation == "silu":
+    if activation != "gelu_tanh":
         return x
     return (x * x * x * 0.044715 + x) * (2 * sqrt(2 / pi))
 

@@ -57,7 +57,7 @@ func.func @rope_tables(%x: tensor<?x64xf32>, %c: tensor<128x8xf32>, %s: tensor<6
 // -----
 
 func.func @glu_activation(%g: tensor<?x64xf32>) {
-  // expected-error @+1 {{unknown activation "relu"; accepted: silu, gelu_tanh}}
+  // expected-error @+1 {{unknown activation "relu"; accepted: silu, gelu_tanh, sigmoid}}
   %r = fused.glu "relu" %g, %g : tensor<?x64xf32>
   func.return
 }

@@ -50,9 +50,15 @@ func.func @parts(%q: tensor<?x64xf32>, %k: tensor<2x128x16xf32>, %p: index, %at:
 }
 
 // CHECK-LABEL: func.func @retain
-func.func @retain(%q: tensor<?x64xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x1x48xf32>, %p: index) -> tensor<?x64xf32> {
-  // CHECK: sparse_attn.retain %q, %n, %n into %k, %v, %m at %p budget 16 : i64 scale 2.500000e-01 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x48xf32>
-  %r, %k2, %v2, %m2 = sparse_attn.retain %q, %n, %n into %k, %v, %m at %p budget 16 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x48xf32>
+func.func @retain(%q: tensor<?x64xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x1x48xf32>, %l: tensor<2x33x48xf32>, %w: tensor<2x1x128xi32>, %s: tensor<?x2xf32>, %p: index) -> tensor<?x64xf32> {
+  // CHECK: sparse_attn.retain %q, %n, %n into %k, %v, %w at %p by "accumulated" %m budget 16 : i64 size 1 : i64 scale 2.500000e-01 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x128xi32> by tensor<2x1x48xf32> -> tensor<2x1x48xf32>, tensor<2x1x128xi32>
+  %r, %k2, %v2, %m2, %w2 = sparse_attn.retain %q, %n, %n into %k, %v, %w at %p by "accumulated" %m budget 16 : i64 size 1 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x128xi32> by tensor<2x1x48xf32> -> tensor<2x1x48xf32>, tensor<2x1x128xi32>
+  // CHECK: %{{.*}}, %[[W:[^ ]*]] = sparse_attn.retain %q, %n, %n into %k, %v, %w at %p by "last" %l budget 16 : i64 size 4 : i64
+  %r3, %k3, %v3, %m3, %w3 = sparse_attn.retain %q, %n, %n into %k, %v, %w at %p by "last" %l budget 16 : i64 size 4 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x128xi32> by tensor<2x33x48xf32> -> tensor<2x33x48xf32>, tensor<2x1x128xi32>
+  // CHECK: sparse_attn.retain %q, %n, %n into %k, %v, %[[W]] at %p budget 16 : i64 size 4 : i64 scale 2.500000e-01 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x128xi32>{{$}}
+  %r4, %k4, %v4 = sparse_attn.retain %q, %n, %n into %k, %v, %w3 at %p budget 16 : i64 size 4 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x128xi32>
+  // CHECK: sparse_attn.retain %q, %n, %n into %k, %v, %w at %p by "learned" %m of %s budget 16 : i64 size 1 : i64 {{.*}} by tensor<2x1x48xf32> of tensor<?x2xf32> ->
+  %r5, %k5, %v5, %m5, %w5 = sparse_attn.retain %q, %n, %n into %k, %v, %w at %p by "learned" %m of %s budget 16 : i64 size 1 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x128xi32> by tensor<2x1x48xf32> of tensor<?x2xf32> -> tensor<2x1x48xf32>, tensor<2x1x128xi32>
   func.return %r : tensor<?x64xf32>
 }
 

@@ -182,41 +182,113 @@ func.func @sides(%q: tensor<?x64xf32>, %k: !sparse_attn.cache<keys 2x128x16, "kv
 
 // -----
 
-func.func @retain_values(%q: tensor<?x64xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x16x48xf16>, %m: tensor<2x1x48xf32>, %p: index) {
+func.func @retain_values(%q: tensor<?x64xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x16x48xf16>, %m: tensor<2x1x48xf32>, %w: tensor<2x1x128xi32>, %s: tensor<?x2xf32>, %p: index) {
   // expected-error @+1 {{values must be [2, 48, 16], got [2, 16, 48]}}
-  %r, %k2, %v2, %m2 = sparse_attn.retain %q, %n, %n into %k, %v, %m at %p budget 16 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x16x48xf16>, tensor<2x1x48xf32>
+  %r, %k2, %v2, %o0, %o1 = sparse_attn.retain %q, %n, %n into %k, %v, %w at %p by "accumulated" %m budget 16 : i64 size 1 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x16x48xf16>, tensor<2x1x128xi32> by tensor<2x1x48xf32> -> tensor<2x1x48xf32>, tensor<2x1x128xi32>
   func.return
 }
 
 // -----
 
-func.func @retain_mass(%q: tensor<?x64xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x2x48xf32>, %p: index) {
-  // expected-error @+1 {{mass must be [2, 1, 48], got [2, 2, 48]}}
-  %r, %k2, %v2, %m2 = sparse_attn.retain %q, %n, %n into %k, %v, %m at %p budget 16 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x2x48xf32>
+func.func @retain_mass(%q: tensor<?x64xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x1x47xf32>, %w: tensor<2x1x128xi32>, %s: tensor<?x2xf32>, %p: index) {
+  // expected-error @+1 {{mass must be [2, 1 + queries, 48], got [2, 1, 47]}}
+  %r, %k2, %v2, %o0, %o1 = sparse_attn.retain %q, %n, %n into %k, %v, %w at %p by "accumulated" %m budget 16 : i64 size 1 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x128xi32> by tensor<2x1x47xf32> -> tensor<2x1x47xf32>, tensor<2x1x128xi32>
   func.return
 }
 
 // -----
 
-func.func @retain_rows(%q: tensor<?x64xf32>, %n: tensor<?x31xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x1x48xf32>, %p: index) {
+func.func @retain_rows(%q: tensor<?x64xf32>, %n: tensor<?x31xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x1x48xf32>, %w: tensor<2x1x128xi32>, %s: tensor<?x2xf32>, %p: index) {
   // expected-error @+1 {{columns of the rows must be 32 (heads * head_dim of the cache), got 31}}
-  %r, %k2, %v2, %m2 = sparse_attn.retain %q, %n, %n into %k, %v, %m at %p budget 16 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x31xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x48xf32>
+  %r, %k2, %v2, %o0, %o1 = sparse_attn.retain %q, %n, %n into %k, %v, %w at %p by "accumulated" %m budget 16 : i64 size 1 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x31xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x128xi32> by tensor<2x1x48xf32> -> tensor<2x1x48xf32>, tensor<2x1x128xi32>
   func.return
 }
 
 // -----
 
-func.func @retain_query(%q: tensor<?x48xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x1x48xf32>, %p: index) {
+func.func @retain_query(%q: tensor<?x48xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x1x48xf32>, %w: tensor<2x1x128xi32>, %s: tensor<?x2xf32>, %p: index) {
   // expected-error @+1 {{columns of the query must be a multiple of 32, got 48}}
-  %r, %k2, %v2, %m2 = sparse_attn.retain %q, %n, %n into %k, %v, %m at %p budget 16 : i64 scale 0.25 : tensor<?x48xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x48xf32>
+  %r, %k2, %v2, %o0, %o1 = sparse_attn.retain %q, %n, %n into %k, %v, %w at %p by "accumulated" %m budget 16 : i64 size 1 : i64 scale 0.25 : tensor<?x48xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x128xi32> by tensor<2x1x48xf32> -> tensor<2x1x48xf32>, tensor<2x1x128xi32>
   func.return
 }
 
 // -----
 
-func.func @retain_budget(%q: tensor<?x64xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x1x48xf32>, %p: index) {
+func.func @retain_budget(%q: tensor<?x64xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x1x48xf32>, %w: tensor<2x1x128xi32>, %s: tensor<?x2xf32>, %p: index) {
   // expected-error @+1 {{a budget of 48 of 48 slots; accepted: 1 to 47}}
-  %r, %k2, %v2, %m2 = sparse_attn.retain %q, %n, %n into %k, %v, %m at %p budget 48 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x48xf32>
+  %r, %k2, %v2, %o0, %o1 = sparse_attn.retain %q, %n, %n into %k, %v, %w at %p by "accumulated" %m budget 48 : i64 size 1 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x128xi32> by tensor<2x1x48xf32> -> tensor<2x1x48xf32>, tensor<2x1x128xi32>
+  func.return
+}
+
+// -----
+
+func.func @retain_size(%q: tensor<?x64xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x1x48xf32>, %w: tensor<2x1x128xi32>, %s: tensor<?x2xf32>, %p: index) {
+  // expected-error @+1 {{runs of 3 tokens of a budget of 16 and 32 recent ones; accepted: a divisor of the budget, at most the recent ones}}
+  %r, %k2, %v2, %o0, %o1 = sparse_attn.retain %q, %n, %n into %k, %v, %w at %p by "accumulated" %m budget 16 : i64 size 3 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x128xi32> by tensor<2x1x48xf32> -> tensor<2x1x48xf32>, tensor<2x1x128xi32>
+  func.return
+}
+
+// -----
+
+func.func @retain_ring(%q: tensor<?x64xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x1x48xf32>, %w: tensor<2x1x128xi32>, %s: tensor<?x2xf32>, %p: index) {
+  // expected-error @+1 {{runs of 20 tokens of a budget of 40 and 8 recent ones}}
+  %r, %k2, %v2, %o0, %o1 = sparse_attn.retain %q, %n, %n into %k, %v, %w at %p by "accumulated" %m budget 40 : i64 size 20 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x128xi32> by tensor<2x1x48xf32> -> tensor<2x1x48xf32>, tensor<2x1x128xi32>
+  func.return
+}
+
+// -----
+
+func.func @retain_moves(%q: tensor<?x64xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x1x48xf32>, %w: tensor<2x1x3xi32>, %s: tensor<?x2xf32>, %p: index) {
+  // expected-error @+1 {{moves must be [2, 1, positions], 4 of these or more, got [2, 1, 3]}}
+  %r, %k2, %v2, %o0, %o1 = sparse_attn.retain %q, %n, %n into %k, %v, %w at %p by "accumulated" %m budget 16 : i64 size 4 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x3xi32> by tensor<2x1x48xf32> -> tensor<2x1x48xf32>, tensor<2x1x3xi32>
+  func.return
+}
+
+// -----
+
+func.func @retain_new_state(%q: tensor<?x64xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x1x48xf32>, %w: tensor<2x1x128xi32>, %s: tensor<?x2xf32>, %p: index) {
+  // expected-error @+1 {{the new state must have the types of mass and moves, or be none}}
+  %r, %k2, %v2, %o0 = sparse_attn.retain %q, %n, %n into %k, %v, %w at %p by "accumulated" %m budget 16 : i64 size 1 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x128xi32> by tensor<2x1x48xf32> -> tensor<2x1x48xf32>
+  func.return
+}
+
+// -----
+
+func.func @retain_by(%q: tensor<?x64xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x1x48xf32>, %w: tensor<2x1x128xi32>, %s: tensor<?x2xf32>, %p: index) {
+  // expected-error @+1 {{unknown score "loudest"; accepted: accumulated, last, learned}}
+  %r, %k2, %v2, %o0, %o1 = sparse_attn.retain %q, %n, %n into %k, %v, %w at %p by "loudest" %m budget 16 : i64 size 1 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x128xi32> by tensor<2x1x48xf32> -> tensor<2x1x48xf32>, tensor<2x1x128xi32>
+  func.return
+}
+
+// -----
+
+func.func @retain_last(%q: tensor<?x64xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x1x48xf32>, %w: tensor<2x1x128xi32>, %s: tensor<?x2xf32>, %p: index) {
+  // expected-error @+1 {{a mass of 0 queries by "last"; accepted: one or more by "last", otherwise none}}
+  %r, %k2, %v2, %o0, %o1 = sparse_attn.retain %q, %n, %n into %k, %v, %w at %p by "last" %m budget 16 : i64 size 1 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x128xi32> by tensor<2x1x48xf32> -> tensor<2x1x48xf32>, tensor<2x1x128xi32>
+  func.return
+}
+
+// -----
+
+func.func @retain_queries(%q: tensor<?x64xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x3x48xf32>, %w: tensor<2x1x128xi32>, %s: tensor<?x2xf32>, %p: index) {
+  // expected-error @+1 {{a mass of 2 queries by "accumulated"; accepted: one or more by "last", otherwise none}}
+  %r, %k2, %v2, %o0, %o1 = sparse_attn.retain %q, %n, %n into %k, %v, %w at %p by "accumulated" %m budget 16 : i64 size 1 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x128xi32> by tensor<2x3x48xf32> -> tensor<2x3x48xf32>, tensor<2x1x128xi32>
+  func.return
+}
+
+// -----
+
+func.func @retain_learned(%q: tensor<?x64xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x1x48xf32>, %w: tensor<2x1x128xi32>, %s: tensor<?x2xf32>, %p: index) {
+  // expected-error @+1 {{scores go with "learned", and it with scores}}
+  %r, %k2, %v2, %o0, %o1 = sparse_attn.retain %q, %n, %n into %k, %v, %w at %p by "learned" %m budget 16 : i64 size 1 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x128xi32> by tensor<2x1x48xf32> -> tensor<2x1x48xf32>, tensor<2x1x128xi32>
+  func.return
+}
+
+// -----
+
+func.func @retain_scores(%q: tensor<?x64xf32>, %n: tensor<?x32xf32>, %k: tensor<2x16x48xf16>, %v: tensor<2x48x16xf16>, %m: tensor<2x1x48xf32>, %w: tensor<2x1x128xi32>, %s: tensor<?x3xf32>, %p: index) {
+  // expected-error @+1 {{scores must have 2 columns and the rows of the query, got 3 columns}}
+  %r, %k2, %v2, %o0, %o1 = sparse_attn.retain %q, %n, %n into %k, %v, %w at %p by "learned" %m of %s budget 16 : i64 size 1 : i64 scale 0.25 : tensor<?x64xf32>, tensor<?x32xf32> into tensor<2x16x48xf16>, tensor<2x48x16xf16>, tensor<2x1x128xi32> by tensor<2x1x48xf32> of tensor<?x3xf32> -> tensor<2x1x48xf32>, tensor<2x1x128xi32>
   func.return
 }
 

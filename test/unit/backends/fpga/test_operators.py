@@ -21,6 +21,7 @@ FAMILIES = (
     (launches.softmax(1, 1), 1e-6),
     (launches.softmax(3, 14), 1e-6),
     (launches.softmax(2, 544), 1e-6),
+    (launches.gate(1, 48, "sigmoid"), 1e-6),
     (launches.turn(2, 3, 6), 4e-7),
     (launches.append(3, 4, 6), 0),
     (launches.attention(1, 1, 2, 1), 5e-6),

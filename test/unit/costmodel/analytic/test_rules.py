@@ -142,6 +142,41 @@ def test_attention_under_a_mask_costs_its_density(mask):
     assert cost.special == pytest.approx(3 * pairs, rel=1e-3)
 
 
+def retaining(by, queries=0, rows="?"):
+    """An attention to 512 tokens, 256 of them recent, of 9 heads over 3 of the cache."""
+    keys, values, moves = "tensor<3x64x512xf16>", "tensor<3x512x64xf16>", "tensor<3x1x2048xi32>"
+    mass, scores = f"tensor<3x{1 + queries}x512xf32>", f"tensor<{rows}x3xf32>"
+    given, of = (f'by "{by}" %m', f"by {mass}") if by else ("", "")
+    if by == "learned":
+        given, of = f"{given} of %s", f"{of} of {scores}"
+    new, names = (f"-> {mass}, {moves}", ", %d, %e") if by else ("", "")
+    text = f"""
+    func.func @f(%q: tensor<{rows}x576xf32>, %n: tensor<{rows}x192xf32>, %k: {keys}, %v: {values},
+                 %w: {moves}, %m: {mass}, %s: {scores}, %p: index) {{
+      %a, %b, %c{names} = sparse_attn.retain %q, %n, %n into %k, %v, %w at %p {given} budget 256
+          size 1 scale 1.250000e-01 : tensor<{rows}x576xf32>, tensor<{rows}x192xf32> into
+          {keys}, {values}, {moves} {of} {new}
+      func.return
+    }}"""
+    return parsed(text, "sparse_attn.retain")[0]
+
+
+def test_what_a_choice_of_tokens_costs():
+    """Attention to all slots; 4 or 8 bytes of each are read, and written if they change."""
+
+    def found(by, queries=0):
+        return cost_of(retaining(by, queries), AVX2, CostOptions(tokens=1))
+
+    follows = found(None)
+    assert follows.special == 9 * 512
+    assert follows.operations["f32"] == 9 * 512 * 4 * 64
+    for by, queries, size in (("accumulated", 0, 4), ("learned", 0, 4), ("last", 256, 8)):
+        cost = found(by, queries)
+        assert cost.read["dram"] - follows.read["dram"] == size * 3 * 512
+        changed = 0 if by == "learned" else size * 3 * 512
+        assert cost.written["dram"] - follows.written["dram"] == changed
+
+
 def test_a_kernel_keeps_what_only_it_uses():
     text = """
     func.func @f(%x: tensor<?x64xf32>, %g: tensor<64xf32>) {

@@ -1,24 +1,45 @@
 """`nybble verify --op sparse_attn.attention`: cases follow from the seed, and faults are found."""
 
 import numpy as np
+import pytest
 
 from nybble.backends.cpu.kernels import attention_walk
-from nybble.tools.verify import attention
+from nybble.dialects.sparse_attn.masks.grammar import ATOMS
+from nybble.tools.verify import attention, retained
 
 
 def test_cases_follow_from_the_seed():
-    kernels = [attention.drawn(5, group) for group in range(60)]
-    assert kernels == [attention.drawn(5, group) for group in range(60)]
-    assert {one.softmax for one in kernels} == set(attention.SOFTMAX)
-    assert {"f32", "f16", "bf16", "kv4", "kv2"} < {one.kv for one in kernels}
+    kernels = [attention.drawn(5, group) for group in range(300)]
+    assert kernels == [attention.drawn(5, group) for group in range(300)]
     assert any("heads(" in one.mask for one in kernels)
     assert any(one.rows == 1 for one in kernels)
 
 
+def test_3000_cases_have_every_mask_format_and_softmax_together():
+    kernels = [attention.drawn(5, number // attention.CASES_A_KERNEL) for number in range(3000)]
+    plain = [one for one in kernels if isinstance(one, attention.Attention)]
+    for mask, kv, softmax in attention.COMBINATIONS:
+        assert any(mask in one.mask and (kv, softmax) == (one.kv, one.softmax) for one in plain)
+    kept = {one.mask for one in kernels} - {one.mask for one in plain}
+    assert kept == set(retained.MASKS)
+
+
+def test_every_name_of_the_grammar_is_drawn():
+    """All but `kept`, whose set nothing makes."""
+    texts = " ".join((*attention.ATOMS, *retained.MASKS))
+    assert {name for name in ATOMS if name not in texts} == {"kept"}
+
+
 def test_attentions_are_right():
-    outcomes = attention.run(2, range(12), 1)
-    assert [one.fault for one in outcomes] == [""] * 12
+    outcomes = attention.run(2, range(6), 1)
+    assert [one.fault for one in outcomes] == [""] * 6
     assert outcomes[3].report()["case"] == 3
+
+
+@pytest.mark.parametrize("mask", ["windowkv(4,6,24)", "locret(31,1)"])
+def test_attentions_that_keep_a_number_of_tokens_are_right(mask):
+    kernel = retained.Retained(mask, "f16", "online", 4, 2, 16, 40)
+    assert [one.fault for one in attention.run_group(2, kernel, [0, 1, 2], 1)] == [""] * 3
 
 
 def test_a_fault_is_found(monkeypatch):
@@ -32,7 +53,7 @@ def test_a_fault_is_found(monkeypatch):
 
 def test_what_is_not_finite_is_a_fault():
     kernel = attention.drawn(0, 0)
-    values = attention.draw_case(0, 0, kernel)
+    values = kernel.values(0, 0)
     wanted = np.zeros((kernel.rows, 16))
     found = attention.judged(0, kernel, values, wanted, np.full_like(wanted, np.nan))
     assert found.fault == "a result is not finite"

@@ -12,7 +12,7 @@ def pair(rng, rows, width):
     return rng.standard_normal((2, rows, width)).astype(np.float32) * 4
 
 
-@pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh", "sigmoid"])
 @pytest.mark.parametrize(("rows", "width"), [(1, 64), (1, 77), (5, 33)])
 def test_glu(run, rng, activation, rows, width):
     gate, up = pair(rng, rows, width)
@@ -23,7 +23,7 @@ def test_glu(run, rng, activation, rows, width):
         assert np.all(np.isnan(out[want.size :]))
 
 
-@pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh", "sigmoid"])
 def test_glu_far_out(run, activation):
     gate = np.array([-1e30, -200, -90, -20, -0.0, 0.0, 20, 90, 1e30], np.float32)
     out = run(Glu(9, 1, activation), gate=gate, up=np.ones(9, np.float32))["out"]
@@ -31,9 +31,9 @@ def test_glu_far_out(run, activation):
 
 
 def test_glu_of_an_unknown_activation():
-    with pytest.raises(ValueError, match="'relu' is not one of silu, gelu_tanh"):
+    with pytest.raises(ValueError, match="'relu' is not one of silu, gelu_tanh, sigmoid"):
         Glu(8, 1, "relu")
-    with pytest.raises(ValueError, match="'relu' is not one of silu, gelu_tanh"):
+    with pytest.raises(ValueError, match="'relu' is not one of silu, gelu_tanh, sigmoid"):
         glu.glu(np.zeros(1, np.float32), np.zeros(1, np.float32), "relu")
 
 

@@ -71,7 +71,7 @@ def test_rope_into_rows_and_into_the_cache(rotates):
     assert (np.delete(cache, position, 1) == 7).all()
 
 
-@pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh", "sigmoid"])
 def test_glu(activation):
     gate, up = normal(2, 300) * 4, normal(2, 300)
     gate[0, :3] = [-200, 200, 0]
