@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from nybble.backends.gpu.dataflows import MODES
 from nybble.backends.gpu.kernels.matmul.spec import StreamSpec
-from nybble.backends.gpu.products import ProductError, compile_spec, product_spec
+from nybble.backends.gpu.products import Activations, ProductError, compile_spec, product_spec
 from nybble.backends.gpu.simulated import run_product
 from nybble.dialects.errors import InternalError, NybbleError
 from nybble.dialects.lowbit import formats
@@ -159,7 +159,8 @@ def run_case(given: tuple[GpuDraw, int]) -> GpuOutcome:
 def spec_of(drawn: GpuCase) -> StreamSpec:
     """The kernel of a case; NybbleError if there is none."""
     kernel, case = drawn.case.kernel, drawn.case
-    mode = next(one for one in MODES if one == kernel.activations)
+    modes: dict[str, Activations] = {one: one for one in MODES}
+    mode = modes[kernel.activations]
     return product_spec(
         kernel.spec, kernel.rows, kernel.cols, case.tokens, drawn.arch, mode, drawn.output
     )

@@ -17,7 +17,7 @@ from nybble.backends.gpu.arch import Arch
 from nybble.backends.gpu.image import Access, KernelImage
 from nybble.backends.gpu.kernels.attention.decode import decode_image
 from nybble.backends.gpu.kernels.attention.spec import DecodeSpec
-from nybble.backends.gpu.kernels.matmul.spec import FlatSpec
+from nybble.backends.gpu.kernels.matmul.spec import StreamSpec
 from nybble.backends.gpu.kernels.rows.machine import RowKernel
 from nybble.backends.gpu.kernels.rows.norm import NormSpec, norm_kernel
 from nybble.backends.gpu.kernels.rows.rope import RopeSpec, rope_kernel
@@ -141,7 +141,7 @@ class Lowering:
         self.launches.append(Launch(kernel, (x, w, result, *scratch)))
         return {op.results[0]: result}
 
-    def _product_spec(self, weight: str, key: tuple[str, int, int]) -> FlatSpec:
+    def _product_spec(self, weight: str, key: tuple[str, int, int]) -> StreamSpec:
         """What the kernel is made for; NybbleError with the weight's name if there is none."""
         try:
             return product_spec(*key, 1, self.arch.name, "f16", "f32")
