@@ -30,7 +30,7 @@ from nybble.tools.run_file import SCHEDULED, Compiled, FileRun, compile_function
 from nybble.tools.verify import retained
 from nybble.tools.verify.retained import CONTEXT, Retained, drawn_position
 
-CASES_A_KERNEL = 10
+CASES_A_KERNEL = 6
 RETAINED_EVERY = 10
 KV = (
     "f32",

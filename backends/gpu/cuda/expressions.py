@@ -158,7 +158,8 @@ EXPRESSIONS: Mapping[type[Operation], Write] = {
     upstream.TruncIOp: _as_result, upstream.SIToFPOp: _from_signed,
     upstream.UIToFPOp: _as_result, upstream.FPToSIOp: _to_signed,
     arith.ExtFOp: _widen, arith.TruncFOp: _narrow, arith.BitcastOp: _bits,
-    math.FmaOp: _call("fmaf"), llvm.BitcastOp: _bits, llvm.GEPOp: _moved,
+    math.FmaOp: _call("fmaf"), math.AbsFOp: _call("fabsf"), math.RoundEvenOp: _call("rintf"),
+    llvm.BitcastOp: _bits, llvm.GEPOp: _moved,
     vector.ExtractOp: _lane, vector.BroadcastOp: _spread, vector.InsertOp: _with_lane,
     llvm.CallIntrinsicOp: _register, llvm.AddressOfOp: _shared,
 }  # fmt: skip

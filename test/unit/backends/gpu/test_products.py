@@ -20,7 +20,12 @@ HOT = [
     ("w1g128", 1, "f16"), ("mxfp4", 8, "f16"), ("w4g128", 64, "i8"), ("w2g128", 16, "i8"),
     ("w4g256", 32, "b4"), ("w1g256", 8, "b1"),
 ]  # fmt: skip
-MATRIX = {"f16": "HMMA.16816.F32", "i8": "IMMA.16832.U8.S8", "b": "BMMA.168256.AND.POPC"}
+MATRIX = {
+    "f16": "HMMA.16816.F32",
+    "i8": "IMMA.16832.U8.S8",
+    "b1": "BMMA.168256.AND.POPC",
+    "b4": "BMMA.168128.AND.POPC",
+}
 
 
 def has(name: str) -> bool:
@@ -71,7 +76,7 @@ def test_ptxas_keeps_all_in_registers(name: str, tokens: int, mode: Activations,
     assert made.stack == 0
     if arch == "sm_90a" and has("nvdisasm"):
         found = opcodes(disassemble(made.cubin))
-        wanted = MATRIX.get(mode) or MATRIX["b"]
+        wanted = MATRIX[mode]
         assert any(name.startswith(wanted) for name in found)
         assert any(name.startswith("LDGSTS.E.BYPASS.128") for name in found)
 

@@ -68,7 +68,7 @@ def test_elements_that_are_compared_have_as_many_products_a_cycle():
 
 
 def test_wrong_sums_end_the_measurement(cache, monkeypatch):
-    monkeypatch.setattr(Design, "sums", lambda self, words, rows: np.zeros((rows, 1), int))
+    monkeypatch.setattr(Design, "sums", lambda self, words, rows, *_: np.zeros((rows, 1), int))
     options = FpgaOptions(("w1.58",), n=8, tiles=1, lanes=2, rows=1, baseline=False)
     monkeypatch.setattr(fpga, "program", lambda *_: b"")
     monkeypatch.setattr(fpga, "run", lambda *_: [Ran(np.zeros((8, 1), np.uint32), 0, 0)])

@@ -8,7 +8,7 @@ import pytest
 
 from nybble.backends.cpu import dataflows
 from nybble.backends.cpu.isa import X86_64_V3, detect
-from nybble.backends.cpu.kernels.matmul import gemv, gemv_f32
+from nybble.backends.cpu.kernels.matmul import gemv_f32, groups
 from nybble.backends.cpu.machine import cpu_flags
 from nybble.dialects.lowbit import formats
 from nybble.tools.verify import run as runs
@@ -76,8 +76,9 @@ def test_kernels_agree_with_the_references():
 
 def test_a_wrong_kernel_of_integers_is_found(monkeypatch):
     """The sum over columns starts one too high."""
-    right = gemv._Tiles._sum
-    monkeypatch.setattr(gemv._Tiles, "_sum", lambda tile, group: right(tile, group) + 1.0)
+    right = groups.IntegerGroups.sum_of
+    wrong = lambda self, group: right(self, group) + 1.0  # noqa: E731
+    monkeypatch.setattr(groups.IntegerGroups, "sum_of", wrong)
     draw = Draw(1, ("q4_1",), HOST, "int_dot")
     numbers = [
         n for n in range(60) if draw.case(n).tokens == 1 and not draw.case(n).kernel.is_error
