@@ -8,6 +8,9 @@ infinities, and every semiring but plus_times.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 
@@ -137,7 +140,19 @@ def to_dense_product(
     wide = a.with_values(widened(a.values))
     if taken is Route.SPMM:
         return product.spmm(wide, b.dense(), ring, setting)
-    return wide.to_dense() @ b.dense()
+    return multiply_dense(wide.to_dense(), b.dense(), setting)
+
+
+def multiply_dense(x: Values, y: Values, setting: Setting) -> Values:
+    """x [m, k] times y [k, n] by NumPy's BLAS, on at most as many threads as the setting has."""
+    with _blas().limit(limits=setting.threads, user_api="blas"):
+        return x @ y
+
+
+@cache
+def _blas() -> Any:
+    """What holds BLAS to a number of threads: by itself it takes all that there are."""
+    return import_module("threadpoolctl").ThreadpoolController()
 
 
 def _finite(values: Values) -> bool:

@@ -118,11 +118,11 @@ class PartedWeight:
             assert self.rest is not None
             if is_sparse:
                 return product.spmm(x, self.rest, setting=setting)
-            return x @ self.rest
+            return routing.multiply_dense(x, self.rest, setting)
         if is_sparse:
             return routing.to_dense_product(x, self.turned, PLUS_TIMES, setting, route)
         if route is Route.SPGEMM:
             raise SparseError("route spgemm of dense activations", accepted="spmm, dense")
         if route is Route.DENSE:
-            return x @ self.turned.dense()
+            return routing.multiply_dense(x, self.turned.dense(), setting)
         return product.spmm(self.kept, np.ascontiguousarray(x.T), setting=setting).T

@@ -5,6 +5,7 @@ from multiprocessing import get_context
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from nybble.backends.cpu.spgemm import product, result, routing
 from nybble.backends.cpu.spgemm.frame import Limits
@@ -183,3 +184,20 @@ def test_threads_after_a_fork():
     with ProcessPoolExecutor(1, get_context("fork")) as pool:
         after = pool.submit(product.matmul, a, a, PLUS_TIMES, setting).result(timeout=60)
     assert_same(after, before)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_dense_products_take_as_many_threads_as_they_may(threads):
+    class Watched(np.ndarray):
+        def __matmul__(self, other):
+            taken.extend(
+                one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"
+            )
+            return np.asarray(self) @ other
+
+    taken = []
+    x = np.arange(6.0).reshape(2, 3).view(Watched)
+    found = routing.multiply_dense(x, np.eye(3), Setting(threads))
+    assert np.array_equal(found, np.arange(6.0).reshape(2, 3))
+    assert taken
+    assert max(taken) <= threads
