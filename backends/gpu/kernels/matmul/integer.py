@@ -12,7 +12,6 @@ from xdsl.dialects.builtin import f32, i32, i64
 
 from nybble.backends.building.values import Value
 from nybble.backends.gpu.builder import GpuBuilder
-from nybble.backends.gpu.image import Access, Parameter
 from nybble.backends.gpu.kernels.matmul.decode import Words
 from nybble.backends.gpu.kernels.matmul.octets import ByteDecoder, byte_decoder
 from nybble.backends.gpu.kernels.matmul.spec import StreamSpec
@@ -74,13 +73,6 @@ class IntegerSpec(StreamSpec):
         run = min(layout.step, layout.group, MOST_RUN)
         order = Octets(layout.placement).order
         return QuantizeSpec(self.tokens, layout.cols, layout.run_columns, order, run)
-
-    @property
-    def inputs(self) -> tuple[Parameter, ...]:
-        """See StreamSpec: codes, scales and sums of the quantization."""
-        return tuple(
-            Parameter(one.name, one.dtype, Access.READ, one.bytes) for one in self.quantized.results
-        )
 
 
 @dataclass(frozen=True)

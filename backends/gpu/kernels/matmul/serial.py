@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from xdsl.dialects.builtin import f32, i32, i64
 
 from nybble.backends.building.values import Value
-from nybble.backends.gpu.image import Access, Parameter
 from nybble.backends.gpu.kernels.matmul.integer import MAGIC, MAGIC_BITS, ROOM
 from nybble.backends.gpu.kernels.matmul.spec import StreamSpec
 from nybble.backends.gpu.kernels.matmul.stored import Stored, Tokens, all_moved
@@ -79,13 +78,6 @@ class SerialSpec(StreamSpec):
         layout = self.planes
         run = layout.step // layout.groups
         return PlanesSpec(self.tokens, layout.cols, self.bits, layout.group, layout.block, run)
-
-    @property
-    def inputs(self) -> tuple[Parameter, ...]:
-        """See StreamSpec: planes, scales and sums of the quantization."""
-        return tuple(
-            Parameter(one.name, one.dtype, Access.READ, one.bytes) for one in self.quantized.results
-        )
 
 
 @dataclass(frozen=True)

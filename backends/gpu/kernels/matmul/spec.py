@@ -113,9 +113,14 @@ class StreamSpec(ABC):
         """Bytes from the activations of one of four lanes to those of the next."""
 
     @property
-    @abstractmethod
     def inputs(self) -> tuple[Parameter, ...]:
-        """The parameters that hold activations; the first begins with the columns of a token."""
+        """The parameters that hold activations; the first begins with the columns of a token.
+
+        By default what the quantization leaves, which then there must be.
+        """
+        made = self.quantized
+        assert made is not None
+        return tuple(Parameter(one.name, one.dtype, Access.READ, one.bytes) for one in made.results)
 
     @property
     def quantized(self) -> Quantized | None:
