@@ -28,7 +28,7 @@ from nybble.tools.mlir_file import FIRST, advance, find_function
 from nybble.tools.random_values import Value, buffers_of, key_caches, stored_keys
 from nybble.tools.run_file import SCHEDULED, Compiled, FileRun, compile_function, variant_name
 from nybble.tools.verify import retained
-from nybble.tools.verify.retained import CONTEXT, Retained, drawn_position
+from nybble.tools.verify.attention_kernel import CONTEXT, AttentionKernel
 
 CASES_A_KERNEL = 6
 RETAINED_EVERY = 10
@@ -72,16 +72,8 @@ func.func @f(%q: tensor<{rows}x{width}xf32>, %k: {keys}, %v: {values}{lists},
 
 
 @dataclass(frozen=True)
-class Attention:
-    """What is compiled."""
-
-    mask: str
-    kv: str
-    softmax: str
-    heads: int
-    kv_heads: int
-    d: int
-    rows: int
+class Attention(AttentionKernel):
+    """Attention over a cache that is there whole."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -110,7 +102,7 @@ class Attention:
     def values(self, seed: int, number: int) -> list[Value]:
         """Query, keys, values, lists and position of a case."""
         random = np.random.default_rng([seed, number, 1])
-        position = drawn_position(random, self.rows)
+        position = self.position(random)
         kv = parse_kv(self.kv)
         q = random.standard_normal((self.rows, self.heads * self.d), np.float32)
         k, v = random.standard_normal((2, *self.shape), np.float32)
@@ -129,7 +121,7 @@ class Outcome:
     """error: the largest, over what is allowed; fault: what is wrong, empty if nothing is."""
 
     number: int
-    attention: Attention | Retained
+    attention: AttentionKernel
     position: int
     error: float
     fault: str
@@ -143,7 +135,7 @@ class Outcome:
         }  # fmt: skip
 
 
-def drawn(seed: int, group: int) -> Attention | Retained:
+def drawn(seed: int, group: int) -> AttentionKernel:
     """The attention of a group of cases."""
     random = np.random.default_rng([seed, group])
     turn, place = divmod(group, RETAINED_EVERY)
@@ -185,7 +177,7 @@ def run(
 
 
 def run_group(
-    seed: int, attention: Attention | Retained, numbers: list[int], threads: int
+    seed: int, attention: AttentionKernel, numbers: list[int], threads: int
 ) -> Iterator[Outcome]:
     """Compile an attention and run cases on it."""
     module = parse_module(make_context(), attention.text(), "<verify>")
@@ -223,7 +215,7 @@ def run_case(compiled: Compiled, values: list[Value]) -> npt.NDArray[np.float64]
 
 def judged(
     number: int,
-    attention: Attention | Retained,
+    attention: AttentionKernel,
     values: list[Value],
     wanted: npt.NDArray[np.float64],
     found: npt.NDArray[np.float64],

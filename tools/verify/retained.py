@@ -9,8 +9,8 @@ from nybble.dialects.sparse_attn.retain import LAST, LEARNED
 from nybble.frontend.retaining import Variant, pass_of
 from nybble.passes.retain_tokens import RetainTokens
 from nybble.tools.random_values import Value
+from nybble.tools.verify.attention_kernel import CONTEXT, AttentionKernel
 
-CONTEXT = 256
 MASKS = (
     "heavy(16,32)", "alisa(17,15)", "windowkv(4,6,24)", "locret(31,1)", "windowkv(8,2,16,2)",
 )  # fmt: skip
@@ -29,16 +29,8 @@ func.func @f(%q: tensor<{rows}x{width}xf32>, %kn: tensor<{rows}x{kv_width}xf32>,
 
 
 @dataclass(frozen=True)
-class Retained:
-    """What is compiled: the tokens of a mask stay, of a cache of f32 or f16."""
-
-    mask: str
-    kv: str
-    softmax: str
-    heads: int
-    kv_heads: int
-    d: int
-    rows: int
+class Retained(AttentionKernel):
+    """The tokens of a mask stay, of a cache of f32 or f16."""
 
     @property
     def choice(self) -> RetainTokens:
@@ -85,7 +77,7 @@ class Retained:
     def values(self, seed: int, number: int) -> list[Value]:
         """Rows, a state, and position of a case: masses apart, lest choices hang on rounding."""
         random = np.random.default_rng([seed, number, 1])
-        position = drawn_position(random, self.rows)
+        position = self.position(random)
         heads, d, slots = self.kv_heads, self.d, self.slots
         kind = np.float32 if self.kv == "f32" else np.float16
         q, kn, vn = (
@@ -117,11 +109,3 @@ def drawn(random: np.random.Generator, turn: int) -> Retained:
         d=int(random.choice([16, 32, 80])),
         rows=int(random.choice([1, 7, 40])),
     )
-
-
-def drawn_position(random: np.random.Generator, rows: int) -> int:
-    """Where the first of so many rows stands, every fifth time at an end of the context."""
-    position = int(random.integers(0, CONTEXT - rows + 1))
-    if random.random() < 0.2:
-        position = int(random.choice([0, CONTEXT - rows]))
-    return position
