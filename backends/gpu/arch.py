@@ -27,7 +27,8 @@ class Arch:
     ptx: version of the PTX language that kernels are written in. shared: most bytes of shared
     memory of a block. registers: of a multiprocessor. native: elements that `mma` multiplies in
     hardware. products: f16 multiply-adds of a multiprocessor in a cycle by `mma` (of sm_90a: 60% of
-    the 2048 that `wgmma` reaches, assumed). board: what grids are sized for.
+    the 2048 that `wgmma` reaches, assumed). group_products: by `wgmma`, of warpgroups (80% of that,
+    assumed); 0 where there is none. board: what grids are sized for.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Arch:
     registers: int
     native: frozenset[str]
     products: int
-    has_wgmma: bool
+    group_products: int
     has_bulk_copy: bool
     board: Board
 
@@ -47,14 +48,14 @@ _BLACKWELL = frozenset({"f16", "bf16", "s8", "e4m3", "e5m2", "e2m1"})
 ARCHS = {
     one.name: one
     for one in (
-        Arch("sm_80", "ptx80", 163 * 1024, 65536, _AMPERE, 1024, has_wgmma=False,
-             has_bulk_copy=False, board=Board("A100-SXM4-80GB", 108, 2039.0, 1275)),
-        Arch("sm_89", "ptx80", 99 * 1024, 65536, _ADA, 512, has_wgmma=False,
-             has_bulk_copy=False, board=Board("L40S", 142, 864.0, 2100)),
-        Arch("sm_90a", "ptx80", 227 * 1024, 65536, _ADA - {"s4"}, 1230, has_wgmma=True,
+        Arch("sm_80", "ptx80", 163 * 1024, 65536, _AMPERE, 1024, 0, has_bulk_copy=False,
+              board=Board("A100-SXM4-80GB", 108, 2039.0, 1275)),
+        Arch("sm_89", "ptx80", 99 * 1024, 65536, _ADA, 512, 0, has_bulk_copy=False,
+              board=Board("L40S", 142, 864.0, 2100)),
+        Arch("sm_90a", "ptx80", 227 * 1024, 65536, _ADA - {"s4"}, 1230, 1638,
              has_bulk_copy=True, board=Board("H100-SXM5-80GB", 132, 3352.0, 1700)),
-        Arch("sm_120a", "ptx87", 99 * 1024, 65536, _BLACKWELL, 512,
-             has_wgmma=False, has_bulk_copy=True, board=Board("RTX 5090", 170, 1792.0, 2400)),
+        Arch("sm_120a", "ptx87", 99 * 1024, 65536, _BLACKWELL, 512, 0,
+             has_bulk_copy=True, board=Board("RTX 5090", 170, 1792.0, 2400)),
     )
 }  # fmt: skip
 

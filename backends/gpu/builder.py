@@ -23,6 +23,7 @@ from xdsl.dialects import llvm, scf, vector
 from xdsl.dialects.builtin import (
     ArrayAttr,
     DenseArrayBase,
+    DictionaryAttr,
     IntAttr,
     IntegerAttr,
     ModuleOp,
@@ -49,6 +50,9 @@ from nybble.backends.gpu.image import Access, Parameter
 
 GLOBAL = llvm.LLVMPointerType(IntAttr(1))
 SHARED = llvm.LLVMPointerType(IntAttr(3))
+TENSOR_MAP = llvm.LLVMPointerType()
+"""The place of a parameter that is a tensor map."""
+TENSOR_MAP_BYTES = 128
 SHARED_MEMORY = "shared_memory"
 DYNAMIC = -(2**31)
 """Stands for an index that is an operand (upstream's `kDynamicIndex` of a GEP)."""
@@ -58,7 +62,7 @@ ELEMENTS: dict[str, Attribute] = {
 }  # fmt: skip
 _CLASSES = {str(t): c for t, c in ((f32, "f"), (f64, "d"), (i64, "l"), (i32, "r"), (i16, "h"))}
 _BYTES = {"f64": 8, "i64": 8, "f32": 4, "i32": 4, "f16": 2, "bf16": 2, "i16": 2}
-_CLASSES[str(GLOBAL)], _CLASSES[str(SHARED)] = "l", "r"
+_CLASSES[str(GLOBAL)], _CLASSES[str(SHARED)], _CLASSES[str(TENSOR_MAP)] = "l", "r", "l"
 
 
 @irdl_attr_definition
@@ -161,15 +165,20 @@ class GpuBuilder(Expressions):
         results: Sequence[Attribute] = (),
         operands: Sequence[Value] = (),
         *,
+        changed: Sequence[Value] = (),
         effects: bool = False,
     ) -> list[Value]:
         """Inline PTX: `$0 ..` are the results, then the operands; `effects` keeps its place.
 
+        changed: what the first results' registers hold before; numbers of operands come after them.
+
         An operation without effects is a function of its operands: it may be moved or shared.
         """
         constraints = ["=" + _CLASSES[str(one)] for one in results]
+        constraints += [str(index) for index in range(len(changed))]
         constraints += [_CLASSES[str(one.type)] for one in operands]
         constraints += ["~{memory}"] if effects else []
+        operands = [*changed, *operands]
         properties: dict[str, Attribute] = {
             "asm_string": StringAttr(text),
             "constraints": StringAttr(",".join(constraints)),
@@ -316,8 +325,11 @@ class GpuBuilder(Expressions):
 
     # -- the end
 
-    def finish(self, threads: int, blocks_per_sm: int = 1) -> ModuleOp:
-        """The module of the kernel, for blocks of so many threads; the builder is spent."""
+    def finish(self, threads: int, blocks_per_sm: int = 1, alignment: int = 128) -> ModuleOp:
+        """The module of the kernel, for blocks of so many threads; the builder is spent.
+
+        alignment: of shared memory, in bytes.
+        """
         self.emit_effect(llvm.ReturnOp, ())
         self.close_entry()
         limits = {"nvvm.maxntid": threads, "nvvm.minctasm": blocks_per_sm}
@@ -333,18 +345,37 @@ class GpuBuilder(Expressions):
             "visibility_": IntegerAttr(0, i64),
             "passthrough": ArrayAttr(pairs),
         }
-        function = llvm.FuncOp.create(regions=[Region(self.entry)], properties=properties)
+        marks: dict[str, Attribute] = {}
+        if any(one.type == TENSOR_MAP for one in self.entry.args):
+            properties["arg_attrs"] = ArrayAttr([_argument(one.type) for one in self.entry.args])
+            marks["nvvm.kernel"] = UnitAttr()
+        regions = [Region(self.entry)]
+        function = llvm.FuncOp.create(regions=regions, properties=properties, attributes=marks)
         memory = llvm.GlobalOp(
             llvm.LLVMArrayType(0, i8),
             SHARED_MEMORY,
             "external",
             addr_space=3,
-            alignment=128,
+            alignment=alignment,
         )
         return ModuleOp([memory, function])
 
 
+def _argument(type_: Attribute) -> DictionaryAttr:
+    """What is said of an argument: a tensor map lies in the parameters themselves."""
+    if type_ != TENSOR_MAP:
+        return DictionaryAttr({})
+    attributes: dict[str, Attribute] = {
+        "llvm.byval": llvm.LLVMArrayType(TENSOR_MAP_BYTES, i8),
+        "llvm.align": IntegerAttr(64, i64),
+        "nvvm.grid_constant": UnitAttr(),
+    }
+    return DictionaryAttr(attributes)
+
+
 def _parameter_type(parameter: Parameter) -> Attribute:
+    if parameter.boxes is not None:
+        return TENSOR_MAP
     return ELEMENTS[parameter.dtype] if parameter.access == Access.VALUE else GLOBAL
 
 

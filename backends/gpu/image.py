@@ -17,18 +17,32 @@ class Access(StrEnum):
 
 
 @dataclass(frozen=True)
+class Boxes:
+    """How the tensor memory accelerator copies a dense matrix: in boxes, the fastest axis first.
+
+    shape, box: elements; what lies outside is read as zeros. swizzle: its span in bytes, or 0.
+    """
+
+    shape: tuple[int, int]
+    box: tuple[int, int]
+    swizzle: int
+
+
+@dataclass(frozen=True)
 class Parameter:
     """One parameter of a kernel, in order.
 
     dtype: element type of a buffer ("f16", "bf16", "f32", "i32", "u8", ..), or the type of a number
     ("i32", "i64", "f32"), or "tensormap" for a descriptor of the tensor memory accelerator.
-    bytes: least size of a buffer; 0 for a number.
+    bytes: least size of a buffer; 0 for a number. boxes: of a buffer that the kernel is given as a
+    tensor map; who launches it gives the buffer.
     """
 
     name: str
     dtype: str
     access: Access
     bytes: int = 0
+    boxes: Boxes | None = None
 
 
 @dataclass(frozen=True)

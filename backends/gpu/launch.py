@@ -16,7 +16,7 @@ from typing import Any
 
 from nybble.backends.gpu.arrays import DeviceArray, device_array
 from nybble.backends.gpu.driver import Driver, GpuError, installed, library
-from nybble.backends.gpu.image import Access, KernelImage, Parameter
+from nybble.backends.gpu.image import Access, Boxes, KernelImage, Parameter
 
 _NUMBERS = {"i32": ctypes.c_int32, "i64": ctypes.c_int64, "f32": ctypes.c_float}
 _MAP_TYPES = {"u8": 0, "u16": 1, "u32": 2, "i32": 3, "f16": 6, "f32": 7, "bf16": 9}
@@ -105,6 +105,8 @@ class Kernel:
             return _NUMBERS[parameter.dtype](argument)  # pyright: ignore[reportArgumentType]
         array = device_array(parameter.name, argument)
         self._check(parameter, array)
+        if parameter.boxes is not None:
+            return encode(parameter.name, boxed(parameter, parameter.boxes, argument))
         if parameter.name in self._zeroed:
             self._driver.call("cuMemsetD8Async", array.address, 0, array.bytes, stream)
         return ctypes.c_void_p(array.address)
@@ -141,6 +143,12 @@ class Kernel:
             config.attrs = [cluster]
             config.numAttrs = 1
         return config
+
+
+def boxed(parameter: Parameter, boxes: Boxes, array: Any) -> TensorMap:
+    """What a kernel is given of a buffer that it takes as a tensor map."""
+    stride = parameter.bytes // boxes.shape[1]
+    return TensorMap(array, parameter.dtype, boxes.shape, (stride,), boxes.box, boxes.swizzle)
 
 
 def _fits(given: str, wanted: str) -> bool:

@@ -34,16 +34,21 @@ from nybble.backends.gpu.kernels.matmul.integer import IntegerKernel, IntegerSpe
 from nybble.backends.gpu.kernels.matmul.serial import SerialKernel, SerialSpec
 from nybble.backends.gpu.kernels.matmul.spec import (
     PLAIN,
-    QUAD_BYTES,
     Epilogue,
     FlatSpec,
     Quantized,
     StreamSpec,
     Tuning,
 )
+from nybble.backends.gpu.kernels.matmul.warpgroup import (
+    FEWEST_TOKENS,
+    WarpgroupKernel,
+    WarpgroupSpec,
+)
 from nybble.backends.gpu.kernels.rows.machine import RowKernel
 from nybble.backends.gpu.kernels.rows.planes import PlanesSpec, planes_kernel
 from nybble.backends.gpu.kernels.rows.quantize import quantize_kernel
+from nybble.backends.gpu.kernels.warpgroup import WARPS
 from nybble.backends.gpu.packing.fields import MANTISSA
 from nybble.backends.gpu.packing.kind import Line, Meaning, Small, Table, WeightKind, weight_kind
 from nybble.backends.gpu.packing.pack import pack_stream
@@ -60,8 +65,6 @@ PLANES: dict[str, int] = {"b1": 1, "b2": 2, "b3": 3, "b4": 4}
 MOST_PLANES = 4
 BLOCKS = (256, 128)
 """Columns of an `mma` on bits."""
-FEWEST_STAGES = 3
-"""Of which one is read while the others are under way."""
 Activations = Literal["f16", "bf16", "i8", "b1", "b2", "b3", "b4"]
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -165,14 +168,20 @@ def compile_product(
     output: str | None = None,
     tuning: Tuning | None = None,
     epilogue: Epilogue = PLAIN,
+    *,
+    warpgroups: bool = False,
 ) -> Product:
     """The kernel of a product; raises NybbleError with the reason for what has none.
 
     output: type of the results, that of the activations by default, f32 of integers. tuning:
     `usual_tuning` by default; stages are as many of it as shared memory has room for. epilogue:
     what results have beyond products; the rows of a gated unit are those of each of its factors.
+    warpgroups: whether four warps multiply at once, see `kernels.matmul.warpgroup`.
     """
-    spec = product_spec(format, rows, cols, tokens, arch, activations, output, tuning, epilogue)
+    spec = product_spec(
+        format, rows, cols, tokens, arch, activations, output, tuning, epilogue,
+        warpgroups=warpgroups,
+    )  # fmt: skip
     return compile_spec(formats.get(format).spec, spec, f"matmul_{tokens}x{rows}x{cols}")
 
 
@@ -182,6 +191,8 @@ def build(spec: StreamSpec, name: str) -> ModuleOp:
         return SerialKernel(spec, name).build()
     if isinstance(spec, IntegerSpec):
         return IntegerKernel(spec, name).build()
+    if isinstance(spec, WarpgroupSpec):
+        return WarpgroupKernel(spec, name).build()
     assert isinstance(spec, FlatSpec)
     return FlatKernel(spec, name).build()
 
@@ -203,7 +214,7 @@ def compile_spec(format: str, spec: StreamSpec, name: str) -> Product:
         compile_kernel(build(spec, name), spec.arch),
         spec.parameters,
         (spec.blocks, 1, 1),
-        (32 * spec.tuning.warps, 1, 1),
+        (spec.threads, 1, 1),
         spec.shared,
         zeroed=("counters",),
         facts=facts,
@@ -221,6 +232,8 @@ def product_spec(
     output: str | None = None,
     tuning: Tuning | None = None,
     epilogue: Epilogue = PLAIN,
+    *,
+    warpgroups: bool = False,
 ) -> StreamSpec:
     """What the kernel of a product would be made for; otherwise as `compile_product`."""
     description, found = formats.get(format), find_arch(arch)
@@ -231,7 +244,9 @@ def product_spec(
             accepted=f"1 to {MOST_TOKENS} tokens, and at least one row and column",
         )
     kind = weight_kind(description, cols)
-    chosen = tuning or usual_tuning(kind, tokens, activations)
+    if warpgroups:
+        check_warpgroups(found, tokens, activations)
+    chosen = tuning or usual_tuning(kind, tokens, activations, warpgroups=warpgroups)
     if epilogue.gate:
         if chosen.fragments % 2:
             raise ProductError(f"a gated unit of {chosen.fragments} fragments", accepted="2, 4")
@@ -243,11 +258,27 @@ def product_spec(
         spec = IntegerSpec(layout, kind, tokens, found, output or "f32", chosen)
     elif activations == "f16" or activations == "bf16":
         layout = stream_layout(kind, *shape, activations, chosen.fragments)
-        spec = FlatSpec(layout, kind, tokens, found, output or activations, chosen, activations)
+        make = WarpgroupSpec if warpgroups else FlatSpec
+        spec = make(layout, kind, tokens, found, output or activations, chosen, activations)
     else:
         spec = _serial_spec(kind, shape, tokens, found, PLANES[activations], output, chosen)
     spec = replace(spec, epilogue=epilogue)
-    return replace(spec, tuning=fitted(spec))
+    return spec.fitted()
+
+
+def check_warpgroups(arch: Arch, tokens: int, activations: Activations) -> None:
+    """Raise ProductError where warpgroups multiply nothing."""
+    if not arch.group_products:
+        able = ", ".join(one.name for one in ARCHS.values() if one.group_products)
+        raise ProductError(f"products of warpgroups on {arch.name}", accepted=able)
+    if activations not in MANTISSA:
+        raise ProductError(
+            f"products of warpgroups with activations {activations}", accepted=", ".join(MANTISSA)
+        )
+    if tokens < FEWEST_TOKENS:
+        raise ProductError(
+            f"products of warpgroups of {tokens} tokens", accepted=f"at least {FEWEST_TOKENS}"
+        )
 
 
 def _serial_spec(
@@ -267,7 +298,9 @@ def _serial_spec(
     return SerialSpec(layout, kind, tokens, arch, output or "f32", tuning, layout, bits)
 
 
-def usual_tuning(kind: WeightKind, tokens: int, dtype: Activations) -> Tuning:
+def usual_tuning(
+    kind: WeightKind, tokens: int, dtype: Activations, *, warpgroups: bool = False
+) -> Tuning:
     """The tuning for so many tokens, the fastest of those measured on an H100.
 
     Few warps with little under way each are best: what a block waits for at its start, and its last
@@ -276,10 +309,12 @@ def usual_tuning(kind: WeightKind, tokens: int, dtype: Activations) -> Tuning:
     small = Tuning(warps=4, stages=3, blocks_per_sm=2)
     if tokens <= 8 or dtype not in MANTISSA:
         return replace(small, evict_first=tokens <= 8)
-    if tokens <= 16:
+    if tokens <= 16 and not warpgroups:
         return replace(small, subtract=True)
     # a product that is scaled at its end keeps exact weights, but takes twice the registers
     scale = kind.scale == dtype and (kind.zero != "minimum" or kind.meaning == Line(1, 0))
+    if warpgroups:
+        small = Tuning(warps=2 * WARPS, stages=3)
     return replace(small, subtract=True, scale=scale)
 
 
@@ -355,21 +390,6 @@ def step_columns(kind: WeightKind, cols: int, most: int) -> int:
         if step <= most and cols % step == 0 and divides and kind.group % 16 == 0:
             return step
     raise ProductError(f"groups of {kind.group} columns", accepted="groups of 16, 32, 64, 128, ..")
-
-
-def fitted(spec: StreamSpec) -> Tuning:
-    """The tuning with as many warps and stages as shared memory has room for."""
-    tuning, layout = spec.tuning, spec.layout
-    split = tuning.split
-    while layout.steps % split or spec.quads % -(-spec.quads // split):
-        split //= 2
-    exchanged = spec.quads * QUAD_BYTES if split > 1 else 0
-    room = spec.arch.shared // tuning.blocks_per_sm
-    warps = tuning.warps
-    while warps > split and warps * (FEWEST_STAGES * layout.record_bytes + exchanged) > room:
-        warps -= split
-    stages = (room // warps - exchanged) // layout.record_bytes
-    return replace(tuning, warps=warps, split=split, stages=min(tuning.stages, stages))
 
 
 def _check_numbers(codes: Bytes, kind: WeightKind) -> None:

@@ -63,6 +63,11 @@ class Placement:
         word, rest = divmod(row, 8 // plane.width)
         return plane.first + word, rest * plane.width + 8 * upper
 
+    @property
+    def upper(self) -> int:
+        """Bits from the codes of columns k to those of columns k + 8 of a row."""
+        return self.position(self.planes[0], 0, 2)[1] - self.position(self.planes[0], 0, 0)[1]
+
     def distance(self, plane: Plane) -> int:
         """Bits from the first code of a register to its second."""
         return 16 if self.apart else plane.width

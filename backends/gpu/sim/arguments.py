@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from nybble.backends.gpu.image import Access, KernelImage
+from nybble.backends.gpu.image import Access, Boxes, KernelImage, Parameter
 from nybble.backends.gpu.sim.memory import GlobalLayout
 from nybble.backends.gpu.sim.ptx import Entry, Variable
 from nybble.backends.gpu.sim.symbols import Symbols
-from nybble.backends.gpu.sim.tensormap import BYTES, TensorMap
+from nybble.backends.gpu.sim.tensormap import BYTES, Swizzle, TensorMap
 from nybble.backends.gpu.sim.types import Array, scalar
 from nybble.dialects.errors import NybbleError
 
@@ -55,9 +56,23 @@ def place_arguments(
     for index, (name, variable, value) in enumerate(
         zip(names, entry.parameters, values, strict=True)
     ):
-        access = image.parameters[index].access if image else Access.UPDATE
+        parameter = image.parameters[index] if image else None
+        access = parameter.access if parameter else Access.UPDATE
+        if parameter and parameter.boxes and isinstance(value, np.ndarray):
+            value = _map(parameter, parameter.boxes, value)
         _place(placed, symbols, layout, name, variable, value, access)
     return placed
+
+
+def _map(parameter: Parameter, boxes: Boxes, array: Array) -> TensorMap:
+    """What a launch makes of a buffer that the kernel takes as a tensor map."""
+    element = parameter.bytes // prod(boxes.shape)
+    if array.nbytes < parameter.bytes:
+        raise NybbleError(
+            f"the array of '{parameter.name}' has {array.nbytes} bytes",
+            accepted=f"at least {parameter.bytes}",
+        )
+    return TensorMap(array, element, boxes.shape, boxes.box, swizzle=Swizzle(boxes.swizzle))
 
 
 def _in_order(kernel: str, names: list[str], arguments: Arguments) -> list[Argument]:

@@ -56,12 +56,13 @@ class Record:
         per_group = layout.units * TILES // layout.groups
         unit: list[Value] = []
         for index in range(layout.groups):
-            group = Group(self, scales[index], zeros[index], sums)
+            group = Group(self.by, scales[index], zeros[index], sums)
             for tile in range(index * per_group, (index + 1) * per_group):
                 if tile % TILES == 0:
                     unit = self.stored.unit_words(tile // TILES)
                 first = tile % TILES * words
-                group.multiply(tile, Words(self.b, unit[first : first + words]))
+                tokens = [self.activations(tile, n) for n in range(self.spec.token_tiles)]
+                group.multiply(tokens, Words(self.b, unit[first : first + words]))
             if not self.spec.tuning.scale:
                 group.add_to(sums)
 
@@ -93,15 +94,14 @@ class Group:
 
     def __init__(
         self,
-        record: Record,
+        by: Multiplier,
         scales: Sequence[Value],
         zeros: Sequence[Value] | None,
         sums: Sums,
     ):
-        self.record = record
-        self.b = record.b
-        self.spec = spec = record.spec
-        self.decoder = record.by.decoder
+        self.b = by.b
+        self.spec = spec = by.spec
+        self.decoder = by.decoder
         self.scales = scales
         self.zeros = zeros
         nothing = self.b.const(0.0, f32)
@@ -113,11 +113,10 @@ class Group:
             ]
         self.totals = [[nothing] * 4 for _ in range(spec.token_tiles)]
 
-    def multiply(self, tile: int, words: Words) -> None:
-        """Add the products of a tile of 16 columns."""
+    def multiply(self, tokens: list[list[Value]], words: Words) -> None:
+        """Add the products of a tile of 16 columns; tokens: the B operands."""
         b, dtype = self.b, self.spec.half
         kind = f"m16n8k16.row.col.f32.{dtype}.{dtype}.f32"
-        tokens = [self.record.activations(tile, n) for n in range(self.spec.token_tiles)]
         if self.spec.has_totals:
             one = half_bits([1.0], dtype)[0]
             ones = [b.word(one * 0x10001)] * 4

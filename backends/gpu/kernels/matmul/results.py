@@ -1,6 +1,6 @@
 """Results of a tile of rows, written with what is fused to the end of a product."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from xdsl.dialects.builtin import i32, i64
@@ -21,31 +21,35 @@ class Results:
     y: Value
     residual: Value | None
 
-    def write(self, tile: Value, part: Value, first: Value, sums: list[Value]) -> None:
+    def write(
+        self, tile: Value, part: Value, first: Value, quads: Sequence[int], sums: list[Value]
+    ) -> None:
         """Results of rows g and g + 8 of a fragment, tokens 2t and 2t + 1 of a tile of tokens.
 
-        part: which of the warps that share the rows this one is. first: the first token.
+        part: which of the warps that share the rows this one is. first: the first token. quads:
+        which of this warp's sums they are.
         """
+        own = {quad: sums[4 * i : 4 * i + 4] for i, quad in enumerate(quads)}
         if self.spec.epilogue.gate:
-            self.write_gated(tile, first, sums)
+            self.write_gated(tile, first, own)
             return
         b, spec = self.b, self.spec
         tiles = b.const(spec.token_tiles, i32)
-        for index in range(spec.own_quads):
+        for index, values in own.items():
             quad = part * spec.own_quads + index
             fragment, number = (b.binary(kind, quad, tiles) for kind in ("udiv", "urem"))
             row = tile * spec.layout.tile_rows + fragment * 16
-            self.write_quad(row, first + number * TOKEN_TILE, [sums[4 * index : 4 * index + 4]])
+            self.write_quad(row, first + number * TOKEN_TILE, [values])
 
-    def write_gated(self, tile: Value, first: Value, sums: list[Value]) -> None:
+    def write_gated(self, tile: Value, first: Value, own: dict[int, list[Value]]) -> None:
         """Fragments are of the gate and of the other factor in turn; no warps share rows."""
         spec = self.spec
-        for fragment in range(0, spec.layout.placement.fragments, 2):
-            row = tile * (spec.layout.tile_rows // 2) + 8 * fragment
-            for n in range(spec.token_tiles):
-                places = [(fragment + i) * spec.token_tiles + n for i in (0, 1)]
-                quads = [sums[4 * place : 4 * place + 4] for place in places]
-                self.write_quad(row, first + n * TOKEN_TILE, quads)
+        for quad, values in own.items():
+            fragment, n = divmod(quad, spec.token_tiles)
+            if fragment % 2 == 0:
+                row = tile * (spec.layout.tile_rows // 2) + 8 * fragment
+                pair = [values, own[quad + spec.token_tiles]]
+                self.write_quad(row, first + n * TOKEN_TILE, pair)
 
     def write_quad(self, first_row: Value, first_token: Value, quads: list[list[Value]]) -> None:
         """The results of four sums, or of those of a gate and of the other factor."""

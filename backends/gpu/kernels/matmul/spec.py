@@ -1,8 +1,9 @@
 """What a product's kernel is made for, and how its work is divided."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Self
 
 from nybble.backends.gpu.arch import Arch
 from nybble.backends.gpu.image import Access, Parameter
@@ -21,6 +22,10 @@ MOST_TILES = 8
 """Tiles of tokens of a pass, at most."""
 MOST_SUMS = {False: 8, True: 24}
 """Fragments times tiles of tokens that registers have room for, by whether fragments are scaled."""
+FEWEST_STAGES = 3
+"""Of which one is read while the others are under way."""
+MOST_AT_ONCE = 24
+"""Quads of a warp that are finished at once: their sums, and as many of another block."""
 
 Quantized = QuantizeSpec | PlanesSpec
 
@@ -127,11 +132,16 @@ class StreamSpec(ABC):
         """The quantization that leaves activations as the kernel reads them, if one does."""
         return None
 
+    @property
+    def most_tiles(self) -> int:
+        """Tiles of tokens of a pass, at most."""
+        return MOST_TILES
+
     @cached_property
     def passes(self) -> int:
         """How often all weights are read, each time for a part of the tokens."""
         room = self.most_sums // self.layout.placement.fragments
-        return -(-self.tokens // (max(1, min(MOST_TILES, room)) * TOKEN_TILE))
+        return -(-self.tokens // (max(1, min(self.most_tiles, room)) * TOKEN_TILE))
 
     @cached_property
     def token_tiles(self) -> int:
@@ -179,6 +189,16 @@ class StreamSpec(ABC):
         return min(self.arch.board.sms * self.tuning.blocks_per_sm, self.work)
 
     @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return LANES * self.tuning.warps
+
+    @property
+    def ring_start(self) -> int:
+        """Where the records of all warps begin in shared memory."""
+        return 0
+
+    @property
     def shared(self) -> int:
         """Bytes of shared memory of a block: the rings of all warps, then their sums."""
         return self.ring_bytes + self.exchange_bytes
@@ -204,9 +224,38 @@ class StreamSpec(ABC):
         return -(-self.quads // self.tuning.split)
 
     @property
+    def parts(self) -> list[list[int]]:
+        """The quads of a warp in parts that are added up and written one after the other: all, or
+        some tiles of tokens of every fragment where there are too many for registers.
+        """
+        if self.own_quads <= MOST_AT_ONCE:
+            return [[*range(self.own_quads)]]
+        tiles, fragments = self.token_tiles, self.layout.placement.fragments
+        some = max(1, MOST_AT_ONCE // 3 // fragments)
+        return [
+            [fragment * tiles + n for fragment in range(fragments) for n in range(first, last)]
+            for first in range(0, tiles, some)
+            for last in [min(first + some, tiles)]
+        ]
+
+    @property
     def partial_bytes(self) -> int:
         """Bytes of the sums that one warp leaves for other blocks."""
         return self.own_quads * QUAD_BYTES
+
+    def fitted(self) -> Self:
+        """The spec with as many warps and stages as shared memory has room for."""
+        tuning, layout = self.tuning, self.layout
+        split = tuning.split
+        while layout.steps % split or self.quads % -(-self.quads // split):
+            split //= 2
+        exchanged = self.quads * QUAD_BYTES if split > 1 else 0
+        room = self.arch.shared // tuning.blocks_per_sm
+        warps = tuning.warps
+        while warps > split and warps * (FEWEST_STAGES * layout.record_bytes + exchanged) > room:
+            warps -= split
+        stages = min(tuning.stages, (room // warps - exchanged) // layout.record_bytes)
+        return replace(self, tuning=replace(tuning, warps=warps, split=split, stages=stages))
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:

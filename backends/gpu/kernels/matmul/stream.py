@@ -10,6 +10,7 @@ what several blocks have of one tile. More than 64 tokens are multiplied in seve
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import log2
 from typing import Generic, Protocol, TypeVar
 
@@ -77,7 +78,8 @@ class StreamKernel(ABC, Generic[A]):
         once = spec.tuning.evict_first and spec.passes == 1
         self.policy = b.evict_first() if once else None
         ring = self.warp * (spec.tuning.stages * self.layout.record_bytes)
-        self.ring = b.offset(b.shared(), ring)
+        self.ring = b.offset(b.shared(), ring + spec.ring_start)
+        self.carried: list[Value] = []
         self.reduction = Reduction(b, spec, partials, counters)
         residual = added[0] if added else None
         self.results = Results(b, spec, self.finished, y, residual)
@@ -96,31 +98,39 @@ class StreamKernel(ABC, Generic[A]):
 
     def build(self) -> ModuleOp:
         """The module."""
-        b, spec, steps = self.b, self.spec, self.spec.steps
+        b = self.b
         first, last = self.reduction.start(b.block_id()), self.reduction.start(b.block_id() + 1)
+        self.walk(first, last)
+        return b.finish(self.spec.threads, self.spec.tuning.blocks_per_sm)
+
+    def walk(self, first: Value, last: Value) -> None:
+        """Multiply the steps first .. last - 1; records may change what loops carry."""
+        b, spec, steps = self.b, self.spec, self.spec.steps
         cursor = self.prologue(first, last)
         zero, end = b.const(0, i32), self.job_of(last + (steps - 1))
-        with b.for_(self.job_of(first), end, 1, [zero, *cursor.values()]) as jobs:
+        state = [zero, *cursor.values(), *self.carried]
+        with b.for_(self.job_of(first), end, 1, state) as jobs:
             activations = self.activations(jobs.iv)
             lo = b.max(first - jobs.iv * steps, 0)
             hi = b.min(last - jobs.iv * steps, steps)
             sums = [b.const(0.0, f32)] * (4 * self.layout.placement.fragments * spec.token_tiles)
             with b.for_(lo, hi, 1, [*jobs.args, *sums]) as columns:
-                slot, *state = columns.args[:6]
-                kept = self.reduction.nested(columns.args[6:])
+                slot, *asked = columns.args[:6]
+                self.carried = columns.args[6 : len(state)]
+                kept = self.reduction.nested(columns.args[len(state) :])
                 step = columns.iv * spec.tuning.split + self.part
                 record = self.record(b.offset(self.ring, slot), activations, step)
                 if spec.tuning.prefetch:
                     record.load_activations()
                 b.arrive(spec.tuning.stages - 2)
                 b.sync_warp()
-                cursor = self.fetch(Cursor(*state))
+                cursor = self.fetch(Cursor(*asked))
                 record.add_to(kept)
-                columns.yield_(self.next_slot(slot, zero), *cursor.values(), *flattened(kept))
-            self.finish_rows(jobs.iv, self.reduction.exchanged(columns.results[6:]))
-            jobs.yield_(*columns.results[:6])
+                state = [self.next_slot(slot, zero), *cursor.values(), *self.carried]
+                columns.yield_(*state, *flattened(kept))
+            self.finish_rows(jobs.iv, self.reduction.exchanged(columns.results[len(state) :]))
+            jobs.yield_(*columns.results[: len(state)])
         b.arrive(0)
-        return b.finish(LANES * spec.tuning.warps, spec.tuning.blocks_per_sm)
 
     # -- the division of work
 
@@ -166,7 +176,8 @@ class StreamKernel(ABC, Generic[A]):
         whole, rest = divmod(layout.record_bytes, LANES * LOAD)
         with b.if_(cursor.left > 0):
             for i in range(whole):
-                b.copy_async(target, cursor.source, i * LANES * LOAD, self.policy)
+                place = self.copied_to(target, i)
+                b.copy_async(place, cursor.source, i * LANES * LOAD, self.policy)
             if rest:
                 with b.if_(self.lane < rest // LOAD):
                     b.copy_async(target, cursor.source, whole * LANES * LOAD, self.policy)
@@ -178,6 +189,10 @@ class StreamKernel(ABC, Generic[A]):
         source = b.select(at_end, self.source(job, step), along)
         slot = self.next_slot(cursor.slot, self.lane * LOAD)
         return Cursor(slot, source, job, step, cursor.left - 1)
+
+    def copied_to(self, target: Value, load: int) -> Value:
+        """Where this lane's 16 bytes of a load of a record go; target: its place in the slot."""
+        return target
 
     def next_slot(self, slot: Value, first: Value) -> Value:
         """The offset of the slot after one; first: the offset in the first slot."""
@@ -228,9 +243,7 @@ class StreamKernel(ABC, Generic[A]):
         if spec.own_quads * spec.tuning.split > spec.quads:
             exists = exists & (self.part * spec.own_quads < spec.quads)
         with b.if_(exists):
-            self.reduction.finish(
-                job, sums, lambda whole: self.results.write(tile, self.part, token, whole)
-            )
+            self.reduction.finish(job, sums, partial(self.results.write, tile, self.part, token))
 
 
 def flattened(sums: Sums) -> list[Value]:

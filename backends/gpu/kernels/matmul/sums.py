@@ -6,6 +6,7 @@ all sums, in the order of columns. Nobody waits, and results are the same in eve
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 
 from xdsl.dialects.builtin import f32, i1, i32, i64
 
@@ -18,6 +19,8 @@ AT_ONCE = 16
 """Loads of sums that are under way at once, as many as registers have room for."""
 Sums = list[list[list[Value]]]
 """By fragment and token tile: the four sums of a lane."""
+Write = Callable[[Sequence[int], list[Value]], None]
+"""Writes the sums of some quads."""
 
 
 class Reduction:
@@ -66,29 +69,31 @@ class Reduction:
                     added[4 * i + e] = added[4 * i + e] + value
         return added
 
-    def finish(self, job: Value, own: list[Value], write: Callable[[list[Value]], None]) -> None:
+    def finish(self, job: Value, own: list[Value], write: Write) -> None:
         """Write the sums of this warp's tile of a job, once all of its columns are in them."""
         b, steps = self.b, self.spec.steps
         first, last = self.owner(job * steps), self.owner(job * steps + (steps - 1))
         counter = b.offset(self.counters, (job * self.spec.tuning.warps + self.warp) * 4)
+        yes, no = b.const(1, i1), b.const(0, i1)
 
-        def shared() -> list[Value]:
+        def handed_over() -> list[Value]:
             self.leave(job, own)
             b.sync_warp()
             is_last = b.count_arrival(counter, self.lane).eq(last - first)
             b.sync_warp()
-            nothing = b.const(0.0, f32)
-            every = b.choose(
-                is_last, lambda: self.collected(job, first, last), lambda: [nothing] * len(own)
-            )
-            with b.if_(is_last & self.lane.eq(0)):
-                b.store(b.const(0, i32), counter)
-            return [is_last, *every]
+            return [is_last, is_last]
 
-        alone = b.const(1, i1)
-        writes, *every = b.choose(first.eq(last), lambda: [alone, *own], shared)
-        with b.if_(writes):
-            write(every)
+        writes, collects = b.choose(first.eq(last), lambda: [yes, no], handed_over)
+        for quads in self.spec.parts:
+            every = b.choose(
+                collects,
+                partial(self.collected, job, first, last, quads),
+                partial(_picked, own, quads),
+            )
+            with b.if_(writes):
+                write(quads, every)
+        with b.if_(collects & self.lane.eq(0)):
+            b.store(b.const(0, i32), counter)
 
     def nested(self, flat: Sequence[Value]) -> Sums:
         """Sums in a row, by fragment and token tile."""
@@ -138,23 +143,22 @@ class Reduction:
                 at = i // 4 * QUAD_BYTES
                 b.ptx(text.format(at), (), [place, *sums[i : i + 4]], effects=True)
 
-    def collected(self, job: Value, first: Value, last: Value) -> list[Value]:
-        """The sums that all blocks left of this warp's tile, in order.
+    def collected(self, job: Value, first: Value, last: Value, quads: Sequence[int]) -> list[Value]:
+        """Some quads of the sums that all blocks left of this warp's tile, in order.
 
         Those of several blocks are asked for at once: each takes as long as all.
         """
-        b, spec = self.b, self.spec
-        quads = spec.own_quads
-        at_once = max(1, AT_ONCE // quads)
+        b = self.b
+        at_once = max(1, AT_ONCE // len(quads))
         nothing = b.const(0.0, f32)
         began = self.segment(job, first)
-        with b.for_(first, last + 1, at_once, [nothing] * (4 * quads)) as owners:
+        with b.for_(first, last + 1, at_once, [nothing] * (4 * len(quads))) as owners:
             found: list[list[Value]] = []
             for i in range(at_once):
                 owner = owners.iv + i
                 segment = b.select(owner.eq(first), began, b.const(0, i32))
                 place = self.place(b.min(owner, last), segment)
-                words = [b.load_words(place, q * QUAD_BYTES, 4, "cg") for q in range(quads)]
+                words = [b.load_words(place, q * QUAD_BYTES, 4, "cg") for q in quads]
                 values = [b.reinterpret(word, f32) for quad in words for word in quad]
                 found.append([b.select(owner <= last, one, nothing) for one in values])
             added = owners.args
@@ -162,3 +166,7 @@ class Reduction:
                 added = [a + c for a, c in zip(added, values, strict=True)]
             owners.yield_(*added)
         return owners.results
+
+
+def _picked(sums: Sequence[Value], quads: Sequence[int]) -> list[Value]:
+    return [value for quad in quads for value in sums[4 * quad : 4 * quad + 4]]

@@ -1,0 +1,298 @@
+"""Products of many tokens by warpgroups (`wgmma`), for Hopper.
+
+Warps have tiles of rows and rings of records of their own, as in `stream`, and decode weights in
+registers: these are the left operand of four warps side by side, 64 rows. Activations are the right
+one, in shared memory: one more warp asks the tensor memory accelerator for boxes of all tokens of a
+pass and 64 columns, into a ring that all warps share. A box is announced at one barrier, which
+counts its bytes, and given back at another, at which each warp arrives when its products are done.
+While one warpgroup decodes, another multiplies. No weight goes through shared memory decoded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+from xdsl.dialects.builtin import ModuleOp, i32
+
+from nybble.backends.building.values import Value
+from nybble.backends.gpu.image import Access, Boxes, Parameter
+from nybble.backends.gpu.kernels.matmul.decode import decoder, half_bits
+from nybble.backends.gpu.kernels.matmul.record import Group, Multiplier
+from nybble.backends.gpu.kernels.matmul.spec import FlatSpec
+from nybble.backends.gpu.kernels.matmul.stored import Stored
+from nybble.backends.gpu.kernels.matmul.stream import StreamKernel
+from nybble.backends.gpu.kernels.matmul.sums import Sums
+from nybble.backends.gpu.kernels.matmul.turned import Turned
+from nybble.backends.gpu.kernels.warpgroup import (
+    ALIGNMENT,
+    BARRIER_BYTES,
+    SPAN,
+    WARPS,
+    Barrier,
+    Product,
+    describe,
+    multiply,
+    publish_barriers,
+    shared_address,
+)
+from nybble.backends.gpu.packing.stream import LANES, TILES, UNIT
+
+FEWEST_TOKENS = 16
+"""Below, most of a product would be of tokens that do not exist."""
+MOST_TILES = 32
+"""Tiles of tokens of a product, at most (PTX ISA, wgmma: n up to 256)."""
+MOST_SUMS = {True: 32, False: 16}
+"""Fragments times tiles of tokens that registers have room for, by whether fragments are scaled."""
+MOST_BOXES = 8
+FEWEST_BOXES = 3
+EVEN = 0.85
+"""The share of multiprocessors that must be at work for blocks to have whole jobs (assumed)."""
+
+
+@dataclass(frozen=True)
+class WarpgroupSpec(FlatSpec):
+    """As FlatSpec, of many tokens. boxes: of activations that are read or under way."""
+
+    boxes: int = MOST_BOXES
+
+    @property
+    def most_sums(self) -> int:
+        """See StreamSpec: sums of activations are as many as those of a fragment."""
+        most = MOST_SUMS[self.tuning.scale]
+        fragments = self.layout.placement.fragments
+        return most * fragments // (fragments + 1) if self.has_totals else most
+
+    @property
+    def most_tiles(self) -> int:
+        """See StreamSpec."""
+        return MOST_TILES
+
+    @property
+    def blocks(self) -> int:
+        """See StreamSpec: blocks have whole jobs if that leaves few multiprocessors idle, for sums
+        that blocks give each other cost more than weights here.
+        """
+        sms, jobs = self.arch.board.sms * self.tuning.blocks_per_sm, self.jobs
+        each = -(-jobs // sms)
+        return jobs // each if jobs % each == 0 and jobs >= EVEN * each * sms else super().blocks
+
+    def fitted(self) -> Self:
+        """See StreamSpec: boxes, too."""
+        for warps in range(self.tuning.warps, 0, -WARPS):
+            for stages in range(self.tuning.stages, 1, -1):
+                tuning = replace(self.tuning, warps=warps, stages=stages)
+                small = replace(self, tuning=tuning, boxes=FEWEST_BOXES)
+                room = self.arch.shared // tuning.blocks_per_sm - small.shared
+                more = room // (self.box_bytes + 2 * BARRIER_BYTES)
+                if more >= 0:
+                    return replace(small, boxes=min(self.boxes, FEWEST_BOXES + more))
+        return self
+
+    @property
+    def threads(self) -> int:
+        """See StreamSpec: one more warp asks for boxes."""
+        return LANES * (self.tuning.warps + 1)
+
+    @property
+    def box_bytes(self) -> int:
+        """Bytes of the activations of a unit of columns."""
+        return self.pass_tokens * SPAN
+
+    @property
+    def ring_start(self) -> int:
+        """See StreamSpec: boxes come first, as they must be aligned."""
+        return self.boxes * self.box_bytes
+
+    @property
+    def barriers_start(self) -> int:
+        """Where the barriers begin in shared memory."""
+        return -(-(self.ring_start + self.ring_bytes) // BARRIER_BYTES) * BARRIER_BYTES
+
+    @property
+    def shared(self) -> int:
+        """See StreamSpec."""
+        return self.barriers_start + 2 * self.boxes * BARRIER_BYTES
+
+    @property
+    def inputs(self) -> tuple[Parameter, ...]:
+        """See StreamSpec."""
+        shape, box = (self.layout.cols, self.tokens), (UNIT, self.pass_tokens)
+        size = self.tokens * self.token_bytes(self.layout.cols)
+        return (Parameter("x", self.half, Access.READ, size, Boxes(shape, box, SPAN)),)
+
+
+class WarpgroupKernel(StreamKernel[None]):
+    """See StreamKernel, and the module's text."""
+
+    def __init__(self, spec: WarpgroupSpec, name: str):
+        super().__init__(spec, name)
+        decodes = decoder(self.b, self.layout.placement, spec.half, spec.kind.meaning)
+        self.boxes = spec
+        self.multiplier = Multiplier(self.b, spec, decodes, self.lane)
+        self.factor = decodes.factor * spec.kind.unit
+        self.turned = Turned(self.b, self.layout, self.lane)
+        zero = self.b.const(0, i32)
+        self.carried = [zero, zero]
+        self.shared = shared_address(self.b, self.b.shared())
+        self.barriers = self.shared + spec.barriers_start
+
+    def full(self, slot: Value) -> Barrier:
+        """What announces the box of a slot."""
+        return Barrier(self.b, self.barriers + slot * (2 * BARRIER_BYTES))
+
+    def empty(self, slot: Value) -> Barrier:
+        """What gives a slot back."""
+        return Barrier(self.b, self.barriers + (slot * (2 * BARRIER_BYTES) + BARRIER_BYTES))
+
+    def build(self) -> ModuleOp:
+        """The module."""
+        b, warps = self.b, self.spec.tuning.warps
+        with b.if_(b.thread().eq(0)):
+            for number in range(self.boxes.boxes):
+                slot = b.const(number, i32)
+                self.full(slot).initialize(1)
+                self.empty(slot).initialize(warps)
+            publish_barriers(b)
+        b.barrier()
+        first, last = self.reduction.start(b.block_id()), self.reduction.start(b.block_id() + 1)
+        with b.if_(self.warp < warps):
+            self.walk(first, last)
+        with b.if_(b.thread().eq(LANES * warps)):
+            self.ask(first, last)
+        return b.finish(self.spec.threads, self.spec.tuning.blocks_per_sm, ALIGNMENT)
+
+    def ask(self, first: Value, last: Value) -> None:
+        """One thread asks for the boxes of all steps, each once its slot was given back."""
+        b, units = self.b, self.layout.units
+        inits = [b.const(0, i32), b.const(1, i32)]
+        with b.for_(first, last, 1, inits) as steps:
+            job = self.job_of(steps.iv)
+            column = (steps.iv - job * self.spec.steps) * self.layout.step
+            token = self.first_token(job)
+            slot, parity = steps.args
+            for unit in range(units):
+                self.empty(slot).wait(parity)
+                full = self.full(slot)
+                full.expect(self.boxes.box_bytes)
+                target = self.shared + slot * self.boxes.box_bytes
+                full.copy_box(target, self.inputs[0], column + unit * UNIT, token)
+                slot, parity = self.next_box(slot, parity)
+            steps.yield_(slot, parity)
+
+    def next_box(self, slot: Value, parity: Value) -> tuple[Value, Value]:
+        """The slot after one, and the parity of its phase."""
+        b = self.b
+        at_end = (slot + 1).eq(self.boxes.boxes)
+        zero = b.const(0, i32)
+        return b.select(at_end, zero, slot + 1), b.select(at_end, parity ^ 1, parity)
+
+    def copied_to(self, target: Value, load: int) -> Value:
+        """See StreamKernel: codes are turned, scales are not."""
+        if load >= self.layout.code_bytes // (LANES * 16):
+            return target
+        return self.b.offset(target, self.turned.copied_to(load) - self.lane * 16)
+
+    def activations(self, job: Value) -> None:
+        """See StreamKernel: they come in boxes, one after the other."""
+
+    def record(self, place: Value, activations: None, step: Value) -> WarpgroupRecord:
+        """See StreamKernel."""
+        return WarpgroupRecord(self, place)
+
+    def finished(self, token: Value, value: Value) -> Value:
+        """See StreamKernel."""
+        return value * self.factor if self.factor != 1.0 else value
+
+
+class WarpgroupRecord:
+    """A record in shared memory, to be multiplied with the boxes that come next."""
+
+    def __init__(self, kernel: WarpgroupKernel, place: Value):
+        self.kernel = kernel
+        self.b = kernel.b
+        self.spec = kernel.boxes
+        self.layout = kernel.layout
+        self.place = place
+        self.stored = Stored(kernel.b, kernel.layout, place, kernel.lane)
+
+    def load_activations(self) -> None:
+        """See Multiplies: they are on their way."""
+
+    def add_to(self, sums: Sums) -> None:
+        """See Multiplies."""
+        layout, scale = self.layout, self.spec.tuning.scale
+        read = self.stored.halves if scale else self.stored.scales
+        scales = read(0)
+        zeros = read(1) if layout.zero else [None] * layout.groups
+        per_group = layout.units * TILES // layout.groups
+        for index in range(layout.groups):
+            by = self.kernel.multiplier
+            group = WarpgroupGroup(by, scales[index], zeros[index], sums)
+            tiles = range(index * per_group, (index + 1) * per_group)
+            for first in range(tiles.start, tiles.stop, min(per_group, TILES)):
+                self.multiply(group, range(first, min(first + TILES, tiles.stop)))
+            if not scale:
+                group.add_to(sums)
+
+    def multiply(self, group: WarpgroupGroup, tiles: range) -> None:
+        """Add the products of some tiles of 16 columns of one unit."""
+        b, kernel = self.b, self.kernel
+        slot, parity = kernel.carried
+        fragments = [group.decoded(self, tile) for tile in tiles]
+        if tiles.start % TILES == 0:
+            kernel.full(slot).wait(parity)
+        box = describe(b, kernel.shared + slot * self.spec.box_bytes)
+        first = tiles.start % TILES
+        boxes = [box + (first + i) * (16 * 2 >> 4) for i in range(len(tiles))]
+        group.multiply_all(fragments, boxes)
+        if tiles.stop % TILES == 0:
+            with b.if_(kernel.lane.eq(0)):
+                kernel.empty(slot).arrive()
+            kernel.carried = [*kernel.next_box(slot, parity)]
+
+
+class WarpgroupGroup(Group):
+    """See Group: products of several tiles at once."""
+
+    fresh = True
+    """Whether nothing was multiplied yet."""
+
+    def decoded(self, record: WarpgroupRecord, tile: int) -> list[list[Value]]:
+        """The fragments of a tile: of row g and g + 8, columns 2t and then 2t + 8."""
+        unit, inner = divmod(tile, TILES)
+        turned = record.kernel.turned
+        halves = [turned.words(record.place, unit, inner, upper) for upper in (0, 1)]
+        made: list[list[Value]] = []
+        for index in range(self.spec.layout.placement.fragments):
+            registers = [one for words in halves for one in self.decoder.fragment(words, index)[:2]]
+            made.append(self.exact(registers, index))
+        return made
+
+    def multiply_all(self, tiles: list[list[list[Value]]], boxes: list[Value]) -> None:
+        """Add the products of fragments, by tile, and of the boxes' columns."""
+        b, spec, dtype = self.b, self.spec, self.spec.half
+        work: list[Product] = []
+        for fragments, box in zip(tiles, boxes, strict=True):
+            work += [Product(i, rows, box) for i, rows in enumerate(fragments)]
+            if spec.has_totals:
+                one = half_bits([1.0], dtype)[0]
+                work.append(Product(len(fragments), [b.word(one * 0x10001)] * 4, box))
+        sums = [_flat(one) for one in self.products]
+        if spec.has_totals:
+            sums.append(_flat(self.totals))
+        anew = self.fresh and not spec.tuning.scale
+        made = multiply(b, dtype, sums, work, anew=anew)
+        self.fresh = False
+        nested = [_quads(one) for one in made]
+        if spec.has_totals:
+            self.totals = nested.pop()
+        self.products[:] = nested
+
+
+def _flat(quads: list[list[Value]]) -> list[Value]:
+    return [value for quad in quads for value in quad]
+
+
+def _quads(values: list[Value]) -> list[list[Value]]:
+    return [values[i : i + 4] for i in range(0, len(values), 4)]
