@@ -30,7 +30,13 @@ from nybble.dialects.mpgemm.ops import (
     MatmulOp,
     ProductOp,
 )
-from nybble.dialects.mpgemm.stream import StreamBitserialMatmulOp, StreamIntMatmulOp, StreamMatmulOp
+from nybble.dialects.mpgemm.stream import (
+    StreamBitserialMatmulOp,
+    StreamFloatProductOp,
+    StreamIntMatmulOp,
+    StreamMatmulOp,
+    StreamWarpgroupMatmulOp,
+)
 from nybble.dialects.mpgemm.tables import EXACT, ROUNDED, TableType
 from nybble.dialects.numpy_ref.quantize import activation_group
 
@@ -128,12 +134,16 @@ def to_lut_matmul(kind: type[LookupProductOp]) -> Rewrite:
     return rewrite
 
 
-def to_stream_matmul(matmul: MatmulOp, mode: str, shared: Shared) -> ProductOp:
-    """rewrite: `matmul(x, w) -> stream_matmul(x, w) precision mode`"""
-    product = StreamMatmulOp(matmul.activation, matmul.weight, matmul.bias, matmul.result.type)
-    product.precision = StringAttr(mode)
-    Rewriter.replace_op(matmul, product)
-    return product
+def to_stream_matmul(kind: type[StreamFloatProductOp]) -> Rewrite:
+    """rewrite: `matmul(x, w) -> kind(x, w) precision mode`"""
+
+    def rewrite(matmul: MatmulOp, mode: str, shared: Shared) -> ProductOp:
+        product = kind(matmul.activation, matmul.weight, matmul.bias, matmul.result.type)
+        product.precision = StringAttr(mode)
+        Rewriter.replace_op(matmul, product)
+        return product
+
+    return rewrite
 
 
 def to_stream_int_matmul(matmul: MatmulOp, mode: str, shared: Shared) -> ProductOp:
@@ -177,7 +187,8 @@ REWRITES: dict[str, Rewrite] = {
     "bitserial": to_bitserial_matmul(BitserialMatmulOp),
     "lut": to_lut_matmul(LutMatmulOp),
     "lut_dot": to_lut_matmul(LutDotMatmulOp),
-    "stream": to_stream_matmul,
+    "stream": to_stream_matmul(StreamMatmulOp),
+    "stream_warpgroup": to_stream_matmul(StreamWarpgroupMatmulOp),
     "stream_bitserial": to_bitserial_matmul(StreamBitserialMatmulOp),
     "stream_int": to_stream_int_matmul,
     "lut_array": to_array_matmul(LutArrayMatmulOp),

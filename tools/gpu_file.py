@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from xdsl.dialects.builtin import ModuleOp
 
-from nybble.backends.gpu.dataflows import MODES, spec_of
+from nybble.backends.gpu.dataflows import MODES, ROWS
 from nybble.backends.gpu.driver import GpuError
 from nybble.backends.gpu.image import KernelImage
 from nybble.backends.gpu.program import Compiled, compile_products, described
@@ -113,6 +113,7 @@ def assembled(image: KernelImage) -> dict[str, int] | None:
     return found
 
 
-def buffers_of(product: Product) -> dict[str, int]:
+def buffers_of(product: Product, dataflow: str) -> dict[str, int]:
     """Name -> bytes of the buffers of a product's kernel; NybbleError if it has none."""
-    return {one.name: one.bytes for one in spec_of(product, product.isa).parameters}
+    row = next(one for one in ROWS if dataflow == one.op.DATAFLOW)
+    return {one.name: one.bytes for one in row.spec(product, product.isa).parameters}

@@ -7,6 +7,8 @@ disagree.
 
 from dataclasses import dataclass
 
+from xdsl.ir import Operation
+
 from nybble.backends.gpu.arch import ARCHS, find_arch
 from nybble.backends.gpu.kernels.matmul.spec import PLAIN, Epilogue, StreamSpec
 from nybble.backends.gpu.products import Activations, product_spec
@@ -14,7 +16,12 @@ from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.lowbit.formats import Format
 from nybble.dialects.mpgemm.ops import ProductOp
-from nybble.dialects.mpgemm.stream import StreamBitserialMatmulOp, StreamIntMatmulOp, StreamMatmulOp
+from nybble.dialects.mpgemm.stream import (
+    StreamBitserialMatmulOp,
+    StreamIntMatmulOp,
+    StreamMatmulOp,
+    StreamWarpgroupMatmulOp,
+)
 from nybble.passes.targets import Product, Verdict
 
 LOWEST = next(iter(ARCHS))
@@ -27,10 +34,24 @@ BEGIN = 6000.0
 
 @dataclass(frozen=True)
 class Dataflow:
-    """A way to multiply. op: its operation. modes: those of activations that it serves."""
+    """A way to multiply. op: its operation. modes: those of activations that it serves.
+
+    warpgroups: see `compile_product`.
+    """
 
     op: type[ProductOp]
     modes: tuple[Activations, ...]
+    warpgroups: bool = False
+
+    def spec(self, product: Product, arch: str, epilogue: Epilogue = PLAIN) -> StreamSpec:
+        """The kernel of a product; NybbleError with the reason if there is none."""
+        for mode in MODES:
+            if mode == product.activations:
+                shape = (product.description.spec, product.rows, product.cols, product.tokens)
+                return product_spec(
+                    *shape, arch, mode, epilogue=epilogue, warpgroups=self.warpgroups
+                )
+        raise NybbleError(f"activations {product.activations}", accepted=", ".join(MODES))
 
     def verdict(self, product: Product, arch: str) -> Verdict:
         """What it says of a product: cycles are those of the whole board."""
@@ -40,7 +61,7 @@ class Dataflow:
             reason = f"activations {product.activations}, it keeps {serves}"
             return Verdict(name, layout, refusal=reason)
         try:
-            spec = spec_of(product, arch)
+            spec = self.spec(product, arch)
         except NybbleError as error:
             accepted = f" (accepted: {error.accepted})" if error.accepted else ""
             return Verdict(name, layout, refusal=error.message + accepted)
@@ -49,15 +70,21 @@ class Dataflow:
 
 ROWS = (
     Dataflow(StreamMatmulOp, ("f16", "bf16")),
+    Dataflow(StreamWarpgroupMatmulOp, ("f16", "bf16"), warpgroups=True),
     Dataflow(StreamIntMatmulOp, ("i8",)),
     Dataflow(StreamBitserialMatmulOp, ("b1", "b2", "b3", "b4")),
 )
-MODES: tuple[Activations, ...] = tuple(mode for row in ROWS for mode in row.modes)
+MODES: tuple[Activations, ...] = tuple(dict.fromkeys(mode for row in ROWS for mode in row.modes))
+COVERED_TOKENS = (1, 128)
+"""Few and many."""
 
 
 def covering(description: Format, arch: str, shape: tuple[int, int]) -> list[str]:
-    """The dataflows that multiply weights of a format and shape, with some kind of activations."""
-    products = [Product(description, *shape, 1, mode, arch) for mode in MODES]
+    """The dataflows that multiply weights of a format and shape, with some kind of activations and
+    few or many tokens.
+    """
+    sizes = [(tokens, mode) for mode in MODES for tokens in COVERED_TOKENS]
+    products = [Product(description, *shape, *one, arch) for one in sizes]
     found = [one for product in products for one in CUDA.verdicts(product)]
     return list(dict.fromkeys(one.dataflow for one in found if one.refusal is None))
 
@@ -86,14 +113,9 @@ class CudaTarget:
         return
 
 
-def spec_of(product: Product, arch: str, epilogue: Epilogue = PLAIN) -> StreamSpec:
-    """The kernel of a product; NybbleError with the reason if there is none."""
-    for mode in MODES:
-        if mode == product.activations:
-            spec = product.description.spec
-            shape = (product.rows, product.cols, product.tokens)
-            return product_spec(spec, *shape, arch, mode, epilogue=epilogue)
-    raise NybbleError(f"activations {product.activations}", accepted=", ".join(MODES))
+def dataflow_of(op: Operation) -> Dataflow:
+    """The dataflow of an operation that has one."""
+    return next(row for row in ROWS if isinstance(op, row.op))
 
 
 def cycles(spec: StreamSpec) -> float:
@@ -103,7 +125,7 @@ def cycles(spec: StreamSpec) -> float:
     reading = spec.passes * layout.bytes / bytes_per_cycle
     tokens = spec.passes * spec.pass_tokens
     multiplying = spec.effort * layout.tiles * layout.tile_rows * layout.cols * tokens
-    return BEGIN + max(reading, multiplying / (spec.arch.products * board.sms))
+    return BEGIN + max(reading, multiplying / (spec.products * board.sms))
 
 
 CUDA = CudaTarget()

@@ -42,6 +42,7 @@ from nybble.backends.gpu.kernels.matmul.spec import (
 )
 from nybble.backends.gpu.kernels.matmul.warpgroup import (
     FEWEST_TOKENS,
+    WARPGROUPS,
     WarpgroupKernel,
     WarpgroupSpec,
 )
@@ -245,7 +246,7 @@ def product_spec(
         )
     kind = weight_kind(description, cols)
     if warpgroups:
-        check_warpgroups(found, tokens, activations)
+        check_warpgroups(found, tokens, activations, tuning)
     chosen = tuning or usual_tuning(kind, tokens, activations, warpgroups=warpgroups)
     if epilogue.gate:
         if chosen.fragments % 2:
@@ -266,7 +267,9 @@ def product_spec(
     return spec.fitted()
 
 
-def check_warpgroups(arch: Arch, tokens: int, activations: Activations) -> None:
+def check_warpgroups(
+    arch: Arch, tokens: int, activations: Activations, tuning: Tuning | None
+) -> None:
     """Raise ProductError where warpgroups multiply nothing."""
     if not arch.group_products:
         able = ", ".join(one.name for one in ARCHS.values() if one.group_products)
@@ -278,6 +281,12 @@ def check_warpgroups(arch: Arch, tokens: int, activations: Activations) -> None:
     if tokens < FEWEST_TOKENS:
         raise ProductError(
             f"products of warpgroups of {tokens} tokens", accepted=f"at least {FEWEST_TOKENS}"
+        )
+    warps = WARPGROUPS * WARPS
+    if tuning and (tuning.warps, tuning.split, tuning.blocks_per_sm) != (warps, 1, 1):
+        raise ProductError(
+            f"products of warpgroups with {tuning}",
+            accepted=f"{warps} warps, no split, one block of a multiprocessor",
         )
 
 
@@ -314,7 +323,7 @@ def usual_tuning(
     # a product that is scaled at its end keeps exact weights, but takes twice the registers
     scale = kind.scale == dtype and (kind.zero != "minimum" or kind.meaning == Line(1, 0))
     if warpgroups:
-        small = Tuning(warps=2 * WARPS, stages=3)
+        small = Tuning(warps=WARPGROUPS * WARPS, stages=3)
     return replace(small, subtract=True, scale=scale)
 
 

@@ -9,7 +9,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import BlockArgument, Operation, OpResult, SSAValue
 
 from nybble.backends.gpu.arch import find_arch
-from nybble.backends.gpu.dataflows import ROWS, spec_of
+from nybble.backends.gpu.dataflows import ROWS, dataflow_of
 from nybble.backends.gpu.image import KernelImage
 from nybble.backends.gpu.kernels.matmul.spec import PLAIN, Epilogue, Quantized, StreamSpec
 from nybble.backends.gpu.kernels.rows.machine import RowKernel
@@ -21,7 +21,11 @@ from nybble.dialects.fused.ops import GluOp, RmsNormOp
 from nybble.dialects.locations import location_of
 from nybble.dialects.lowbit.ops import QuantizeOp
 from nybble.dialects.mpgemm.ops import ProductOp, QuantizedProductOp
-from nybble.dialects.mpgemm.stream import StreamBitserialMatmulOp, StreamIntMatmulOp, StreamMatmulOp
+from nybble.dialects.mpgemm.stream import (
+    StreamBitserialMatmulOp,
+    StreamFloatProductOp,
+    StreamIntMatmulOp,
+)
 from nybble.dialects.shapes import check_rank
 from nybble.passes.fixed_products import fixed_product
 from nybble.passes.targets import Product
@@ -66,15 +70,17 @@ class Work:
 
     def kernel(self, arch: str) -> tuple[Product, StreamSpec]:
         """The product, and what its kernel is made for; raises NybbleError if it has none."""
-        first, *others = (product_of(one, arch) for one in self.products or (self.op,))
-        if any(other != first for other in others):
+        ops = self.products or (self.op,)
+        first, *others = (product_of(one, arch) for one in ops)
+        flows = {dataflow_of(one).op for one in ops}
+        if any(other != first for other in others) or len(flows) > 1:
             raise NybbleError(
                 f"a gated unit of {first} and {others[0]} has no kernel on a GPU",
                 location=location_of(self.op),
                 accepted="two products of one format and shape",
             )
         try:
-            return first, spec_of(first, arch, self.epilogue)
+            return first, dataflow_of(ops[0]).spec(first, arch, self.epilogue)
         except NybbleError as error:
             error.location = error.location or location_of(self.op)
             raise
@@ -190,7 +196,7 @@ def origin(value: SSAValue) -> SSAValue:
 def product_of(op: Operation, arch: str) -> Product:
     """The product that an operation of a kernel is; raises NybbleError for any other."""
     activations = ""
-    if isinstance(op, StreamMatmulOp):
+    if isinstance(op, StreamFloatProductOp):
         activations = op.precision.data
     elif isinstance(op, StreamIntMatmulOp):
         activations = "i8"

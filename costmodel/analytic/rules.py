@@ -39,7 +39,13 @@ from nybble.dialects.lowbit import ops as lowbit
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm import arrays, lut
 from nybble.dialects.mpgemm import ops as mpgemm
-from nybble.dialects.mpgemm.stream import StreamBitserialMatmulOp, StreamIntMatmulOp, StreamMatmulOp
+from nybble.dialects.mpgemm.stream import (
+    StreamBitserialMatmulOp,
+    StreamFloatProductOp,
+    StreamIntMatmulOp,
+    StreamMatmulOp,
+    StreamWarpgroupMatmulOp,
+)
 from nybble.dialects.mpgemm.tables import TableType
 from nybble.dialects.sparse_attn import ops as sparse_attn
 from nybble.dialects.sparse_attn.pages import AppendBoundsOp, SelectPagesOp
@@ -152,7 +158,7 @@ def _way(op: mpgemm.ProductOp, target: Target) -> tuple[str, int]:
     assert isinstance(weight, LowBitTensorType)
     if isinstance(op, mpgemm.DequantMatmulOp):
         return ("bf16" if op.rounds else "f32"), 1
-    if isinstance(op, StreamMatmulOp):
+    if isinstance(op, StreamFloatProductOp):
         return op.precision.data, 1
     if isinstance(op, lut.LookupProductOp):
         tables = op.activation.type
@@ -284,6 +290,7 @@ RULES: dict[type[Operation], Rule] = {
     mpgemm.IntMatmulOp: _product,
     mpgemm.BitserialMatmulOp: _product,
     StreamMatmulOp: _product,
+    StreamWarpgroupMatmulOp: _product,
     StreamIntMatmulOp: _product,
     StreamBitserialMatmulOp: _product,
     arrays.LutArrayMatmulOp: _product,

@@ -11,7 +11,12 @@ from nybble.dialects.mpgemm.arrays import (
 )
 from nybble.dialects.mpgemm.lut import LutDotMatmulOp, LutMatmulOp, LutPrecomputeOp
 from nybble.dialects.mpgemm.ops import BitserialMatmulOp, DequantMatmulOp, IntMatmulOp, MatmulOp
-from nybble.dialects.mpgemm.stream import StreamBitserialMatmulOp, StreamIntMatmulOp, StreamMatmulOp
+from nybble.dialects.mpgemm.stream import (
+    StreamBitserialMatmulOp,
+    StreamIntMatmulOp,
+    StreamMatmulOp,
+    StreamWarpgroupMatmulOp,
+)
 from nybble.dialects.mpgemm.tables import TableType
 
 MPGemm = Dialect(
@@ -25,6 +30,7 @@ MPGemm = Dialect(
         LutMatmulOp,
         LutDotMatmulOp,
         StreamMatmulOp,
+        StreamWarpgroupMatmulOp,
         StreamIntMatmulOp,
         StreamBitserialMatmulOp,
         LutArrayMatmulOp,

@@ -1,5 +1,6 @@
 """Products of streamed weights with activations rounded to 16-bit floats or integers, for GPUs."""
 
+import abc
 from typing import ClassVar
 
 from xdsl.dialects.builtin import StringAttr
@@ -19,15 +20,12 @@ from nybble.dialects.mpgemm.ops import (
 PRECISIONS = ("f16", "bf16")
 
 
-@irdl_op_definition
-class StreamMatmulOp(FloatProductOp):
+class StreamFloatProductOp(FloatProductOp, abc.ABC):
     """The product of activations rounded to `precision`, by tensor cores, with sums in f32.
 
     Weights are decoded on the fly, and may be rounded to `precision` as well.
     """
 
-    name = "mpgemm.stream_matmul"
-    DATAFLOW: ClassVar[str] = "stream"
     WEIGHT_LAYOUT: ClassVar[str] = "stream"
     precision = prop_def(StringAttr)
     assembly_format = (
@@ -47,6 +45,22 @@ class StreamMatmulOp(FloatProductOp):
         """As for `mpgemm.matmul`, on activations rounded to the precision."""
         rounded = round_to(self.precision.data, activation)
         return super().reference(rounded, weight, bias)
+
+
+@irdl_op_definition
+class StreamMatmulOp(StreamFloatProductOp):
+    """Every warp multiplies a tile of rows of its own: for few tokens."""
+
+    name = "mpgemm.stream_matmul"
+    DATAFLOW: ClassVar[str] = "stream"
+
+
+@irdl_op_definition
+class StreamWarpgroupMatmulOp(StreamFloatProductOp):
+    """Four warps multiply side by side, with activations in shared memory: for many tokens."""
+
+    name = "mpgemm.stream_warpgroup_matmul"
+    DATAFLOW: ClassVar[str] = "stream_warpgroup"
 
 
 @irdl_op_definition

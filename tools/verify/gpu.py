@@ -48,11 +48,14 @@ F64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class GpuCase:
-    """A case, and what it is compiled for. output: the type of the results."""
+    """A case, and what it is compiled for. output: the type of the results. warpgroups: whether
+    four warps multiply at once.
+    """
 
     case: Case
     arch: str
     output: str
+    warpgroups: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class GpuOutcome:
             "case": case.number, "arch": self.drawn.arch, "format": case.kernel.spec,
             "shape": [case.kernel.rows, case.kernel.cols], "tokens": case.tokens,
             "activations": case.kernel.activations, "output": self.drawn.output,
+            "warpgroups": self.drawn.warpgroups,
             "data": case.data, "error": self.error, "fault": self.fault,
         }  # fmt: skip
 
@@ -100,7 +104,9 @@ class GpuDraw:
             kernel = Kernel(spec, rows, cols, tokens > 1, STREAM, TYPES[0][0], "")
         drawn = GpuCase(Case(number, kernel, tokens, data), arch, TYPES[0][1])
         able = [one for one in TYPES if has_kernel(with_types(drawn, one))] or [TYPES[0]]
-        return with_types(drawn, able[int(random.integers(len(able)))])
+        chosen = with_types(drawn, able[int(random.integers(len(able)))])
+        grouped = replace(chosen, warpgroups=True)
+        return grouped if random.integers(2) and has_kernel(grouped) else chosen
 
 
 def with_types(drawn: GpuCase, types: tuple[str, str]) -> GpuCase:
@@ -162,8 +168,9 @@ def spec_of(drawn: GpuCase) -> StreamSpec:
     modes: dict[str, Activations] = {one: one for one in MODES}
     mode = modes[kernel.activations]
     return product_spec(
-        kernel.spec, kernel.rows, kernel.cols, case.tokens, drawn.arch, mode, drawn.output
-    )
+        kernel.spec, kernel.rows, kernel.cols, case.tokens, drawn.arch, mode, drawn.output,
+        warpgroups=drawn.warpgroups,
+    )  # fmt: skip
 
 
 def executed(drawn: GpuCase, spec: StreamSpec, seed: int) -> GpuOutcome:

@@ -60,6 +60,11 @@ class Barrier:
         self.b.ptx(text, (), [self.address], effects=True)
 
 
+def limit_registers(b: GpuBuilder, count: int, *, more: bool) -> None:
+    """All threads of a warpgroup have so many registers from here on, more or fewer than before."""
+    b.ptx(f"setmaxnreg.{'inc' if more else 'dec'}.sync.aligned.u32 {count};", effects=True)
+
+
 def publish_barriers(b: GpuBuilder) -> None:
     """What was initialized is seen by copies and by other threads, once these met."""
     b.ptx("fence.mbarrier_init.release.cluster;", effects=True)

@@ -130,8 +130,8 @@ class StreamLayout:
     def holder(self, tile: int, upper: int, late: int) -> tuple[int, int]:
         """The tile, and lane of four, that hold two columns of 16 in their natural order.
 
-        They are columns `16 * tile + 8 * upper + 2 * t`, and the next, of a unit, where t is 0 or 1,
-        or 2 or 3 if `late`; they are the last two of the holder's four if t is odd.
+        They are columns `16 * tile + 8 * upper + 2 * t`, and the next, of a unit, where t is 0 or
+        1, or 2 or 3 if `late`; they are the last two of the holder's four if t is odd.
         """
         if self.run_columns == 16:
             return tile, 2 * upper + late

@@ -24,9 +24,6 @@ MOST_SUMS = {False: 8, True: 24}
 """Fragments times tiles of tokens that registers have room for, by whether fragments are scaled."""
 FEWEST_STAGES = 3
 """Of which one is read while the others are under way."""
-MOST_AT_ONCE = 24
-"""Quads of a warp that are finished at once: their sums, and as many of another block."""
-
 Quantized = QuantizeSpec | PlanesSpec
 
 
@@ -107,6 +104,11 @@ class StreamSpec(ABC):
     @abstractmethod
     def effort(self) -> float:
         """The time of a product on tensor cores, of that of one of 16-bit floats."""
+
+    @property
+    def products(self) -> int:
+        """Multiply-adds of 16-bit floats of a multiprocessor in a cycle."""
+        return self.arch.products
 
     @abstractmethod
     def token_bytes(self, columns: int) -> int:
@@ -225,18 +227,8 @@ class StreamSpec(ABC):
 
     @property
     def parts(self) -> list[list[int]]:
-        """The quads of a warp in parts that are added up and written one after the other: all, or
-        some tiles of tokens of every fragment where there are too many for registers.
-        """
-        if self.own_quads <= MOST_AT_ONCE:
-            return [[*range(self.own_quads)]]
-        tiles, fragments = self.token_tiles, self.layout.placement.fragments
-        some = max(1, MOST_AT_ONCE // 3 // fragments)
-        return [
-            [fragment * tiles + n for fragment in range(fragments) for n in range(first, last)]
-            for first in range(0, tiles, some)
-            for last in [min(first + some, tiles)]
-        ]
+        """The quads of a warp, in parts that are added up and written one after the other."""
+        return [[*range(self.own_quads)]]
 
     @property
     def partial_bytes(self) -> int:

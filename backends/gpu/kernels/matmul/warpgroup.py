@@ -2,10 +2,11 @@
 
 Warps have tiles of rows and rings of records of their own, as in `stream`, and decode weights in
 registers: these are the left operand of four warps side by side, 64 rows. Activations are the right
-one, in shared memory: one more warp asks the tensor memory accelerator for boxes of all tokens of a
-pass and 64 columns, into a ring that all warps share. A box is announced at one barrier, which
+one, in shared memory: one thread more asks the tensor memory accelerator for boxes of all tokens of
+a pass and 64 columns, into a ring that all warps share. A box is announced at one barrier, which
 counts its bytes, and given back at another, at which each warp arrives when its products are done.
-While one warpgroup decodes, another multiplies. No weight goes through shared memory decoded.
+While one warpgroup decodes, another multiplies. No weight goes through shared memory decoded
+(Marlin, Machete and Humming do so, too).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from nybble.backends.gpu.kernels.warpgroup import (
     Barrier,
     Product,
     describe,
+    limit_registers,
     multiply,
     publish_barriers,
     shared_address,
@@ -42,8 +44,15 @@ FEWEST_TOKENS = 16
 """Below, most of a product would be of tokens that do not exist."""
 MOST_TILES = 32
 """Tiles of tokens of a product, at most (PTX ISA, wgmma: n up to 256)."""
-MOST_SUMS = {True: 32, False: 16}
+MOST_SUMS = {True: 32, False: 14}
 """Fragments times tiles of tokens that registers have room for, by whether fragments are scaled."""
+WARPGROUPS = 2
+MULTIPLYING_REGISTERS, ASKING_REGISTERS = 240, 24
+"""Of a thread: two warpgroups that multiply and one that asks have all of a multiprocessor's."""
+FINISHED = 8
+"""Quads of a warp that are finished at once."""
+DECODED = 8
+"""Fragments that are decoded before they are multiplied."""
 MOST_BOXES = 8
 FEWEST_BOXES = 3
 EVEN = 0.85
@@ -64,6 +73,11 @@ class WarpgroupSpec(FlatSpec):
         return most * fragments // (fragments + 1) if self.has_totals else most
 
     @property
+    def products(self) -> int:
+        """See StreamSpec."""
+        return self.arch.group_products
+
+    @property
     def most_tiles(self) -> int:
         """See StreamSpec."""
         return MOST_TILES
@@ -78,21 +92,28 @@ class WarpgroupSpec(FlatSpec):
         return jobs // each if jobs % each == 0 and jobs >= EVEN * each * sms else super().blocks
 
     def fitted(self) -> Self:
-        """See StreamSpec: boxes, too."""
-        for warps in range(self.tuning.warps, 0, -WARPS):
-            for stages in range(self.tuning.stages, 1, -1):
-                tuning = replace(self.tuning, warps=warps, stages=stages)
-                small = replace(self, tuning=tuning, boxes=FEWEST_BOXES)
-                room = self.arch.shared // tuning.blocks_per_sm - small.shared
-                more = room // (self.box_bytes + 2 * BARRIER_BYTES)
-                if more >= 0:
-                    return replace(small, boxes=min(self.boxes, FEWEST_BOXES + more))
-        return self
+        """See StreamSpec: as many stages, then as many boxes."""
+        small = replace(self, boxes=FEWEST_BOXES)
+        while small.shared > self.arch.shared:
+            small = replace(small, tuning=replace(small.tuning, stages=small.tuning.stages - 1))
+        more = (self.arch.shared - small.shared) // (self.box_bytes + 2 * BARRIER_BYTES)
+        return replace(small, boxes=min(self.boxes, FEWEST_BOXES + more))
+
+    @property
+    def parts(self) -> list[list[int]]:
+        """See StreamSpec: some tiles of tokens of all fragments, as many as registers hold beside
+        those of another block.
+        """
+        fragments, tiles = range(self.layout.placement.fragments), self.token_tiles
+        some = max(1, FINISHED // len(fragments))
+        firsts = range(0, tiles, some)
+        parts = [range(first, min(first + some, tiles)) for first in firsts]
+        return [[one * tiles + n for one in fragments for n in part] for part in parts]
 
     @property
     def threads(self) -> int:
-        """See StreamSpec: one more warp asks for boxes."""
-        return LANES * (self.tuning.warps + 1)
+        """See StreamSpec: one more warpgroup asks for boxes."""
+        return LANES * (self.tuning.warps + WARPS)
 
     @property
     def box_bytes(self) -> int:
@@ -156,10 +177,13 @@ class WarpgroupKernel(StreamKernel[None]):
             publish_barriers(b)
         b.barrier()
         first, last = self.reduction.start(b.block_id()), self.reduction.start(b.block_id() + 1)
+        with b.if_(self.warp >= warps):
+            limit_registers(b, ASKING_REGISTERS, more=False)
+            with b.if_(b.thread().eq(LANES * warps)):
+                self.ask(first, last)
         with b.if_(self.warp < warps):
+            limit_registers(b, MULTIPLYING_REGISTERS, more=True)
             self.walk(first, last)
-        with b.if_(b.thread().eq(LANES * warps)):
-            self.ask(first, last)
         return b.finish(self.spec.threads, self.spec.tuning.blocks_per_sm, ALIGNMENT)
 
     def ask(self, first: Value, last: Value) -> None:
@@ -229,9 +253,10 @@ class WarpgroupRecord:
         for index in range(layout.groups):
             by = self.kernel.multiplier
             group = WarpgroupGroup(by, scales[index], zeros[index], sums)
+            size = min(per_group, TILES, DECODED // layout.placement.fragments)
             tiles = range(index * per_group, (index + 1) * per_group)
-            for first in range(tiles.start, tiles.stop, min(per_group, TILES)):
-                self.multiply(group, range(first, min(first + TILES, tiles.stop)))
+            for first in range(tiles.start, tiles.stop, size):
+                self.multiply(group, range(first, first + size))
             if not scale:
                 group.add_to(sums)
 
