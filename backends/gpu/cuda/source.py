@@ -12,6 +12,7 @@ from xdsl.dialects import llvm, scf
 from xdsl.dialects.builtin import ArrayAttr, ModuleOp, StringAttr
 from xdsl.ir import Block, Operation, SSAValue
 
+from nybble.backends.gpu.builder import TENSOR_MAP
 from nybble.backends.gpu.cuda.expressions import EXPRESSIONS
 from nybble.backends.gpu.cuda.types import PRELUDE, SIGNED, as_signed, constant_type, cpp_type
 from nybble.dialects.errors import InternalError
@@ -30,7 +31,8 @@ def cuda_source(module: ModuleOp, parameters: Sequence[str]) -> str:
     Compile it with NVRTC_OPTIONS.
     """
     (function,) = [one for one in module.ops if isinstance(one, llvm.FuncOp)]
-    return _Writer(parameters).file(function)
+    (memory,) = [one for one in module.ops if isinstance(one, llvm.GlobalOp)]
+    return _Writer(parameters).file(function, memory)
 
 
 class _Writer:
@@ -44,20 +46,22 @@ class _Writer:
         self.depth = 1
         self.count = 0
 
-    def file(self, function: llvm.FuncOp) -> str:
+    def file(self, function: llvm.FuncOp, memory: llvm.GlobalOp) -> str:
         """The whole text."""
         (block,) = function.body.blocks
         arguments: list[str] = []
         for name, value in zip(self.parameters, block.args, strict=True):
-            self.names[value] = name
+            self.names[value] = f"&{name}" if value.type == TENSOR_MAP else name
             arguments.append(f"{cpp_type(value.type)} {name}")
         self.block(block)
         head = (
             f'extern "C" __global__ void __launch_bounds__({_limits(function)})\n'
             f"{function.sym_name.data}({', '.join(arguments)}) {{"
         )
-        memory = "extern __shared__ __align__(128) char shared_memory[];"
-        return "\n".join([PRELUDE, memory, "", head, *self.lines, "}", ""])
+        assert memory.alignment is not None
+        aligned = f"__align__({memory.alignment.value.data})"
+        declared = f"extern __shared__ {aligned} char shared_memory[];"
+        return "\n".join([PRELUDE, declared, "", head, *self.lines, "}", ""])
 
     # -- statements
 
@@ -128,15 +132,24 @@ class _Writer:
     # -- the machine's own
 
     def inline(self, op: llvm.InlineAsmOp) -> None:
-        """Inline PTX; its results are variables."""
+        """Inline PTX; its results are variables, the first of which may have values before."""
         constraints = op.constraints.data.split(",")
         outs = [one for one in constraints if one.startswith("=")]
-        ins = [one for one in constraints if one[0] not in "=~"]
+        tied = sum(one.isdecimal() for one in constraints)
+        ins = [one for one in constraints if one[0] not in "=~" and not one.isdecimal()]
         results = self.results(op, outs)
+        for name, value in zip(results, op.operands[:tied], strict=False):
+            self.say(f"{name} = {self.use(value)};")
+        outs = [one.replace("=", "+") if i < tied else one for i, one in enumerate(outs)]
         written = [f'"{one}"({name})' for one, name in zip(outs, results, strict=True)]
-        pairs = zip(ins, op.operands, strict=True)
+        pairs = zip(ins, op.operands[tied:], strict=True)
         read = [f'"{one}"({self.use(value)})' for one, value in pairs]
-        text = re.sub(r"\$(\d+)", r"%\1", op.asm_string.data.replace("%", "%%"))
+
+        def numbered(found: re.Match[str]) -> str:
+            number = int(found[1])
+            return f"%{number if number < len(outs) else number - tied}"
+
+        text = re.sub(r"\$(\d+)", numbered, op.asm_string.data.replace("%", "%%"))
         effects = "volatile" if op.has_side_effects is not None else ""
         clobbers = ' : "memory"' if effects else ""
         self.say(f'asm {effects}("{text}" : {", ".join(written)} : {", ".join(read)}{clobbers});')

@@ -19,13 +19,14 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.ir import Attribute
 
-from nybble.backends.gpu.builder import GLOBAL, SHARED
+from nybble.backends.gpu.builder import GLOBAL, SHARED, TENSOR_MAP
 from nybble.dialects.errors import InternalError
 
 NAMES: Mapping[str, str] = {
     "i1": "bool", "i8": "uint8_t", "i16": "uint16_t", "i32": "uint32_t", "i64": "uint64_t",
     "f16": "__half", "bf16": "__nv_bfloat16", "f32": "float", "f64": "double",
     str(GLOBAL): "char*", str(SHARED): "uint32_t",
+    str(TENSOR_MAP): "const __grid_constant__ TensorMap",
 }  # fmt: skip
 SIGNED: Mapping[str, str] = {"i8": "int8_t", "i16": "int16_t", "i32": "int", "i64": "int64_t"}
 PRELUDE = """\
@@ -39,6 +40,9 @@ using uint8_t = unsigned char;
 using uint16_t = unsigned short;
 using uint32_t = unsigned int;
 using uint64_t = unsigned long long;
+
+// What the tensor memory accelerator is told of a matrix.
+struct alignas(64) TensorMap { char bytes[128]; };
 
 // N values in a row, read and written as one.
 template <class T, int N> struct alignas(sizeof(T) * N) Vec { T lane[N]; };

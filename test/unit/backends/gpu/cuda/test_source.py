@@ -41,12 +41,17 @@ def by_nvrtc():
 
 
 @pytest.mark.parametrize(
-    ("name", "tokens", "activations"),
-    [("w3g64z", 17, "bf16"), ("mxfp4", 9, "bf16"), ("nf4", 1, "f16")],
-)
-def test_products_are_those_of_the_ptx(by_nvrtc, name, tokens, activations):
+    ("name", "tokens", "activations", "warpgroups"),
+    [
+        ("w3g64z", 17, "bf16", False), ("mxfp4", 9, "bf16", False), ("nf4", 1, "f16", False),
+        ("w4g32m", 17, "bf16", True),
+    ],
+)  # fmt: skip
+def test_products_are_those_of_the_ptx(by_nvrtc, name, tokens, activations, warpgroups):
     rows, cols = 40, 256
-    product = compile_product(name, rows, cols, tokens, ARCH, activations, "f32")
+    product = compile_product(
+        name, rows, cols, tokens, ARCH, activations, "f32", warpgroups=warpgroups
+    )
     random = np.random.default_rng(tokens)
     weight = formats.get(name).quantize(random.standard_normal((rows, cols)).astype(np.float32))
     packed = product.pack(weight)
