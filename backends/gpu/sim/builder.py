@@ -221,6 +221,12 @@ class Builder:
             text = f"uses register {register.name} before wgmma.wait_group"
             reporter.findings.add(Kind.ASYNC, self.instruction.line, text)
 
+    def check_held(self, register: Register, held: Array) -> None:
+        """Report a write of a register for threads of which an operation in flight uses it."""
+        if held.any():
+            text = f"writes register {register.name} before wgmma.wait_group"
+            self.machine.reporter.findings.add(Kind.ASYNC, self.instruction.line, text)
+
     def _read_symbol(self, name: str, wanted: Scalar) -> Reader:
         machine = self.machine
         special = name.removeprefix("%")
@@ -266,6 +272,8 @@ class Builder:
 
         def write(lanes: Lanes, value: Array) -> None:
             view[lanes.index] = value.view(storage) if narrow else value
+            if register.held is not None:
+                self.check_held(register, register.held[lanes.index])
             if register.hazard is not None or register.watched is not None:
                 register.define(lanes.index, lanes.size)
 

@@ -14,7 +14,8 @@ class Register:
     """One register of every thread.
 
     data: its bits. hazard: uint8 a thread, UNDEFINED or IN_FLIGHT where it may not be read; None
-    when all of it may be. watched: of a register of a wgmma, where to note who wrote it.
+    when all of it may be. watched: of a register of a wgmma, where to note who wrote it. held: of
+    such a register, the threads for which an operation in flight uses it; None if there are none.
     """
 
     def __init__(self, name: str, type_: Scalar, threads: int) -> None:
@@ -23,6 +24,7 @@ class Register:
         self.data = np.zeros(threads, type_.storage)
         self.hazard: Array | None = np.full(threads, UNDEFINED, np.uint8)
         self.watched: Array | None = None
+        self.held: Array | None = None
 
     def define(self, index: Any, size: int) -> None:
         """Note that the threads of an index were given a value."""
@@ -34,6 +36,14 @@ class Register:
             self.hazard = None
         else:
             self.hazard[index] = 0
+
+    def hold(self, index: Any, *, held: bool = True) -> None:
+        """Note for which threads an operation in flight uses it, or does no longer."""
+        if self.held is None:
+            self.held = np.zeros(len(self.data), np.bool_)
+        self.held[index] = held
+        if not held and not self.held.any():
+            self.held = None
 
     def hazard_of(self, index: Any) -> Array | None:
         """The hazards of the threads of an index; None if there are none."""

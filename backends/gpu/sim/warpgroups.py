@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,9 +17,12 @@ SIZE = 4 * WARP
 
 @dataclass
 class _Operation:
-    """Results of one instruction. groups: of each thread; time: when it was started."""
+    """One instruction: the registers of its results, and those that it reads. groups: of each
+    thread; time: when it was started.
+    """
 
     registers: list[Register]
+    sources: list[Register]
     threads: Array
     groups: Array
     time: int
@@ -38,11 +41,10 @@ class WarpgroupQueue:
         self.touched = np.zeros(threads, np.bool_)
         self.flying: list[_Operation] = []
 
-    def start(self, registers: list[Register], threads: Array) -> None:
+    def start(self, registers: list[Register], sources: list[Register], threads: Array) -> None:
         """An operation of whole warpgroups begins."""
-        for register in registers:
-            register.mark(threads, IN_FLIGHT)
-        one = _Operation(registers, threads, self.group[threads], self.order.now)
+        one = _Operation(registers, sources, threads, self.group[threads], self.order.now)
+        self._fly(one)
         self.flying.append(one)
 
     def commit(self, threads: Array) -> None:
@@ -60,15 +62,21 @@ class WarpgroupQueue:
                 self._land(one, one.threads[done])
             if not done.all():
                 left = ~done
-                kept.append(
-                    _Operation(one.registers, one.threads[left], one.groups[left], one.time)
-                )
+                kept.append(replace(one, threads=one.threads[left], groups=one.groups[left]))
         self.flying = kept
         for one in kept:
-            for register in one.registers:
-                register.mark(one.threads, IN_FLIGHT)
+            self._fly(one)
+
+    @staticmethod
+    def _fly(one: _Operation) -> None:
+        for register in one.registers:
+            register.mark(one.threads, IN_FLIGHT)
+        for register in (*one.registers, *one.sources):
+            register.hold(one.threads)
 
     def _land(self, one: _Operation, threads: Array) -> None:
+        for register in (*one.registers, *one.sources):
+            register.hold(threads, held=False)
         for register in one.registers:
             if register.hazard is not None:
                 register.hazard[threads] = 0

@@ -96,7 +96,7 @@ def _multiply(b: Builder) -> Action:
         kept = full(keeps(lanes), lanes).reshape(-1, SIZE)[:, 0]
         before = accumulator.read(lanes, kept)
         accumulator.write(lanes, add_products(before, products, saturates=saturates))
-        machine.wgmma.start(accumulator.registers, lanes.numbers)
+        machine.wgmma.start(accumulator.registers, sources, lanes.numbers)
 
     return run
 

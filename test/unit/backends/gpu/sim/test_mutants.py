@@ -78,6 +78,7 @@ HOPPER = {
     "negated operand": (r"1, 1, 1, 0, 0;", "1, -1, 1, 0, 0;"),
     "no accumulation": (r"1, 1, 1, 0, 0;", "0, 1, 1, 0, 0;"),
     "swizzle of a descriptor": (r"4611686293305360384", "9223372311732748288"),
+    "stride of a descriptor": (r"4611686293305360384", "4611686155866406912"),
     "no fence of the proxy": (LINE.format("fence.proxy.async"), ""),
     "no barrier before the store": (LINE.format(r"bar.sync \t?1"), ""),
     "barrier of fewer threads": (r"bar.sync 1, 128", "bar.sync 1, 96"),

@@ -1,12 +1,12 @@
 """Runs products in the simulator, on the kernels' own bytes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from nybble.backends.gpu.products import Product, compile_product
+from nybble.backends.gpu.products import Product, compile_spec, product_spec
 from nybble.backends.gpu.sim.report import Report
 from nybble.backends.gpu.simulated import run_product as simulated
 from nybble.dialects.lowbit import formats
@@ -30,14 +30,21 @@ def run_product():
     """A function that quantizes, packs, multiplies in the simulator, and compares.
 
     Allowed: the result's rounding, that of weights to the type of activations that are floats, and
-    sums in f32.
+    sums in f32. sms: multiprocessors of the board, those of the usual one without.
     """
 
-    def run(name: str, rows: int, cols: int, tokens: int, *, mean: float = 0, **options: Any):
+    def run(
+        name: str, rows: int, cols: int, tokens: int, *,
+        mean: float = 0, sms: int = 0, **options: Any,
+    ):  # fmt: skip
         rng = np.random.default_rng(rows * cols + tokens)
         values = rng.standard_normal((rows, cols)).astype(np.float32)
         weight = formats.get(name).quantize(values)
-        product = compile_product(name, rows, cols, tokens, **options)
+        spec = product_spec(name, rows, cols, tokens, **options)
+        if sms:
+            board = replace(spec.arch.board, sms=sms)
+            spec = replace(spec, arch=replace(spec.arch, board=board))
+        product = compile_spec(formats.get(name).spec, spec, "product")
         x = (rng.standard_normal((tokens, cols)) + mean).astype(np.float32)
         ran = simulated(product, x, product.pack(weight), quantizes=False)
         exact = product.reference(ran.x, weight)
