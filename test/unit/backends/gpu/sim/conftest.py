@@ -2,14 +2,18 @@
 
 import ctypes
 import re
+from copy import copy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nybble.backends.gpu.products import compile_spec, product_spec
 from nybble.backends.gpu.sim.simulate import Launch, Options, simulate
 from nybble.backends.gpu.sim.tensormap import Swizzle, TensorMap
+from nybble.dialects.lowbit import formats
 
 HERE = Path(__file__).parent
 HEADER = ".version 8.6\n.target sm_90a\n.address_size 64\n"
@@ -153,6 +157,43 @@ class Hopper:
         return report, np.allclose(c, self.exact, rtol=2e-3, atol=2e-2)
 
 
+class Warpgroups:
+    """A product of 4-bit weights and 16 tokens by one block, whose rings go round."""
+
+    def __init__(self):
+        spec = product_spec("w4g64", 64, 384, 16, "sm_90a", output="f32", warpgroups=True)
+        board = replace(spec.arch.board, sms=1)
+        tuning = replace(spec.tuning, stages=2)
+        spec = replace(spec, arch=replace(spec.arch, board=board), tuning=tuning, boxes=3)
+        product = compile_spec("w4g64", spec, "warpgroups")
+        self.image = product.image
+        self.text = product.image.ptx
+        self.boxes = product.image.parameters[0].boxes
+        random = np.random.default_rng(23)
+        weight = formats.get("w4g64").quantize(random.standard_normal((64, 384)).astype(np.float32))
+        self.x = random.standard_normal((16, 384)).astype(np.float16)
+        self.w = product.pack(weight)
+        self.exact = product.reference(self.x.astype(np.float32), weight)
+
+    def with_boxes(self, boxes):
+        """The same, launched with another description of its activations."""
+        x, *others = self.image.parameters
+        made = copy(self)
+        made.image = replace(self.image, parameters=(replace(x, boxes=boxes), *others))
+        return made
+
+    def run(self, text):
+        """The report, and whether the result is right."""
+        image = replace(self.image, ptx=text)
+        y = np.full((16, 64), np.nan, np.float32)
+        sizes = {one.name: one.bytes for one in image.parameters}
+        scratch = {name: np.zeros(sizes[name], np.uint8) for name in ("sums", "counters")}
+        arguments = {"x": self.x, "w": self.w, "y": y, **scratch}
+        options = Options(strict=False, limit=5_000_000)
+        report = simulate(image, arguments, options=options)
+        return report, np.allclose(y, self.exact, rtol=2e-3, atol=2e-2)
+
+
 class Tools:
     """What the tests share."""
 
@@ -175,6 +216,12 @@ def ptx():
 def ampere():
     """A pipeline of cp.async, ldmatrix and mma."""
     return Ampere()
+
+
+@pytest.fixture(scope="session")
+def warpgroups():
+    """A product by TMA, mbarriers and wgmma, of weights that registers hold."""
+    return Warpgroups()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Faults put into kernels that are right: each is found by a check, or gives a wrong result.
 
-The kernels are pipelines by cp.async and mma (Ampere), and by TMA, mbarriers and wgmma (Hopper).
+The kernels are pipelines by cp.async and mma (Ampere), and by TMA, mbarriers and wgmma (Hopper),
+and one of nybble's own, whose wgmma takes its left operand from registers (Warpgroups).
 """
 
 import re
@@ -8,6 +9,7 @@ import re
 import numpy as np
 import pytest
 
+from nybble.backends.gpu.image import Boxes
 from nybble.dialects.errors import NybbleError
 
 
@@ -89,6 +91,28 @@ HOPPER = {
     "another barrier for a load": (r"(complete_tx::bytes [^;]*\[%r\d+)\];", r"\1+16];"),
 }
 
+BEFORE_THE_WAIT = r"(?s)(mma_async\S+ \{(%r\d+)[^}]*\}, \{(%r\d+).*?)(wgmma\.wait_group)"
+WARPGROUPS = {
+    "no fence of registers": (r"wgmma\.fence\.sync\.aligned; ", ""),
+    "no wait for products": (r"wgmma\.wait_group\.sync\.aligned 0;", ""),
+    "no commit of products": (r"wgmma\.commit_group\.sync\.aligned; ", ""),
+    "sums read in flight": (BEFORE_THE_WAIT, r"\1mov.b32 %r1, \2; \4"),
+    "sums written in flight": (BEFORE_THE_WAIT, r"\1mov.b32 \2, 0; \4"),
+    "weights written in flight": (BEFORE_THE_WAIT, r"\1mov.b32 \3, 0; \4"),
+    "stride of a descriptor": (r"4611686293305360384", "4611686155866406912"),
+    "swizzle of a descriptor": (r"4611686293305360384", "9223372311732748288"),
+    "another descriptor": (r"4611686293305360386", "4611686293305360384"),
+    "too many bytes expected": (r"(expect_tx.*), 2048;", r"\1, 4096;"),
+    "too few bytes expected": (r"(expect_tx.*), 2048;", r"\1, 1024;"),
+    "arrivals of too few warps": (r"(mbarrier.init.*), 8;", r"\1, 7;"),
+    "a slot that is not given back": (LINE.format(r"mbarrier\.arrive\.shared"), ""),
+    "no wait for a slot": (r"mbarrier\.try_wait[^;]*;", DONE),
+    "no wait for a box": (r"(?s)(setmaxnreg\.inc.*?)mbarrier\.try_wait[^;]*;", r"\1" + DONE),
+    "no barrier behind the init": (LINE.format("bar.sync"), ""),
+    "column of a box": (r"(bulk\.tensor\.2d.*\{)%r\d+", r"\g<1>8"),
+    "no wait for weights": (LINE.format("cp.async.wait_group"), ""),
+}  # fmt: skip
+
 
 def assert_found(kernel, mutant):
     """A fault is found: an error, a finding or a wrong result."""
@@ -99,8 +123,8 @@ def assert_found(kernel, mutant):
     assert report.findings or not right
 
 
-def test_kernels_are_right(ampere, hopper):
-    for kernel in (ampere, hopper):
+def test_kernels_are_right(ampere, hopper, warpgroups):
+    for kernel in (ampere, hopper, warpgroups):
         report, right = kernel.run(kernel.text)
         assert right
         assert not report.findings, report.text()
@@ -116,6 +140,32 @@ def test_faults_of_cp_async_and_mma(fault, ampere):
 def test_faults_of_tma_and_wgmma(fault, hopper):
     pattern, replacement = HOPPER[fault]
     assert_found(hopper, change(pattern, replacement, hopper.text))
+
+
+@pytest.mark.parametrize("fault", WARPGROUPS)
+def test_faults_of_warpgroups(fault, warpgroups):
+    pattern, replacement = WARPGROUPS[fault]
+    assert_found(warpgroups, change(pattern, replacement, warpgroups.text))
+
+
+@pytest.mark.parametrize("swizzle", [0, 64])
+def test_boxes_of_another_swizzle_are_found(swizzle, warpgroups):
+    boxes = warpgroups.boxes
+    other = Boxes(boxes.shape, boxes.box, swizzle)
+    assert_found(warpgroups.with_boxes(other), warpgroups.text)
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        ("sums read in flight", "uses register"), ("sums written in flight", "writes register"),
+        ("weights written in flight", "writes register"),
+    ],
+)  # fmt: skip
+def test_registers_in_flight_are_named(fault, text, warpgroups):
+    report, _ = warpgroups.run(change(*WARPGROUPS[fault], warpgroups.text))
+    assert "asynchronous" in {str(one.kind) for one in report.findings}
+    assert text in report.text()
 
 
 @pytest.mark.parametrize("seed", range(8))
