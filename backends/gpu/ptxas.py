@@ -31,12 +31,16 @@ _FIGURES = {
     "shared": re.compile(r"(\d+) bytes smem"),
     "barriers": re.compile(r"used (\d+) barriers"),
 }
+_SERIALIZED = "wgmma.mma_async instructions are serialized"
 _OPCODE = re.compile(r"^\s*(?:/\*[0-9a-f]+\*/)?\s*(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]+)")
 
 
 @dataclass(frozen=True)
 class Assembled:
-    """A cubin of one kernel and what ptxas said of it; shared is static, all sizes in bytes."""
+    """A cubin of one kernel and what ptxas said of it; shared is static, all sizes in bytes.
+
+    serialized: whether ptxas waits for each product of warpgroups before the next.
+    """
 
     cubin: bytes
     registers: int
@@ -45,6 +49,7 @@ class Assembled:
     spill_loads: int
     shared: int
     barriers: int
+    serialized: bool = False
 
     @property
     def spills(self) -> int:
@@ -82,7 +87,8 @@ def assemble(ptx: str, arch: str, *, options: tuple[str, ...] = ()) -> Assembled
             said = [line for line in done.stderr.splitlines() if "error" in line or "fatal" in line]
             first = said[0] if said else f"exit status {done.returncode}"
             raise GpuError(f"ptxas refuses the kernel for {arch}: {first.replace(folder, '')}")
-        return Assembled(cubin.read_bytes(), **figures(done.stderr))
+        serialized = _SERIALIZED in done.stderr
+        return Assembled(cubin.read_bytes(), **figures(done.stderr), serialized=serialized)
 
 
 def figures(report: str) -> dict[str, int]:

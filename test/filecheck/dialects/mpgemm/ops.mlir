@@ -75,6 +75,13 @@ func.func @streamed(%x: tensor<4x64xf32>, %w: !lowbit.tensor<8x64, "w4g64", "str
   func.return %y : tensor<4x8xf32>
 }
 
+// CHECK-LABEL: func.func @streamed_to_warpgroups
+func.func @streamed_to_warpgroups(%x: tensor<64x64xf32>, %w: !lowbit.tensor<8x64, "w4g64", "stream">) -> tensor<64x8xf32> {
+  // CHECK: mpgemm.stream_warpgroup_matmul %{{.*}}, %{{.*}} precision "bf16" : tensor<64x64xf32>, !lowbit.tensor<8x64, "w4g64", "stream"> -> tensor<64x8xf32>
+  %y = mpgemm.stream_warpgroup_matmul %x, %w precision "bf16" : tensor<64x64xf32>, !lowbit.tensor<8x64, "w4g64", "stream"> -> tensor<64x8xf32>
+  func.return %y : tensor<64x8xf32>
+}
+
 // CHECK-LABEL: func.func @streamed_integers
 func.func @streamed_integers(%x: !lowbit.tensor<4x64, "a8">, %w: !lowbit.tensor<8x64, "w4g32", "stream">) -> tensor<4x8xf32> {
   // CHECK: mpgemm.stream_int_matmul %{{.*}}, %{{.*}} : !lowbit.tensor<4x64, "a8">, !lowbit.tensor<8x64, "w4g32", "stream"> -> tensor<4x8xf32>

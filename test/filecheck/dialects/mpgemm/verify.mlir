@@ -208,6 +208,14 @@ func.func @streamed_in_f32(%x: tensor<4x64xf32>, %w: !lowbit.tensor<8x64, "w4g64
 
 // -----
 
+func.func @streamed_to_warpgroups_in_f32(%x: tensor<64x64xf32>, %w: !lowbit.tensor<8x64, "w4g64">) {
+  // expected-error @+1 {{unknown precision "f32"; accepted: f16, bf16}}
+  %y = mpgemm.stream_warpgroup_matmul %x, %w precision "f32" : tensor<64x64xf32>, !lowbit.tensor<8x64, "w4g64"> -> tensor<64x8xf32>
+  func.return
+}
+
+// -----
+
 func.func @many_planes(%x: tensor<4x64xf32>, %w: !lowbit.tensor<8x64, "w1", "array">) {
   // expected-error @+1 {{planes must be 1 to 4, got 5}}
   %y = mpgemm.xnor_array_matmul %x, %w planes 5 : tensor<4x64xf32>, !lowbit.tensor<8x64, "w1", "array"> -> tensor<4x8xf32>

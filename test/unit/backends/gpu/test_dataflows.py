@@ -3,11 +3,12 @@
 import pytest
 
 from nybble.backends.gpu.arch import ARCHS
+from nybble.backends.gpu.dataflows import covering
 from nybble.dialects.errors import UnknownNameError
 from nybble.dialects.lowbit import formats
-from nybble.passes.targets import Product, load_target, nearest
+from nybble.passes.targets import Product, cheapest, load_target, nearest
 
-FLOWS = ["stream", "stream_int", "stream_bitserial"]
+FLOWS = ["stream", "stream_int", "stream_bitserial", "stream_warpgroup"]
 
 
 def verdict(spec="w4g128", rows=8192, cols=8192, tokens=1, mode="f16", isa="sm_90a"):
@@ -36,7 +37,7 @@ def test_refusals_are_those_of_the_kernel():
 
 
 def test_integers_have_dataflows_of_their_own():
-    assert [verdict(mode=one).dataflow for one in ("bf16", "i8", "b2")] == FLOWS
+    assert [verdict(mode=one).dataflow for one in ("bf16", "i8", "b2")] == FLOWS[:3]
     assert (verdict(mode="i8").layout, verdict(mode="b2").layout) == ("stream", "stream_planes")
     costs = [verdict("w1g256", tokens=4096, mode=one).cycles for one in ("b1", "i8", "f16")]
     assert costs == sorted(costs)
@@ -45,6 +46,18 @@ def test_integers_have_dataflows_of_their_own():
     assert refusals["stream_bitserial"] == (
         "products of bits on sm_120a (accepted: sm_80, sm_89, sm_90a)"
     )
+
+
+def test_warpgroups_multiply_many_tokens_on_hopper():
+    def fastest(tokens, isa):
+        product = Product(formats.get("w4g128"), 4096, 4096, tokens, "f16", isa)
+        return next(iter(cheapest(load_target("cuda").verdicts(product)))).dataflow
+
+    assert [fastest(tokens, "sm_90a") for tokens in (1, 32, 96, 1024)] == [
+        "stream", "stream", "stream_warpgroup", "stream_warpgroup",
+    ]  # fmt: skip
+    assert fastest(1024, "sm_80") == "stream"
+    assert "stream_warpgroup" in covering(formats.get("w4g128"), "sm_90a", (64, 256))
 
 
 def test_an_unknown_level_is_named():

@@ -1,6 +1,7 @@
 """What compiled products are made of, and what has none."""
 
 import re
+from functools import cache
 
 import numpy as np
 import pytest
@@ -9,7 +10,13 @@ from nybble.backends.gpu.arch import ARCHS, find_arch
 from nybble.backends.gpu.driver import GpuError
 from nybble.backends.gpu.image import Access
 from nybble.backends.gpu.kernels.matmul.spec import Tuning
-from nybble.backends.gpu.products import Activations, ProductError, compile_product, product_spec
+from nybble.backends.gpu.products import (
+    Activations,
+    Product,
+    ProductError,
+    compile_product,
+    product_spec,
+)
 from nybble.backends.gpu.ptxas import assemble, disassemble, opcodes, tool
 from nybble.dialects.errors import NybbleError, UnknownNameError
 from nybble.dialects.lowbit import formats
@@ -37,11 +44,38 @@ def has(name: str) -> bool:
     return True
 
 
-def loop(ptx: str) -> list[str]:
+def loop(ptx: str, product: str) -> list[str]:
     """The instructions of the blocks that multiply: those of one record."""
-    blocks = [block for block in re.split(r"^\$L\w+:", ptx, flags=re.M) if "mma." in block]
+    blocks = [block for block in re.split(r"^\$L\w+:", ptx, flags=re.M) if product in block]
     lines = [line.strip() for block in blocks for line in block.splitlines()]
     return [one for one in lines if one and one[0] not in "./"]
+
+
+@cache
+def of_warpgroups(name: str) -> Product:
+    """A product of many tokens."""
+    return compile_product(name, SIDE, SIDE, 1024, warpgroups=True)
+
+
+@pytest.mark.parametrize(("name", "most"), [("w4g128", 19.5), ("w2g128", 19.5)])
+def test_instructions_per_product_of_warpgroups(name: str, most: float):
+    body = loop(of_warpgroups(name).image.ptx, "wgmma.mma")
+    products = sum(one.count("wgmma.mma_async") for one in body)
+    assert len(body) / products < most
+
+
+@pytest.mark.parametrize("name", ["w4g128", "w2g128"])
+def test_ptxas_keeps_products_of_warpgroups_in_registers(name: str):
+    if not has("ptxas"):
+        pytest.skip("no ptxas")
+    made = assemble(of_warpgroups(name).image.ptx, "sm_90a")
+    assert (made.spills, made.stack, made.serialized) == (0, 0, False)
+    if has("nvdisasm"):
+        found = opcodes(disassemble(made.cubin))
+        for wanted in ("HGMMA.64x128x16.F32", "LDGSTS.E.BYPASS.128", "UTMALDG.2D"):
+            assert any(one.startswith(wanted) for one in found)
+        stored = [one for one in found if one.startswith("STS")]
+        assert not stored, "no weight goes through shared memory decoded"
 
 
 @pytest.mark.parametrize(
@@ -53,7 +87,7 @@ def loop(ptx: str) -> list[str]:
     ],
 )  # fmt: skip
 def test_instructions_per_product(name: str, tokens: int, mode: Activations, most: float):
-    body = loop(compile_product(name, SIDE, SIDE, tokens, activations=mode).image.ptx)
+    body = loop(compile_product(name, SIDE, SIDE, tokens, activations=mode).image.ptx, "mma.")
     products = sum(one.startswith("mma.") for one in body)
     assert len(body) / products < most
     reads = [one for one in body if re.match(r"ld.(global|shared)", one)]
