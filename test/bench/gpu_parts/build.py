@@ -111,10 +111,11 @@ def _product(folder: Path, case: dict[str, Any], change: dict[str, Any], arch: s
     from nybble.backends.gpu.kernels.matmul.spec import Tuning
     from nybble.backends.gpu.products import compile_product
 
-    spec = case["spec"]
+    spec, tuning = case["spec"], dict(change)
+    warpgroups = bool(tuning.pop("warpgroups", False))
     made = compile_product(
         spec["format"], spec["rows"], spec["cols"], spec["tokens"], arch, spec["activations"],
-        tuning=Tuning(**change) if change else None,
+        tuning=Tuning(**tuning) if tuning else None, warpgroups=warpgroups,
     )  # fmt: skip
     key = f"{case['id']}_{'_'.join(f'{k}{v}' for k, v in change.items())}".replace("/", "_").rstrip(
         "_"
@@ -172,12 +173,14 @@ def _preparations(folder: Path, rows: list[dict[str, Any]]) -> list[dict[str, An
 
 def read_image(folder: Path, key: str) -> KernelImage:
     """The kernel of that key."""
-    from nybble.backends.gpu.image import Access, Parameter
+    from nybble.backends.gpu.image import Access, Boxes, Parameter
 
     fields = json.loads((folder / "kernels" / f"{key}.json").read_text())
     fields["parameters"] = tuple(
-        Parameter(one["name"], one["dtype"], Access(one["access"]), one["bytes"])
+        Parameter(one["name"], one["dtype"], Access(one["access"]), one["bytes"], boxes)
         for one in fields["parameters"]
+        for given in [one["boxes"]]
+        for boxes in [given and Boxes(tuple(given["shape"]), tuple(given["box"]), given["swizzle"])]
     )
     for name in ("grid", "block", "cluster", "zeroed"):
         fields[name] = tuple(fields[name])

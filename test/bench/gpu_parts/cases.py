@@ -11,11 +11,16 @@ LLAMA = 8192
 MAIN_FORMATS = ("w4g128", "w2g128")
 MORE_FORMATS = ("w1g128", "b1_58", "w3g128", "w8", "q4_0", "q4_1", "mxfp4", "nf4")
 _BITS = {"w1": 1, "b1_58": 2, "w2": 2, "w3": 3, "w4": 4, "q4_": 4, "mxfp4": 4, "nf4": 4, "w8": 8}
+GROUPED_FORMATS = ("w1g128", "mxfp4")
+FEWEST_GROUPED = 32
+"""Tokens from which on products by warpgroups are timed, too."""
 FEW, MIDDLE, MANY = (1, 16), (4, 32, 64, 128), (256, 1024, 2048)
 
 _SUB = {"subtract": True}
 _SMALL = {"warps": 4, "stages": 3, "blocks_per_sm": 2}
 _SCALED = {"warps": 8, "subtract": True, "scale": True}
+GROUPS = {"warpgroups": {"warpgroups": True}}
+"""Products by warpgroups, beside those by warps; other fields are those of `Tuning`."""
 TUNINGS: dict[int, dict[str, dict[str, Any]]] = {
     1: {
         "w16x4": {"warps": 16, "split": 4},
@@ -46,6 +51,8 @@ TUNINGS: dict[int, dict[str, dict[str, Any]]] = {
         "x2": {**_SCALED, "split": 2},
         "s6": {**_SCALED, "stages": 6},
         "b2": {**_SCALED, **_SMALL},
+        **GROUPS,
+        "warpgroups2": {**_SCALED, "stages": 2, "warpgroups": True},
     },
 }
 """Tokens -> fields of `Tuning`, to be timed beside the usual ones."""
@@ -117,12 +124,17 @@ def every() -> list[Case]:
     cases = [product(one, m, quick=True, variants=TUNINGS[m]) for one in MAIN_FORMATS for m in FEW]
     cases += [decode(cache, 32768, quick=cache != "kv8") for cache in ("f16", "kv4", "kv2", "kv8")]
     cases += [product("b1_58", m, quick=m == 1) for m in FEW]
-    cases += [product(one, m, variants=TUNINGS.get(m)) for one in MAIN_FORMATS for m in MIDDLE]
+    cases += [
+        product(one, m, variants=TUNINGS.get(m, GROUPS if m >= FEWEST_GROUPED else None))
+        for one in MAIN_FORMATS
+        for m in MIDDLE
+    ]
     cases += [product("w4g128", 1, 28672, 8192), product("w2g128", 1, 28672, 8192)]
     cases += [prefill(4096, quick=True), prefill(16384)]
     cases += [decode("f16", 32768, block=64, density=part) for part in (0.5, 0.125)]
     cases += [prefill(16384, block_lists=True, density=part) for part in (0.5, 0.125)]
-    cases += [product(one, m) for m in MANY for one in MAIN_FORMATS]
+    cases += [product(one, m, variants=GROUPS) for m in MANY for one in MAIN_FORMATS]
+    cases += [product(one, 1024, variants=GROUPS) for one in GROUPED_FORMATS]
     cases += [decode("f16", 8192, sequences=8), decode("bf16", 32768), decode("f16", 4096)]
     cases += [product(one, m) for one in MORE_FORMATS if one != "b1_58" for m in FEW]
     return cases
@@ -136,7 +148,8 @@ def tiny() -> list[Case]:
     attention = [Case(one.id, one.kind, one.spec, True, variants) for one in (dense, sparse)]
     some = {"context": 128, "kv_heads": 1, "group": 2, "head_dim": 64, "quick": True}
     attention += [prefill(100, **some), prefill(128, block_lists=True, density=0.5, **some)]
-    return [product("w4g128", 1, 64, 256, quick=True), *attention]
+    grouped = product("w4g128", 16, 64, 256, quick=True, variants=GROUPS)
+    return [product("w4g128", 1, 64, 256, quick=True), grouped, *attention]
 
 
 def bits_of(format: str) -> int | None:

@@ -10,7 +10,7 @@ import pytest
 from nybble.backends.gpu import launch
 from nybble.backends.gpu.arrays import DeviceArray, device_array
 from nybble.backends.gpu.driver import Driver, GpuError
-from nybble.backends.gpu.image import Access, KernelImage, Parameter
+from nybble.backends.gpu.image import Access, Boxes, KernelImage, Parameter
 from nybble.backends.gpu.launch import Kernel, TensorMap
 
 PARAMETERS = (
@@ -22,6 +22,7 @@ PARAMETERS = (
 IMAGE = KernelImage("k", "sm_90a", "", PARAMETERS, (7, 2, 1), (128, 1, 1), zeroed=("out",))
 X = DeviceArray(4096, "f16", 32, 0)
 OUT = DeviceArray(8192, "f32", 64, 0)
+OUT_CELL = ctypes.c_void_p(0)
 
 
 class OnGpu:
@@ -160,6 +161,17 @@ def test_takes_the_stream_of_the_library_of_the_arrays(monkeypatch):
     assert launch.current_stream([array("cupy.core")]) == 22
     assert launch.current_stream([TensorMap(array("torch"), "f16", (8,), (), (8,))]) == 11
     assert launch.current_stream([3, X]) == 0
+
+
+def test_a_buffer_becomes_the_tensor_map_of_its_boxes(fake_driver, monkeypatch):
+    boxes = Boxes((8, 2), (8, 8), 16)
+    image = dataclasses.replace(
+        IMAGE, parameters=(dataclasses.replace(PARAMETERS[0], boxes=boxes),), zeroed=()
+    )
+    seen = []
+    monkeypatch.setattr(launch, "encode", lambda name, wanted: seen.append(wanted) or OUT_CELL)
+    kernel(fake_driver(), image).on(0, {"x": X})
+    assert seen == [TensorMap(X, "f16", (8, 2), (16,), (8, 8), 16)]
 
 
 def test_encodes_an_aligned_tensor_map():
