@@ -56,7 +56,7 @@ DECODED = 8
 MOST_BOXES = 8
 FEWEST_BOXES = 3
 EVEN = 0.85
-"""The share of multiprocessors that must be at work for blocks to have whole jobs (assumed)."""
+"""The share of multiprocessors that must be at work for jobs to be divided so (assumed)."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,13 @@ class WarpgroupSpec(FlatSpec):
 
     @property
     def blocks(self) -> int:
-        """See StreamSpec: blocks have whole jobs if that leaves few multiprocessors idle, for sums
-        that blocks give each other cost more than weights here.
+        """See StreamSpec: blocks have whole jobs, or jobs whole blocks, if that leaves few
+        multiprocessors idle, for the sums that blocks give each other are many here.
         """
         sms, jobs = self.arch.board.sms * self.tuning.blocks_per_sm, self.jobs
-        each = -(-jobs // sms)
-        return jobs // each if jobs % each == 0 and jobs >= EVEN * each * sms else super().blocks
+        each, pieces = -(-jobs // sms), min(max(1, sms // jobs), self.steps)
+        even = jobs % each == 0 and jobs * pieces >= EVEN * each * sms
+        return jobs * pieces // each if even else super().blocks
 
     def fitted(self) -> Self:
         """See StreamSpec: as many stages, then as many boxes."""

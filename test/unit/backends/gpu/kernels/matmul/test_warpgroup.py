@@ -51,8 +51,9 @@ def test_gates_and_residuals_are_fused_to_them():
     np.testing.assert_allclose(ran.y, exact, rtol=2e-3, atol=2e-3)
 
 
-def test_blocks_have_whole_jobs_where_that_keeps_the_board_busy():
+def test_jobs_are_divided_evenly_where_that_keeps_the_board_busy():
     made = partial(product_spec, "w4g128", 4096, 4096, **WARPGROUPS)
+    assert (made(128).jobs, made(128).blocks) == (16, 128)
     assert (made(1024).jobs, made(1024).blocks) == (128, 128)
     assert (made(640).jobs, made(640).blocks) == (80, 132)
 
