@@ -28,7 +28,7 @@ from nybble.tools import driver
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(
-    r"^(?P<skip><!-- not run: .* -->\n)?```(?P<kind>\w+)(?: +title=\"(?P<title>[^\"]+)\")?\n"
+    r"^(?P<skip><!-- not run: [^\n]* -->\n)?```(?P<kind>\w+)(?: +title=\"(?P<title>[^\"]+)\")?\n"
     r"(?P<body>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
