@@ -150,7 +150,7 @@ class WarpgroupKernel(StreamKernel[None]):
     def __init__(self, spec: WarpgroupSpec, name: str):
         super().__init__(spec, name)
         decodes = decoder(self.b, self.layout.placement, spec.half, spec.kind.meaning)
-        self.boxes = spec
+        self.group_spec = spec
         self.multiplier = Multiplier(self.b, spec, decodes, self.lane)
         self.factor = decodes.factor * spec.kind.unit
         self.turned = Turned(self.b, self.layout, self.lane)
@@ -171,7 +171,7 @@ class WarpgroupKernel(StreamKernel[None]):
         """The module."""
         b, warps = self.b, self.spec.tuning.warps
         with b.if_(b.thread().eq(0)):
-            for number in range(self.boxes.boxes):
+            for number in range(self.group_spec.boxes):
                 slot = b.const(number, i32)
                 self.full(slot).initialize(1)
                 self.empty(slot).initialize(warps)
@@ -199,8 +199,8 @@ class WarpgroupKernel(StreamKernel[None]):
             for unit in range(units):
                 self.empty(slot).wait(parity)
                 full = self.full(slot)
-                full.expect(self.boxes.box_bytes)
-                target = self.shared + slot * self.boxes.box_bytes
+                full.expect(self.group_spec.box_bytes)
+                target = self.shared + slot * self.group_spec.box_bytes
                 full.copy_box(target, self.inputs[0], column + unit * UNIT, token)
                 slot, parity = self.next_box(slot, parity)
             steps.yield_(slot, parity)
@@ -208,7 +208,7 @@ class WarpgroupKernel(StreamKernel[None]):
     def next_box(self, slot: Value, parity: Value) -> tuple[Value, Value]:
         """The slot after one, and the parity of its phase."""
         b = self.b
-        at_end = (slot + 1).eq(self.boxes.boxes)
+        at_end = (slot + 1).eq(self.group_spec.boxes)
         zero = b.const(0, i32)
         return b.select(at_end, zero, slot + 1), b.select(at_end, parity ^ 1, parity)
 
@@ -236,7 +236,7 @@ class WarpgroupRecord:
     def __init__(self, kernel: WarpgroupKernel, place: Value):
         self.kernel = kernel
         self.b = kernel.b
-        self.spec = kernel.boxes
+        self.spec = kernel.group_spec
         self.layout = kernel.layout
         self.place = place
         self.stored = Stored(kernel.b, kernel.layout, place, kernel.lane)
