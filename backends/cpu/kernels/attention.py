@@ -2,7 +2,8 @@
 
 GQA and an optional logit soft cap. Only blocks with a visible key are computed, and only those of
 which a key is hidden are masked. A non-finite value in a block that a row visits spoils that row
-even where the key is hidden. A row that sees no key is 0.
+even where the key is hidden. A row that sees no key is 0; one at position -1, before the text, is
+such a row: the cache is empty.
 """
 
 import math
@@ -319,8 +320,7 @@ class Attention:
 
     def _finish(self, tile: Tile, tile_row: Value, at: Value) -> None:
         inverse = 1.0 / tile.total(tile_row)
-        if not self.mask.is_band:
-            inverse = tile.b.select(tile.peak(tile_row) > NOTHING_SEEN, inverse, 0.0)
+        inverse = tile.b.select(tile.peak(tile_row) > NOTHING_SEEN, inverse, 0.0)
         inverse = tile.b.broadcast(inverse, KEY_BLOCK)
         for offset in range(0, self.cache.head_dim, KEY_BLOCK):
             tile.b.buffer("out").vstore(tile.output(tile_row, offset) * inverse, at + offset)
