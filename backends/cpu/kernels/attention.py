@@ -142,8 +142,12 @@ class Attention:
 
     @property
     def shape(self) -> TileShape:
-        """The tile: some query rows in prefill, the group's heads in decode."""
+        """The tile: some query rows in prefill, the group's heads in decode.
+
+        Products of integers are summed twice, in words of 16 bits and of 32.
+        """
         corrected = self.pages is not None and self.pages.format.is_corrected
+        sums = max(1, self.accumulators // 2) if self.integers else self.accumulators
         staged = (self.rows > 1 and self.cache.dtype != "f32") or corrected
         return TileShape(
             self.exact,
@@ -151,7 +155,7 @@ class Attention:
             self.row_block or self.default_row_block,
             self.key_block,
             staged,
-            self.accumulators,
+            sums,
             self.registers,
             folded=self.integers or (self.pages is not None and not staged),
         )

@@ -68,6 +68,11 @@ class CodedTile(Tile):
         self.key_vectors = gcd(shape.key_vectors, len(self.key_runs()[0]))
         self.value_vectors = gcd(shape.value_vectors, len(self.value_runs()[0]))
 
+    @property
+    def in_strips(self) -> bool:
+        """Not: codes of all components of a value are few lines."""
+        return False
+
     def key_runs(self) -> list[range]:
         """Groups of keys, as far as a block has them."""
         size = min(self.pages.format.key_group, self.shape.key_block)
@@ -134,9 +139,19 @@ class CodedTile(Tile):
         return self.pages.key_words(self.head, first_key // KEY_BLOCK + block, component)
 
     def prefetch(self, side: str, at: Value) -> None:
-        """See `Tile.prefetch`."""
+        """Ask for what the next block has where this one has lanes."""
         block = self.shape.key_block * self.pages.head_dim // self.pages.span
         self.codes.prefetch(side, at + self.ahead * block)
+
+    def prefetch_values(self, first_key: Value, offset: int, number: Value) -> None:
+        """Ask for lanes of the next block as they lie, where the lanes of a column are read.
+
+        number: of the lanes in the column of `value_vectors` vectors from a component on.
+        """
+        column = offset // KEY_BLOCK * (self.shape.key_block // self.pages.span)
+        first = self.pages.value_words(self.head, first_key, 0) + column * KEY_BLOCK
+        for vector in range(self.value_vectors):
+            self.prefetch("v", first + (number * self.value_vectors + vector) * KEY_BLOCK)
 
     def read_keys(self, first_key: Value, component: Value, block: int, turn: int) -> list[Value]:
         """Codes of keys, f32."""
@@ -160,8 +175,7 @@ class CodedTile(Tile):
             position = first_key + key
             places = [self.pages.value_words(self.head, position, one) for one in vectors]
             self._words = [self.codes.words("v", place) for place in places]
-            for place in places:
-                self.prefetch("v", place)
+            self.prefetch_values(first_key, offset, key // self.pages.span)
         return [self.codes.number(one, turn) for one in self._words]
 
 
