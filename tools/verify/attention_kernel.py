@@ -31,7 +31,7 @@ class AttentionKernel(ABC):
         """The function's arguments in a case, the position last."""
 
     def position(self, random: np.random.Generator, first: int = 0) -> int:
-        """Where the first row stands, from `first` on, every fifth time at an end of the context."""
+        """Where the first row stands, every fifth time at an end: `first`, 0 or the last one."""
         position = int(random.integers(0, CONTEXT - self.rows + 1))
         if random.random() < 0.2:
             position = int(random.choice([*{0, first}, CONTEXT - self.rows]))

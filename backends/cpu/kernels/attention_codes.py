@@ -13,7 +13,7 @@ blocks decoded to the scratch instead, where every row reads them.
 from math import gcd
 
 from nybble.backends.cpu.kernels.attention_tile import Tile, TileShape
-from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i32, vec
+from nybble.backends.cpu.kernels.builder import KernelBuilder, Operand, Value, f32, i32, vec
 from nybble.backends.cpu.kernels.kv import KEY_BLOCK
 from nybble.backends.cpu.kernels.kv_correct import Corrections
 from nybble.backends.cpu.kernels.kv_pages import KvPages
@@ -128,7 +128,7 @@ class CodedTile(Tile):
         """The minima's share of the scores."""
         return [one for one in self._offsets(row) for _ in range(self.key_vectors)]
 
-    def output_start(self, row: Value, offset: int, *, corrected: bool) -> list[Value]:
+    def output_start(self, row: Value, offset: Operand, *, corrected: bool) -> list[Value]:
         """O so far, and the minima's share of these components."""
         sums = super().output_start(row, offset, corrected=corrected)
         added = self._offsets(row)
@@ -168,8 +168,9 @@ class CodedTile(Tile):
         block = self.shape.key_block
         return [(self.b.const(0), self.b.const(block), self.pages.span)]
 
-    def read_values(self, first_key: Value, key: Value, offset: int, turn: int) -> list[Value]:
+    def read_values(self, first_key: Value, key: Value, offset: Operand, turn: int) -> list[Value]:
         """Codes of values, f32."""
+        assert isinstance(offset, int), "codes are not read in strips"
         if turn == 0:
             vectors = range(offset, offset + self.value_vectors * KEY_BLOCK, KEY_BLOCK)
             position = first_key + key

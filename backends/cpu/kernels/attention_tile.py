@@ -460,7 +460,7 @@ class Tile:
 
     def _prefetch_strip(self, first_key: Value, key: Value, offset: Value, strip: int) -> None:
         """Ask for a share of the next strip in the order of memory: column by column it is slow."""
-        shape, b, width = self.shape, self.b, self.shape.cache.head_dim
+        shape, b = self.shape, self.b
         last = key + strip >= shape.key_block
         jump = b.value((self.ahead - 1) * shape.key_block + strip)
         following = key + b.select(last, jump, strip)
