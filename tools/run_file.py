@@ -35,6 +35,7 @@ from nybble.dialects.locations import location_of
 from nybble.dialects.lowbit.formats import Weight
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.sparse_attn.cache_type import CacheType
+from nybble.dialects.sparse_attn.ops import AttentionOp, PartialOp
 from nybble.frontend.compile_model import CompileOptions
 from nybble.tools.diagnostics import Session
 from nybble.tools.kernels_file import compile_kernels
@@ -237,9 +238,10 @@ def compile_function(
     except NybbleError as fault:
         fault.location = fault.location or location_of(function)
         raise
-    rows = token_rows(function)
+    rows, first = token_rows(function), first_position(function)
     advance(module, SCHEDULED, LAST, options)
-    plan = call_plan(Assembler(module), name, layout.order, Config(run.end, rows, run.threads))
+    config = Config(max(run.end, rows), rows, run.threads, first=first)
+    plan = call_plan(Assembler(module), name, layout.order, config)
     code = [*compile_kernels(module).values()]
     code.append(compile_module(runner_module(native().architecture), allowed=EXTERNALS))
     close_idle()
@@ -272,6 +274,15 @@ def token_rows(function: func.FuncOp) -> int:
     kernels = [op for op in function.body.block.ops if isinstance(op, KernelOp)]
     schedules = [kernel.schedule for kernel in kernels if kernel.schedule is not None]
     return max([1, *(schedule.option("tokens") or 1 for schedule in schedules)])
+
+
+def first_position(function: func.FuncOp) -> int:
+    """The least position of a call: -1, with nothing cached, where attention alone reads it."""
+    positioned = [
+        op for op in function.walk() if any(isinstance(one.type, IndexType) for one in op.operands)
+    ]
+    only_read = all(isinstance(op, KernelOp | AttentionOp | PartialOp) for op in positioned)
+    return -1 if positioned and only_read else 0
 
 
 def numpy_type(element: Attribute) -> str:

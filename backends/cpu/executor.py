@@ -99,7 +99,7 @@ class Executor:
 
     def _check_rows(self, n: int, pos: int) -> None:
         config = self.plan.config
-        if not (0 <= n <= config.chunk and 0 <= pos <= config.context - n):
+        if not (0 <= n <= config.chunk and config.first <= pos <= config.context - n):
             raise PlanError(
                 f"{n} rows at position {pos}",
                 accepted=f"up to {config.chunk} rows and {config.context} positions",

@@ -92,6 +92,7 @@ class Config:
 
     context: positions there are; chunk: rows of one call at most; threads: at most;
     vocab: token ids there are, 0 where there are no tokens.
+    first: the least position of a call; -1 where a cache that is only read may be empty.
     extra: what the maker wants to find again (tokens that end a text, the model's name).
     """
 
@@ -100,6 +101,7 @@ class Config:
     threads: int
     vocab: int = 0
     extra: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -239,6 +241,7 @@ def _check_config(config: Config) -> None:
     _check_range("chunk", config.chunk, 1, config.context)
     _check_range("threads", config.threads, 1, 256)
     _check_range("vocab", config.vocab, 0, 1 << 30)
+    _check_range("first", config.first, -1, 0)
 
 
 def _check_kernel(kernel: Kernel) -> None:

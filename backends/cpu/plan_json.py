@@ -42,6 +42,7 @@ def to_json(plan: Plan) -> dict[str, Json]:
             "threads": plan.config.threads,
             "vocab": plan.config.vocab,
             "extra": dict(plan.config.extra),
+            "first": plan.config.first,
         },
     }
 
@@ -140,4 +141,5 @@ def _config(table: dict[str, Json]) -> Config:
         threads=as_scalar(table.get("threads"), int, "threads"),
         vocab=as_scalar(table.get("vocab"), int, "vocab"),
         extra=as_object(table.get("extra"), "extra"),
+        first=as_scalar(table.get("first", 0), int, "first"),
     )

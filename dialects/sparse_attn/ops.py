@@ -177,8 +177,9 @@ class AttentionOp(IRDLOperation):
 
     Query heads are grouped over the cache's heads (GQA): query head h reads cache head
     h * kv_heads / heads. Scores are `scale * q.k`, squashed to `softcap * tanh(s / softcap)`
-    where a soft cap is given, then masked; a row that sees no key is 0. `selected` has a list for
-    each selection of the mask, see `masks.selected`.
+    where a soft cap is given, then masked; a row that sees no key is 0. At position -1 nothing is
+    cached, and a row sees no key. `selected` has a list for each selection of the mask, see
+    `masks.selected`.
     """
 
     name = "sparse_attn.attention"
@@ -230,7 +231,8 @@ class PartialOp(IRDLOperation):
     `max` and `sum` [n, heads] are the largest score and the sum of exp(score - max), `acc` [n,
     heads * head_dim] that of exp(score - max) times the values. With `shared` the rows are of
     different texts that have these keys in common (Hydragen, arXiv:2402.05099): all of them stand
-    at `position`.
+    at `position`. The part of an empty cache, at -1, is (-inf, 0, 0), which `merge` joins with
+    another to that other.
     """
 
     name = "sparse_attn.partial"

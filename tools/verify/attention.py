@@ -2,9 +2,9 @@
 
 Everything follows from the seed and the number of the case. CASES_A_KERNEL cases in a row share a
 kernel and differ in position and data; among the data are logits that overflow a fixed maximum,
-first tokens of a text, and rows and whole calls that see no key. Kernels take every mask with every
-format of a cache and every kind of softmax in turn, so that 3,000 cases have them all; one in
-RETAINED_EVERY keeps a number of tokens instead, see `retained`.
+first tokens of a text, empty caches, and rows and whole calls that see no key. Kernels take every
+mask with every format of a cache and every kind of softmax in turn, so that 3,000 cases have them
+all; one in RETAINED_EVERY keeps a number of tokens instead, see `retained`.
 """
 
 from collections.abc import Callable, Iterator
@@ -58,6 +58,8 @@ ATOMS = (
     "stride(64,2)", "pages(64,2)", "blocks(16)", "windowkv(32,3,20)",
 )  # fmt: skip
 COMBINATIONS = tuple(product(ATOMS, KV, SOFTMAX))
+EMPTY = -1
+"""The position of a row before the text, that has nothing in its cache to see."""
 STRIDE = 101
 """From one kernel to the next: a prime, so that a few kernels in a row are unlike each other."""
 TEXT = """
@@ -102,7 +104,7 @@ class Attention(AttentionKernel):
     def values(self, seed: int, number: int) -> list[Value]:
         """Query, keys, values, lists and position of a case."""
         random = np.random.default_rng([seed, number, 1])
-        position = self.position(random)
+        position = self.position(random, EMPTY)
         kv = parse_kv(self.kv)
         q = random.standard_normal((self.rows, self.heads * self.d), np.float32)
         k, v = random.standard_normal((2, *self.shape), np.float32)

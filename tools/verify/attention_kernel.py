@@ -30,9 +30,9 @@ class AttentionKernel(ABC):
     def values(self, seed: int, number: int) -> list[Value]:
         """The function's arguments in a case, the position last."""
 
-    def position(self, random: np.random.Generator) -> int:
-        """Where the first row stands, every fifth time at an end of the context."""
+    def position(self, random: np.random.Generator, first: int = 0) -> int:
+        """Where the first row stands, every fifth time at an end: `first`, 0 or the last one."""
         position = int(random.integers(0, CONTEXT - self.rows + 1))
         if random.random() < 0.2:
-            position = int(random.choice([0, CONTEXT - self.rows]))
+            position = int(random.choice([*{0, first}, CONTEXT - self.rows]))
         return position

@@ -2,7 +2,8 @@
 
 GQA and an optional logit soft cap. Only blocks with a visible key are computed, and only those of
 which a key is hidden are masked. A non-finite value in a block that a row visits spoils that row
-even where the key is hidden. A row that sees no key is 0.
+even where the key is hidden. A row that sees no key is 0; one at position -1, before the text, is
+such a row: the cache is empty.
 """
 
 import math
@@ -141,8 +142,12 @@ class Attention:
 
     @property
     def shape(self) -> TileShape:
-        """The tile: some query rows in prefill, the group's heads in decode."""
+        """The tile: some query rows in prefill, the group's heads in decode.
+
+        Products of integers are summed twice, in words of 16 bits and of 32.
+        """
         corrected = self.pages is not None and self.pages.format.is_corrected
+        sums = max(1, self.accumulators // 2) if self.integers else self.accumulators
         staged = (self.rows > 1 and self.cache.dtype != "f32") or corrected
         return TileShape(
             self.exact,
@@ -150,7 +155,7 @@ class Attention:
             self.row_block or self.default_row_block,
             self.key_block,
             staged,
-            self.accumulators,
+            sums,
             self.registers,
             folded=self.integers or (self.pages is not None and not staged),
         )
@@ -319,8 +324,7 @@ class Attention:
 
     def _finish(self, tile: Tile, tile_row: Value, at: Value) -> None:
         inverse = 1.0 / tile.total(tile_row)
-        if not self.mask.is_band:
-            inverse = tile.b.select(tile.peak(tile_row) > NOTHING_SEEN, inverse, 0.0)
+        inverse = tile.b.select(tile.peak(tile_row) > NOTHING_SEEN, inverse, 0.0)
         inverse = tile.b.broadcast(inverse, KEY_BLOCK)
         for offset in range(0, self.cache.head_dim, KEY_BLOCK):
             tile.b.buffer("out").vstore(tile.output(tile_row, offset) * inverse, at + offset)

@@ -13,7 +13,7 @@ blocks decoded to the scratch instead, where every row reads them.
 from math import gcd
 
 from nybble.backends.cpu.kernels.attention_tile import Tile, TileShape
-from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i32, vec
+from nybble.backends.cpu.kernels.builder import KernelBuilder, Operand, Value, f32, i32, vec
 from nybble.backends.cpu.kernels.kv import KEY_BLOCK
 from nybble.backends.cpu.kernels.kv_correct import Corrections
 from nybble.backends.cpu.kernels.kv_pages import KvPages
@@ -67,6 +67,11 @@ class CodedTile(Tile):
         self._words: list[Value] = []
         self.key_vectors = gcd(shape.key_vectors, len(self.key_runs()[0]))
         self.value_vectors = gcd(shape.value_vectors, len(self.value_runs()[0]))
+
+    @property
+    def in_strips(self) -> bool:
+        """Not: codes of all components of a value are few lines."""
+        return False
 
     def key_runs(self) -> list[range]:
         """Groups of keys, as far as a block has them."""
@@ -123,7 +128,7 @@ class CodedTile(Tile):
         """The minima's share of the scores."""
         return [one for one in self._offsets(row) for _ in range(self.key_vectors)]
 
-    def output_start(self, row: Value, offset: int, *, corrected: bool) -> list[Value]:
+    def output_start(self, row: Value, offset: Operand, *, corrected: bool) -> list[Value]:
         """O so far, and the minima's share of these components."""
         sums = super().output_start(row, offset, corrected=corrected)
         added = self._offsets(row)
@@ -134,9 +139,19 @@ class CodedTile(Tile):
         return self.pages.key_words(self.head, first_key // KEY_BLOCK + block, component)
 
     def prefetch(self, side: str, at: Value) -> None:
-        """See `Tile.prefetch`."""
+        """Ask for what the next block has where this one has lanes."""
         block = self.shape.key_block * self.pages.head_dim // self.pages.span
         self.codes.prefetch(side, at + self.ahead * block)
+
+    def prefetch_values(self, first_key: Value, offset: int, number: Value) -> None:
+        """Ask for lanes of the next block as they lie, where the lanes of a column are read.
+
+        number: of the lanes in the column of `value_vectors` vectors from a component on.
+        """
+        column = offset // KEY_BLOCK * (self.shape.key_block // self.pages.span)
+        first = self.pages.value_words(self.head, first_key, 0) + column * KEY_BLOCK
+        for vector in range(self.value_vectors):
+            self.prefetch("v", first + (number * self.value_vectors + vector) * KEY_BLOCK)
 
     def read_keys(self, first_key: Value, component: Value, block: int, turn: int) -> list[Value]:
         """Codes of keys, f32."""
@@ -153,15 +168,15 @@ class CodedTile(Tile):
         block = self.shape.key_block
         return [(self.b.const(0), self.b.const(block), self.pages.span)]
 
-    def read_values(self, first_key: Value, key: Value, offset: int, turn: int) -> list[Value]:
+    def read_values(self, first_key: Value, key: Value, offset: Operand, turn: int) -> list[Value]:
         """Codes of values, f32."""
+        assert isinstance(offset, int), "codes are not read in strips"
         if turn == 0:
             vectors = range(offset, offset + self.value_vectors * KEY_BLOCK, KEY_BLOCK)
             position = first_key + key
             places = [self.pages.value_words(self.head, position, one) for one in vectors]
             self._words = [self.codes.words("v", place) for place in places]
-            for place in places:
-                self.prefetch("v", place)
+            self.prefetch_values(first_key, offset, key // self.pages.span)
         return [self.codes.number(one, turn) for one in self._words]
 
 

@@ -134,14 +134,11 @@ class IntegerTile(CodedTile):
         step = self.b.broadcast(self.scratch.load(self.at("step", row)), KEY_BLOCK)
         return self.b.fma(found, step, start)
 
-    def _lanes(self, side: str, at: Value) -> Value:
-        self.prefetch(side, at)
-        return self.codes.words(side, at)
-
     def _score_tile(self, row: Value, first_key: Value, block: int) -> None:
         def words(index: Value) -> Value:
             place = self.key_words(first_key, index * self.pages.span, block)
-            return self._lanes("k", place)
+            self.prefetch("k", place)
+            return self.codes.words("k", place)
 
         size, found = self.shape.key_block, self._sums(self._q, row, words)
         for r, (start, one) in enumerate(zip(self.score_start(row), found, strict=True)):
@@ -153,7 +150,8 @@ class IntegerTile(CodedTile):
     ) -> None:
         def words(index: Value) -> Value:
             position = first_key + index * self.pages.span
-            return self._lanes("v", self.pages.value_words(self.head, position, offset))
+            self.prefetch_values(first_key, offset, index)
+            return self.codes.words("v", self.pages.value_words(self.head, position, offset))
 
         found = self._sums(self._p, row, words)
         places = self._places(row, offset)

@@ -174,10 +174,15 @@ class Walk:
             row = self.position - b.pos if one.of_each_row else b.const(0)
             self._mark_row(index, row, FIRST | LAST, end)
             return
-        size, start = one.selection.size, b.pos // one.selection.size
+        start = self._run(index, b.pos)
         for mark, query in ((FIRST, self.position), (LAST, self.end - 1)):
-            row = b.min(query // size - start, b.const(one.rows - 1))
+            row = b.min(self._run(index, query) - start, b.const(one.rows - 1))
             self._mark_row(index, row, mark, end)
+
+    def _run(self, index: int, query: Value) -> Value:
+        """The run of queries of a list that a query is of; of one before the text, the first."""
+        seen = self.b.select(query + 1 > 0, query, 0)  # indices are unsigned
+        return seen // self.shape.lists[index].selection.size
 
     def _mark_row(self, index: int, row: Value, mark: int, end: Value) -> None:
         b, walk, one = self.b, self.b.buffer("walk"), self.shape.lists[index]
@@ -197,7 +202,7 @@ class Walk:
         b, one = self.b, self.shape.lists[index]
         marks = b.broadcast(self._mark_of(index, block), KEY_BLOCK)
         if one.rows > 1 and not one.of_each_row:
-            size = one.selection.size
-            first = b.broadcast(b.from_index(self.position // size, i32), KEY_BLOCK)
-            marks = (marks >> (query // size - first)) & 1
+            first = b.broadcast(b.from_index(self._run(index, self.position), i32), KEY_BLOCK)
+            run = b.max(query, b.const(0, query.type)) // one.selection.size
+            marks = (marks >> (run - first)) & 1
         return marks > 0

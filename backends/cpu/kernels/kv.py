@@ -85,6 +85,11 @@ class KvCache:
         """The MLIR type stored."""
         return _DTYPES[self.dtype][0]
 
+    @property
+    def element_bytes(self) -> int:
+        """Of a number stored."""
+        return np.dtype(_DTYPES[self.dtype][1]).itemsize
+
     def buffers_of(self, side: str) -> list[BufferSpec]:
         """k for "keys", v for "values"."""
         return [BufferSpec(side[0], self.size, self.element)]

@@ -138,7 +138,8 @@ class KvPages:
     def boundary(self, b: KernelBuilder, query: Value) -> Value:
         """`KvFormat.boundary` of an index."""
         page, recent = self.format.page, self.format.recent
-        before = b.select(query > recent, query - recent, 0) if recent else query
+        past = query + 1  # indices are unsigned, and a query may stand at -1
+        before = b.select(past > recent + 1, query - recent, 0)
         return before // page * page
 
     def boundary_lanes(self, b: KernelBuilder, query: Value) -> Value:

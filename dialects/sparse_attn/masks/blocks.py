@@ -177,10 +177,11 @@ def _listed(
     """Whether a list has each key for each query: bool [heads, queries, keys]."""
     heads, rows, _ = entries.shape
     size = selection.size
-    runs = int(max(keys[-1] // size, entries.max(initial=0))) + 1
+    runs = int(max(keys.max(initial=0) // size, entries.max(initial=0))) + 1
     table = np.zeros((heads, rows, runs + 1), np.bool_)  # the last is for what is no entry
     np.put_along_axis(table, np.where(entries < 0, runs, entries), True, axis=2)
-    row = np.minimum(queries // size - queries[0] // size, rows - 1)
+    run = np.maximum(queries, 0) // size
+    row = np.minimum(run - run[0], rows - 1)
     row = np.arange(len(queries)) if of_each_row else row
     return table[:, row][:, :, keys // size]
 

@@ -9,7 +9,8 @@ from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
 from nybble.passes.retain_tokens import RetainTokens
 from nybble.passes.select_pages import SelectPages
-from nybble.tools.run_file import compare, error
+from nybble.tools.mlir_file import find_function
+from nybble.tools.run_file import compare, error, first_position
 
 LAYER = """
 func.func @attend(%x: tensor<?x64xf32>, %pos: index, %cos: tensor<128x8xf32>,
@@ -28,6 +29,14 @@ func.func @attend(%x: tensor<?x64xf32>, %pos: index, %cos: tensor<128x8xf32>,
   %a = sparse_attn.attention %qr, %k2, %v2 at %pos mask <"causal"> scale 0.25 :
       tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16> -> tensor<?x64xf32>
   func.return %a, %k2, %v2 : tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16>
+}
+"""
+READ = """
+func.func @read(%q: tensor<?x32xf32>, %k: tensor<2x128x16xf16>, %v: tensor<2x128x16xf16>,
+    %p: index) -> tensor<?x32xf32> {
+  %r = sparse_attn.attention %q, %k, %v at %p mask <"causal"> scale 0.25 :
+      tensor<?x32xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16> -> tensor<?x32xf32>
+  func.return %r : tensor<?x32xf32>
 }
 """
 ENDS = """
@@ -154,6 +163,12 @@ func.func @f(%c: {cache}, %x: tensor<1x64xf32>, %p: index) -> {cache} {{
     assert outcome.code == 1
     assert "a cache that is returned has no numbers to compare" in outcome.err
     assert "accepted: a function that returns what an attention makes of it" in outcome.err
+
+
+def test_what_only_reads_a_cache_may_find_it_empty():
+    for text, first in ((LAYER, 0), (READ, -1)):
+        module = parse_module(make_context(), text, "<test>")
+        assert first_position(find_function(module, None)) == first
 
 
 def test_errors_of_results():

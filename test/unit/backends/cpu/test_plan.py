@@ -36,7 +36,9 @@ KERNELS = (
     Kernel("add", (64, 64), "ru"),
     Kernel("tmp", (64, 200), "ru"),
 )
-CONFIG = Config(context=8, chunk=4, threads=2, vocab=3, extra={"eos": [1, 2], "name": "m"})
+CONFIG = Config(
+    context=8, chunk=4, threads=2, vocab=3, extra={"eos": [1, 2], "name": "m"}, first=-1
+)
 
 
 def step(kernel: str, *refs: str | tuple[str, int], barrier: bool = True) -> Step:
@@ -101,6 +103,7 @@ def test_json_round_trip() -> None:
         (lambda: plan(config=replace(CONFIG, context=0)), "context: 0"),
         (lambda: plan(config=replace(CONFIG, threads=0)), "threads: 0"),
         (lambda: plan(config=replace(CONFIG, vocab=-1)), "vocab: -1"),
+        (lambda: plan(config=replace(CONFIG, first=-2)), r"first: -2 \(accepted: -1 to 0\)"),
     ],
 )
 def test_a_plan_that_does_not_fit_together(make: Callable[[], Plan], message: str) -> None:

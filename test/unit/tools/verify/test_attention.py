@@ -42,6 +42,16 @@ def test_attentions_that_keep_a_number_of_tokens_are_right(mask):
     assert [one.fault for one in attention.run_group(2, kernel, [0, 1, 2], 1)] == [""] * 3
 
 
+@pytest.mark.parametrize(
+    ("mask", "kv", "softmax", "rows"),
+    [("pages(64,2)", "kv8", "unified", 1), ("blocks(16)", "kivi2(16,0)-i8", "two_pass", 40)],
+)
+def test_empty_caches_are_drawn_and_right(mask, kv, softmax, rows):
+    kernel = attention.Attention(mask, kv, softmax, 2, 1, 16, rows)
+    empty = [n for n in range(200) if attention.position_of(kernel.values(2, n)) == attention.EMPTY]
+    assert [one.fault for one in attention.run_group(2, kernel, empty[:2], 1)] == [""] * 2
+
+
 def test_a_fault_is_found(monkeypatch):
     """A walk that leaves out the last block of keys."""
     scan = attention_walk.Walk._scan

@@ -231,6 +231,38 @@ def test_parts_are_joined_and_divided(run, rng):
     np.testing.assert_allclose(out[: acc.size], finish(total, acc).reshape(-1), atol=BOUND * 10)
 
 
+@pytest.mark.parametrize("softmax", ["online", "two_pass", "unified"])
+@pytest.mark.parametrize("text", ["causal", "window(3)", LISTED[1]])
+@pytest.mark.parametrize("rows", [1, 20])
+def test_a_row_before_the_text_is_0(run, rng, rows, text, softmax):
+    case = Case(rng, spec_of(text, rows, softmax=softmax), rows, -1)
+    out = run(case.spec, n=rows, pos=-1, threads=2, **case.inputs())["out"][: case.q.size]
+    np.testing.assert_array_equal(out[: case.spec.width], 0)
+    check(run, case)
+
+
+def test_a_part_of_an_empty_cache_changes_no_other(run, rng):
+    """Its maximum is -inf, its sum 0, and divided it is 0."""
+    rows, text = 20, "sink(30)+window(9)"
+    spec = spec_of(text, rows, parts=True, shared=True)
+    empty, other = (Case(rng, spec, rows, pos) for pos in (-1, 90))
+    empty.k[:], empty.v[:] = np.nan, np.nan
+    none, some = (
+        run(spec, n=rows, pos=one.pos, threads=2, **one.inputs()) for one in (empty, other)
+    )
+    count = rows * 6
+    for name, want in (("max", -np.inf), ("sum", 0), ("acc", 0)):
+        np.testing.assert_array_equal(none[name][:count], want)
+    for left, right in ((none, some), (some, none)):
+        sides = (("left_", left), ("right_", right))
+        named = {side + part: f[part] for side, f in sides for part in ("max", "sum", "acc")}
+        joined = run(PartsMerge(spec.part), n=rows, **named)
+        for name in ("max", "sum", "acc"):
+            np.testing.assert_array_equal(joined[name][:count], some[name][:count])
+    out = run(PartsFinish(spec.part), n=rows, sum=none["sum"], acc=none["acc"])["out"]
+    np.testing.assert_array_equal(out[: empty.q.size], 0)
+
+
 def clean(case):
     return np.nan_to_num(case.k), np.nan_to_num(case.v)
 
