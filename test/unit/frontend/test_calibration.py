@@ -39,7 +39,7 @@ def test_factors_that_do_not_help_are_ones(rng):
 
 
 def test_one_token_of_huge_values_does_not_decide_for_all(rng):
-    """Attention sinks are such tokens: one channel of them is large, and large in no other token."""
+    """Attention sinks are such tokens: a channel of them is large, and so in no other token."""
     x = rng.standard_normal((64, 64)).astype(np.float32)
     x[:, 7] *= 20
     sink = x.copy()
