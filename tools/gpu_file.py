@@ -9,7 +9,7 @@ from xdsl.dialects.builtin import ModuleOp
 from nybble.backends.gpu.dataflows import MODES, spec_of
 from nybble.backends.gpu.driver import GpuError
 from nybble.backends.gpu.image import KernelImage
-from nybble.backends.gpu.program import Compiled, compile_products, described
+from nybble.backends.gpu.program import Compiled, compile_program, described
 from nybble.backends.gpu.ptxas import assemble
 from nybble.backends.llvm.toolchain import versions
 from nybble.backends.llvm.workers import close_idle
@@ -98,7 +98,7 @@ def gpu_mode(target: ChosenTarget, given: str | None) -> str:
 def compile_kernels(module: ModuleOp, arch: str) -> list[Compiled]:
     """The kernels of a module at the scheduled stage."""
     try:
-        return compile_products(module, arch)
+        return compile_program(module, arch)
     finally:
         close_idle()
 

@@ -86,13 +86,17 @@ class CudaTarget:
         return
 
 
-def spec_of(product: Product, arch: str, epilogue: Epilogue = PLAIN) -> StreamSpec:
-    """The kernel of a product; NybbleError with the reason if there is none."""
+def spec_of(
+    product: Product, arch: str, epilogue: Epilogue = PLAIN, output: str | None = None
+) -> StreamSpec:
+    """The kernel of a product, with results of a type, see `compile_product`; NybbleError with the
+    reason if there is none.
+    """
     for mode in MODES:
         if mode == product.activations:
             spec = product.description.spec
             shape = (product.rows, product.cols, product.tokens)
-            return product_spec(spec, *shape, arch, mode, epilogue=epilogue)
+            return product_spec(spec, *shape, arch, mode, output, epilogue=epilogue)
     raise NybbleError(f"activations {product.activations}", accepted=", ".join(MODES))
 
 
