@@ -57,7 +57,7 @@ class GpuOptions(CompileOptions):
 
 @dataclass(frozen=True)
 class GpuModel:
-    """A plan, what its weights are made of, and the module, at the scheduled stage, that it runs."""
+    """A plan, what its weights are made of, and the module at the scheduled stage that it is of."""
 
     plan: GpuPlan
     module: ModuleOp

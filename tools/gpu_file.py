@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from xdsl.dialects.builtin import ModuleOp
 
-from nybble.backends.gpu.dataflows import MODES, spec_of
+from nybble.backends.gpu.dataflows import spec_of
 from nybble.backends.gpu.driver import GpuError
 from nybble.backends.gpu.image import KernelImage
 from nybble.backends.gpu.program import Compiled, compile_program, described
@@ -17,7 +17,7 @@ from nybble.passes.options import Option
 from nybble.passes.targets import Product
 from nybble.tools.diagnostics import UsageError
 from nybble.tools.folder import check_folder, write_folder
-from nybble.tools.gpu_model import write_gpu_model
+from nybble.tools.gpu_model import gpu_mode, write_gpu_model
 from nybble.tools.kernels_file import dump, stages_of
 from nybble.tools.mlir_file import FIRST, advance, is_mlir, read_module
 from nybble.tools.target import ChosenTarget, CompileRequest
@@ -83,16 +83,6 @@ def compile_for_gpu(request: CompileRequest) -> None:
         described_by |= {"kernels": listed}
     files[MANIFEST] = (json.dumps(described_by, indent=1) + "\n").encode()
     write_folder(output, files, MANIFEST)
-
-
-def gpu_mode(target: ChosenTarget, given: str | None) -> str:
-    """The mode that `--activations` asks for, f16 without; UsageError for one without a kernel."""
-    if given is None:
-        return MODES[0]
-    if given not in MODES:
-        accepted = f"{', '.join(MODES)}; without, {MODES[0]}"
-        raise UsageError(f"--activations {given} with target {target}", accepted=accepted)
-    return given
 
 
 def compile_kernels(module: ModuleOp, arch: str) -> list[Compiled]:

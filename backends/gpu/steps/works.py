@@ -42,13 +42,8 @@ class Work:
 
     def kernel(self, arch: str, storage: Storage) -> tuple[Product, StreamSpec]:
         """The product, and what its kernel is made for; raises NybbleError if it has none."""
-        first, *others = (product_of(one, arch) for one in self.products)
-        if any(other != first for other in others):
-            raise NybbleError(
-                f"a gated unit of {first} and {others[0]} has no kernel on a GPU",
-                accepted="two products of one format and shape",
-            )
-        return first, spec_of(first, arch, self.epilogue, storage.of(self.op.results[0]))
+        product = product_of(self.products[0], arch)
+        return product, spec_of(product, arch, self.epilogue, storage.of(self.op.results[0]))
 
 
 def works_of(function: func.FuncOp) -> Iterator[Work]:
@@ -72,10 +67,9 @@ def work_of(op: Operation) -> Work:
         if length == op.result.type.cols and op.input.has_one_use():
             return Work(op, norm=norm)
     if isinstance(op, GluOp):
-        pair = [only_product(op.gate), only_product(op.up)]
-        products = tuple(one for one in pair if one is not None)
-        if len(products) == len(pair):
-            return Work(op, products, Epilogue(op.activation.data))
+        gate, up = only_product(op.gate), only_product(op.up)
+        if gate is not None and up is not None and are_alike(gate, up):
+            return Work(op, (gate, up), Epilogue(op.activation.data))
     if isinstance(op, arith.AddfOp):
         for value in op.operands:
             product = only_product(value)
@@ -88,6 +82,12 @@ def only_product(value: SSAValue) -> ProductOp | None:
     """The product that makes a value, if that is used once."""
     owner = value.owner
     return owner if isinstance(owner, ProductOp) and value.has_one_use() else None
+
+
+def are_alike(first: ProductOp, second: ProductOp) -> bool:
+    """Whether two products are of one activation, and of weights of one format and shape."""
+    same = first.operands[0] is second.operands[0] and first.weight.type == second.weight.type
+    return same and type(first) is type(second) and first.bias is second.bias
 
 
 def product_of(op: Operation, arch: str) -> Product:
