@@ -1,5 +1,5 @@
 // RUN: nybble-opt %s -p specialize-tokens | filecheck %s
-// RUN: nybble-opt %s -p specialize-tokens{tokens=16} | filecheck %s --check-prefix=FIXED
+// RUN: nybble-opt %s -p 'specialize-tokens{tokens=16}' | filecheck %s --check-prefix=FIXED
 
 // FIXED: func.func @layer.prefill(%x: tensor<16x64xf32>, %q: !lowbit.tensor<16x64, "a8g32">, %c: tensor<2x8x4xf32>) -> tensor<16x64xf32>
 // FIXED: fused.rms_norm {{.*}} -> tensor<16x64xf32>
