@@ -79,7 +79,8 @@ def drawn(seed: int, number: int, archs: tuple[str, ...]) -> AttentionCase:
     if listed:
         spec = replace(spec, block=BLOCK)
     spec = replace(spec, splits=int(random.choice([1, 2])), warps=int(random.choice([1, 2, 4])))
-    return AttentionCase(number, arch, spec, tuple(random.integers(1, CONTEXT + 1, sequences)))
+    lengths = [int(one) for one in random.integers(1, CONTEXT + 1, sequences)]
+    return AttentionCase(number, arch, spec, tuple(lengths))
 
 
 def run_case(seed: int, case: AttentionCase) -> AttentionOutcome:
@@ -164,7 +165,10 @@ class Problem:
         shape = (spec.sequences, heads, tiles)
         counts = self.random.integers(0, most + 1, shape).astype(np.int32)
         order = self.random.permuted(np.broadcast_to(np.arange(most), (*shape, most)), axis=-1)
-        self.buffers |= {"block_list": order.astype(np.int32), "block_counts": counts}
+        self.buffers |= {
+            "block_list": np.ascontiguousarray(order, np.int32),
+            "block_counts": counts,
+        }
         chosen = np.zeros((*shape, most), np.bool_)
         np.put_along_axis(chosen, order, np.arange(most) < counts[..., None], axis=-1)
         keys = np.repeat(chosen, BLOCK, axis=-1)

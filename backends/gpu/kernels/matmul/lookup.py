@@ -145,11 +145,12 @@ class LookupSpec(RowSpec):
         if weight.zero_codes is not None:
             first = first - kind.meaning.step * weight.zero_codes.astype(np.float64)
         scale = weight.scale.astype(np.float64)
-        parts = [ordered]
+        parts = [np.ascontiguousarray(ordered).view(np.uint8).ravel()]
         for values in (scale * (kind.meaning.step / 2), scale * first):
             padded = np.pad(values, padding).reshape(self.tiles, FEATURES, -1).transpose(0, 2, 1)
-            parts.append(padded.astype(np.float32))
-        return np.concatenate([np.ascontiguousarray(one).view(np.uint8).ravel() for one in parts])
+            floats = np.ascontiguousarray(padded, np.float32)
+            parts.append(floats.view(np.uint8).ravel())
+        return np.concatenate(parts)
 
     @property
     def _padding(self) -> tuple[tuple[int, int], tuple[int, int]]:
