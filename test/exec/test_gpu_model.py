@@ -83,15 +83,11 @@ def test_the_model_answers_as_transformers_does(compiled, reference, logits_of):
         assert simulated.next_token == int(wanted[row].argmax())
 
 
-@pytest.mark.parametrize(
-    ("activations", "rules", "allowed"),
-    [("i8", RULES, 3e-2), ("b4", "w4g128,embed=q8_0,head=w4g128", 0.3)],
-)
-def test_products_of_integers_are_those_of_the_references(compiled, activations, rules, allowed):
+def test_products_of_integers_are_those_of_the_references(compiled):
     """With one key attention is exact; later, its rounding to f16 makes other codes of some."""
-    _, model = compiled(activations, rules)
+    _, model = compiled("i8", RULES)
     simulated, wanted = SimulatedModel(model.plan, dict(model.weights())), references(model, IDS)
-    for tokens, row, most in ((IDS[:1], 0, 1e-4), (IDS[1:5], 4, allowed)):
+    for tokens, row, most in ((IDS[:1], 0, 1e-4), (IDS[1:5], 4, 3e-2)):
         found = simulated.feed(*tokens)
         assert np.abs(found - wanted[row]).max() < most * np.abs(wanted[row]).max()
 
