@@ -22,6 +22,8 @@ func.func @f.decode(%x: tensor<1x4xf32>, %y: tensor<1x4xf32>) -> tensor<1x4xf32>
 }
 ```
 
+With `tokens` the copy for prefill has so many tokens and not any number of them.
+
 Does not handle: functions whose dynamic dimension is not the number of tokens.
 """
 
@@ -30,7 +32,7 @@ from dataclasses import dataclass
 from xdsl.context import Context
 from xdsl.dialects import func
 from xdsl.dialects.builtin import DYNAMIC_INDEX, FunctionType, ModuleOp, StringAttr, TensorType
-from xdsl.ir import Attribute, Block
+from xdsl.ir import Attribute
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
@@ -39,52 +41,58 @@ from nybble.dialects.lowbit.types import LowBitTensorType
 
 @dataclass(frozen=True)
 class SpecializeTokens(ModulePass):
-    """Copy functions for one token and for many; see the module's text."""
+    """Copy functions for one token and for many; see the module's text.
+
+    tokens: of the copy for many; 0 for any number.
+    """
 
     name = "specialize-tokens"
+    tokens: int = 0
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in [found for found in op.ops if isinstance(found, func.FuncOp)]:
             if not function.body.blocks or not is_dynamic(function):
                 continue
             decode = function.clone()
-            with_one_token(decode)
+            with_tokens(decode, 1)
             base = function.sym_name.data
             decode.properties["sym_name"] = StringAttr(f"{base}.decode")
             function.properties["sym_name"] = StringAttr(f"{base}.prefill")
             Rewriter.insert_op(decode, InsertPoint.after(function))
+            if self.tokens:
+                with_tokens(function, self.tokens)
 
 
 def is_dynamic(function: func.FuncOp) -> bool:
     """Whether a dimension of any argument is dynamic."""
-    return any(static_type(type_) != type_ for type_ in function.function_type.inputs)
+    return any(static_type(type_, 1) != type_ for type_ in function.function_type.inputs)
 
 
-def static_type(type_: Attribute) -> Attribute:
-    """The type with a dynamic number of rows set to 1."""
+def static_type(type_: Attribute, tokens: int) -> Attribute:
+    """The type with a dynamic number of rows set to a number of tokens."""
     if isinstance(type_, LowBitTensorType) and type_.rows == DYNAMIC_INDEX:
-        return LowBitTensorType.get((1, type_.cols), type_.format.data, type_.layout.data)
+        return LowBitTensorType.get((tokens, type_.cols), type_.format.data, type_.layout.data)
     if isinstance(type_, TensorType):
         shape = type_.get_shape()
         if DYNAMIC_INDEX in shape:
-            known = [1 if dim == DYNAMIC_INDEX else dim for dim in shape]
+            known = [tokens if dim == DYNAMIC_INDEX else dim for dim in shape]
             return TensorType(type_.element_type, known, type_.encoding)
     return type_
 
 
-def with_one_token(function: func.FuncOp) -> None:
-    """Set the dynamic dimension of every value of a function to 1, in place."""
+def with_tokens(function: func.FuncOp, tokens: int) -> None:
+    """Set the dynamic dimension of every value of a function, in place."""
+
+    def known(type_: Attribute) -> Attribute:
+        return static_type(type_, tokens)
+
     for block in function.walk_blocks():
-        _retype_arguments(block)
+        for argument in block.args:
+            Rewriter.replace_value_with_new_type(argument, known(argument.type))
     for op in function.walk():
         for result in op.results:
-            Rewriter.replace_value_with_new_type(result, static_type(result.type))
+            Rewriter.replace_value_with_new_type(result, known(result.type))
     inputs, outputs = function.function_type.inputs, function.function_type.outputs
     function.properties["function_type"] = FunctionType.from_lists(
-        [static_type(type_) for type_ in inputs], [static_type(type_) for type_ in outputs]
+        [known(type_) for type_ in inputs], [known(type_) for type_ in outputs]
     )
-
-
-def _retype_arguments(block: Block) -> None:
-    for argument in block.args:
-        Rewriter.replace_value_with_new_type(argument, static_type(argument.type))

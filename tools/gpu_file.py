@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 
 from xdsl.dialects.builtin import ModuleOp
 
-from nybble.backends.gpu.dataflows import MODES, ROWS
+from nybble.backends.gpu.dataflows import ROWS
 from nybble.backends.gpu.driver import GpuError
 from nybble.backends.gpu.image import KernelImage
-from nybble.backends.gpu.program import Compiled, compile_products, described
+from nybble.backends.gpu.program import Compiled, compile_program, described
 from nybble.backends.gpu.ptxas import assemble
 from nybble.backends.llvm.toolchain import versions
 from nybble.backends.llvm.workers import close_idle
@@ -17,7 +17,7 @@ from nybble.passes.options import Option
 from nybble.passes.targets import Product
 from nybble.tools.diagnostics import UsageError
 from nybble.tools.folder import check_folder, write_folder
-from nybble.tools.gpu_model import write_gpu_model
+from nybble.tools.gpu_model import gpu_mode, write_gpu_model
 from nybble.tools.kernels_file import dump, stages_of
 from nybble.tools.mlir_file import FIRST, advance, is_mlir, read_module
 from nybble.tools.target import ChosenTarget, CompileRequest
@@ -85,20 +85,10 @@ def compile_for_gpu(request: CompileRequest) -> None:
     write_folder(output, files, MANIFEST)
 
 
-def gpu_mode(target: ChosenTarget, given: str | None) -> str:
-    """The mode that `--activations` asks for, f16 without; UsageError for one without a kernel."""
-    if given is None:
-        return MODES[0]
-    if given not in MODES:
-        accepted = f"{', '.join(MODES)}; without, {MODES[0]}"
-        raise UsageError(f"--activations {given} with target {target}", accepted=accepted)
-    return given
-
-
 def compile_kernels(module: ModuleOp, arch: str) -> list[Compiled]:
     """The kernels of a module at the scheduled stage."""
     try:
-        return compile_products(module, arch)
+        return compile_program(module, arch)
     finally:
         close_idle()
 

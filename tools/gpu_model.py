@@ -8,8 +8,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from nybble.backends.gpu.dataflows import MODES
 from nybble.backends.gpu.model.plan import GpuPlan, from_json
 from nybble.backends.gpu.model.simulated import SimulatedModel
+from nybble.backends.gpu.products import Activations
 from nybble.backends.llvm.toolchain import versions
 from nybble.backends.llvm.workers import close_idle
 from nybble.dialects.errors import NybbleError
@@ -19,7 +21,7 @@ from nybble.tools.diagnostics import UsageError
 from nybble.tools.folder import check_folder, write_folder
 from nybble.tools.models import choose, shown_progress
 from nybble.tools.run_model import parse_ids, random_ids
-from nybble.tools.target import CompileRequest
+from nybble.tools.target import ChosenTarget, CompileRequest
 
 GPU_MODEL = "gpu_model.json"
 """The file that tells a folder of ours: kernels, buffers and launches."""
@@ -29,10 +31,11 @@ LIKELIEST = 5
 
 def write_gpu_model(request: CompileRequest) -> None:
     """Compile a model into a directory."""
-    request.refuse("weights", "context", "attention")
+    request.refuse("weights", "context", "attention", "activations")
     if request.start or request.stop:
         raise UsageError("only an MLIR file can start or end at a stage", accepted="FILE.mlir")
     folder, given = request.folder(), request.given
+    mode = gpu_mode(request.target, given["activations"])
     check_folder(folder, GPU_MODEL)
     choice = choose(
         request.model, "f32", None, given["context"], None,
@@ -41,7 +44,7 @@ def write_gpu_model(request: CompileRequest) -> None:
     choice.say_notes()
     try:
         with shown_progress() as progress:
-            model = compile_gpu_model(choice.compiler(progress), request.target.level)
+            model = compile_gpu_model(choice.compiler(progress), request.target.level, mode)
             progress("packing weights")
             weights = save(dict(model.weights()))
     finally:
@@ -51,6 +54,15 @@ def write_gpu_model(request: CompileRequest) -> None:
     files |= choice.tokenizer().to_files()
     files[GPU_MODEL] = (json.dumps(described, indent=1) + "\n").encode()
     write_folder(folder, files | {WEIGHTS: weights}, GPU_MODEL)
+
+
+def gpu_mode(target: ChosenTarget, given: str | None) -> Activations:
+    """The mode that `--activations` asks for, f16 without; UsageError for one without a kernel."""
+    for mode in MODES:
+        if mode == (given or MODES[0]):
+            return mode
+    accepted = f"{', '.join(MODES)}; without, {MODES[0]}"
+    raise UsageError(f"--activations {given} with target {target}", accepted=accepted)
 
 
 def is_gpu_model(folder: str) -> bool:
@@ -81,9 +93,7 @@ def simulate_gpu_model(folder: Path, ids: str | None, tokens: int, seed: int) ->
     wrong = next((one for one in chosen if not 0 <= one < vocabulary), None)
     if wrong is not None:
         raise NybbleError(f"token id {wrong}", accepted=f"0 to {vocabulary - 1}")
-    logits = np.empty(0, np.float32)
-    for token in chosen:
-        logits = model.feed(token)
+    logits = model.feed(*chosen)
     best = np.argsort(-logits, kind="stable")[:LIKELIEST]
     return {
         "tokens": len(chosen), "launches": len(model.plan.launches), "next": model.next_token,

@@ -5,8 +5,9 @@ PTX ISA 9.0, the target notes of each instruction; NVIDIA's white papers and dat
 The clocks under load are assumed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from nybble.backends.gpu.lookup import EXTENSION
 from nybble.dialects.errors import UnknownNameError
 
 
@@ -28,7 +29,8 @@ class Arch:
     memory of a block. registers: of a multiprocessor. native: elements that `mma` multiplies in
     hardware. products: f16 multiply-adds of a multiprocessor in a cycle by `mma` (of sm_90a: 60% of
     the 2048 that `wgmma` reaches, assumed). group_products: by `wgmma`, of warpgroups (80% of that,
-    assumed); 0 where there is none. board: what grids are sized for.
+    assumed); 0 where there is none. board: what grids are sized for. has_lookup: whether it is
+    thought to have `lmma`, see `gpu.lookup`.
     """
 
     name: str
@@ -40,6 +42,12 @@ class Arch:
     group_products: int
     has_bulk_copy: bool
     board: Board
+    has_lookup: bool = False
+
+    @property
+    def real(self) -> str:
+        """The name of the hardware."""
+        return self.name.removesuffix(EXTENSION)
 
 
 _AMPERE = frozenset({"f16", "bf16", "s8", "s4", "b1"})
@@ -60,8 +68,15 @@ ARCHS = {
 }  # fmt: skip
 
 
+IMAGINED = tuple(f"{name}{EXTENSION}" for name in ("sm_90a",))
+"""Architectures that simulations alone know, with an instruction that no hardware has."""
+
+
 def find_arch(name: str) -> Arch:
     """The architecture of that name; raises UnknownNameError."""
+    if name in IMAGINED:
+        return replace(ARCHS[name.removesuffix(EXTENSION)], name=name, has_lookup=True)
     if name not in ARCHS:
-        raise UnknownNameError(f"unknown GPU architecture '{name}'", accepted=", ".join(ARCHS))
+        known = ", ".join((*ARCHS, *IMAGINED))
+        raise UnknownNameError(f"unknown GPU architecture '{name}'", accepted=known)
     return ARCHS[name]

@@ -26,7 +26,7 @@ def assemble(llvm_ir: str, arch: Arch) -> str:
 
     Pointers to shared memory have 32 bits, so that its addresses are computed in one register.
     """
-    options = ["-O3", f"-mtriple={TRIPLE}", f"-mcpu={arch.name}", f"-mattr=+{arch.ptx}"]
+    options = ["-O3", f"-mtriple={TRIPLE}", f"-mcpu={arch.real}", f"-mattr=+{arch.ptx}"]
     options.append("--nvptx-short-ptr")
     bitcode = run("opt", [*options, UNROLL], llvm_ir.encode())
     return run("llc", options, bitcode).decode()

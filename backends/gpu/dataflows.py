@@ -43,13 +43,21 @@ class Dataflow:
     modes: tuple[Activations, ...]
     warpgroups: bool = False
 
-    def spec(self, product: Product, arch: str, epilogue: Epilogue = PLAIN) -> StreamSpec:
-        """The kernel of a product; NybbleError with the reason if there is none."""
+    def spec(
+        self,
+        product: Product,
+        arch: str,
+        epilogue: Epilogue = PLAIN,
+        output: str | None = None,
+    ) -> StreamSpec:
+        """The kernel of a product, with results of a type, see `compile_product`; NybbleError with
+        the reason if there is none.
+        """
         for mode in MODES:
             if mode == product.activations:
                 shape = (product.description.spec, product.rows, product.cols, product.tokens)
                 return product_spec(
-                    *shape, arch, mode, epilogue=epilogue, warpgroups=self.warpgroups
+                    *shape, arch, mode, output, epilogue=epilogue, warpgroups=self.warpgroups
                 )
         raise NybbleError(f"activations {product.activations}", accepted=", ".join(MODES))
 

@@ -13,7 +13,9 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+from nybble.backends.gpu.arch import IMAGINED
 from nybble.backends.gpu.image import KernelImage
+from nybble.backends.gpu.lookup import EXTENSION
 from nybble.dialects.errors import NybbleError
 
 LIBRARY = "libcuda.so.1"
@@ -158,11 +160,21 @@ class Loaded:
     shared: int
 
 
+def check_real(arch: str) -> None:
+    """Raises GpuError for an architecture that simulations alone have."""
+    if arch in IMAGINED:
+        raise GpuError(
+            f"a kernel for '{arch}' has instructions that no hardware has",
+            accepted="the simulator, or an architecture without " + EXTENSION,
+        )
+
+
 def check_arch(image: KernelImage, device: Device) -> None:
     """Raises GpuError if the device cannot run code for the image's architecture.
 
     "sm_90a" runs on capability 9.0 alone, "sm_100f" on that family, "sm_80" on 8.0 and later.
     """
+    check_real(image.arch)
     found = re.fullmatch(r"sm_(\d+)(\d)([af]?)", image.arch)
     if not found:
         raise GpuError(f"kernel '{image.name}' is for '{image.arch}'", accepted="sm_90a and alike")

@@ -15,7 +15,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from nybble.backends.gpu.driver import GpuError
+from nybble.backends.gpu.driver import GpuError, check_real
 
 _TOOLKIT = Path("/usr/local/cuda/bin")
 _WHEELS = (("nvidia", "cu13/bin"), ("triton", "backends/nvidia/bin"))
@@ -78,6 +78,7 @@ def tool(name: str) -> Path:
 
 def assemble(ptx: str, arch: str, *, options: tuple[str, ...] = ()) -> Assembled:
     """The cubin of one kernel's PTX for `arch`, "sm_90a" and alike; raises GpuError."""
+    check_real(arch)
     with tempfile.TemporaryDirectory() as folder:
         source, cubin = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
         source.write_text(ptx)

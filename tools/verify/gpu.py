@@ -17,13 +17,17 @@ from nybble.backends.gpu.dataflows import MODES
 from nybble.backends.gpu.kernels.matmul.spec import StreamSpec
 from nybble.backends.gpu.products import Activations, ProductError, compile_spec, product_spec
 from nybble.backends.gpu.simulated import run_product
+from nybble.backends.llvm.workers import close_idle
 from nybble.dialects.errors import InternalError, NybbleError
 from nybble.dialects.lowbit import formats
+from nybble.tools.diagnostics import UsageError
 from nybble.tools.target import VerifyRequest
 from nybble.tools.verify.answer import SHOWN, counts, failures, shown_progress, tell
 from nybble.tools.verify.cases import MISFIT_EVERY, Case, Kernel, all_specs, misfit
-from nybble.tools.verify.command import ALL, LARGE_GROUPS, chosen_specs
+from nybble.tools.verify.command import ALL, ATTENTION, LARGE_GROUPS, MATMUL, chosen_specs
 from nybble.tools.verify.data import Data, make
+from nybble.tools.verify.gpu_attention import AttentionOutcome, drawn
+from nybble.tools.verify.gpu_attention import run_case as run_attention
 from nybble.tools.verify.pool import runner
 
 DATA = ("normal", "exact", "extreme", "zero_groups", "denormal")
@@ -126,13 +130,41 @@ def has_kernel(drawn: GpuCase) -> bool:
 
 def verify_on_gpu(request: VerifyRequest) -> int:
     """Print or write the report; the exit code."""
-    request.refuse("formats", "jobs")
+    op, jobs = request.given["op"], request.given["jobs"] or os.cpu_count() or 1
+    if op == ATTENTION:
+        request.refuse("op")
+        return verify_attention(request)
+    if op not in (None, MATMUL):
+        raise UsageError(f"--op {op} with target cuda", accepted=f"{MATMUL}, {ATTENTION}")
+    request.refuse("op", "formats", "jobs")
     asked = request.given["formats"] or ALL
     specs = all_specs(LARGE_GROUPS[:1]) if asked == ALL else chosen_specs(asked)
     draw = GpuDraw(request.seed, specs, tuple(one.level for one in request.targets))
-    outcomes = run(draw, request.cases, request.given["jobs"] or os.cpu_count() or 1)
+    outcomes = run(draw, request.cases, jobs)
     found = {"target": ",".join(str(one) for one in request.targets), **report(draw, outcomes)}
     return tell(found, lines(found), request.json_file)
+
+
+def verify_attention(request: VerifyRequest) -> int:
+    """Random attentions, in this process; the exit code."""
+    archs = tuple(one.level for one in request.targets)
+    outcomes: list[AttentionOutcome] = []
+    with shown_progress(len(request.cases)) as progress:
+        for number in request.cases:
+            outcomes.append(run_attention(request.seed, drawn(request.seed, number, archs)))
+            progress(len(outcomes))
+    close_idle()
+    faulty = [one.report() for one in outcomes if one.fault]
+    worst = max(outcomes, key=lambda one: one.error)
+    found = {
+        "target": ",".join(str(one) for one in request.targets), "op": ATTENTION,
+        "seed": request.seed, "cases": len(outcomes), "failed": len(faulty),
+        "worst": worst.report(), "failures": faulty[:SHOWN],
+    }  # fmt: skip
+    said = f"worst: case {worst.case.number}, {worst.error:.2f} of what may be lost"
+    return tell(
+        found, [*counts(found, ("cases", "failed")), said, *failures(found)], request.json_file
+    )
 
 
 def run(draw: GpuDraw, numbers: range, jobs: int) -> list[GpuOutcome]:

@@ -41,22 +41,32 @@ class Launch:
 
 @dataclass(frozen=True)
 class GpuPlan:
-    """Launches that take one token: reads `ids`, `position` and `lengths` (position + 1), each i32
-    [1], and leaves `logits` f32 [vocabulary] and `next` i32 [1], the likeliest token.
+    """Launches that take one token, or `tokens` of a prompt at once.
 
-    facts: what the maker wants to find again. Raises PlanError.
+    They read `ids` i32 [1] or [tokens], and i32 [1] each: `position`, that of the first token,
+    `lengths`, position + 1 or + tokens, and, for a prompt, `last`, the row of its last token; what
+    comes after that in `ids` is fed, too, and what it leaves is overwritten by tokens that come.
+    They leave `logits` f32 [vocabulary], and `next` i32 [1], the likeliest token.
+
+    launches: of one token. prompt: of many; position + tokens may not be above the context. Empty,
+    with tokens 1, where prompts are fed token by token. facts: what the maker wants to find again.
+    Raises PlanError.
     """
 
     images: Mapping[str, KernelImage]
     buffers: Mapping[str, Buffer]
     launches: tuple[Launch, ...]
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    prompt: tuple[Launch, ...] = ()
+    tokens: int = 1
 
     def __post_init__(self) -> None:
+        if self.tokens < 1 or (self.tokens > 1) != bool(self.prompt):
+            raise PlanError(f"a prompt of {self.tokens} tokens in {len(self.prompt)} launches")
         for buffer in self.buffers.values():
             if buffer.kind not in KINDS or buffer.bytes < 1:
                 raise PlanError(f"buffer '{buffer.name}' is {buffer.bytes} bytes '{buffer.kind}'")
-        for index, launch in enumerate(self.launches):
+        for index, launch in enumerate((*self.launches, *self.prompt)):
             self._check(f"launch {index}", launch)
 
     def _check(self, where: str, launch: Launch) -> None:
@@ -89,6 +99,7 @@ class GpuPlan:
         return {
             "kernels": kernels, "buffers": [asdict(one) for one in self.buffers.values()],
             "launches": [asdict(one) for one in self.launches], "facts": dict(self.facts),
+            "prompt": [asdict(one) for one in self.prompt], "tokens": self.tokens,
         }  # fmt: skip
 
 
@@ -97,8 +108,11 @@ def from_json(found: Json, ptx: Mapping[str, str]) -> GpuPlan:
     try:
         images = {name: _image(one, ptx[name]) for name, one in found["kernels"].items()}
         buffers = {one["name"]: Buffer(**one) for one in found["buffers"]}
-        launches = tuple(Launch(one["kernel"], tuple(one["buffers"])) for one in found["launches"])
-        return GpuPlan(images, buffers, launches, found["facts"])
+        launches, prompt = (
+            tuple(Launch(one["kernel"], tuple(one["buffers"])) for one in found[name])
+            for name in ("launches", "prompt")
+        )
+        return GpuPlan(images, buffers, launches, found["facts"], prompt, found["tokens"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PlanError(f"the plan of the model cannot be read: {error!r}") from None
 

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from nybble.backends.gpu.model.lower import LENGTHS, LOGITS, NEXT, POSITION
+from nybble.backends.gpu.model.lower import IDS, LOGITS, NEXT, POSITION
 from nybble.backends.gpu.model.plan import WEIGHT, GpuPlan, PlanError
 from nybble.backends.gpu.sim.simulate import simulate
+from nybble.backends.gpu.steps.step import LAST, LENGTHS
 
 U8 = npt.NDArray[np.uint8]
 
@@ -32,23 +33,40 @@ class SimulatedModel:
                 )
             self.memory[buffer.name] = given
 
-    def feed(self, token: int) -> npt.NDArray[np.float32]:
-        """The logits f32 [vocabulary] after one more token; PlanError past the context."""
-        context = int(self.plan.facts["context"])
-        if self.position >= context:
-            raise PlanError(f"token {self.position}", accepted=f"{context} tokens at most")
-        given = {"ids": token, POSITION: self.position, LENGTHS: self.position + 1}
+    def feed(self, *tokens: int) -> npt.NDArray[np.float32]:
+        """The logits f32 [vocabulary] after more tokens; PlanError past the context.
+
+        Several are taken at once where the plan can and the context has room for its most.
+        """
+        context, most = int(self.plan.facts["context"]), self.plan.tokens
+        if self.position + len(tokens) > context:
+            raise PlanError(
+                f"token {self.position + len(tokens) - 1}", accepted=f"{context} tokens at most"
+            )
+        rest = list(tokens)
+        while rest:
+            together = len(rest) > 1 and most > 1 and self.position + most <= context
+            now, rest = (rest[:most], rest[most:]) if together else (rest[:1], rest[1:])
+            self._run(now, most if together else 1)
+        return self.memory[LOGITS].view(np.float32).copy()
+
+    def _run(self, tokens: list[int], rows: int) -> None:
+        """Tokens of the program for so many."""
+        given = {POSITION: self.position, LENGTHS: self.position + rows, LAST: len(tokens) - 1}
         for name, value in given.items():
-            self.memory[name].view(np.int32)[0] = value
-        for launch in self.plan.launches:
+            if name in self.memory:
+                self.memory[name].view(np.int32)[0] = value
+        ids = self.memory[IDS].view(np.int32)
+        ids[:] = 0
+        ids[: len(tokens)] = tokens
+        for launch in self.plan.launches if rows == 1 else self.plan.prompt:
             image = self.plan.images[launch.kernel]
             pairs = zip(image.parameters, launch.buffers, strict=True)
             arguments = {
                 parameter.name: self.memory[name][: parameter.bytes] for parameter, name in pairs
             }
             simulate(image, arguments).check()
-        self.position += 1
-        return self.memory[LOGITS].view(np.float32).copy()
+        self.position += len(tokens)
 
     @property
     def next_token(self) -> int:

@@ -15,6 +15,7 @@ from nybble.backends.gpu.sim.ops import (
     copy,
     floating,
     integer,
+    lookup,
     matrix,
     mbarrier,
     memory,
@@ -37,6 +38,7 @@ OPCODES: dict[str, Callable[[Builder], Action]] = {
     **warp.TABLE,
     **copy.TABLE,
     **matrix.TABLE,
+    **lookup.TABLE,
     **mbarrier.TABLE,
     **warpgroup.TABLE,
 }

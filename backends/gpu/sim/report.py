@@ -10,7 +10,7 @@ from nybble.backends.gpu.sim.findings import Finding, SimulationError
 from nybble.backends.gpu.sim.profile import Traffic
 
 _CLASSES = {
-    "tensor": ("mma", "wgmma", "ldmatrix", "stmatrix", "movmatrix"),
+    "tensor": ("mma", "wgmma", "lmma", "ldmatrix", "stmatrix", "movmatrix"),
     "memory": ("ld", "ldu", "st", "atom", "red", "cp", "prefetch", "prefetchu"),
     "control": ("bra", "brx", "ret", "exit", "bar", "barrier", "mbarrier", "membar", "fence"),
     "warp": ("shfl", "vote", "match", "redux", "activemask", "elect"),

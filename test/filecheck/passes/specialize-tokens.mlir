@@ -1,4 +1,9 @@
 // RUN: nybble-opt %s -p specialize-tokens | filecheck %s
+// RUN: nybble-opt %s -p 'specialize-tokens{tokens=16}' | filecheck %s --check-prefix=FIXED
+
+// FIXED: func.func @layer.prefill(%x: tensor<16x64xf32>, %q: !lowbit.tensor<16x64, "a8g32">, %c: tensor<2x8x4xf32>) -> tensor<16x64xf32>
+// FIXED: fused.rms_norm {{.*}} -> tensor<16x64xf32>
+// FIXED: func.func @layer.decode(%x: tensor<1x64xf32>
 
 // CHECK: func.func @layer.prefill(%x: tensor<?x64xf32>, %q: !lowbit.tensor<?x64, "a8g32">, %c: tensor<2x8x4xf32>)
 // CHECK: fused.rms_norm {{.*}} -> tensor<?x64xf32>

@@ -22,7 +22,7 @@ from nybble.backends.building.values import Value, f32
 from nybble.backends.gpu.arch import Arch
 from nybble.backends.gpu.builder import GpuBuilder
 from nybble.backends.gpu.codegen import compile_kernel
-from nybble.backends.gpu.image import Access, KernelImage, Parameter
+from nybble.backends.gpu.image import KernelImage
 from nybble.backends.gpu.kernels.attention.fragments import RowPart, across, gather
 from nybble.backends.gpu.kernels.attention.merge import Merge, shared_bytes
 from nybble.backends.gpu.kernels.attention.scales import Scales, stage_bytes
@@ -82,11 +82,11 @@ Weigh: TypeAlias = Callable[[State, list[list[Value]]], tuple[State, list[list[V
 class Decode:
     """Writes one decode kernel."""
 
-    def __init__(self, spec: DecodeSpec) -> None:
+    def __init__(self, spec: DecodeSpec, called: str = "") -> None:
         self.spec = spec
-        self.parameters = parameters(spec)
-        self.b = b = GpuBuilder(name(spec), self.parameters)
-        self.at = dict(zip((one.name for one in self.parameters), b.parameters, strict=True))
+        self.name = called or name(spec)
+        self.b = b = GpuBuilder(self.name, spec.parameters)
+        self.at = dict(zip((one.name for one in spec.parameters), b.parameters, strict=True))
         self.key_part = RowPart(spec.head_dim, spec.bits, 4)
         self.value_part = RowPart(spec.head_dim, spec.bits, 8)
         self.row = spec.head_dim * spec.bits // 8
@@ -120,10 +120,10 @@ class Decode:
         """The image; raises CodegenError."""
         spec = self.spec
         return KernelImage(
-            name(spec),
+            self.name,
             arch.name,
             compile_kernel(self.module(), arch),
-            self.parameters,
+            spec.parameters,
             (spec.heads * spec.splits, 1, 1),
             (spec.threads, 1, 1),
             max(shared_bytes(spec), spec.warps * warp_bytes(spec)),
@@ -440,52 +440,14 @@ def name(spec: DecodeSpec) -> str:
     return f"decode_{spec.cache}_{spec.softmax}_g{spec.group}_d{spec.head_dim}"
 
 
-def parameters(spec: DecodeSpec) -> tuple[Parameter, ...]:
-    """The kernel's parameters.
-
-    q, out: [sequences, kv_heads * group, head_dim]; k, v: [sequences, kv_heads, context, head_dim],
-    codes of a byte lowest bits first; k_scales, k_minima: [.., context / key_group, head_dim];
-    v_scales, v_minima: [.., context]; lengths: keys of each sequence; block_list: [..,
-    context / block], of which the first `block_counts` [..] count, and the very first is always the
-    number of a block; each stands there once. Where keys are split: partial
-    and statistics are scratch, counters are 0 before the first launch and after every one.
-    """
-    rows = spec.heads * spec.group
-    half, element = spec.half, "u8" if spec.quantized else spec.half
-    found = [
-        Parameter("q", half, Access.READ, rows * spec.head_dim * 2),
-        Parameter("k", element, Access.READ, spec.cache_bytes),
-        Parameter("v", element, Access.READ, spec.cache_bytes),
-    ]
-    if spec.quantized:
-        groups = spec.heads * spec.context // spec.key_group * spec.head_dim * 2
-        tokens = spec.heads * spec.context * 2
-        for one, size in (
-            ("k_scales", groups),
-            ("k_minima", groups),
-            ("v_scales", tokens),
-            ("v_minima", tokens),
-        ):
-            found.append(Parameter(one, "f16", Access.READ, size))
-    found.append(Parameter("lengths", "i32", Access.READ, spec.sequences * 4))
-    if spec.block:
-        entries = spec.heads * (spec.context // spec.block) * 4
-        found.append(Parameter("block_list", "i32", Access.READ, entries))
-        found.append(Parameter("block_counts", "i32", Access.READ, spec.heads * 4))
-    found.append(Parameter("out", half, Access.WRITE, rows * spec.head_dim * 2))
-    if spec.splits > 1:
-        partial = rows * spec.splits * 4
-        found += [
-            Parameter("partial", "f32", Access.UPDATE, partial * spec.head_dim),
-            Parameter("statistics", "f32", Access.UPDATE, partial * 2),
-            Parameter("counters", "i32", Access.UPDATE, spec.heads * 4),
-        ]
-    return tuple(found)
+def decode_image(spec: DecodeSpec, arch: Arch, called: str = "") -> KernelImage:
+    """The kernel of a decode attention for `arch`, under a name if not its own; CodegenError."""
+    return Decode(spec, called).build(arch)
 
 
-def decode_image(spec: DecodeSpec, arch: Arch) -> KernelImage:
-    """The kernel of a decode attention for `arch`; raises CodegenError."""
-    return Decode(spec).build(arch)
+def decode_module(spec: DecodeSpec, called: str = "") -> ModuleOp:
+    """The module of that kernel."""
+    return Decode(spec, called).module()
 
 
 def warp_bytes(spec: DecodeSpec) -> int:

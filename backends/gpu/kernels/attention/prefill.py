@@ -134,9 +134,9 @@ class Rows:
 class Prefill:
     """Writes one prefill kernel."""
 
-    def __init__(self, spec: PrefillSpec) -> None:
+    def __init__(self, spec: PrefillSpec, called: str = "") -> None:
         self.spec = spec
-        self.name = f"prefill_{spec.half}_d{spec.head_dim}"
+        self.name = called or f"prefill_{spec.half}_d{spec.head_dim}"
         self.b = b = GpuBuilder(self.name, spec.parameters)
         names = (one.name for one in spec.parameters)
         self.at = dict(zip(names, b.parameters, strict=True))
@@ -355,6 +355,11 @@ class Prefill:
                     b.store(word, b.offset(start, 16 * i))
 
 
-def prefill_image(spec: PrefillSpec, arch: Arch) -> KernelImage:
-    """The kernel of a prefill attention for `arch`; raises CodegenError."""
-    return Prefill(spec).build(arch)
+def prefill_image(spec: PrefillSpec, arch: Arch, called: str = "") -> KernelImage:
+    """The kernel of a prefill attention for `arch`, under a name if not its own; CodegenError."""
+    return Prefill(spec, called).build(arch)
+
+
+def prefill_module(spec: PrefillSpec, called: str = "") -> ModuleOp:
+    """The module of that kernel."""
+    return Prefill(spec, called).module()

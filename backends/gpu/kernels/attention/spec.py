@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
+from nybble.backends.gpu.image import Access, Parameter
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.sparse_attn.kv import KvFormat, parse
 
@@ -129,3 +130,46 @@ class DecodeSpec:
     def cache_bytes(self) -> int:
         """Of the keys, and as many of the values."""
         return self.heads * self.context * self.head_dim * self.bits // 8
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The kernel's parameters.
+
+        q, out: [sequences, kv_heads * group, head_dim]; k, v: [sequences, kv_heads, context,
+        head_dim], codes of a byte lowest bits first; k_scales, k_minima: [.., context / key_group,
+        head_dim]; v_scales, v_minima: [.., context]; lengths: keys of each sequence; block_list:
+        [.., context / block], of which the first `block_counts` [..] count, and the very first is
+        always the number of a block; each stands there once. Where keys are split: partial and
+        statistics are scratch, counters are 0 before the first launch and after every one.
+        """
+        rows = self.heads * self.group
+        half, element = self.half, "u8" if self.quantized else self.half
+        found = [
+            Parameter("q", half, Access.READ, rows * self.head_dim * 2),
+            Parameter("k", element, Access.READ, self.cache_bytes),
+            Parameter("v", element, Access.READ, self.cache_bytes),
+        ]
+        if self.quantized:
+            groups = self.heads * self.context // self.key_group * self.head_dim * 2
+            tokens = self.heads * self.context * 2
+            for one, size in (
+                ("k_scales", groups),
+                ("k_minima", groups),
+                ("v_scales", tokens),
+                ("v_minima", tokens),
+            ):
+                found.append(Parameter(one, "f16", Access.READ, size))
+        found.append(Parameter("lengths", "i32", Access.READ, self.sequences * 4))
+        if self.block:
+            entries = self.heads * (self.context // self.block) * 4
+            found.append(Parameter("block_list", "i32", Access.READ, entries))
+            found.append(Parameter("block_counts", "i32", Access.READ, self.heads * 4))
+        found.append(Parameter("out", half, Access.WRITE, rows * self.head_dim * 2))
+        if self.splits > 1:
+            partial = rows * self.splits * 4
+            found += [
+                Parameter("partial", "f32", Access.UPDATE, partial * self.head_dim),
+                Parameter("statistics", "f32", Access.UPDATE, partial * 2),
+                Parameter("counters", "i32", Access.UPDATE, self.heads * 4),
+            ]
+        return tuple(found)

@@ -1,5 +1,6 @@
 """What kernels of rows are written with: 32 bits of any float type, sums over a block."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ THREADS = 256
 WARPS = THREADS // 32
 SUMS_BYTES = 4 * WARPS
 """Shared memory of `block_sum`."""
-BYTES = {"f16": 2, "f32": 4, "i32": 4}
+BYTES = {"f16": 2, "bf16": 2, "f32": 4, "i32": 4}
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,20 @@ def block_sum(b: GpuBuilder, value: Value) -> Value:
     for index in range(WARPS):
         total = total + b.load(b.offset(b.shared(), index * 4), f32)
     return total
+
+
+class RowSpec(ABC):
+    """What a kernel of rows is made for; subclasses are frozen dataclasses."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Tells the kernel from others."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The kernel's parameters, in order."""
 
 
 @dataclass(frozen=True)

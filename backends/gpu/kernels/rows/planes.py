@@ -4,6 +4,7 @@ A warp has a group of columns of a token: a vote among its lanes is the word of 
 scales are those of the format `abNgG`, bit for bit; but for one bit, where the scale is a mean.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,17 @@ from nybble.backends.building.values import Value, f32
 from nybble.backends.gpu.builder import GpuBuilder
 from nybble.backends.gpu.image import Access, Parameter
 from nybble.backends.gpu.kernels.instructions import butterfly, maximum
-from nybble.backends.gpu.kernels.rows.machine import WARPS, RowKernel, buffer
+from nybble.backends.gpu.kernels.rows.machine import (
+    SUMS_BYTES,
+    THREADS,
+    WARPS,
+    RowKernel,
+    Rows,
+    RowSpec,
+    block_sum,
+    buffer,
+)
+from nybble.backends.gpu.kernels.rows.norm import NormBefore
 from nybble.dialects.lowbit import formats
 from nybble.dialects.numpy_ref.arrays import F32
 
@@ -25,11 +36,12 @@ LANES = 32
 
 
 @dataclass(frozen=True)
-class PlanesSpec:
-    """x f32 [tokens, cols] to `bits` planes, scales of `group` columns, and sums of `run`.
+class PlanesSpec(RowSpec):
+    """x [tokens, cols] to `bits` planes, scales of `group` columns, and sums of `run`.
 
     block: columns of an `mma`. A lane of a product has `block / 4` columns of it in a row: all
-    planes of these lie together.
+    planes of these lie together. norm: what is done to whole rows before, with a weight. source:
+    "f32" or "f16", the type of x.
     """
 
     tokens: int
@@ -38,12 +50,14 @@ class PlanesSpec:
     group: int
     block: int
     run: int
+    norm: NormBefore | None = None
+    source: str = "f32"
 
     @property
     def name(self) -> str:
         """Tells the kernel from others."""
-        shape = f"{self.tokens}x{self.cols}"
-        return f"planes{self.bits}_{shape}_{self.group}_{self.block}_{self.run}"
+        kind = "norm_" * bool(self.norm) + f"planes{self.bits}" + "_f16" * (self.source == "f16")
+        return f"{kind}_{self.tokens}x{self.cols}_{self.group}_{self.block}_{self.run}"
 
     @property
     def pitch(self) -> int:
@@ -71,8 +85,10 @@ class PlanesSpec:
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        """What is quantized, and the results."""
-        return (buffer("input", "f32", Access.READ, self.tokens, self.cols), *self.results)
+        """What is quantized, the weight of a norm, and the results."""
+        weight = buffer("weight", "f32", Access.READ, 1, self.cols)
+        source = buffer("input", self.source, Access.READ, self.tokens, self.cols)
+        return (source, *((weight,) if self.norm else ()), *self.results)
 
     def reference(self, x: F32) -> tuple[F32, dict[str, npt.NDArray[Any]]]:
         """What x [tokens, cols] is rounded to, and the results, numbers without their padding."""
@@ -93,31 +109,58 @@ class PlanesSpec:
 
 
 def planes_kernel(spec: PlanesSpec, name: str = "") -> RowKernel:
-    """The kernel, under a name if not its own: a warp for each group of a token."""
+    """The kernel, under a name if not its own: a warp for each group of a token.
+
+    A block has groups of one token, and sums up the squares of all its columns for a norm.
+    """
     b = GpuBuilder(name or spec.name, spec.parameters)
     groups = spec.cols // spec.group
-    number = b.block_id() * WARPS + b.thread().shr(5)
-    with b.if_(number < spec.tokens * groups):
-        Group(b, spec, number, groups).write()
-    return RowKernel(b, spec.parameters, -(-spec.tokens * groups // WARPS))
+    blocks = -(-groups // WARPS)
+    token, part = (b.binary(kind, b.block_id(), b.const(blocks, i32)) for kind in ("udiv", "urem"))
+    number = part * WARPS + b.thread().shr(5)
+    row = Group(b, spec, token, number)
+    if spec.norm is not None:
+        row.normalise(spec.norm)
+    with b.if_(number < groups):
+        row.write()
+    return RowKernel(b, spec.parameters, spec.tokens * blocks, SUMS_BYTES if spec.norm else 0)
 
 
 class Group:
     """A group of columns of a token, of this warp."""
 
-    def __init__(self, b: GpuBuilder, spec: PlanesSpec, number: Value, groups: int):
+    def __init__(self, b: GpuBuilder, spec: PlanesSpec, token: Value, group: Value):
         self.b = b
         self.spec = spec
         self.lane = b.thread() & (LANES - 1)
-        self.token = b.binary("udiv", number, b.const(groups, i32))
-        self.group = b.binary("urem", number, b.const(groups, i32))
-        first = b.zext(self.token, i64) * spec.cols + b.zext(self.group * spec.group, i64)
-        source, self.planes, self.scales, self.totals = b.parameters
-        self.source = b.offset(source, (first + b.zext(self.lane, i64)) * 4)
+        self.token = token
+        self.group = group
+        source, *weight, self.planes, self.scales, self.totals = b.parameters
+        self.source = Rows(b, source, spec.source, spec.cols)
+        self.weight = Rows(b, weight[0], "f32", spec.cols) if weight else None
+        self._factors: Callable[[Value], Value] | None = None
+
+    def normalise(self, norm: NormBefore) -> None:
+        """From now on columns are normalised; all threads of the block take part."""
+        b, spec, weight = self.b, self.spec, self.weight
+        assert weight is not None
+        with b.for_(b.thread(), b.const(spec.cols, i32), THREADS, [b.const(0.0, f32)]) as loop:
+            value = self.source.read(self.token, loop.iv)
+            loop.yield_(b.fma(value, value, loop.args[0]))
+        mean = block_sum(b, loop.results[0]) / float(spec.cols)
+        inverse = 1.0 / b.sqrt(mean + norm.eps)
+
+        def factor(column: Value) -> Value:
+            scale = weight.read(0, column)
+            return inverse * (scale + 1.0 if norm.unit_offset else scale)
+
+        self._factors = factor
 
     def value(self, word: Value) -> Value:
         """This lane's column of a word of the group."""
-        return self.b.load(self.b.offset(self.source, self.b.zext(word * (LANES * 4), i64)), f32)
+        column = self.group * self.spec.group + word * LANES + self.lane
+        value = self.source.read(self.token, column)
+        return value if self._factors is None else value * self._factors(column)
 
     def write(self) -> None:
         """Quantize the group."""

@@ -12,19 +12,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from xdsl.dialects.builtin import i32, i64
+from xdsl.ir import Attribute
 
 from nybble.backends.building.values import Value, f32, vec
-from nybble.backends.gpu.builder import GpuBuilder
+from nybble.backends.gpu.builder import ELEMENTS, GpuBuilder
 from nybble.backends.gpu.image import Access, Parameter
 from nybble.backends.gpu.kernels.instructions import butterfly
 from nybble.backends.gpu.kernels.rows.machine import (
+    BYTES,
     SUMS_BYTES,
     THREADS,
     WARPS,
     RowKernel,
+    RowSpec,
     block_sum,
     buffer,
 )
+from nybble.backends.gpu.kernels.rows.norm import NormBefore
 from nybble.backends.gpu.packing.stream import TILES, UNIT
 from nybble.dialects.numpy_ref.arrays import F32
 from nybble.dialects.numpy_ref.quantize import SMALLEST_AMAX, dequantize_rows, quantize_rows
@@ -37,19 +41,11 @@ WORD = 4
 
 
 @dataclass(frozen=True)
-class NormBefore:
-    """A root-mean-square norm of whole rows, `x / sqrt(mean(x^2) + eps) * w`, or `(1 + w)`."""
-
-    eps: float
-    unit_offset: bool = False
-
-
-@dataclass(frozen=True)
-class QuantizeSpec:
-    """x f32 [tokens, cols] to codes, a scale for each token, and sums of `run` columns.
+class QuantizeSpec(RowSpec):
+    """x [tokens, cols] to codes, a scale for each token, and sums of `run` columns.
 
     run_columns: `StreamLayout.run_columns`. order: which of four columns each byte is of. norm:
-    what is done to rows before, with a weight.
+    what is done to whole rows before, with a weight. source: "f32" or "f16", the type of x.
     """
 
     tokens: int
@@ -58,12 +54,14 @@ class QuantizeSpec:
     order: tuple[int, int, int, int]
     run: int
     norm: NormBefore | None = None
+    source: str = "f32"
 
     @property
     def name(self) -> str:
         """Tells the kernel from others."""
         order = "".join(map(str, self.order))
         kind = "norm_quantize" if self.norm else "quantize"
+        kind += "_f16" * (self.source == "f16")
         return f"{kind}_{self.tokens}x{self.cols}_{self.run_columns}_{order}_{self.run}"
 
     @property
@@ -89,7 +87,7 @@ class QuantizeSpec:
     def parameters(self) -> tuple[Parameter, ...]:
         """What is quantized, the weight of a norm, and the results."""
         weight = buffer("weight", "f32", Access.READ, 1, self.cols)
-        source = buffer("input", "f32", Access.READ, self.tokens, self.cols)
+        source = buffer("input", self.source, Access.READ, self.tokens, self.cols)
         return (source, *((weight,) if self.norm else ()), *self.results)
 
     def places(self) -> npt.NDArray[np.int64]:
@@ -120,7 +118,8 @@ def quantize_kernel(spec: QuantizeSpec, name: str = "") -> RowKernel:
     b = GpuBuilder(name or spec.name, spec.parameters)
     source, *weight, codes, scales, totals = b.parameters
     token = b.block_id()
-    row = Row(b, spec, b.offset(source, b.zext(token, i64) * (spec.cols * 4)))
+    first = b.offset(source, b.zext(token, i64) * (spec.cols * BYTES[spec.source]))
+    row = Row(b, spec, first)
     if spec.norm is not None:
         row.normalise(weight[0], spec.norm)
     amax = row.largest()
@@ -154,18 +153,21 @@ class Row:
     def __init__(self, b: GpuBuilder, spec: QuantizeSpec, source: Value):
         self.b = b
         self.source = source
+        self.kind = ELEMENTS[spec.source]
         self.cols = spec.cols
         self.words, self.rounds = spec.cols // WORD, -(-spec.cols // (WORD * THREADS))
         self._factors: Callable[[Value], list[Value]] | None = None
 
-    def read(self, pointer: Value, index: Value) -> list[Value]:
-        """Four numbers; those of the last word instead of ones that do not exist."""
+    def read(self, pointer: Value, index: Value, kind: Attribute = f32) -> list[Value]:
+        """Four numbers as f32; those of the last word instead of ones that do not exist."""
         b, known = self.b, self.b.min(index, self.words - 1)
-        return b.lanes_of(b.load(b.offset(pointer, b.zext(known * 16, i64)), vec(WORD, f32)))
+        size = WORD * (4 if kind == f32 else 2)
+        word = b.load(b.offset(pointer, b.zext(known * size, i64)), vec(WORD, kind))
+        return [b.to_float(one) for one in b.lanes_of(word)]
 
     def word(self, index: Value) -> list[Value]:
         """Four columns, normalised if they are to be."""
-        values = self.read(self.source, index)
+        values = self.read(self.source, index, self.kind)
         if self._factors is None:
             return values
         factors = self._factors(index)
@@ -176,7 +178,7 @@ class Row:
         b, nothing = self.b, self.b.const(0.0, f32)
         with b.for_(b.const(0, i32), self.rounds, 1, [nothing]) as loop:
             index, total = loop.iv * THREADS + b.thread(), loop.args[0]
-            for value in self.read(self.source, index):
+            for value in self.read(self.source, index, self.kind):
                 total = b.fma(value, b.select(index < self.words, value, nothing), total)
             loop.yield_(total)
         mean = block_sum(b, loop.results[0]) / float(self.cols)

@@ -1,4 +1,4 @@
-"""Gates, sums, rows of a table, and the largest of a row."""
+"""Gates, sums, rows of a table, the last row, and the largest of a row."""
 
 from dataclasses import dataclass
 from math import e, log2, pi, sqrt
@@ -14,6 +14,7 @@ from nybble.backends.gpu.kernels.rows.machine import (
     WARPS,
     RowKernel,
     Rows,
+    RowSpec,
     buffer,
     each_column,
 )
@@ -22,33 +23,37 @@ LOWEST = -3.4e38
 
 
 @dataclass(frozen=True)
-class GluSpec:
-    """y f16 [rows, columns] = activation(gate) * up, f32; activation: silu, gelu_tanh, sigmoid."""
+class GluSpec(RowSpec):
+    """y [rows, columns] = activation(gate) * up, f32; activation: silu, gelu_tanh, sigmoid.
+
+    output: the type of y.
+    """
 
     rows: int
     columns: int
     activation: str
+    output: str = "f16"
 
     @property
     def name(self) -> str:
         """Tells the kernel from others."""
-        return f"glu_{self.activation}_{self.rows}x{self.columns}"
+        return f"glu_{self.activation}_{self.output}_{self.rows}x{self.columns}"
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
         """gate, up, y."""
         size = (self.rows, self.columns)
         read = [buffer(one, "f32", Access.READ, *size) for one in ("gate", "up")]
-        return (*read, buffer("y", "f16", Access.WRITE, *size))
+        return (*read, buffer("y", self.output, Access.WRITE, *size))
 
 
-def glu_kernel(spec: GluSpec) -> RowKernel:
-    """The kernel: a thread for each number."""
-    b = GpuBuilder(spec.name, spec.parameters)
+def glu_kernel(spec: GluSpec, name: str = "") -> RowKernel:
+    """The kernel, under a name if not its own: a thread for each number."""
+    b = GpuBuilder(name or spec.name, spec.parameters)
     count = spec.rows * spec.columns
     gate, up, y = (
         Rows(b, pointer, dtype, count)
-        for pointer, dtype in zip(b.parameters, ("f32", "f32", "f16"), strict=True)
+        for pointer, dtype in zip(b.parameters, ("f32", "f32", spec.output), strict=True)
     )
     at = b.block_id() * THREADS + b.thread()
     with b.if_(at < count):
@@ -72,7 +77,7 @@ def sigmoid(b: GpuBuilder, x: Value) -> Value:
 
 
 @dataclass(frozen=True)
-class AddSpec:
+class AddSpec(RowSpec):
     """y f32 [rows, columns] = a + b."""
 
     rows: int
@@ -91,9 +96,9 @@ class AddSpec:
         return (*read, buffer("y", "f32", Access.WRITE, *size))
 
 
-def add_kernel(spec: AddSpec) -> RowKernel:
-    """The kernel: a thread for each number."""
-    b = GpuBuilder(spec.name, spec.parameters)
+def add_kernel(spec: AddSpec, name: str = "") -> RowKernel:
+    """The kernel, under a name if not its own: a thread for each number."""
+    b = GpuBuilder(name or spec.name, spec.parameters)
     count = spec.rows * spec.columns
     left, right, y = (Rows(b, one, "f32", count) for one in b.parameters)
     at = b.block_id() * THREADS + b.thread()
@@ -103,7 +108,7 @@ def add_kernel(spec: AddSpec) -> RowKernel:
 
 
 @dataclass(frozen=True)
-class EmbedSpec:
+class EmbedSpec(RowSpec):
     """y f32 [rows, columns] = scale * table[ids]; the table is f16 [vocabulary, columns]."""
 
     rows: int
@@ -126,9 +131,12 @@ class EmbedSpec:
         )
 
 
-def embed_kernel(spec: EmbedSpec) -> RowKernel:
-    """The kernel: a block for each token; an id outside of the table reads its last row."""
-    b = GpuBuilder(spec.name, spec.parameters)
+def embed_kernel(spec: EmbedSpec, name: str = "") -> RowKernel:
+    """The kernel, under a name if not its own: a block for each token.
+
+    An id outside of the table reads its first or last row.
+    """
+    b = GpuBuilder(name or spec.name, spec.parameters)
     ids, table, y = b.parameters
     row = b.block_id()
     known = b.min(b.max(b.load(b.offset(ids, row * 4), i32), 0), spec.vocabulary - 1)
@@ -139,7 +147,41 @@ def embed_kernel(spec: EmbedSpec) -> RowKernel:
 
 
 @dataclass(frozen=True)
-class LargestSpec:
+class LastRowSpec(RowSpec):
+    """y f32 [1, columns] = x [rows, columns][last], where `last` is in a buffer."""
+
+    rows: int
+    columns: int
+
+    @property
+    def name(self) -> str:
+        """See RowSpec."""
+        return f"last_row_{self.rows}x{self.columns}"
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """x, last, y."""
+        return (
+            buffer("x", "f32", Access.READ, self.rows, self.columns),
+            buffer("last", "i32", Access.READ, 1, 1),
+            buffer("y", "f32", Access.WRITE, 1, self.columns),
+        )
+
+
+def last_row_kernel(spec: LastRowSpec, name: str = "") -> RowKernel:
+    """The kernel, under a name if not its own: a thread for each number."""
+    b = GpuBuilder(name or spec.name, spec.parameters)
+    x, last, y = b.parameters
+    row = b.min(b.max(b.load(last, i32), 0), spec.rows - 1)
+    at = b.block_id() * THREADS + b.thread()
+    with b.if_(at < spec.columns):
+        value = Rows(b, x, "f32", spec.columns).read(row, at)
+        Rows(b, y, "f32", spec.columns).write(0, at, value)
+    return RowKernel(b, spec.parameters, -(-spec.columns // THREADS))
+
+
+@dataclass(frozen=True)
+class LargestSpec(RowSpec):
     """ids i32 [rows]: the first of the largest of each row of f32 [rows, columns]."""
 
     rows: int
@@ -159,9 +201,9 @@ class LargestSpec:
         )
 
 
-def largest_kernel(spec: LargestSpec) -> RowKernel:
-    """The kernel: a block for each row."""
-    b = GpuBuilder(spec.name, spec.parameters)
+def largest_kernel(spec: LargestSpec, name: str = "") -> RowKernel:
+    """The kernel, under a name if not its own: a block for each row."""
+    b = GpuBuilder(name or spec.name, spec.parameters)
     x, ids = b.parameters
     row = b.block_id()
     start = [b.const(LOWEST, f32), b.const(spec.columns - 1, i32)]

@@ -4,17 +4,20 @@ import numpy as np
 import pytest
 
 from nybble.backends.gpu.arch import find_arch
-from nybble.backends.gpu.kernels.rows.norm import NormSpec, norm_kernel
-from nybble.backends.gpu.kernels.rows.rope import RopeSpec, rope_kernel
+from nybble.backends.gpu.kernels.rows.norm import NormBefore, NormSpec, norm_kernel
+from nybble.backends.gpu.kernels.rows.planes import PlanesSpec, planes_kernel
+from nybble.backends.gpu.kernels.rows.rotate import Part, RotateSpec, rotate_kernel
 from nybble.backends.gpu.kernels.rows.simple import (
     AddSpec,
     EmbedSpec,
     GluSpec,
     LargestSpec,
+    LastRowSpec,
     add_kernel,
     embed_kernel,
     glu_kernel,
     largest_kernel,
+    last_row_kernel,
 )
 from nybble.backends.gpu.sim.simulate import simulate
 from nybble.dialects.numpy_ref import glu, norm, rope
@@ -34,41 +37,80 @@ def run(kernel, *arguments):
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "length", "adds", "unit_offset", "output"),
+    ("rows", "columns", "length", "unit_offset", "output"),
     [
-        (3, 576, 576, True, False, "f16"), (2, 128, 64, False, True, "f32"),
-        (1, 1, 1, False, False, "f16"),
+        (3, 576, 576, False, "f16"), (2, 128, 64, True, "f32"), (1, 1, 1, False, "f16"),
     ],
 )  # fmt: skip
-def test_norm(rows, columns, length, adds, unit_offset, output):
-    spec = NormSpec(rows, columns, length, 1e-5, unit_offset, adds, output)
-    x, delta, weight = normal(rows, columns), normal(rows, columns), normal(length)
+def test_norm(rows, columns, length, unit_offset, output):
+    spec = NormSpec(rows, columns, length, NormBefore(1e-5, unit_offset), output)
+    x, weight = normal(rows, columns), normal(length)
     y = np.full((rows, columns), np.nan, np.float16 if output == "f16" else np.float32)
-    total = np.full_like(x, np.nan)
-    run(norm_kernel(spec), x, weight, *((delta, total) if adds else ()), y)
-    if adds:
-        np.testing.assert_array_equal(total, x + delta)
-        x = total
+    run(norm_kernel(spec), x, weight, y)
     wanted = norm.head_rms_norm(x, weight, 1e-5, offset=unit_offset)
     np.testing.assert_allclose(y, wanted, HALF if output == "f16" else 2e-6, 1e-6)
 
 
-@pytest.mark.parametrize("rotates", [True, False])
-def test_rope_into_rows_and_into_the_cache(rotates):
-    heads, size, context, position = 3, 64, 16, 5
-    x, (cos, sin) = normal(1, heads * size), normal(2, context, size // 2)
-    wanted = (
-        rope.rope(x, cos, sin, position).reshape(heads, size) if rotates else x.reshape(heads, size)
+@pytest.mark.parametrize(("tokens", "size"), [(1, 64), (3, 80)])
+def test_queries_keys_and_values_of_a_layer_are_one_launch(tokens, size):
+    """The last token is past the end of the context where there are several."""
+    context, position = 16, 14
+    parts = (
+        Part(3, norm=NormBefore(1e-5, unit_offset=True)),
+        Part(2, cached=True, norm=NormBefore(1e-6)),
+        Part(2, rotates=False, cached=True),
     )
-    tables = (cos, sin) if rotates else ()
+    spec = RotateSpec(tokens, size, context, parts)
+    cos, sin = normal(2, context, size // 2)
+    q, k, v = (normal(tokens, one.heads * size) for one in parts)
+    weights = normal(2, size)
+    y = np.full((tokens, 3, size), 7, np.float16)
+    keys, values = (np.full((2, context, size), 7, np.float16) for _ in range(2))
     place = np.array([position], np.int32)
-    y = np.full((heads, size), np.nan, np.float16)
-    run(rope_kernel(RopeSpec(heads, size, context, rotates)), x, place, *tables, y)
-    np.testing.assert_allclose(y, wanted, HALF, 1e-3)
-    cache = np.full((heads, context, size), 7, np.float16)
-    run(rope_kernel(RopeSpec(heads, size, context, rotates, True)), x, place, *tables, cache)
-    np.testing.assert_array_equal(cache[:, position], y)
-    assert (np.delete(cache, position, 1) == 7).all()
+    run(
+        rotate_kernel(spec), place, cos, sin, q, weights[0], y, k, weights[1], keys, v, values,
+    )  # fmt: skip
+    fits = min(tokens, context - position)
+    normed_q = norm.head_rms_norm(q, weights[0], 1e-5, offset=True)[:fits]
+    normed_k = norm.head_rms_norm(k, weights[1], 1e-6)[:fits]
+    wanted = rope.rope(normed_q, cos, sin, position).reshape(fits, 3, size)
+    np.testing.assert_allclose(y[:fits], wanted, 2 * HALF, 1e-3)
+    assert (y[fits:] == 7).all()
+    for cache, rows in ((keys, rope.rope(normed_k, cos, sin, position)), (values, v[:fits])):
+        wanted = rows.reshape(fits, 2, size).transpose(1, 0, 2)
+        np.testing.assert_allclose(cache[:, position : position + fits], wanted, 2 * HALF, 1e-3)
+        assert (cache[:, :position] == 7).all()
+
+
+def test_values_alone_go_to_the_cache():
+    spec = RotateSpec(2, 64, 16, (Part(2, rotates=False, cached=True),))
+    rows, cache = normal(2, 128), np.full((2, 16, 64), 7, np.float16)
+    run(rotate_kernel(spec), np.array([3], np.int32), rows, cache)
+    wanted = rows.reshape(2, 2, 64).transpose(1, 0, 2).astype(np.float16)
+    np.testing.assert_array_equal(cache[:, 3:5], wanted)
+    assert (np.delete(cache, [3, 4], 1) == 7).all()
+
+
+@pytest.mark.parametrize(("bits", "group", "block"), [(2, 128, 128), (3, 256, 256)])
+def test_planes_of_what_is_normed(bits, group, block):
+    """In 16 bits here, and with more groups than a block of threads has warps."""
+    columns = 9 * group
+    spec = PlanesSpec(2, columns, bits, group, block, group, NormBefore(1e-5), "f16")
+    x, weight = normal(2, columns).astype(np.float16), normal(columns)
+    made = [np.zeros(one.bytes, np.uint8) for one in spec.results]
+    run(planes_kernel(spec), x, weight, *made)
+    _, wanted = spec.reference(norm.rms_norm(x.astype(np.float32), weight, 1e-5))
+    np.testing.assert_allclose(
+        made[1].view(np.float32).reshape(9, -1)[:, :2], wanted["scales"], 1e-6
+    )
+    words = made[0].view(np.int32).reshape(2, -1) ^ wanted["x"]
+    assert np.bitwise_count(words).sum() <= 4, "what lies between two integers may go either way"
+
+
+def test_the_last_row():
+    x, y = normal(4, 300), np.full((1, 300), np.nan, np.float32)
+    run(last_row_kernel(LastRowSpec(4, 300)), x, np.array([2], np.int32), y)
+    np.testing.assert_array_equal(y[0], x[2])
 
 
 @pytest.mark.parametrize("activation", ["silu", "gelu_tanh", "sigmoid"])

@@ -1,0 +1,1 @@
+"""Functions at the scheduled stage as launches: which kernel computes what, from which values."""

@@ -1,0 +1,43 @@
+"""Attention as a step: of one token by keys that are split, of many as a prompt."""
+
+from xdsl.dialects.builtin import TensorType, f16
+
+from nybble.backends.gpu.arch import Arch
+from nybble.backends.gpu.kernels.attention.prefill import PrefillSpec
+from nybble.backends.gpu.kernels.attention.spec import DecodeSpec
+from nybble.backends.gpu.steps.rows import pair
+from nybble.backends.gpu.steps.step import LENGTHS, Slot, Spec, Step
+from nybble.backends.gpu.steps.values import HALF, Storage
+from nybble.dialects.errors import NybbleError
+from nybble.dialects.sparse_attn.ops import AttentionOp
+
+KEYS_A_BLOCK = 256
+"""Keys that a block of threads should have at least, before heads are split among more blocks."""
+CAUSAL = "causal"
+
+
+def attention_step(op: AttentionOp, storage: Storage, arch: Arch) -> Step:
+    """Of queries to all keys so far; raises NybbleError for another mask or a cache with codes."""
+    mask, kind = str(op.mask.mask), op.keys.type
+    if mask != CAUSAL or op.softcap is not None:
+        what = "a soft cap" if op.softcap is not None else f"mask '{mask}'"
+        raise NybbleError(f"attention with {what} has no kernel on a GPU", accepted=CAUSAL)
+    if not isinstance(kind, TensorType) or kind.element_type != f16:
+        raise NybbleError(
+            f"attention over {kind} has no kernel on a GPU", accepted="a cache of f16"
+        )
+    storage.require(op.query, HALF)
+    heads, context, size = kind.get_shape()
+    tokens, columns = pair(op.query)
+    group, scale = columns // (heads * size), op.scale.value.data
+    spec: Spec = PrefillSpec(1, heads, group, size, context, tokens, scale)
+    if tokens == 1:
+        splits = max(1, min(context // KEYS_A_BLOCK, 2 * arch.board.sms // heads))
+        unified = op.softmax is not None and op.softmax.data == "unified"
+        softmax = "unified" if unified else "online"
+        spec = DecodeSpec(1, heads, group, size, context, scale, softmax=softmax, splits=splits)
+    slots = {
+        "q": Slot((op.query,)), "k": Slot((op.keys,)), "v": Slot((op.values,)),
+        "lengths": Slot(form=LENGTHS), "out": Slot((op.result,)),
+    }  # fmt: skip
+    return Step(spec, slots)

@@ -1,0 +1,54 @@
+"""Products by lmma, in the simulator, against the decoded weights; what has none."""
+
+import numpy as np
+import pytest
+
+from nybble.backends.gpu.arch import find_arch
+from nybble.backends.gpu.driver import GpuError
+from nybble.backends.gpu.kernels.matmul.lookup import (
+    TablesSpec,
+    lookup_kernel,
+    lookup_spec,
+    tables_kernel,
+)
+from nybble.backends.gpu.ptxas import assemble
+from nybble.backends.gpu.sim.simulate import simulate
+from nybble.dialects.errors import NybbleError
+from nybble.dialects.lowbit import formats
+
+ARCH = find_arch("sm_90a+lmma")
+
+
+@pytest.mark.parametrize(
+    ("format", "rows", "cols", "tokens"), [("w4g64", 70, 128, 3), ("w1g32", 64, 96, 1)]
+)
+def test_a_product_of_tables_and_planes(format, rows, cols, tokens):
+    random = np.random.default_rng(rows)
+    spec = lookup_spec(format, rows, cols, tokens)
+    weight = formats.get(format).quantize(random.standard_normal((rows, cols)).astype(np.float32))
+    x = random.standard_normal((tokens, cols)).astype(np.float32)
+    tables = np.full(TablesSpec(tokens, cols).numbers, np.nan, np.float16)
+    first = tables_kernel(TablesSpec(tokens, cols)).image(ARCH)
+    simulate(first, {"x": x, "tables": tables}).check()
+    y = np.full((tokens, rows), np.nan, np.float32)
+    image = lookup_kernel(spec).image(ARCH)
+    report = simulate(image, {"tables": tables, "w": spec.pack(weight), "y": y})
+    report.check()
+    exact = x.astype(np.float64) @ weight.dequantize().T.astype(np.float64)
+    assert (
+        np.abs(y - exact).max() < 4 * 2.0**-11 * (np.abs(x) @ np.abs(weight.dequantize()).T).max()
+    )
+    steps = cols // 16 * -(-rows // 64) * -(-tokens // 2)
+    assert set(report.mma.values()) == ({steps} if spec.bits > 1 else {2 * steps})
+    with pytest.raises(GpuError, match="instructions that no hardware has"):
+        assemble(image.ptx, image.arch)
+
+
+@pytest.mark.parametrize(
+    ("format", "cols", "message"),
+    [("w3g64", 128, "'w3g64' by lmma"), ("nf4", 128, "'nf4' by lmma"),
+     ("w4g8", 24, "24 columns in groups of 8")],
+)  # fmt: skip
+def test_what_has_none(format, cols, message):
+    with pytest.raises(NybbleError, match=message):
+        lookup_spec(format, 64, cols, 1)
