@@ -33,8 +33,13 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 Schedule = Mapping[str, int]
 LEARNED, ANALYTIC = "learned", "analytic"
-COUNTS = ("instructions", "reloads", "registers")
-"""What is predicted of the compiled code: see `backends.cpu.object_code`."""
+COUNTS: Mapping[str, tuple[str, ...]] = {
+    "instructions": ("instructions",),
+    "spills": ("spills", "reloads"),
+    "registers": ("registers",),
+}
+"""What is predicted of the compiled code -> the counts of `backends.cpu.object_code` that it sums
+up: a spill is a vector register that goes to the stack or comes back."""
 INPUTS = (*COLUMNS, *(f"share_{name}" for name in TERMS))
 """What trees read."""
 REFINED = 32
@@ -110,6 +115,10 @@ class CostModel:
         low, high = seconds / spread, seconds * spread
         return Prediction(seconds, low, high, order, source, novelty, parts)
 
+    def knows(self, facts: Facts, call: Call) -> bool:
+        """Whether a workload is near enough to what was measured."""
+        return self.novelty.score(facts, call) <= 1.0
+
     def raw(self, name: str, x: F64) -> F64:
         """What some trees say of rows of features."""
         return said(self.boosters[name], x)
@@ -119,7 +128,7 @@ class CostModel:
     ) -> dict[str, F64]:
         """Predicted counts of the compiled code."""
         x, _ = inputs(facts, call, options, target)
-        return {name: np.expm1(self.raw(name, x)) for name in COUNTS if name in self.texts}
+        return {name: np.expm1(self.raw(name, x)) for name in COUNTS}
 
     def factors(
         self, facts: Facts, call: Call, schedule: Schedule, target: Target

@@ -134,8 +134,11 @@ def fit_order(rows: Rows, picked: npt.NDArray[np.bool_]) -> str:
 def fit_counts(rows: Rows) -> dict[str, str]:
     """Learn what compiled code looks like; name of a count -> trees as text."""
     code = [code for group in rows.groups for code in group.code]
-    counts = {name: np.array([one.get(name, 0) for one in code], np.float64) for name in COUNTS}
-    return {name: slim(count(rows.x, y, CODE, INPUTS)) for name, y in counts.items()}
+    found: dict[str, str] = {}
+    for name, parts in COUNTS.items():
+        wanted = np.array([sum(one.get(part, 0) for part in parts) for one in code], np.float64)
+        found[name] = slim(count(rows.x, wanted, CODE, INPUTS))
+    return found
 
 
 def novelty_of(groups: Sequence[Group]) -> Novelty:

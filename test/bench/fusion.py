@@ -16,13 +16,13 @@ import click
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
-from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
 from nybble.passes.fuse_kernels import FuseKernels
 from nybble.passes.options import configure
 from nybble.passes.pipeline import build_pipeline, run_passes
 from nybble.passes.stages import stages_between
+from nybble.tools.cost.graphs import FUSIONS, kernels_of
 from nybble.tools.mlir_file import FIRST
 from nybble.tools.random_values import Inputs
 from nybble.tools.run_file import (
@@ -43,50 +43,6 @@ WHOLE, CUT = 10**6, -99
 SEEN = 1024
 """Rows of weights at most: further tiles repeat the same loops."""
 
-NORM_QUANTIZE = """
-func.func @f(%x: tensor<?x{k}xf32>, %g: tensor<{k}xf32>) -> !lowbit.tensor<?x{k}, "a8g32"> {{
-  %n = fused.rms_norm %x, %g eps 1.0e-05 : tensor<?x{k}xf32>, tensor<{k}xf32> -> tensor<?x{k}xf32>
-  %q = lowbit.quantize %n : tensor<?x{k}xf32> -> !lowbit.tensor<?x{k}, "a8g32">
-  func.return %q : !lowbit.tensor<?x{k}, "a8g32">
-}}
-"""
-PRODUCT_ADD = """
-func.func @f(%x: tensor<?x{k}xf32>, %w: !lowbit.tensor<{m}x{k}, "{spec}">, %r: tensor<?x{m}xf32>)
-    -> tensor<?x{m}xf32> {{
-  %y = mpgemm.matmul %x, %w : tensor<?x{k}xf32>, !lowbit.tensor<{m}x{k}, "{spec}">
-      -> tensor<?x{m}xf32>
-  %z = arith.addf %r, %y : tensor<?x{m}xf32>
-  func.return %z : tensor<?x{m}xf32>
-}}
-"""
-PRODUCT_GLU = """
-func.func @f(%x: tensor<?x{k}xf32>, %v: !lowbit.tensor<{m}x{k}, "{spec}">,
-    %w: !lowbit.tensor<{m}x{k}, "{spec}">) -> tensor<?x{m}xf32> {{
-  %y = mpgemm.matmul %x, %v : tensor<?x{k}xf32>, !lowbit.tensor<{m}x{k}, "{spec}">
-      -> tensor<?x{m}xf32>
-  %z = mpgemm.matmul %x, %w : tensor<?x{k}xf32>, !lowbit.tensor<{m}x{k}, "{spec}">
-      -> tensor<?x{m}xf32>
-  %g = fused.glu "silu" %y, %z : tensor<?x{m}xf32>
-  func.return %g : tensor<?x{m}xf32>
-}}
-"""
-PRODUCTS = """
-func.func @f(%x: tensor<?x{k}xf32>, %v: !lowbit.tensor<{m}x{k}, "{spec}">,
-    %w: !lowbit.tensor<{m}x{k}, "{spec}">) -> (tensor<?x{m}xf32>, tensor<?x{m}xf32>) {{
-  %y = mpgemm.matmul %x, %v : tensor<?x{k}xf32>, !lowbit.tensor<{m}x{k}, "{spec}">
-      -> tensor<?x{m}xf32>
-  %z = mpgemm.matmul %x, %w : tensor<?x{k}xf32>, !lowbit.tensor<{m}x{k}, "{spec}">
-      -> tensor<?x{m}xf32>
-  func.return %y, %z : tensor<?x{m}xf32>, tensor<?x{m}xf32>
-}}
-"""
-KINDS = {
-    "norm_quantize": NORM_QUANTIZE,
-    "product_add": PRODUCT_ADD,
-    "product_glu": PRODUCT_GLU,
-    "products": PRODUCTS,
-}
-
 
 @dataclass(frozen=True)
 class Graph:
@@ -100,25 +56,25 @@ class Graph:
     @property
     def text(self) -> str:
         """Its operators."""
-        return KINDS[self.kind].format(k=self.width, m=min(self.width, SEEN), spec=self.spec)
+        return FUSIONS[self.kind].format(k=self.width, m=min(self.width, SEEN), spec=self.spec)
 
     def compiled(self, margin: int) -> tuple[Compiled, int]:
         """The function in memory, and its kernels. margin: of `fuse-kernels`."""
-        run = FileRun("f", self.tokens, 0, 0, 1, None, "i8-only")
+        run = FileRun("graph", self.tokens, 0, 0, 1, None, "i8-only")
         module = parse_module(make_context(), self.text, "<graph>")
         (function,) = module.ops
         values = Inputs(run.tokens, run.position, run.seed).of(function)
         schedule(module, margin, run)
-        name = variant_name(module, "f", self.tokens)
-        count = kernels_of(module, name)
+        count = len(kernels_of(module, self.tokens))
+        name = variant_name(module, "graph", self.tokens)
         return compile_function(module, name, values, frozenset(), run), count
 
     def decided(self) -> int:
         """Kernels that the pass makes by itself."""
-        run = FileRun("f", self.tokens, 0, 0, 1, None, "i8-only")
+        run = FileRun("graph", self.tokens, 0, 0, 1, None, "i8-only")
         module = parse_module(make_context(), self.text, "<graph>")
         schedule(module, None, run)
-        return kernels_of(module, variant_name(module, "f", self.tokens))
+        return len(kernels_of(module, self.tokens))
 
 
 def schedule(module: ModuleOp, margin: int | None, run: FileRun) -> None:
@@ -136,17 +92,11 @@ def with_margin(step: ModulePass, margin: int | None) -> ModulePass:
     return replace(step, margin=margin)
 
 
-def kernels_of(module: ModuleOp, name: str) -> int:
-    """Launches of a function."""
-    (function,) = [op for op in module.ops if op.properties["sym_name"].data == name]
-    return sum(isinstance(op, KernelOp) for op in function.walk())
-
-
 def graphs(most: int) -> Iterator[Graph]:
     """All kinds in all sizes, formats in turn."""
     found = [
         Graph(kind, FORMATS[(i + j) % len(FORMATS)], width, tokens)
-        for kind in KINDS
+        for kind in FUSIONS
         for i, width in enumerate(WIDTHS)
         for j, tokens in enumerate(TOKENS)
     ]
@@ -167,7 +117,7 @@ def least(sides: list[Compiled], rounds: int) -> list[float]:
 
 
 @click.command()
-@click.option("--graphs", "most", default=len(KINDS) * len(WIDTHS) * len(TOKENS))
+@click.option("--graphs", "most", default=len(FUSIONS) * len(WIDTHS) * len(TOKENS))
 @click.option("--rounds", default=300, show_default=True)
 def main(most: int, rounds: int) -> None:
     """Print a line for each graph, then how many decisions were right."""

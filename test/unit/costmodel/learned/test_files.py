@@ -1,5 +1,6 @@
 """Model files: what was written comes back, and whatever is wrong with one is said."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def test_reasons_add_up_to_the_correction():
     factors = model.factors(KNOWN, Call(1), GEMV[0], TARGET)
     assert abs(factors[0][1]) >= abs(factors[-1][1])
     counts = model.counts(KNOWN, Call(1), GEMV, TARGET)
-    assert set(counts) == {"instructions", "reloads", "registers"}
+    assert set(counts) == {"instructions", "spills", "registers"}
     assert (counts["instructions"] > 0).all()
 
 
@@ -73,6 +74,12 @@ def test_a_file_comes_back(tmp_path: Path):
 def test_a_bad_file(change, said: str):
     with pytest.raises(ModelFileError, match=said):
         from_text(change(to_text(shipped())), "m.model")
+
+
+def test_a_file_that_does_not_predict_all():
+    texts = {name: text for name, text in shipped().texts.items() if name != "spills"}
+    with pytest.raises(ModelFileError, match="predicts no spills"):
+        from_text(to_text(replace(shipped(), texts=texts)), "m.model")
 
 
 def test_a_file_that_is_not_there_or_no_text(tmp_path: Path):
