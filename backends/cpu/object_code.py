@@ -142,14 +142,14 @@ def _trip(region: Mapping[str, object], units: Sequence[str]) -> Throughput:
     summary, pressure = region["SummaryView"], region["ResourcePressureView"]
     assert isinstance(summary, dict)
     assert isinstance(pressure, dict)
-    rows = pressure["ResourcePressureInfo"]
-    last = max(row["InstructionIndex"] for row in rows)
-    total = {units[row["ResourceIndex"]]: row["ResourceUsage"] for row in rows
-             if row["InstructionIndex"] == last}  # fmt: skip
-    busiest = max(total, key=lambda name: total[name], default="").partition(".")[0]
+    rows: list[dict[str, float]] = pressure["ResourcePressureInfo"]
+    last = max(row["InstructionIndex"] for row in rows)  # stands for all of them
+    total = [row for row in rows if row["InstructionIndex"] == last]
+    usage = [row["ResourceUsage"] for row in total]
+    busiest = total[usage.index(max(usage))]
     return Throughput(
         summary["TotalCycles"] / summary["Iterations"],
         summary["Instructions"] // summary["Iterations"],
         summary["TotaluOps"] / summary["Iterations"],
-        busiest,
+        units[int(busiest["ResourceIndex"])].partition(".")[0],
     )
