@@ -257,4 +257,6 @@ def _factors(largest_x: F32, largest_w: F32, alpha: float) -> F32:
 def _error(sample: F32, weight: F32, form: formats.Format, factors: F32) -> float:
     """The squared error of products of a weight that was rounded with its columns scaled."""
     rounded = form.quantize(weight * factors).dequantize() / factors
-    return float(np.square(sample @ (rounded - weight).T, dtype=np.float64).sum())
+    exact = np.square(sample @ weight.T, dtype=np.float64).sum(axis=1)
+    wrong = np.square(sample @ (rounded - weight).T, dtype=np.float64).sum(axis=1)
+    return float(np.sum(wrong / np.maximum(exact, SMALLEST)))

@@ -11,13 +11,16 @@ def silu(x: F64) -> F64:
 
 
 def sigmoid(x: F64) -> F64:
-    """Return 1 / (1 + exp(-x)), without overflow for large negative x."""
-    return 0.5 * (1.0 + np.tanh(0.5 * x))
+    """Return 1 / (1 + exp(-x)), without overflow and exact to a few bits where it is next to 0."""
+    return np.exp(-np.logaddexp(0.0, -x))
 
 
 def gelu_tanh(x: F64) -> F64:
-    """Return the tanh form of GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415)."""
-    return 0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x * x * x)))
+    """Return the tanh form of GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415).
+
+    `(1 + tanh(z)) / 2` is `sigmoid(2 z)`, which loses nothing where tanh is next to -1.
+    """
+    return x * sigmoid(2.0 * np.sqrt(2.0 / np.pi) * (x + 0.044715 * x * x * x))
 
 
 ACTIVATIONS = {"silu": silu, "gelu_tanh": gelu_tanh, "sigmoid": sigmoid}

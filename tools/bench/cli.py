@@ -214,7 +214,7 @@ _MODEL_PARAMETERS: list[click.Parameter] = [
     _value("--depths", "0,512", "N,..", "Positions that decoding starts from."),
     click.Option(
         ["--activations"],
-        type=click.Choice(["i8", "f32"]),
+        type=click.Choice(MODES),
         default="i8",
         show_default=True,
         help="Of ours.",

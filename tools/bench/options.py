@@ -57,7 +57,7 @@ class ModelOptions:
 
     model: path or alias. peer_types: file types the peers run, "same" being the file itself,
     "auto" that and the peers' fastest type of at least as many bits.
-    depths: positions that decoding starts from. activations: of ours, "i8" or "f32". kv: format
+    depths: positions that decoding starts from. activations: a mode, of ours. kv: format
     of our cache, None for the mode's own. folder: where requantized models are kept. perplexity:
     whether it is measured. weights: what becomes of ours.
     """

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 Random = np.random.Generator
+SMALLEST = 1e-37
+"""What may be lost of any result: denormal numbers."""
 
 
 @dataclass(frozen=True)
@@ -13,19 +15,17 @@ class Family:
     """text: a random function. bound: of errors, over the largest magnitude of a result.
 
     That of a chain is large, since a rounding can make another code of 8 bits of a value. logits:
-    added to it, times the square of the data's scale: logits of an attention grow so, f32 keeps 24
-    bits of them, and a weight is as far off as its logit. floor: what may be lost of any result;
-    references of gates, `1 + tanh`, lose more than kernels where all of it is next to nothing.
+    added to it, times the square of the data's scale: what attention and gates raise e to grows so,
+    f32 keeps 24 bits of it, and the power is as far off as its exponent.
     """
 
     text: Callable[[Random], str]
     bound: float
     logits: float = 0.0
-    floor: float = 1e-37
 
     def allowed(self, scale: float, largest: float) -> float:
         """What errors may be, for data of a scale and a largest magnitude of the result."""
-        return (self.bound + self.logits * scale**2) * largest + self.floor
+        return (self.bound + self.logits * scale**2) * largest + SMALLEST
 
 
 def _norm(random: Random) -> str:
@@ -151,7 +151,7 @@ BLOCK = """func.func @f(
 
 FAMILIES: Mapping[str, Family] = {
     "fused.rms_norm": Family(_norm, 1e-6),
-    "fused.glu": Family(_gate, 1e-6, floor=1e-11),
+    "fused.glu": Family(_gate, 1e-6, logits=3e-8),
     "fused.softmax": Family(_softmax, 1e-6),
     "arith.addf": Family(_sum, 1e-7),
     "fused.rope": Family(_rope, 4e-7),

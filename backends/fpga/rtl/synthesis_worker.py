@@ -4,7 +4,6 @@ A second design in one process of pyosys gives wrong counts, so there is one pro
 """
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -24,5 +23,5 @@ def serve(verilog: str, top: str, options: str) -> None:
             f"tee -q -o {found} stat -json -tech xilinx",
         ):
             yosys.run_pass(command, design)
-        os.write(stdout, found.read_bytes())
-    sys.stdout.flush()
+        with os.fdopen(stdout, "wb") as statistics:  # whole, where `os.write` may stop early
+            statistics.write(found.read_bytes())

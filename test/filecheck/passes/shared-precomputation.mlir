@@ -1,5 +1,6 @@
 // RUN: nybble-opt %s -p 'select-dataflow{isa=avx512-vnni reasons=false dataflow=int_dot},fuse-kernels' | filecheck %s
 // RUN: nybble-opt %s -p 'insert-hadamard,select-dataflow{isa=avx512-vnni reasons=false dataflow=int_dot},fuse-kernels' | filecheck %s --check-prefix=ROTATED
+// RUN: nybble-opt %s -p 'select-dataflow{isa=avx512-vbmi reasons=false dataflow=lut},precompute-tables,fuse-kernels' | filecheck %s --check-prefix=TABLES
 
 // What is made of an activation is made once, in the kernel of the norm, for all products that read
 // it in groups of one size, whatever the formats of their weights.
@@ -32,4 +33,27 @@ func.func @layer(%h: tensor<?x64xf32>, %g: tensor<64xf32> {nybble.weight = "norm
   %d = mpgemm.matmul %m, %wd : tensor<?x32xf32>, !lowbit.tensor<64x32, "w2g32"> -> tensor<?x64xf32>
   %s = arith.addf %h, %d : tensor<?x64xf32>
   func.return %s : tensor<?x64xf32>
+}
+
+// The experts of a mixture read one activation: it is quantized once, and looked up in one table
+// that is built where the norm is computed.
+// CHECK-LABEL: func.func @experts
+// ROTATED-LABEL: func.func @experts
+// TABLES-LABEL: func.func @experts
+// TABLES: fused.kernel
+// TABLES: fused.rms_norm
+// TABLES: lowbit.quantize
+// TABLES: mpgemm.lut_precompute
+// TABLES-NOT: lowbit.quantize
+// TABLES-NOT: mpgemm.lut_precompute
+// TABLES: func.return
+func.func @experts(%h: tensor<1x128xf32>, %g: tensor<128xf32> {nybble.weight = "norm.weight"}, %g0: !lowbit.tensor<64x128, "w2g32"> {nybble.weight = "gate.0"}, %u0: !lowbit.tensor<64x128, "w2g32"> {nybble.weight = "up.0"}, %g1: !lowbit.tensor<64x128, "w1g32"> {nybble.weight = "gate.1"}, %u1: !lowbit.tensor<64x128, "w4g32"> {nybble.weight = "up.1"}) -> (tensor<1x64xf32>, tensor<1x64xf32>) {
+  %n = fused.rms_norm %h, %g eps 1.0e-05 : tensor<1x128xf32>, tensor<128xf32> -> tensor<1x128xf32>
+  %0 = mpgemm.matmul %n, %g0 : tensor<1x128xf32>, !lowbit.tensor<64x128, "w2g32"> -> tensor<1x64xf32>
+  %1 = mpgemm.matmul %n, %u0 : tensor<1x128xf32>, !lowbit.tensor<64x128, "w2g32"> -> tensor<1x64xf32>
+  %2 = fused.glu "silu" %0, %1 : tensor<1x64xf32>
+  %3 = mpgemm.matmul %n, %g1 : tensor<1x128xf32>, !lowbit.tensor<64x128, "w1g32"> -> tensor<1x64xf32>
+  %4 = mpgemm.matmul %n, %u1 : tensor<1x128xf32>, !lowbit.tensor<64x128, "w4g32"> -> tensor<1x64xf32>
+  %5 = fused.glu "silu" %3, %4 : tensor<1x64xf32>
+  func.return %2, %5 : tensor<1x64xf32>, tensor<1x64xf32>
 }

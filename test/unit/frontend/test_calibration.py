@@ -38,6 +38,20 @@ def test_factors_that_do_not_help_are_ones(rng):
     np.testing.assert_array_equal(factors, 1)
 
 
+def test_one_token_of_huge_values_does_not_decide_for_all(rng):
+    """Attention sinks are such tokens: one channel of them is large, and large in no other token."""
+    x = rng.standard_normal((64, 64)).astype(np.float32)
+    x[:, 7] *= 20
+    sink = x.copy()
+    sink[0] = 0
+    sink[0, 3] = 3000
+    w = rng.standard_normal((48, 64)).astype(np.float32)
+    form = formats.get("w3g32")
+    factors = best_factors(sink, [(w, form)])
+    others = x[1:]
+    assert error(others, w, form, factors) <= error(others, w, form, np.ones(64, np.float32))
+
+
 def test_heads_that_share_values_have_equal_factors(rng):
     x = rng.standard_normal((32, 64)).astype(np.float32) * rng.uniform(0.1, 30, 64)
     w = rng.standard_normal((16, 64)).astype(np.float32)
