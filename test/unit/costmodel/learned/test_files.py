@@ -9,8 +9,9 @@ import pytest
 from nybble.costmodel.features.facts import ProductSketch
 from nybble.costmodel.features.table import Call
 from nybble.costmodel.learned import files
-from nybble.costmodel.learned.boosting import ModelFileError
+from nybble.costmodel.learned.boosting import Growth, ModelFileError, regress
 from nybble.costmodel.learned.files import from_text, read_model, shipped, to_text, write_model
+from nybble.costmodel.learned.model import inputs
 from nybble.costmodel.targets.reader import find_target
 
 TARGET = find_target("cpu-avx2")
@@ -40,6 +41,16 @@ def test_what_is_strange_is_analytic():
     found = shipped().predict(STRANGE, Call(1), GEMV, TARGET)
     assert found.source == "analytic"
     assert found.novelty > 1
+
+
+def test_what_is_strange_is_ordered_by_trees_that_know_no_family():
+    model, call = shipped(), Call(1)
+    sizes = [{"unroll": size, "prefetch": ahead} for size in (1, 2, 4, 8) for ahead in (0, 4096)]
+    found = model.predict(STRANGE, call, sizes, TARGET)
+    x, parts = inputs(STRANGE, call, sizes, TARGET)
+    guess = parts.total() * np.exp(model.raw("strange", x))
+    assert found.order.tolist() == np.argsort(guess, kind="stable").tolist()
+    assert len(set(found.seconds.tolist())) < len(set(guess.tolist()))
 
 
 def test_reasons_add_up_to_the_correction():
@@ -90,3 +101,13 @@ def test_a_file_that_is_not_there_or_no_text(tmp_path: Path):
         read_model(tmp_path / "bytes.model")
     with pytest.raises(ModelFileError, match="cannot write"):
         write_model(shipped(), tmp_path / "none" / "m.model")
+
+
+def test_trees_do_not_look_at_what_they_may_not():
+    source = np.random.default_rng(0)
+    x = source.uniform(0, 1, (200, 2))
+    growth = Growth(trees=5)
+    free = regress(x, x[:, 0], growth, ("a", "b"))
+    bound = regress(x, x[:, 0], growth, ("a", "b"), np.ones(200), {"a"})
+    assert free.feature_importance()[0] > 0
+    assert bound.feature_importance()[0] == 0
