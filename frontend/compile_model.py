@@ -51,9 +51,8 @@ from nybble.passes.insert_hadamard import InsertHadamard
 from nybble.passes.options import Option, configure
 from nybble.passes.pipeline import build_pipeline, run_passes
 from nybble.passes.quantize_cache import QuantizeCache, held_as, needs_quantizing
-from nybble.passes.select_dataflow import ESTIMATED
 from nybble.passes.stages import STAGES, stages_between
-from nybble.passes.targets import load_target
+from nybble.passes.targets import ESTIMATED, load_target
 
 SCHEDULED = "scheduled"
 Importer = Callable[[Checkpoint, int, str], ModelGraph]

@@ -33,9 +33,10 @@ that alone consumes them; rotary embeddings with the norms before and the cache 
 Every other operator is a launch of its own.
 
 Within such a group a cost model chooses: of all ways to cut it into consecutive kernels the
-fastest is found by dynamic programming, leaving out those for which a core has no room. The whole
-group is taken unless a cut is faster by more than `margin`: it saves launches, and models err.
-What was compared is written on the kernel.
+fastest is found by dynamic programming, leaving out those for which a core has no room and, with
+`costs=learned`, those whose code would spill (`learned_fusion`). The whole group is taken unless a
+cut is faster by more than `margin`: it saves launches, and models err. What was compared is written
+on the kernel.
 
 Does not handle: groups that cross a function; norms beside rotary embeddings by themselves.
 """
@@ -60,7 +61,7 @@ from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.lut import LutPrecomputeOp
 from nybble.dialects.mpgemm.ops import ProductOp
 from nybble.passes.fusion_cuts import STANDALONE, Group, cut, rotates
-from nybble.passes.targets import TARGETS
+from nybble.passes.targets import ESTIMATED, TARGETS, load_target
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,9 @@ class FuseKernels(ModulePass):
 
     target: a name in `costmodel.targets`, or one of `passes.targets` for that of the level `isa`.
     chunk: tokens where their number is dynamic. threads: cores that a kernel runs on, 0 for all of
-    the target. margin: percent that a cut must be faster to be made. reasons: whether to write down
-    why.
+    the target. margin: percent that a cut must be faster to be made. costs: "estimated", or what
+    predicts spills: "learned" for the model that comes with nybble, or the file of another.
+    reasons: whether to write down why.
     """
 
     name = "fuse-kernels"
@@ -79,15 +81,27 @@ class FuseKernels(ModulePass):
     chunk: int = 512
     threads: int = 0
     margin: int = 3
+    costs: str = ESTIMATED
     reasons: bool = True
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        by_level = self.target in TARGETS
-        machine = target_for_level(self.isa) if by_level else find_target(self.target)
-        model = AnalyticModel(machine, CostOptions(self.chunk, cores=self.threads or None))
+        model = self.model()
         for function in [found for found in op.walk() if isinstance(found, func.FuncOp)]:
             if function.body.blocks:
                 fuse_block(function.body.block, model, self.margin, reasons=self.reasons)
+
+    def model(self) -> CostModel:
+        """What decides; raises ModelFileError for a file of `costs` that is none."""
+        by_level = self.target in TARGETS
+        machine = target_for_level(self.isa) if by_level else find_target(self.target)
+        analytic = AnalyticModel(machine, CostOptions(self.chunk, cores=self.threads or None))
+        if self.costs == ESTIMATED or not by_level:
+            return analytic
+        from nybble.passes.learned_dataflows import learned_model  # it reads a model
+        from nybble.passes.learned_fusion import SpillVeto
+
+        learned, target = learned_model(self.costs), load_target(self.target)
+        return SpillVeto(analytic, learned, machine, target, self.isa, self.chunk)
 
 
 def fuse_block(block: Block, model: CostModel, margin: int = 0, *, reasons: bool = True) -> None:

@@ -13,6 +13,7 @@ from nybble.costmodel.learned.files import read_model, shipped
 from nybble.costmodel.learned.model import LEARNED, CostModel
 from nybble.costmodel.targets.reader import target_for_level
 from nybble.costmodel.targets.target import Target as Machine
+from nybble.passes.targets import LEARNED as SHIPPED
 from nybble.passes.targets import Product, Target, Verdict
 from nybble.passes.tile_kernels import calls_of
 
@@ -45,10 +46,14 @@ class Learned:
         return replace(verdict, cycles=float(said.seconds[0]) * calls * CLOCK + verdict.setup)
 
 
-def learned_costs(target: Target, isa: str, file: str = "") -> Learned:
-    """A model for a target at a level: that of a file, or the one that comes with nybble.
+def learned_costs(target: Target, isa: str, costs: str = SHIPPED) -> Learned:
+    """A model for a target at a level; see `learned_model`."""
+    return Learned(learned_model(costs), target_for_level(isa), target)
 
-    Raises ModelError for a file that is none.
+
+def learned_model(costs: str) -> CostModel:
+    """The model that comes with nybble for "learned", else that of a file.
+
+    Raises ModelFileError for a file that is none.
     """
-    model = read_model(Path(file)) if file else shipped()
-    return Learned(model, target_for_level(isa), target)
+    return shipped() if costs == SHIPPED else read_model(Path(costs))

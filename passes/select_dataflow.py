@@ -42,13 +42,19 @@ from nybble.dialects.locations import location_of
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.ops import MatmulOp
 from nybble.passes.dataflow_rewrites import REWRITES, Shared
-from nybble.passes.targets import Product, Target, Verdict, cheapest, load_target, nearest
+from nybble.passes.targets import (
+    ESTIMATED,
+    LEARNED,
+    Product,
+    Target,
+    Verdict,
+    cheapest,
+    load_target,
+    nearest,
+)
 
 if TYPE_CHECKING:
     from nybble.passes.learned_dataflows import Learned
-
-ESTIMATED, LEARNED = "estimated", "learned"
-"""What dataflows are compared by."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ class SelectDataflow(ModulePass):
             return None
         from nybble.passes.learned_dataflows import learned_costs  # it reads a model
 
-        return learned_costs(target, self.isa, "" if self.costs == LEARNED else self.costs)
+        return learned_costs(target, self.isa, self.costs)
 
     def product(self, matmul: MatmulOp) -> Product:
         """A product in the terms of a target."""

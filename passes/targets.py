@@ -22,6 +22,11 @@ TARGETS: dict[str, str] = {
 }
 
 
+ESTIMATED, LEARNED = "estimated", "learned"
+"""What decisions are made by: estimates beside each lowering, or the cost model of nybble; any
+other name is the file of a model."""
+
+
 @dataclass(frozen=True)
 class Product:
     """A weight of `description` [rows, cols] times `tokens` rows of activations.

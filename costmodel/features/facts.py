@@ -81,7 +81,8 @@ class ProductSketch:
             "symmetric": float(self.symmetric),
             **weight_numbers(form, self.cols),
         }
-        return Facts(self.dataflow, f"{form.spec} {shape}x{self.cols}", numbers)
+        beside = "".join(f" {name}" for name in ("bias", "residual", "glu") if numbers[name])
+        return Facts(self.dataflow, f"{form.spec} {shape}x{self.cols}{beside}", numbers)
 
 
 def weight_numbers(form: Format, cols: int) -> dict[str, float]:

@@ -5,7 +5,7 @@ without the statistics of training that only further training would read.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,9 +58,21 @@ class Growth:
         }
 
 
-def regress(x: F64, y: F64, growth: Growth, names: Sequence[str]) -> "Booster":
-    """Trees that predict y by least absolute error."""
-    return _train(x, y, growth.parameters(objective="regression_l1"), growth.trees, names)
+def regress(
+    x: F64,
+    y: F64,
+    growth: Growth,
+    names: Sequence[str],
+    weights: F64 | None = None,
+    without: Collection[str] = (),
+) -> "Booster":
+    """Trees that predict y by least absolute error. weights: of the rows. without: names of columns
+    that they may not look at."""
+    parameters = growth.parameters(
+        objective="regression_l1",
+        feature_contri=_allowed(names, without),
+    )
+    return _train(x, y, parameters, growth.trees, names, weights)
 
 
 def count(x: F64, y: F64, growth: Growth, names: Sequence[str]) -> "Booster":
@@ -69,11 +81,16 @@ def count(x: F64, y: F64, growth: Growth, names: Sequence[str]) -> "Booster":
 
 
 def order(
-    x: F64, seconds: F64, sizes: Sequence[int], growth: Growth, names: Sequence[str]
+    x: F64,
+    seconds: F64,
+    sizes: Sequence[int],
+    growth: Growth,
+    names: Sequence[str],
+    without: Collection[str] = (),
 ) -> "Booster":
     """Trees whose score is greater for faster candidates of a workload (LambdaMART).
 
-    sizes: candidates of each workload, which lie one after the other.
+    sizes: candidates of each workload, which lie one after the other. without: see `regress`.
     """
     import lightgbm
 
@@ -87,17 +104,28 @@ def order(
         objective="lambdarank",
         label_gain=[2**i - 1 for i in range(GRADES + 1)],
         lambdarank_truncation_level=20,
+        feature_contri=_allowed(names, without),
     )
     data = lightgbm.Dataset(x, grades, group=[*sizes], feature_name=[*names], free_raw_data=True)
     return lightgbm.train(parameters, data, growth.trees)
 
 
+def _allowed(names: Sequence[str], without: Collection[str]) -> list[float]:
+    """What a split by each column counts: nothing for those that may not be looked at."""
+    return [0.0 if name in without else 1.0 for name in names]
+
+
 def _train(
-    x: F64, y: F64, parameters: dict[str, object], trees: int, names: Sequence[str]
+    x: F64,
+    y: F64,
+    parameters: dict[str, object],
+    trees: int,
+    names: Sequence[str],
+    weights: F64 | None = None,
 ) -> "Booster":
     import lightgbm
 
-    data = lightgbm.Dataset(x, y, feature_name=[*names], free_raw_data=True)
+    data = lightgbm.Dataset(x, y, weight=weights, feature_name=[*names], free_raw_data=True)
     return lightgbm.train(parameters, data, trees)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from nybble.costmodel.data.measurement import SCHEMA
 from nybble.costmodel.learned.boosting import ModelFileError
 from nybble.costmodel.learned.calibration import Calibration
-from nybble.costmodel.learned.model import INPUTS, CostModel
+from nybble.costmodel.learned.model import INPUTS, TREES, CostModel
 from nybble.costmodel.learned.novelty import Novelty
 
 MAGIC = "nybble-cost-model"
@@ -60,7 +60,8 @@ def to_text(model: CostModel) -> str:
 
 
 def _rounded(values: Any) -> list[float]:
-    return [float(f"{value:.5g}") for value in np.asarray(values)]
+    found = [float(f"{value:.5g}") for value in np.asarray(values)]
+    return [int(value) if value.is_integer() else value for value in found]
 
 
 def from_text(text: str, source: str) -> CostModel:
@@ -82,9 +83,15 @@ def from_text(text: str, source: str) -> CostModel:
         )
     if header["digest"] != sha256(body.encode()).hexdigest():
         raise ModelFileError(f"{source} is damaged: its trees have another digest")
+    texts = _sections(body)
+    lacking = [name for name in TREES if name not in texts]
+    if lacking:
+        raise ModelFileError(
+            f"{source} predicts no {', '.join(lacking)}", accepted="what cost train writes"
+        )
     novelty = header["novelty"]
     return CostModel(
-        _sections(body),
+        texts,
         Calibration({name: tuple(one) for name, one in header["calibration"].items()}),
         header["widths"],
         header["analytic_widths"],

@@ -7,7 +7,9 @@ What a prediction is made of:
 - an order: by time, and the REFINED fastest by the mean of their ranks by time and by a score of
   LambdaMART, which knows nothing of times and tells the best ones better apart;
 - a 90% interval by split conformal prediction (Lei et al., JASA 113(523), 2018), per family;
-- `source`: "learned", or "analytic" where the workload is far from all that was seen.
+- `source`: "learned", or "analytic" where the workload is far from all that was seen. Then the time
+  is that of the terms alone, and candidates are ordered by it times what trees say that know no
+  family ("strange"): how loops and registers go together is much alike in all of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,10 +35,17 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 Schedule = Mapping[str, int]
 LEARNED, ANALYTIC = "learned", "analytic"
-COUNTS = ("instructions", "reloads", "registers")
-"""What is predicted of the compiled code: see `backends.cpu.object_code`."""
+COUNTS: Mapping[str, tuple[str, ...]] = {
+    "instructions": ("instructions",),
+    "spills": ("spills", "reloads"),
+    "registers": ("registers",),
+}
+"""What is predicted of the compiled code -> the counts of `backends.cpu.object_code` that it sums
+up: a spill is a vector register that goes to the stack or comes back."""
 INPUTS = (*COLUMNS, *(f"share_{name}" for name in TERMS))
 """What trees read."""
+TREES = ("residual", "order", "strange", *COUNTS)
+"""The names of all trees."""
 REFINED = 32
 """Of the fastest candidates, how many are ordered more finely."""
 UNKNOWN_WIDTH = 2.0
@@ -74,7 +83,7 @@ def inputs(
 
 @dataclass(frozen=True)
 class CostModel:
-    """texts: name -> trees: "residual", "order", and each of COUNTS. calibration: of the terms.
+    """texts: name of TREES -> trees. calibration: of the terms.
     widths: family -> half the width of the interval of log(seconds), learned; analytic_widths: the
     same without trees. card: where the model is from, for people.
     """
@@ -101,7 +110,8 @@ class CostModel:
         base = self.calibration.seconds(kind, parts.matrix(), parts.total())
         if novelty > 1.0:
             width = self.analytic_widths.get(facts.family, UNKNOWN_WIDTH)
-            seconds, order, source = base, np.argsort(base, kind="stable"), ANALYTIC
+            guess = parts.total() * np.exp(self.raw("strange", x))
+            seconds, order, source = base, np.argsort(guess, kind="stable"), ANALYTIC
         else:
             width = self.widths.get(facts.family, UNKNOWN_WIDTH)
             seconds = base * np.exp(self.raw("residual", x))
@@ -109,6 +119,10 @@ class CostModel:
         spread = float(np.exp(width))
         low, high = seconds / spread, seconds * spread
         return Prediction(seconds, low, high, order, source, novelty, parts)
+
+    def knows(self, facts: Facts, call: Call) -> bool:
+        """Whether a workload is near enough to what was measured."""
+        return self.novelty.score(facts, call) <= 1.0
 
     def raw(self, name: str, x: F64) -> F64:
         """What some trees say of rows of features."""
@@ -119,7 +133,7 @@ class CostModel:
     ) -> dict[str, F64]:
         """Predicted counts of the compiled code."""
         x, _ = inputs(facts, call, options, target)
-        return {name: np.expm1(self.raw(name, x)) for name in COUNTS if name in self.texts}
+        return {name: np.expm1(self.raw(name, x)) for name in COUNTS}
 
     def factors(
         self, facts: Facts, call: Call, schedule: Schedule, target: Target

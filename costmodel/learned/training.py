@@ -24,7 +24,15 @@ FEWEST = 8
 """Groups that a model can be learned from at all."""
 RESIDUAL = Growth(trees=100, leaves=31, rate=0.14)
 ORDER = Growth(trees=100, leaves=20, rate=0.12)
-CODE = Growth(trees=45, leaves=15, rate=0.2)
+STRANGE = Growth(trees=60, leaves=24, rate=0.14)
+CODE = Growth(trees=30, leaves=15, rate=0.25)
+IDENTITY = (
+    *("rows", "cols", "tokens", "weight_bytes", "operations", "stream_bytes", "multiplies"),
+    *("decodes", "inputs", "bits_per_weight"),
+)
+"""By these trees would recognise a problem that was measured, and learn its own time by heart."""
+KINSHIP = tuple(name for name in INPUTS if name.startswith("is_"))
+"""And by these a family."""
 
 
 class TrainingError(NybbleError):
@@ -62,6 +70,13 @@ class Rows:
     def owner(self) -> npt.NDArray[np.int64]:
         """The group of every row."""
         return np.repeat(np.arange(len(self.groups)), [len(group) for group in self.groups])
+
+    def weights(self, picked: npt.NDArray[np.bool_]) -> F64:
+        """What some rows count: a problem with four times as many counts twice as much."""
+        problems = np.array([group.problem for group in self.groups])[self.owner][picked]
+        _, own, counts = np.unique(problems, return_inverse=True, return_counts=True)
+        found = 1.0 / np.sqrt(counts[own])
+        return found / found.mean()
 
     @cached_property
     def families(self) -> list[str]:
@@ -122,20 +137,31 @@ def fit_times(rows: Rows, picked: npt.NDArray[np.bool_]) -> Times:
     kinds = [kind for kind, wanted in zip(rows.kinds, picked, strict=True) if wanted]
     calibration = calibrate(kinds, rows.terms[picked], seconds)
     residual = np.log(seconds / rows.calibrated(calibration)[picked])
-    return Times(calibration, slim(regress(rows.x[picked], residual, RESIDUAL, INPUTS)))
+    trees = regress(rows.x[picked], residual, RESIDUAL, INPUTS, rows.weights(picked), IDENTITY)
+    return Times(calibration, slim(trees))
+
+
+def fit_strange(rows: Rows, picked: npt.NDArray[np.bool_]) -> str:
+    """Learn what the written-down terms leave, whatever the family; trees as text."""
+    off = np.log(rows.seconds / rows.analytic)[picked]
+    weights = rows.weights(picked)
+    return slim(regress(rows.x[picked], off, STRANGE, INPUTS, weights, KINSHIP))
 
 
 def fit_order(rows: Rows, picked: npt.NDArray[np.bool_]) -> str:
     """Learn an order of candidates from some of the rows; trees as text."""
     sizes = [int(one) for one in np.bincount(rows.owner[picked]) if one]
-    return slim(order(rows.x[picked], rows.seconds[picked], sizes, ORDER, INPUTS))
+    return slim(order(rows.x[picked], rows.seconds[picked], sizes, ORDER, INPUTS, IDENTITY))
 
 
 def fit_counts(rows: Rows) -> dict[str, str]:
     """Learn what compiled code looks like; name of a count -> trees as text."""
     code = [code for group in rows.groups for code in group.code]
-    counts = {name: np.array([one.get(name, 0) for one in code], np.float64) for name in COUNTS}
-    return {name: slim(count(rows.x, y, CODE, INPUTS)) for name, y in counts.items()}
+    found: dict[str, str] = {}
+    for name, parts in COUNTS.items():
+        wanted = np.array([sum(one.get(part, 0) for part in parts) for one in code], np.float64)
+        found[name] = slim(count(rows.x, wanted, CODE, INPUTS))
+    return found
 
 
 def novelty_of(groups: Sequence[Group]) -> Novelty:
@@ -208,7 +234,12 @@ def train(groups: Sequence[Group], target: Target, card: dict[str, object]) -> C
     held = out_of_fold(rows, folds, score=False)
     everything = np.ones(len(rows.seconds), np.bool_)
     times = fit_times(rows, everything)
-    texts = {"residual": times.text, "order": fit_order(rows, everything), **fit_counts(rows)}
+    texts = {
+        "residual": times.text,
+        "order": fit_order(rows, everything),
+        "strange": fit_strange(rows, everything),
+        **fit_counts(rows),
+    }
     return CostModel(
         texts,
         times.calibration,

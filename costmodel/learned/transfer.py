@@ -2,7 +2,7 @@
 
 Each family or format is left out in turn: a model of all other rows says what it would say of it,
 with its own doubt. Where `Novelty` finds a workload too far from all that was seen, that is the
-analytic time; elsewhere trees correct it.
+analytic time, and an order by trees that know no family; elsewhere trees correct the time.
 
 A model is moved to another machine with few of its measurements: the trees, which know what a
 schedule does to a loop, stay; the rates of the analytic terms are fitted anew to what the trees
@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from nybble.costmodel.features.facts import Facts
+from nybble.costmodel.learned.boosting import grown, said
 from nybble.costmodel.learned.calibration import Calibration, calibrate
 from nybble.costmodel.learned.evaluation import Judge, kendall
 from nybble.costmodel.learned.novelty import Novelty, place
 from nybble.costmodel.learned.split import folds_of
-from nybble.costmodel.learned.training import Rows, fit_times, out_of_fold
+from nybble.costmodel.learned.training import Rows, fit_strange, fit_times, out_of_fold
 from nybble.dialects.errors import NybbleError
 
 F64 = npt.NDArray[np.float64]
@@ -48,17 +49,21 @@ LABELS: Mapping[str, Callable[[Facts], str]] = {"family": family_of, "format": f
 
 @dataclass(frozen=True)
 class Said:
-    """What a model says of rows that it has not seen. learned: whether trees corrected the time."""
+    """What a model says of rows that it has not seen. learned: whether trees corrected the time.
+    order: what candidates are sorted by."""
 
     seconds: F64
     learned: Mask
+    order: F64
 
 
 def left_out(rows: Rows, held: Mask) -> Said:
     """What a model of all other rows says of some."""
     base, factor = fit_times(rows, ~held).of(rows)
     known = near(rows, held)
-    return Said(np.where(known, base * factor, base), known)
+    seconds = np.where(known, base * factor, base)
+    guess = rows.analytic * np.exp(said(grown(fit_strange(rows, ~held)), rows.x))
+    return Said(seconds, known, np.where(known, seconds, guess))
 
 
 def near(rows: Rows, held: Mask) -> Mask:
@@ -81,14 +86,16 @@ def near(rows: Rows, held: Mask) -> Mask:
     return found
 
 
-def figures(rows: Rows, held: Mask, seconds: F64) -> dict[str, float]:
-    """mape, tau, top1_regret_mean among the rows left out, in per cent; NaN for no workloads."""
+def figures(rows: Rows, held: Mask, seconds: F64, order: F64 | None = None) -> dict[str, float]:
+    """mape, tau, top1_regret_mean among the rows left out, in per cent; NaN for no workloads.
+
+    order: what candidates are sorted by, None for the seconds.
+    """
+    by = seconds if order is None else order
     measured, judge = rows.seconds, Judge(rows)
     places = [own for place in judge.places if len(own := place[held[place]]) >= FEW]
-    taus = [kendall(seconds[own], measured[own]) for own in places]
-    regrets = [
-        100 * (measured[own][seconds[own].argmin()] / measured[own].min() - 1) for own in places
-    ]
+    taus = [kendall(by[own], measured[own]) for own in places]
+    regrets = [100 * (measured[own][by[own].argmin()] / measured[own].min() - 1) for own in places]
     error = np.abs(seconds[held] / measured[held] - 1).mean()
     return {
         "mape": float(100 * error),
@@ -112,7 +119,7 @@ def held_out(rows: Rows, split: str, say: Callable[[str], None]) -> dict[str, ob
         found[label] = {
             "rows": int(held.sum()),
             "learned": float(100 * model.learned[held].mean()),
-            **figures(rows, held, model.seconds),
+            **figures(rows, held, model.seconds, model.order),
             "analytic": figures(rows, held, rows.analytic),
         }
     return {

@@ -10,6 +10,7 @@ figures stand beside that command's.
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import click
 import numpy as np
@@ -17,7 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from nybble.costmodel.data.dataset import groups_of
+from nybble.costmodel.data.dataset import Record, groups_of
+from nybble.costmodel.features.tokens import tokens
 from nybble.costmodel.learned.evaluation import Judge, Predicted
 from nybble.costmodel.learned.split import FOLDS, folds_of
 from nybble.costmodel.learned.training import Rows
@@ -25,12 +27,16 @@ from nybble.costmodel.targets.reader import target_for_level
 from nybble.tools.cost.learning import LEVEL, in_order, measured, tokens_of
 
 I64 = npt.NDArray[np.int64]
-UNKNOWN, BATCH, RATE = 1, 128, 2e-3
+UNKNOWN, BATCH, ALIKE, RATE = 1, 128, 16, 2e-3
 WIDTH, CHANNELS, LAYERS = 32, 64, 4
 
 
 class TokenNet(nn.Module):
-    """Tokens i64 [rows, length], 0 for none -> one number for each row."""
+    """Tokens of texts and of what follows them -> one number for each row.
+
+    The rows of a text differ in their last tokens alone, so what convolutions say of the others is
+    worked out once for all of them: the numbers are those of whole sequences.
+    """
 
     def __init__(self, words: int) -> None:
         super().__init__()
@@ -41,42 +47,87 @@ class TokenNet(nn.Module):
         self.conv = nn.Sequential(*layers)
         self.dense = nn.Sequential(nn.Linear(CHANNELS, CHANNELS), nn.ReLU(), nn.Linear(CHANNELS, 1))
 
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """See the class."""
-        return self.dense(self.conv(self.embed(ids).transpose(1, 2)).amax(2)).squeeze(1)
+    def forward(self, texts: torch.Tensor, ends: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
+        """texts: i64 [texts, length], 0 for none at the left. ends: i64 [rows, tokens that differ],
+        0 for none at the right. owner: i64 [rows], the text of each row."""
+        shared = self.conv(self.embed(texts).transpose(1, 2))[:, :, :-LAYERS].amax(2)
+        whole = torch.cat([texts[owner, -2 * LAYERS :], ends], 1)
+        own = self.conv(self.embed(whole).transpose(1, 2))[:, :, LAYERS:].amax(2)
+        return self.dense(torch.maximum(shared[owner], own)).squeeze(1)
 
 
-def numbered(sequences: list[list[str]], seen: npt.NDArray[np.bool_]) -> tuple[I64, int]:
-    """Sequences as numbers of words, of those that were seen; the rest are UNKNOWN."""
-    words = sorted({word for one, own in zip(sequences, seen, strict=True) if own for word in one})
-    place = {word: number + 2 for number, word in enumerate(words)}
+@dataclass(frozen=True)
+class Sequences:
+    """Tokens as numbers of words. texts, ends, owner: see TokenNet."""
+
+    texts: I64
+    ends: I64
+    owner: I64
+    words: int
+
+    def said(self, net: TokenNet, rows: I64) -> torch.Tensor:
+        """What a network says of some rows."""
+        used, owner = np.unique(self.owner[rows], return_inverse=True)
+        parts = self.texts[used], self.ends[rows], owner
+        return net(*(torch.from_numpy(one) for one in parts))
+
+
+def numbered(records: list[Record], seen: npt.NDArray[np.bool_]) -> Sequences:
+    """The tokens of records as numbers, of words that were seen; the rest are UNKNOWN."""
+    texts = [*dict.fromkeys(one.text for one in records)]
+    starts = [tokens(text, {}, {}) for text in texts]
+    place = {text: number for number, text in enumerate(texts)}
+    owner = np.array([place[one.text] for one in records], np.int64)
+    ends = [
+        tokens_of(one)[len(starts[number]) :] for one, number in zip(records, owner, strict=True)
+    ]
+    known = {word for number in set(owner[seen].tolist()) for word in starts[number]}
+    known |= {word for one, own in zip(ends, seen, strict=True) if own for word in one}
+    words = {word: number + 2 for number, word in enumerate(sorted(known))}
+    return Sequences(
+        np.flip(_padded([one[::-1] for one in starts], words), 1).copy(),
+        _padded(ends, words),
+        owner,
+        len(words) + 2,
+    )
+
+
+def _padded(sequences: list[list[str]], words: dict[str, int]) -> I64:
     found = np.zeros((len(sequences), max(map(len, sequences))), np.int64)
     for row, one in enumerate(sequences):
-        found[row, : len(one)] = [place.get(word, UNKNOWN) for word in one]
-    return found, len(words) + 2
+        found[row, : len(one)] = [words.get(word, UNKNOWN) for word in one]
+    return found
 
 
-def batches(rows: I64, seed: int) -> Iterator[I64]:
-    """The rows in a random order, some at a time."""
-    order = np.random.default_rng(seed).permutation(rows)
-    for start in range(0, len(order), BATCH):
-        yield order[start : start + BATCH]
+def batches(owner: I64, rows: I64, seed: int) -> Iterator[I64]:
+    """The rows in a random order, some at a time, ALIKE of one text each."""
+    source = np.random.default_rng(seed)
+    shuffled = source.permutation(rows)
+    shuffled = shuffled[np.argsort(owner[shuffled], kind="stable")]
+    pieces = [
+        piece
+        for part in np.split(shuffled, np.flatnonzero(np.diff(owner[shuffled])) + 1)
+        for piece in np.array_split(part, -(-len(part) // ALIKE))
+    ]
+    order = source.permutation(len(pieces))
+    for start in range(0, len(order), BATCH // ALIKE):
+        yield np.concatenate([pieces[one] for one in order[start : start + BATCH // ALIKE]])
 
 
-def fold(ids: I64, words: int, y: npt.NDArray[np.float64], seen: I64, epochs: int) -> TokenNet:
+def fold(found: Sequences, y: npt.NDArray[np.float64], seen: I64, epochs: int) -> TokenNet:
     """A network trained on the rows that were seen; y: standardised."""
     torch.manual_seed(0)
-    net, loss = TokenNet(words), nn.SmoothL1Loss()
-    steps = epochs * -(-len(seen) // BATCH)
+    net, loss = TokenNet(found.words), nn.SmoothL1Loss()
+    order = [[*batches(found.owner, seen, epoch)] for epoch in range(epochs)]
     optimizer = torch.optim.Adam(net.parameters(), RATE)
+    steps = sum(map(len, order))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
-    x, wanted = torch.from_numpy(ids), torch.from_numpy(y.astype(np.float32))
-    for epoch in range(epochs):
-        for batch in batches(seen, epoch):
-            optimizer.zero_grad()
-            loss(net(x[batch]), wanted[batch]).backward()
-            optimizer.step()
-            schedule.step()
+    wanted = torch.from_numpy(y.astype(np.float32))
+    for batch in (one for epoch in order for one in epoch):
+        optimizer.zero_grad()
+        loss(found.said(net, batch), wanted[batch]).backward()
+        optimizer.step()
+        schedule.step()
     return net.eval()
 
 
@@ -89,19 +140,19 @@ def main(db: str | None, epochs: int, folds: int) -> None:
     torch.set_num_threads(1)
     data = measured(db)
     rows = Rows(groups_of(data.records), target_for_level(LEVEL))
-    sequences = [tokens_of(one) for one in in_order(data.records, rows)]
+    records = in_order(data.records, rows)
     y, own = np.log(rows.seconds), folds_of([group.problem for group in rows.groups])[rows.owner]
     found = np.full(len(y), np.nan)
     for number in range(folds):
         seen = own != number
-        ids, words = numbered(sequences, seen)
+        sequences = numbered(records, seen)
         mean, spread = y[seen].mean(), y[seen].std()
-        net = fold(ids, words, (y - mean) / spread, np.flatnonzero(seen), epochs)
+        net = fold(sequences, (y - mean) / spread, np.flatnonzero(seen), epochs)
         held = np.flatnonzero(~seen)
         with torch.no_grad():
-            parts = [net(torch.from_numpy(ids[p])).numpy() for p in np.array_split(held, 32)]
+            parts = [sequences.said(net, some).numpy() for some in np.array_split(held, 32)]
         found[held] = np.concatenate(parts) * spread + mean
-        click.echo(f"fold {number} of {folds}, {words} words, {ids.shape[1]} tokens", err=True)
+        click.echo(f"fold {number} of {folds}, {sequences.words} words", err=True)
     known = np.isfinite(found)
     groups = [g for i, g in enumerate(rows.groups) if known[rows.owner == i].all()]
     judge = Judge(Rows(groups, rows.target))

@@ -1,25 +1,22 @@
 """The workloads that a collection measures: kernels out of the compiler's own stages, at random."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
-
-from xdsl.dialects import func
 
 from nybble.backends.cpu.dataflows import DATAFLOWS
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.matmul.work import Work
 from nybble.costmodel.canonical import canonical
 from nybble.costmodel.features.table import Call
-from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.lowbit import formats
 from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
 from nybble.frontend.compile_model import DECODE_MODES, CompileOptions
+from nybble.tools.cost.graphs import KINDS, PRODUCT_KINDS, kernels_of
 from nybble.tools.cost.subject import Subject
-from nybble.tools.explain import MATMUL
 from nybble.tools.mlir_file import FIRST, advance
 from nybble.tools.run_file import SCHEDULED
 
@@ -46,7 +43,10 @@ class Load:
 
 @dataclass(frozen=True)
 class ProductBase:
-    """A product that is measured in every dataflow that computes it; all share `candidates`."""
+    """A product that is measured in every dataflow that computes it; all share `candidates`.
+
+    kind: what it is fused with; see `graphs`.
+    """
 
     format: str
     rows: int
@@ -56,11 +56,12 @@ class ProductBase:
     shares: tuple[int, ...]
     isa: Isa
     candidates: int
+    kind: str = "product"
 
     @cached_property
     def text(self) -> str:
         """The operators."""
-        return MATMUL.format(rows=self.rows, cols=self.cols, spec=self.format)
+        return KINDS[self.kind].format(m=self.rows, k=self.cols, spec=self.format)
 
     def loads(self) -> Iterator[Load]:
         """One token and many, by each dataflow."""
@@ -84,19 +85,14 @@ class ProductBase:
             self.mode, chunk=CAPACITY, threads=1, isa=self.isa.name, dataflow=dataflow
         )
         advance(module, FIRST, SCHEDULED, options)
-        name = "matmul.decode" if tokens == 1 else "matmul.prefill"
-        (function,) = [
-            op for op in module.ops if isinstance(op, func.FuncOp) and op.sym_name.data == name
-        ]
-        (kernel,) = [
-            op
-            for op in function.walk()
-            if isinstance(op, KernelOp) and op.kernel_name.data == "product"
-        ]
+        found = kernels_of(module, tokens)
+        (kernel,) = [op for op in found if op.kernel_name.data.startswith("product")]
         return canonical(kernel)
 
 
-def products(seed: int, isa: Isa, candidates: int) -> Iterator[ProductBase]:
+def products(
+    seed: int, isa: Isa, candidates: int, kinds: Sequence[str] = ("product",)
+) -> Iterator[ProductBase]:
     """Products without end: formats in turn, sizes at random.
 
     Every DEEP-th has so many candidates, to tell how well one is chosen; the others have a sixth:
@@ -114,10 +110,17 @@ def products(seed: int, isa: Isa, candidates: int) -> Iterator[ProductBase]:
         mode = source.choice(("i8", "i8-only"))
         share = source.choice([s for s in (2, 3, 4) if rows // 64 >= s])
         some = candidates if number % DEEP == number // DEEP % DEEP else candidates // DEEP
-        yield ProductBase(name, rows, cols, mode, tokens, (1, share), isa, some)
+        kind = kinds[number // len(FORMATS) % len(kinds)]
+        yield ProductBase(name, rows, cols, mode, tokens, (1, share), isa, some, kind)
 
 
 def product_loads(seed: int, isa: Isa, candidates: int) -> Iterator[Load]:
     """The subjects of `products`, one after the other."""
     for base in products(seed, isa, candidates):
+        yield from base.loads()
+
+
+def fused_loads(seed: int, isa: Isa, candidates: int) -> Iterator[Load]:
+    """Products that are one kernel with a residual sum, a gate or another product."""
+    for base in products(seed, isa, candidates, [*PRODUCT_KINDS]):
         yield from base.loads()

@@ -31,7 +31,7 @@ from nybble.tools.cost.learning import (
 )
 from nybble.tools.cost.measuring import Measurer
 from nybble.tools.cost.plots import draw
-from nybble.tools.cost.workloads import Load, product_loads
+from nybble.tools.cost.workloads import Load, fused_loads, product_loads
 from nybble.tools.diagnostics import Session, UsageError
 from nybble.tools.files import write_output
 from nybble.tools.mlir_file import FIRST, advance, read_module
@@ -46,8 +46,9 @@ _UNITS = {None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 FAMILIES: dict[str, Callable[[int, Isa, int], Iterator[Load]]] = {
     "products": product_loads,
     "kernels": kernels,
+    "fused": fused_loads,
 }
-"""What is measured: matrix products, and everything else."""
+"""What is measured: matrix products, attention and kernels of rows, and fused products."""
 
 
 @click.group(name="cost")
@@ -213,16 +214,22 @@ def table(report: Mapping[str, object]) -> Iterator[str]:
 @click.argument("file")
 @click.option("--cost-model", "trained", metavar="FILE", help="Default: the one of nybble.")
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True)
+@click.option("--compiled", is_flag=True, help="Compile, and count what is in the machine code.")
 @json_option
 @click.pass_obj
 def explain_file(
-    session: Session, file: str, trained: str | None, threads: int, json_file: str | None
+    session: Session,
+    file: str,
+    trained: str | None,
+    threads: int,
+    compiled: bool,
+    json_file: str | None,
 ) -> None:
     """Say what the kernels of an MLIR file cost, why, and what would be the next best schedule."""
     options = CompileOptions(threads=threads)
     module = read_module(file, FIRST, session)
     advance(module, FIRST, SCHEDULED, options)
-    found = explain(module, chooser(cost_model(trained), options))
+    found = explain(module, chooser(cost_model(trained), options), compiled=compiled)
     if json_file is not None:
         rows = [asdict(one) for one in found]
         write_output(json_file, (json.dumps({"kernels": rows}) + "\n").encode())

@@ -15,7 +15,7 @@ from nybble.backends.cpu.machine import cpu_flags, native
 from nybble.backends.fpga.csim.tools import compiler, headers
 from nybble.backends.gpu import nvrtc, ptxas
 from nybble.backends.gpu.driver import installed
-from nybble.backends.llvm.toolchain import versions
+from nybble.backends.llvm.toolchain import program, versions
 from nybble.dialects.errors import NybbleError
 from nybble.frontend.checkpoint.aliases import ALIASES, packaged_file
 from nybble.tools.models import CACHE_VARIABLE, cache_root
@@ -68,6 +68,7 @@ def findings() -> Iterator[Finding]:
     """Everything looked at, in order."""
     yield Finding("python", sys.version.split()[0])
     yield _toolchain()
+    yield _found("llvm-mca", lambda: program("llvm-mca"))
     level = levels.detect(cpu_flags())
     yield Finding("processor", f"{native()}, level {level.name}, {os.cpu_count()} threads")
     if level.tiles:

@@ -9,7 +9,7 @@ import click
 from nybble.backends.llvm.workers import close_idle
 from nybble.costmodel.data.schedules import write_schedules
 from nybble.frontend.weight_choice import WeightChoice
-from nybble.passes.select_dataflow import LEARNED
+from nybble.passes.targets import LEARNED
 from nybble.tools.diagnostics import Session
 from nybble.tools.mlir_file import FIRST, advance, is_mlir, read_module
 from nybble.tools.model_options import model_options

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from nybble.backends.gpu.driver import NO_DRIVER, Device, GpuError
+from nybble.backends.llvm.toolchain import CodegenError
 from nybble.tools.driver import VERBS
 
 PRODUCT = """func.func @f(%x: tensor<?x64xf32>, %w: !lowbit.tensor<8x64, "q4_0">)
@@ -66,6 +67,17 @@ def test_doctor_finds_the_compiler(run_nybble):
     outcome = run_nybble("doctor")
     assert outcome.code == 0, outcome.out
     assert "ok      compiler: xtc-mlir-python-bindings-" in outcome.out
+    assert "ok      llvm-mca: /" in outcome.out
+
+
+def test_doctor_says_how_llvm_mca_comes_back(run_nybble, monkeypatch):
+    def missing(name):
+        raise CodegenError(f"no program {name}", accepted="pip install again")
+
+    monkeypatch.setattr("nybble.tools.verbs.doctor.program", missing)
+    outcome = run_nybble("doctor")
+    assert "absent  llvm-mca: no program llvm-mca -> pip install again" in outcome.out
+    assert outcome.code == 0
 
 
 def test_doctor_says_what_to_do(run_nybble, monkeypatch):

@@ -4,7 +4,7 @@ from nybble.costmodel.data.measurement import Stand
 from nybble.costmodel.data.schedules import Entry, Schedules, write_schedules
 from nybble.costmodel.features.table import Call
 from nybble.frontend.compile_model import CompileOptions
-from nybble.passes.select_dataflow import LEARNED
+from nybble.passes.targets import LEARNED
 from nybble.tools.cost.collect import stand
 from nybble.tools.tuning import fastest_in_all, with_schedules
 

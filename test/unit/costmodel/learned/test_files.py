@@ -1,5 +1,6 @@
 """Model files: what was written comes back, and whatever is wrong with one is said."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 from nybble.costmodel.features.facts import ProductSketch
 from nybble.costmodel.features.table import Call
 from nybble.costmodel.learned import files
-from nybble.costmodel.learned.boosting import ModelFileError
+from nybble.costmodel.learned.boosting import Growth, ModelFileError, regress
 from nybble.costmodel.learned.files import from_text, read_model, shipped, to_text, write_model
+from nybble.costmodel.learned.model import inputs
 from nybble.costmodel.targets.reader import find_target
 
 TARGET = find_target("cpu-avx2")
@@ -41,12 +43,22 @@ def test_what_is_strange_is_analytic():
     assert found.novelty > 1
 
 
+def test_what_is_strange_is_ordered_by_trees_that_know_no_family():
+    model, call = shipped(), Call(1)
+    sizes = [{"unroll": size, "prefetch": ahead} for size in (1, 2, 4, 8) for ahead in (0, 4096)]
+    found = model.predict(STRANGE, call, sizes, TARGET)
+    x, parts = inputs(STRANGE, call, sizes, TARGET)
+    guess = parts.total() * np.exp(model.raw("strange", x))
+    assert found.order.tolist() == np.argsort(guess, kind="stable").tolist()
+    assert len(set(found.seconds.tolist())) < len(set(guess.tolist()))
+
+
 def test_reasons_add_up_to_the_correction():
     model = shipped()
     factors = model.factors(KNOWN, Call(1), GEMV[0], TARGET)
     assert abs(factors[0][1]) >= abs(factors[-1][1])
     counts = model.counts(KNOWN, Call(1), GEMV, TARGET)
-    assert set(counts) == {"instructions", "reloads", "registers"}
+    assert set(counts) == {"instructions", "spills", "registers"}
     assert (counts["instructions"] > 0).all()
 
 
@@ -75,6 +87,12 @@ def test_a_bad_file(change, said: str):
         from_text(change(to_text(shipped())), "m.model")
 
 
+def test_a_file_that_does_not_predict_all():
+    texts = {name: text for name, text in shipped().texts.items() if name != "spills"}
+    with pytest.raises(ModelFileError, match="predicts no spills"):
+        from_text(to_text(replace(shipped(), texts=texts)), "m.model")
+
+
 def test_a_file_that_is_not_there_or_no_text(tmp_path: Path):
     with pytest.raises(ModelFileError, match="cannot read"):
         read_model(tmp_path / "none.model")
@@ -83,3 +101,13 @@ def test_a_file_that_is_not_there_or_no_text(tmp_path: Path):
         read_model(tmp_path / "bytes.model")
     with pytest.raises(ModelFileError, match="cannot write"):
         write_model(shipped(), tmp_path / "none" / "m.model")
+
+
+def test_trees_do_not_look_at_what_they_may_not():
+    source = np.random.default_rng(0)
+    x = source.uniform(0, 1, (200, 2))
+    growth = Growth(trees=5)
+    free = regress(x, x[:, 0], growth, ("a", "b"))
+    bound = regress(x, x[:, 0], growth, ("a", "b"), np.ones(200), {"a"})
+    assert free.feature_importance()[0] > 0
+    assert bound.feature_importance()[0] == 0

@@ -18,6 +18,7 @@ from nybble.costmodel.learned.transfer import (
     chosen,
     figures,
     held_out,
+    left_out,
     moved,
 )
 from nybble.costmodel.targets.reader import find_target
@@ -98,3 +99,18 @@ def test_the_other_machine_must_be_another(slow):
         judge_transfer(data, "machine", None, lambda _: None)
     with pytest.raises(NybbleError, match="both files were measured on zen 3"):
         judge_transfer(data, "machine", replace(data), lambda _: None)
+
+
+def test_a_family_that_was_not_seen_is_ordered_by_what_loops_have_in_common(slow):
+    others = [
+        replace(one, facts=[replace(facts, family="lut") for facts in one.facts], problem="lut")
+        for one in slow.groups[:6]
+    ]
+    rows = Rows([*slow.groups[6:], *others], TARGET)
+    held = np.array([name == "lut" for name in rows.families])
+    model = left_out(rows, held)
+    assert not model.learned[held].any()
+    plain = figures(rows, held, model.seconds)
+    better = figures(rows, held, model.seconds, model.order)
+    assert better["mape"] == plain["mape"]
+    assert better["tau"] != plain["tau"]
