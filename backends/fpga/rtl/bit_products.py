@@ -7,6 +7,9 @@
   inverted or left out; a tree counts what inversion leaves, and a register adds terms up.
 """
 
+from collections.abc import Mapping
+from functools import cached_property
+
 from nybble.backends.fpga.rtl.coded import CodedSpec, TermBits, decoded
 from nybble.backends.fpga.rtl.emit import Module, Wire, bits
 from nybble.backends.fpga.rtl.errors import RtlError
@@ -16,6 +19,8 @@ from nybble.backends.fpga.rtl.sums import combined, levels, tree
 from nybble.dialects.lowbit.formats.element import Bipolar
 
 SERIAL, COUNTING = "serial", "xnor"
+ONE_PLANE = 2
+"""Bits of activations of one plane: its own and the lowest, which is always 1."""
 COMPARED = 3
 """Columns that are compared and counted at once, in LUTs of six inputs."""
 
@@ -54,25 +59,52 @@ class Counting(Products):
                 ours = [module.extract(code, plane, 1) for code in codes]
                 theirs = [module.extract(one, 1 + other, 1) for one in activations]
                 flipped = other == taken - 1  # the sign of two's complement
-                parts.setdefault(plane + other, []).extend(_counts(module, ours, theirs, flipped))
+                found = self._counts(module, ours, theirs, flipped)
+                parts.setdefault(plane + other, []).extend(found)
         depth -= 1 + levels(len(parts))
         sums = [module.delay(tree(module, some), depth - levels(len(some)))
                 for _, some in sorted(parts.items())]  # fmt: skip
         return combined(module, sums, [1 << place for place in range(len(sums))])
 
+    def _counts(
+        self, module: Module, ours: list[Wire], theirs: list[Wire], flipped: bool
+    ) -> list[Wire]:
+        """How many bits differ, or agree if `flipped`, of some columns each, a cycle later."""
+        found: list[Wire] = []
+        for at in range(0, len(ours), COMPARED):
+            some = [*ours[at : at + COMPARED], *theirs[at : at + COMPARED]]
+            half = len(some) // 2
+            count = bits(module.flag().name, half.bit_length())
+            label = f"count_{count.name.removeprefix('%')}"
+            module.instance(label, self.counters[half, flipped], [module.concat(some)], [count])
+            found.append(module.register(Wire(count.name, 0, half)))
+        return found
 
-def _counts(module: Module, ours: list[Wire], theirs: list[Wire], flipped: bool) -> list[Wire]:
-    """How many bits differ, or agree if `flipped`, of some columns each, a cycle later."""
-    found: list[Wire] = []
-    for at in range(0, len(ours), COMPARED):
-        some = [*ours[at : at + COMPARED], *theirs[at : at + COMPARED]]
-        half = len(some) // 2
-        low = (1 << half) - 1
-        same = low * flipped
-        counts = [((i & low) ^ (i >> half) ^ same).bit_count() for i in range(1 << len(some))]
-        whole = module.rom(counts, half.bit_length(), module.concat(some))
-        found.append(module.register(Wire(whole.name, 0, half)))
-    return found
+    @cached_property
+    def counters(self) -> Mapping[tuple[int, bool], Module]:
+        """Columns and whether they are flipped -> what counts them."""
+        sizes = {min(COMPARED, self.spec.k - at) for at in range(0, self.spec.k, COMPARED)}
+        kinds = {False, True} if self.spec.activation_bits > ONE_PLANE else {True}
+        return {(half, one): _counter(half, one) for half in sizes for one in kinds}
+
+    @property
+    def parts(self) -> list[Module]:
+        """See Products: each count is mapped alone, into a LUT for each of its bits.
+
+        Among others Yosys shares their comparisons, and takes 15% more LUTs in all.
+        """
+        return list(self.counters.values())
+
+
+def _counter(half: int, flipped: bool) -> Module:
+    """How many of some bits differ from as many others, or agree if `flipped`."""
+    module = Module(f"count{half}{'_flipped' if flipped else ''}")
+    given = module.input("pairs", 2 * half)
+    low = (1 << half) - 1
+    same = low * flipped
+    counts = [((i & low) ^ (i >> half) ^ same).bit_count() for i in range(1 << 2 * half)]
+    module.output("count", module.rom(counts, half.bit_length(), given))
+    return module
 
 
 class Serial(Products):

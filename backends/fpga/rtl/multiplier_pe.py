@@ -51,7 +51,7 @@ def multiplier_pe(spec: PeSpec, products: str) -> list[Module]:
     )
     top.output("y", top.concat(sums))
     top.output("y_valid", done)
-    return [row, top]
+    return [*kind.parts, row, top]
 
 
 class MultiplierRows(RowSums):

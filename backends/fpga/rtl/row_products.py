@@ -26,6 +26,11 @@ class Products(ABC):
         """See above: one cycle for registers in front, and all but the last of ours."""
         return self.latency
 
+    @property
+    def parts(self) -> list[Module]:
+        """Modules that rows have copies of."""
+        return []
+
     @abstractmethod
     def tile(
         self, module: Module, activations: list[Wire], weights: Wire, given: Wire | None
