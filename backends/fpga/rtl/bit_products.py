@@ -140,10 +140,11 @@ class Serial(Products):
         places = [
             module.shifted(value, min(place, most), width) for place in range(min(most + 1, 4))
         ]
-        near = module.pick(places, module.extract(exponent, 0, min(exponent.width, 2)))
+        low_exponent = module.extract(exponent, 0, min(exponent.width, 2))
+        near = module.pick(places, low_exponent, _inputs(value.width, len(places), width))
         if most >= len(places):
             far = module.extract(module.concat([module.constant(0, 4), near]), 0, width)
-            near = module.choose(module.extract(exponent, 2, 1), far, near)
+            near = module.choose(module.extract(exponent, 2, 1), far, near, 2 * width - 4)
         flipped = module.differ(bits(near.name, width), module.repeat(negative, width))
         kept = module.both(flipped, module.repeat(used, width))
         return module.register(Wire(kept.name, low, high))
@@ -161,3 +162,14 @@ class Serial(Products):
         whole = module.add(Wire(kept.name, low, high), total)
         module.define(after, Wire(module.extract(whole, 0, after.width).name, low, high))
         return before
+
+
+def _inputs(value: int, places: int, width: int) -> int:
+    """Bits of a value, of so many, that the bits of a choice of its shifts read, in all.
+
+    Below a shifted value is nothing, and above it its sign, whatever the shift.
+    """
+    return sum(
+        len({min(bit - place, value - 1) for place in range(places) if place <= bit})
+        for bit in range(width)
+    )

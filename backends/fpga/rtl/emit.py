@@ -60,7 +60,7 @@ class Tally:
     registers: int = 0
     shifts: int = 0
     compared: int = 0
-    choices: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    choices: list[tuple[float, int]] = field(default_factory=list[tuple[float, int]])
     factors: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     memories: list[tuple[int, int, int, bool]] = field(
         default_factory=list[tuple[int, int, int, bool]]
@@ -262,16 +262,19 @@ class Module:
         self.tally.compared += left.width
         return self._emit(f"comb.icmp eq {left.name}, {right.name} : {left.type}", 0, 1)
 
-    def choose(self, flag: Wire, one: Wire, other: Wire) -> Wire:
-        """One if the flag is set, else the other; both of one width."""
-        self.tally.choices.append((2, one.width))
+    def choose(self, flag: Wire, one: Wire, other: Wire, inputs: int | None = None) -> Wire:
+        """One if the flag is set, else the other; both of one width. inputs: see `pick`."""
+        self.tally.choices.append((2 if inputs is None else inputs / one.width, one.width))
         text = f"comb.mux {flag.name}, {one.name}, {other.name} : {one.type}"
         return self._emit(text, min(one.low, other.low), max(one.high, other.high))
 
-    def pick(self, wires: Sequence[Wire], index: Wire) -> Wire:
-        """wires[index]; the last is repeated for an index beyond."""
-        size = 1 << index.width
-        self.tally.choices.append((size, wires[0].width))
+    def pick(self, wires: Sequence[Wire], index: Wire, inputs: int | None = None) -> Wire:
+        """wires[index]; the last is repeated for an index beyond.
+
+        inputs: of all bits, where some wires have a constant or what another has.
+        """
+        size, width = 1 << index.width, wires[0].width
+        self.tally.choices.append((size if inputs is None else inputs / width, width))
         padded = [*wires, *[wires[-1]] * (size - len(wires))]
         names = ", ".join(wire.name for wire in reversed(padded))
         array = self._name()
