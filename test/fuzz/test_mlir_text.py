@@ -1,7 +1,9 @@
 """Mutated MLIR text: whatever comes in, nybble-opt prints a module or one located diagnostic."""
 
+import gc
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -77,6 +79,16 @@ def outcome(text):
     return None if printed.endswith("\n") else NybbleError("the output has no end")
 
 
+@pytest.fixture(scope="module")
+def small_heap():
+    """What tests before left is no work for the garbage collector, whose time counts."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("small_heap")
 @settings(
     max_examples=400,
     deadline=None,

@@ -2,6 +2,7 @@
 
 import itertools
 import signal
+from contextlib import suppress
 
 import pytest
 
@@ -18,6 +19,20 @@ def test_limit_fires():
             pass
     assert fault.value.accepted == "less"
     assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
+
+
+def test_an_error_that_is_dropped_comes_again():
+    def spin():
+        for _ in range(10**8):
+            pass
+
+    def spin_twice():
+        with suppress(LimitError):
+            spin()
+        spin()
+
+    with time_limit(0.01, "counting", "less"), pytest.raises(LimitError):
+        spin_twice()
 
 
 def test_no_limit():
