@@ -29,8 +29,7 @@ class Arch:
     memory of a block. registers: of a multiprocessor. native: elements that `mma` multiplies in
     hardware. products: f16 multiply-adds of a multiprocessor in a cycle by `mma` (of sm_90a: 60% of
     the 2048 that `wgmma` reaches, assumed). group_products: by `wgmma`, of warpgroups (80% of that,
-    assumed); 0 where there is none. board: what grids are sized for. has_lookup: whether it is
-    thought to have `lmma`, see `gpu.lookup`.
+    assumed); 0 where there is none. board: what grids are sized for.
     """
 
     name: str
@@ -42,7 +41,6 @@ class Arch:
     group_products: int
     has_bulk_copy: bool
     board: Board
-    has_lookup: bool = False
 
     @property
     def real(self) -> str:
@@ -75,7 +73,7 @@ IMAGINED = tuple(f"{name}{EXTENSION}" for name in ("sm_90a",))
 def find_arch(name: str) -> Arch:
     """The architecture of that name; raises UnknownNameError."""
     if name in IMAGINED:
-        return replace(ARCHS[name.removesuffix(EXTENSION)], name=name, has_lookup=True)
+        return replace(ARCHS[name.removesuffix(EXTENSION)], name=name)
     if name not in ARCHS:
         known = ", ".join((*ARCHS, *IMAGINED))
         raise UnknownNameError(f"unknown GPU architecture '{name}'", accepted=known)

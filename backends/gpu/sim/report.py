@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from nybble.backends.gpu.arch import ARCHS
+from nybble.backends.gpu.sim import cycles
 from nybble.backends.gpu.sim.findings import Finding, SimulationError
 from nybble.backends.gpu.sim.profile import Traffic
 
@@ -93,6 +95,14 @@ class Report:
         """Matrix instructions that warps executed."""
         return sum(self.mma.values())
 
+    @property
+    def tensor_cycles(self) -> float | None:
+        """Cycles of a multiprocessor that they take, by the model of `sim.cycles`; None for an
+        architecture that is not known.
+        """
+        arch = ARCHS.get(self.target)
+        return None if arch is None else cycles.tensor_cycles(self.mma, arch)
+
     def check(self) -> None:
         """Raise SimulationError with the first findings, if there are any."""
         if not self.findings:
@@ -107,7 +117,7 @@ class Report:
         made["findings"] = [{**asdict(one), "kind": str(one.kind)} for one in self.findings]
         derived = (
             "shared_wavefronts", "shared_ideal", "bank_conflicts", "global_sectors",
-            "global_bytes", "sector_efficiency", "mma_count",
+            "global_bytes", "sector_efficiency", "mma_count", "tensor_cycles",
         )  # fmt: skip
         return made | {name: getattr(self, name) for name in derived}
 
@@ -120,6 +130,8 @@ class Report:
             "  " + ", ".join(f"{name} {n}" for name, n in self.classes.items()),
         ]
         lines += [f"mma: {n} x {name}" for name, n in self.mma.items()]
+        if self.tensor_cycles:
+            lines.append(f"mma: {self.tensor_cycles:.0f} cycles of a multiprocessor, modelled")
         if self.shared:
             lines.append(
                 f"shared memory: {self.shared_wavefronts} wavefronts, ideal {self.shared_ideal}"

@@ -7,6 +7,7 @@ from nybble.backends.gpu.arch import find_arch
 from nybble.backends.gpu.lookup import DEPTHS, SUMS, Lmma, find_lmma, looked_up, tables
 from nybble.backends.gpu.sim.cycles import cycles_of, tensor_cycles
 from nybble.backends.gpu.sim.ptx import PtxError
+from nybble.backends.gpu.sim.report import Report
 
 RNG = np.random.default_rng(3)
 TYPES = {"f16": np.float16, "s16": np.int16, "s8": np.int8}
@@ -97,3 +98,11 @@ def test_cycles_follow_planes_and_types():
     assert cycles_of(half, arch) == cycles_of(octets, arch) == 2048 / arch.products
     group = "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16"
     assert tensor_cycles({group: 2, "ldmatrix.x4": 5}, arch) == 2 * 64 * 64 * 16 / 2048
+
+
+def test_a_report_says_how_long_tensor_cores_are_busy():
+    report = Report("k", "sm_90a", (1, 1, 1), (32, 1, 1), 1, 32, mma={Lmma("f16", 4).name: 3})
+    assert report.tensor_cycles == report.as_json()["tensor_cycles"] == 12.0
+    assert "mma: 12 cycles of a multiprocessor, modelled" in report.text()
+    unknown = Report("k", "sm_10", (1, 1, 1), (32, 1, 1), 1, 32)
+    assert unknown.as_json()["tensor_cycles"] is None
