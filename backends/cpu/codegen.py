@@ -13,6 +13,7 @@ from hashlib import sha256
 
 from nybble.backends.cache import Cache, CacheError
 from nybble.backends.cpu.elf import symbols
+from nybble.backends.cpu.expand import expanded
 from nybble.backends.cpu.loader import PROCESS_SYMBOLS, Library, load
 from nybble.backends.cpu.machine import Machine, native
 from nybble.backends.llvm.lowering import PIPELINE
@@ -66,9 +67,13 @@ def compile_module(
     Raises CodegenError with the upstream diagnostic and its place in the generic text.
     """
     target = machine or native()
-    data = assemble(lower(generic_text(source), target.architecture), target, opt)
+    data = assemble(lower(_text(source, target), target.architecture), target, opt)
     check_symbols(data, allowed)
     return data
+
+
+def _text(source: Source, machine: Machine) -> str:
+    return generic_text(source if isinstance(source, str) else expanded(source, machine))
 
 
 def compile_modules(
@@ -91,7 +96,7 @@ def compile_modules(
     names: dict[str, str] = {}
     with ThreadPoolExecutor(jobs) as pool:
         for name, source in sources.items():
-            text = generic_text(source)
+            text = _text(source, target)
             key = names[name] = cache_key(text, target)
             if key not in code:
                 code[key] = pool.submit(_cached, cache, key, text, target, allowed)

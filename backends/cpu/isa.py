@@ -81,6 +81,7 @@ class Isa:
     ahead: int = 8192
 
 
+_V2_FLAGS = frozenset({"cx16", "popcnt", "sse4_1", "sse4_2", "ssse3"})
 _V3_FLAGS = frozenset({"avx2", "fma", "f16c", "bmi1", "bmi2"})
 _V4_FLAGS = _V3_FLAGS | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 _VNNI_FLAGS = _V4_FLAGS | {"avx512_vnni"}
@@ -89,11 +90,13 @@ _AMX_FLAGS = _VBMI_FLAGS | {
     *("amx_tile", "amx_int8", "amx_bf16"),
     *("avx512_bf16", "avx512_vpopcntdq"),
 }
+_MADD_128 = Pairwise("llvm.x86.ssse3.pmadd.ub.sw.128", "llvm.x86.sse2.pmadd.wd", 128)
 _MADD_256 = Pairwise("llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd", 256)
 _MADD_512 = Pairwise("llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512", 512)
 _VNNI_256 = FourWay("llvm.x86.avx512.vpdpbusd.256", 256)
 _VNNI_512 = FourWay("llvm.x86.avx512.vpdpbusd.512", 512)
 _SDOT = FourWay("llvm.aarch64.neon.sdot.v4i32.v16i8", 128, signed=True)
+_PSHUFB_128 = Permute("llvm.x86.ssse3.pshuf.b.128", 16)
 _PSHUFB_256 = Permute("llvm.x86.avx2.pshuf.b", 32)
 _PSHUFB_512 = Permute("llvm.x86.avx512.pshuf.b.512", 64)
 _VPERMD_256 = Permute("llvm.x86.avx2.permd", 8)
@@ -131,6 +134,9 @@ _PERMUTES_256 = (_PSHUFB_256, _VPERMD_256)
 _PERMUTES_512 = (_PSHUFB_512, _VPERMD_512)
 _PERMUTES_ARM = (_TBL, Permute())
 
+X86_64_V2 = Isa(
+    "x86-64-v2", 128, 16, _MADD_128, False, _PSHUFB_128, Permute(), _V2_FLAGS, _X86_SOURCES
+)
 X86_64_V3 = Isa(
     "x86-64-v3",
     256,
@@ -160,7 +166,7 @@ NEON = Isa(
     counts=8,
 )
 NEON_DOTPROD = replace(NEON, name="aarch64-dotprod", int_dot=_SDOT, needs=NEON.needs | {"asimddp"})
-_X86_LEVELS = (X86_64_V3, AVX_VNNI, X86_64_V4, AVX512_VNNI, AVX512_VBMI, AMX)
+_X86_LEVELS = (X86_64_V2, X86_64_V3, AVX_VNNI, X86_64_V4, AVX512_VNNI, AVX512_VBMI, AMX)
 LEVELS = {isa.name: isa for isa in (*_X86_LEVELS, NEON, NEON_DOTPROD)}
 BASELINE = X86_64_V3
 """What runs where no level fits: its kernels use generic vector operations alone."""

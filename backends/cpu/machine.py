@@ -67,6 +67,11 @@ class Machine:
         return self.triple == X86_64 and self.cpu != X86_LEVELS[0][0]
 
     @property
+    def has_fma_and_f16c(self) -> bool:
+        """Whether it multiplies and adds in one step, and converts half floats."""
+        return self.triple != X86_64 or self.cpu in {name for name, _ in X86_LEVELS[:2]}
+
+    @property
     def attributes(self) -> str:
         """The features as LLVM's -mattr wants them."""
         return ",".join(self.features)

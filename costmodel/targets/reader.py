@@ -26,6 +26,7 @@ from nybble.costmodel.targets.target import (
 from nybble.dialects.errors import UnknownNameError
 
 TARGETS = {
+    "cpu-sse4": "cpu_sse4.yaml",
     "cpu-avx2": "cpu_avx2.yaml",
     "cpu-avx512": "cpu_avx512.yaml",
     "cpu-neon": "cpu_neon.yaml",
