@@ -11,7 +11,7 @@ from xdsl.dialects.func import FuncOp
 
 from nybble import __version__
 from nybble.backends.cpu.codegen import compile_module
-from nybble.backends.cpu.machine import native
+from nybble.backends.cpu.machine import Machine, native
 from nybble.backends.cpu.object_code import inspect
 from nybble.backends.llvm.toolchain import CodegenError, versions
 from nybble.costmodel.data.log import Log
@@ -29,11 +29,15 @@ TOGETHER = 12
 
 @dataclass(frozen=True)
 class Plan:
-    """What to collect. seconds: budget. rounds: of each measurement."""
+    """What to collect. seconds: budget. rounds: of each measurement.
+
+    machine: what code is made for, another one that this machine can stand for; None for itself.
+    """
 
     seconds: float
     rounds: int = 6
     seed: int = 0
+    machine: Machine | None = None
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,10 @@ class Status:
     doing: str
 
 
-def stand() -> Stand:
-    """What measurements here hold for."""
-    return Stand(f"{describe_host().cpu} {native()}", f"nybble-{__version__}+{versions()}")
+def stand(machine: Machine | None = None) -> Stand:
+    """What measurements here hold for. machine: as in `Plan`."""
+    target = f"{describe_host().cpu} {machine or native()}"
+    return Stand(target, f"nybble-{__version__}+{versions()}")
 
 
 def workload(subject: Subject, call: Call) -> Workload:
@@ -79,7 +84,7 @@ class Collection:
         self.log = log
         self.plan = plan
         self.report = report
-        self.stand = stand()
+        self.stand = stand(plan.machine)
         self.end = time.monotonic() + plan.seconds
         self.known = log.keys()
         self.measured = self.failed = 0
@@ -106,7 +111,7 @@ class Collection:
         default = candidates[0]
         chosen = [default, *(one for one in missing if one != default)]
         self._say(f"{load.family}: compiling {len(chosen)} kernels")
-        built = Built(subject)
+        built = Built(subject, self.plan.machine)
         for start in range(0, len(chosen), TOGETHER):
             built.add(chosen[start : start + TOGETHER])
             if time.monotonic() > self.end:
@@ -147,8 +152,9 @@ class Collection:
 class Built:
     """The compiled candidates of a subject."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, machine: Machine | None = None) -> None:
         self.subject = subject
+        self.machine = machine
         self.options: list[dict[str, int]] = []
         self.sizes: list[list[int]] = []
         self.objects: list[bytes] = []
@@ -174,7 +180,7 @@ class Built:
             function, size = self.subject.build(options, f"k{first + i}")
             functions.append(function)
             sizes.append(size)
-        data = compile_module(ModuleOp(functions))
+        data = compile_module(ModuleOp(functions), self.machine)
         del functions
         gc.collect()
         counts = inspect(data)

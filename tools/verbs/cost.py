@@ -5,12 +5,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from nybble.backends.cpu import isa as levels
 from nybble.backends.cpu.isa import Isa
-from nybble.backends.cpu.machine import cpu_flags
+from nybble.backends.cpu.machine import Machine, cpu_flags, for_level
 from nybble.backends.llvm.workers import close_idle
 from nybble.costmodel.data.dataset import write_parquet
 from nybble.costmodel.data.log import Log
@@ -39,6 +40,7 @@ from nybble.tools.model_options import json_option
 from nybble.tools.run_file import SCHEDULED
 from nybble.tools.tuning import chooser, cost_model
 
+STANDS_FOR = "Make code for a lower level, as another machine; default: this machine's."
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)?")
 _UNITS = {None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -79,9 +81,19 @@ def alternate(sources: Sequence[Iterator[Load]]) -> Iterator[Load]:
         yield from several
 
 
-def sources(families: str, seed: int, isa: Isa, candidates: int) -> Iterator[Load]:
+def sources(isa: Isa, families: str, seed: int, candidates: int) -> Iterator[Load]:
     """What to measure."""
     return alternate([FAMILIES[name](seed, isa, candidates) for name in chosen(families)])
+
+
+def standing_for(isa: Isa) -> Machine:
+    """A machine of a level, which this one can stand for; UsageError if it cannot run its code."""
+    if not isa.needs <= cpu_flags():
+        able = [one.name for one in levels.LEVELS.values() if one.needs <= cpu_flags()]
+        raise UsageError(
+            f"this machine cannot measure code of level '{isa.name}'", accepted=", ".join(able)
+        )
+    return for_level(isa)
 
 
 @command.command(name="collect")
@@ -91,12 +103,12 @@ def sources(families: str, seed: int, isa: Isa, candidates: int) -> Iterator[Loa
 @click.option("--candidates", type=click.IntRange(2), default=108, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--ray", "address", metavar="ADDRESS", help="Measure on a Ray cluster's devices.")
-def collect(
-    budget: str, output: str, families: str, candidates: int, seed: int, address: str | None
-) -> None:
+@click.option("--isa", "level", type=click.Choice([*levels.LEVELS]), help=STANDS_FOR)
+def collect(budget: str, output: str, address: str | None, level: str | None, **drawn: Any) -> None:
     """Measure schedules of random workloads. It goes on where it was, whatever interrupted it."""
-    plan = Plan(seconds_of(budget), seed=seed)
-    isa = levels.detect(cpu_flags())
+    isa = levels.get(level) if level else levels.detect(cpu_flags())
+    machine = standing_for(isa) if level else None
+    plan = Plan(seconds_of(budget), seed=drawn["seed"], machine=machine)
 
     def say(status: Status) -> None:
         click.echo(
@@ -107,13 +119,12 @@ def collect(
 
     with Log(Path(output)) as log, Measurer() as measurer:
         if address is not None:
-            count = collect_on_devices(log, plan, address, sources(families, seed, isa, candidates))
+            count = collect_on_devices(log, plan, address, sources(isa, **drawn))
             click.echo(f"{count} measurements")
             return
         collection = Collection(log, plan, say)
-        loads = sources(families, seed, isa, candidates)
         try:
-            collection.run(loads, measurer)
+            collection.run(sources(isa, **drawn), measurer)
         finally:
             close_idle()
     click.echo(f"{collection.measured} measurements, {collection.failed} failures")

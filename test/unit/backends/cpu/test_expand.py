@@ -48,9 +48,9 @@ def test_floats_become_the_nearest_half_floats():
     halves = np.arange(0, 0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
     between = np.append((halves[:-1] + halves[1:]) / 2, np.float32(65520))
     beside = [np.nextafter(between, np.float32(to)) for to in (0, np.inf)]
-    odd = [np.inf, np.nan, 65519.996, 65536, 3e38, 1e-45, 2.0**-25, 2.0**-24]
+    odd = np.float32([np.inf, np.nan, 65519.996, 65536, 3e38, 1e-45, 2.0**-25, 2.0**-24])
     nan = np.array([0x7F800001], np.uint32).view(np.float32)
-    several = np.concatenate([nan, halves, between, *beside, odd]).astype(np.float32)
+    several = np.concatenate([nan, halves, between, *beside, odd])
     values = np.concatenate([several, -several])
     values = values[: len(values) // LANES * LANES]
     with np.errstate(over="ignore", invalid="ignore"):
