@@ -1,4 +1,4 @@
-"""What machines without FMA and F16C compute instead, against numpy, by their instructions alone."""
+"""What machines without FMA and F16C compute instead, against numpy, with their instructions."""
 
 import numpy as np
 import pytest
