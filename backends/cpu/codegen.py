@@ -15,13 +15,13 @@ from nybble.backends.cache import Cache, CacheError
 from nybble.backends.cpu.elf import symbols
 from nybble.backends.cpu.expand import expanded
 from nybble.backends.cpu.loader import PROCESS_SYMBOLS, Library, load
-from nybble.backends.cpu.machine import Machine, native
+from nybble.backends.cpu.machine import X86_64, Machine, native
 from nybble.backends.llvm.lowering import PIPELINE
 from nybble.backends.llvm.text import Source, generic_text
 from nybble.backends.llvm.toolchain import CodegenError, run, versions
 from nybble.backends.llvm.workers import lower
 
-FORMAT = "3"
+FORMAT = "4"
 JOBS = 2
 
 
@@ -34,6 +34,11 @@ def assemble(llvm_ir: str, machine: Machine, opt: int = 3) -> bytes:
     options = [f"-O{opt}", f"-mtriple={machine.triple}", f"-mcpu={machine.cpu}"]
     options.append(f"-mattr={machine.attributes}")
     bitcode = run("opt", options, llvm_ir.encode())
+    if machine.triple == X86_64:
+        # Else the stack is aligned to 16 bytes, as a caller leaves it, and so are registers that go
+        # there: of those of 32 bytes half would lie across two lines of the cache, or none, as it
+        # happens in each process, and what lies so comes back in twice the time.
+        options.append("-stackrealign")
     if machine.few_registers:
         # Kernels are written in an order that fits the registers; LLVM's own order spills. So does
         # what its combiner makes of running sums: trees, whose leaves all wait in registers.
