@@ -46,7 +46,10 @@ def compile_file(
     described = {"stage": last, "target": str(native()), "compiler": versions()}
     artifact = dump(module, last)
     if last == LAST:
-        code = compile_kernels(module)
+        try:
+            code = compile_kernels(module)
+        finally:
+            close_idle()
         described |= {"kernels": list(code)}
         artifact["kernels.a"] = pack(list(code.values()))
     artifact[DESCRIPTION] = (json.dumps(described, indent=1) + "\n").encode()
@@ -68,13 +71,10 @@ def compile_kernels(module: ModuleOp) -> dict[str, bytes]:
         for op in module.ops
         if isinstance(op, func.FuncOp) and not _is_caller(op)
     }
-    try:
-        with shown_progress() as progress:
-            return compile_modules(
-                kernels, cache=kernel_cache(), progress=lambda name: progress(f"compiled {name}")
-            )
-    finally:
-        close_idle()
+    with shown_progress() as progress:
+        return compile_modules(
+            kernels, cache=kernel_cache(), progress=lambda name: progress(f"compiled {name}")
+        )
 
 
 def dump(module: ModuleOp, stage: str) -> dict[str, bytes]:

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import cast
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from xdsl.dialects import func
 from xdsl.dialects.builtin import DYNAMIC_INDEX, IndexType, ModuleOp, TensorType
 from xdsl.ir import Attribute, SSAValue
+from xdsl.rewriter import Rewriter
 
 from nybble.backends.cpu import isa as levels
 from nybble.backends.cpu.assemble import Assembler
@@ -184,6 +186,7 @@ def run_file(path: str, run: FileRun, session: Session) -> dict[str, object]:
     variant = variant_name(alone, name, run.tokens)
     rounded = reference(alone, variant, values)
     compiled = compile_function(alone, variant, values, key_caches(function), run)
+    close_idle()
     try:
         compiled.run()
         found = compiled.results()
@@ -227,9 +230,12 @@ def compile_function(
 ) -> Compiled:
     """Lower, compile and load a scheduled function with a plan of that one call.
 
-    keys: numbers of the arguments that are caches of keys.
+    keys: numbers of the arguments that are caches of keys. Other functions go from the module.
+    Processes that compile are kept for the next function, see `workers.close_idle`.
     """
     function = find_function(module, name)
+    for other in [one for one in module.ops if one is not function]:
+        Rewriter.erase_op(other)
     types = [argument.type for argument in function.body.block.args]
     options = run.options()
     isa = levels.get(str(options.pass_options()["isa"]))
@@ -243,8 +249,7 @@ def compile_function(
     config = Config(max(run.end, rows), rows, run.threads, first=first)
     plan = call_plan(Assembler(module), name, layout.order, config)
     code = [*compile_kernels(module).values()]
-    code.append(compile_module(runner_module(native().architecture), allowed=EXTERNALS))
-    close_idle()
+    code.append(runner_code())
     request_amx()
     executor = Executor(plan, load(code, EXTERNALS), np.empty(0, np.uint8), run.threads)
     inputs = {
@@ -254,6 +259,12 @@ def compile_function(
     }
     inputs |= {name: stored_keys(inputs[name]) for name in layout.keys}
     return Compiled(executor, layout, inputs, rows, run.position)
+
+
+@cache
+def runner_code() -> bytes:
+    """Object code of what runs a plan, for this machine."""
+    return compile_module(runner_module(native().architecture), allowed=EXTERNALS)
 
 
 def call_plan(assembler: Assembler, name: str, order: Sequence[str], config: Config) -> Plan:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nybble.backends.llvm.workers import close_idle
 from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
 from nybble.dialects.sparse_attn.kv import SIDES, parse
@@ -131,5 +132,6 @@ def _compiled(
     arguments = [given[0], *held, *given[1:], position]
     name = variant_name(module, "f", rows)
     compiled = compile_function(module, name, arguments, plain, run)
+    close_idle()
     compiled.run()
     return compiled

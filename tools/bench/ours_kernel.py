@@ -11,14 +11,14 @@ from xdsl.dialects.builtin import ModuleOp
 
 from nybble.backends.cpu import arena
 from nybble.backends.cpu.assemble import Assembler
-from nybble.backends.cpu.codegen import compile_module
 from nybble.backends.cpu.compute_layouts import pack_storage
 from nybble.backends.cpu.executor import Executor
 from nybble.backends.cpu.host import allocate, request_amx
 from nybble.backends.cpu.loader import load
 from nybble.backends.cpu.machine import native
 from nybble.backends.cpu.plan import Buffer, BufferRef, Config, Kind, Plan, Program
-from nybble.backends.cpu.runner import EXTERNALS, runner_module
+from nybble.backends.cpu.runner import EXTERNALS
+from nybble.backends.llvm.workers import close_idle
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.mpgemm.ops import ProductOp
 from nybble.dialects.mpgemm.tables import TableType
@@ -30,7 +30,7 @@ from nybble.tools.bench.rounds import Rotation, timed
 from nybble.tools.explain import MATMUL
 from nybble.tools.kernels_file import compile_kernels
 from nybble.tools.mlir_file import FIRST, LAST, advance, find_function
-from nybble.tools.run_file import PROGRAM, SCHEDULED, variant_name
+from nybble.tools.run_file import PROGRAM, SCHEDULED, runner_code, variant_name
 
 X, Y = "x", "y"
 
@@ -69,7 +69,8 @@ class OurKernel:
         advance(module, SCHEDULED, LAST, options)
         plan = _plan(Assembler(module), name, rotation, Config(self._n, self._n, threads))
         code = [*compile_kernels(module).values()]
-        code.append(compile_module(runner_module(native().architecture), allowed=EXTERNALS))
+        code.append(runner_code())
+        close_idle()
         library = load(code, EXTERNALS)
         weights = allocate(arena.weights(plan).bytes)
         self._executor = Executor(plan, library, weights, threads)

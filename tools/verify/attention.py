@@ -7,14 +7,16 @@ mask with every format of a cache and every kind of softmax in turn, so that 3,0
 all; one in RETAINED_EVERY keeps a number of tokens instead, see `retained`.
 """
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 
+from nybble.dialects.errors import InternalError, NybbleError
 from nybble.dialects.interpreter import Interpreter
 from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
@@ -29,8 +31,11 @@ from nybble.tools.random_values import Value, buffers_of, key_caches, stored_key
 from nybble.tools.run_file import SCHEDULED, Compiled, FileRun, compile_function, variant_name
 from nybble.tools.verify import retained
 from nybble.tools.verify.attention_kernel import CONTEXT, AttentionKernel
+from nybble.tools.verify.pool import runner
 
 CASES_A_KERNEL = 6
+THREADS = 2
+"""That share out the heads and tiles of a call, on whatever machine."""
 RETAINED_EVERY = 10
 KV = (
     "f32",
@@ -41,7 +46,7 @@ KV = (
     "kv2",
     "kv4(32)",
     "kivi4(16,32)",
-    "kivi2(16,64)",
+    "kivi2(16,64,64)",
     "kv4-i8",
     "kivi2(16,0)-i8",
     "gear2(2,1,16,32)",
@@ -120,17 +125,21 @@ class Attention(AttentionKernel):
 
 @dataclass(frozen=True)
 class Outcome:
-    """error: the largest, over what is allowed; fault: what is wrong, empty if nothing is."""
+    """error: the largest, over what is allowed; fault: what is wrong, empty if nothing is.
+
+    blind: whether there is a query that sees no key.
+    """
 
     number: int
     attention: AttentionKernel
     position: int
     error: float
     fault: str
+    blind: bool = False
 
     def report(self) -> dict[str, object]:
         """The case in the words of the command's report."""
-        facts = vars(self.attention)
+        facts = asdict(self.attention)
         return {
             "case": self.number, **facts, "position": self.position, "error": self.error,
             "fault": self.fault,
@@ -164,27 +173,74 @@ def drawn(seed: int, group: int) -> AttentionKernel:
     )
 
 
+@dataclass(frozen=True)
+class Task:
+    """Cases that share a kernel."""
+
+    seed: int
+    group: int
+    numbers: tuple[int, ...]
+
+
+def tasks(seed: int, numbers: Sequence[int]) -> list[Task]:
+    """The cases, kernel by kernel."""
+    groups: dict[int, list[int]] = {}
+    for number in numbers:
+        groups.setdefault(number // CASES_A_KERNEL, []).append(number)
+    return [Task(seed, group, tuple(mine)) for group, mine in groups.items()]
+
+
+def run_task(task: Task) -> list[Outcome]:
+    """Run the cases of a task in this process; all have failed where there is no kernel."""
+    kernel = drawn(task.seed, task.group)
+    try:
+        return [*run_group(task.seed, kernel, task.numbers)]
+    except (NybbleError, InternalError) as error:
+        fault = f"{type(error).__name__}: {error}"
+        return [
+            Outcome(one, kernel, position_of(kernel.values(task.seed, one)), np.inf, fault)
+            for one in task.numbers
+        ]
+
+
 def run(
-    seed: int, numbers: range, threads: int, progress: Callable[[int], None] = lambda _: None
+    seed: int, numbers: Sequence[int], jobs: int, progress: Callable[[int], None] = lambda _: None
 ) -> list[Outcome]:
-    """The outcome of each case, in order."""
+    """The outcome of each case, in order; `progress` is told how many are done."""
     found: list[Outcome] = []
-    groups = dict.fromkeys(number // CASES_A_KERNEL for number in numbers)
-    for group in groups:
-        mine = [one for one in numbers if one // CASES_A_KERNEL == group]
-        for outcome in run_group(seed, drawn(seed, group), mine, threads):
-            found.append(outcome)
+    planned = tasks(seed, numbers)
+    with runner(min(jobs, len(planned)), run_task) as execute:
+        for outcomes in execute(planned):
+            found += outcomes
             progress(len(found))
-    return found
+    return sorted(found, key=lambda one: one.number)
 
 
-def run_group(
-    seed: int, attention: AttentionKernel, numbers: list[int], threads: int
-) -> Iterator[Outcome]:
+def coverage(outcomes: Sequence[Outcome]) -> dict[str, object]:
+    """How many cases had what. combinations: of a mask, a cache and a kind of softmax."""
+    kernels = [one.attention for one in outcomes]
+    plain = [one for one in kernels if isinstance(one, Attention)]
+    among = ATOMS + tuple(str(parse(one)) for one in retained.MASKS)
+    met = {
+        (mask, kv, softmax)
+        for mask, kv, softmax in COMBINATIONS
+        if any(mask in one.mask and (kv, softmax) == (one.kv, one.softmax) for one in plain)
+    }
+    return {
+        "combinations": {"drawn": len(met), "of": len(COMBINATIONS)},
+        "masks": {mask: sum(mask in one.mask for one in kernels) for mask in among},
+        "kv": dict(Counter(one.kv for one in kernels)),
+        "softmax": dict(Counter(one.softmax for one in kernels)),
+        "empty_caches": sum(one.position == EMPTY for one in outcomes),
+        "queries_without_keys": sum(one.blind for one in outcomes),
+    }
+
+
+def run_group(seed: int, attention: AttentionKernel, numbers: Sequence[int]) -> Iterator[Outcome]:
     """Compile an attention and run cases on it."""
     module = parse_module(make_context(), attention.text(), "<verify>")
     inputs = [attention.values(seed, number) for number in numbers]
-    run = FileRun("f", attention.rows, CONTEXT - attention.rows, 0, threads, None, "f32")
+    run = FileRun("f", attention.rows, CONTEXT - attention.rows, 0, THREADS, None, "f32")
     reference = Interpreter(module.clone())
     keys = key_caches(find_function(module, "f"))
     advance(module, FIRST, SCHEDULED, run.options())
@@ -229,10 +285,11 @@ def judged(
     if parse_kv(attention.kv).integers:
         allowed += WEIGHTS * max(1.0, float(np.abs(np.asarray(values[2])).max()))
     error = float(np.abs(found - wanted).max()) / allowed
+    blind = not wanted.reshape(-1, attention.d).any(axis=1).all()
     fault = ""
     if not np.isfinite(found).all():
         error, fault = np.inf, "a result is not finite"
     elif error > 1:
         worst = np.unravel_index(np.argmax(np.abs(found - wanted)), found.shape)
         fault = f"result{[int(i) for i in worst]} is {found[worst]:.9g}, not {wanted[worst]:.9g}"
-    return Outcome(number, attention, position_of(values), error, fault)
+    return Outcome(number, attention, position_of(values), error, fault, blind)

@@ -10,16 +10,14 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.rewriter import Rewriter
 
 from nybble.backends.cpu.assemble import Assembler
-from nybble.backends.cpu.codegen import compile_module
 from nybble.backends.cpu.compute_layouts import pack_storage
 from nybble.backends.cpu.emulate import compile_runnable
 from nybble.backends.cpu.executor import Executor
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.loader import load
 from nybble.backends.cpu.lower_kernels_to_cpu import Lowering
-from nybble.backends.cpu.machine import native
 from nybble.backends.cpu.plan import Buffer, BufferRef, Config, Kind, Plan, Program
-from nybble.backends.cpu.runner import EXTERNALS, runner_module
+from nybble.backends.cpu.runner import EXTERNALS
 from nybble.dialects.interpreter import Interpreter
 from nybble.dialects.lowbit.types import LowBitTensorType
 from nybble.dialects.parsing import parse_module
@@ -29,7 +27,7 @@ from nybble.passes.pipeline import build_pipeline, run_passes
 from nybble.passes.stages import stages_between
 from nybble.tools.mlir_file import FIRST, LAST, functions_of
 from nybble.tools.random_values import Value, buffers_of
-from nybble.tools.run_file import SCHEDULED, Layout
+from nybble.tools.run_file import SCHEDULED, Layout, runner_code
 from nybble.tools.verify.cases import TOKENS, Case, Kernel
 from nybble.tools.verify.data import Data
 
@@ -156,7 +154,7 @@ def compiled(kernels: Sequence[Kernel], isa: Isa) -> Batch:
     code = ModuleOp([op.clone() for op in functions(module) if op.sym_name.data in symbols])
     objects = [
         compile_runnable(code, isa),
-        compile_module(runner_module(native().architecture), allowed=EXTERNALS),
+        runner_code(),
     ]
     executor = Executor(plan, load(objects, EXTERNALS), np.empty(0, np.uint8))
     return Batch(scheduled, layouts, executor)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from nybble.backends.cpu import isa as levels
 from nybble.backends.cpu.dataflows import DATAFLOWS
 from nybble.backends.cpu.machine import cpu_flags
-from nybble.backends.llvm.workers import close_idle
 from nybble.dialects.lowbit import formats
 from nybble.tools.diagnostics import UsageError
 from nybble.tools.target import VerifyRequest
@@ -39,7 +38,7 @@ def verify_on_cpu(request: VerifyRequest) -> int:
         request.given, request.cases, request.seed, request.json_file
     )  # fmt: skip
     if given["op"] == ATTENTION:
-        return verify_attention(str(request.target), numbers, seed, json_file)
+        return verify_attention(request)
     if given["op"] not in (None, MATMUL):
         raise UsageError(f"--op {given['op']} with target cpu", accepted=f"{MATMUL}, {ATTENTION}")
     check_dataflow(given["dataflow"], DATAFLOWS)
@@ -47,26 +46,31 @@ def verify_on_cpu(request: VerifyRequest) -> int:
     level = levels.get(isa) if isa else levels.detect(cpu_flags())
     draw = Draw(seed, chosen_specs(asked), level, given["dataflow"] or "")
     with shown_progress(len(numbers)) as progress:
-        outcomes = run(draw, numbers, given["jobs"] or os.cpu_count() or 1, progress)
+        outcomes = run(draw, numbers, jobs_of(request), progress)
     found = report(draw, outcomes)
     found = {"target": str(request.target), "op": given["op"] or MATMUL, **found}
     return tell(found, lines(found, asked), json_file)
 
 
-def verify_attention(target: str, numbers: range, seed: int, json_file: str | None) -> int:
-    """Random attentions, in this process; the exit code."""
-    with shown_progress(len(numbers)) as progress:
-        outcomes = attention.run(seed, numbers, os.cpu_count() or 1, progress)
-    close_idle()
+def jobs_of(request: VerifyRequest) -> int:
+    """How many processes: as many as there are processors where nothing was asked."""
+    return request.given["jobs"] or os.cpu_count() or 1
+
+
+def verify_attention(request: VerifyRequest) -> int:
+    """Random attentions; the exit code."""
+    with shown_progress(len(request.cases)) as progress:
+        outcomes = attention.run(request.seed, request.cases, jobs_of(request), progress)
     faulty = [one.report() for one in outcomes if one.fault]
     worst = max(outcomes, key=lambda one: one.error)
     found = {
-        "target": target, "op": ATTENTION, "seed": seed, "cases": len(outcomes),
-        "failed": len(faulty), "worst": worst.report(), "failures": faulty[:SHOWN],
+        "target": str(request.target), "op": ATTENTION, "seed": request.seed,
+        "cases": len(outcomes), "failed": len(faulty), "worst": worst.report(),
+        "drawn": attention.coverage(outcomes), "failures": faulty[:SHOWN],
     }  # fmt: skip
     said = f"worst: case {worst.number}, {worst.error:.2f} of what may be lost"
     told = [*counts(found, ("cases", "failed")), said, *failures(found)]
-    return tell(found, told, json_file)
+    return tell(found, told, request.json_file)
 
 
 def chosen_specs(asked: str) -> tuple[str, ...]:

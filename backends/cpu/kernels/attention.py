@@ -69,8 +69,8 @@ class Attention:
     instead of `out`. accumulators, registers: see TileShape. isa: whose products
     of integers are used; that of the default has none. softmax: see `sparse_attn` ops.
     parts: `max`, `sum`, `acc` (see PartsShape) instead of `out`. shared: all rows stand at `pos`.
-    row_block: positions of a tile, None for as many as make 32 to 64 query rows. The result depends
-    on `splits`, never on the number of threads.
+    row_block: positions of a tile, None for as many as make 32 to 128 query rows. The result
+    depends on `splits`, never on the number of threads.
     """
 
     cache: Cache
@@ -162,10 +162,12 @@ class Attention:
 
     @property
     def default_row_block(self) -> int:
-        """Positions that make about 32 to 64 query rows."""
+        """Positions that make about 128 query rows, among which keys that come from far are read
+        once; at most 32, and as many as a list has one row for."""
         if self.rows == 1 or any(one.of_each_row for one in self.lists):
             return 1
-        return min(32, max(4, 1 << int(math.log2(64 / self.group))))
+        runs = [one.selection.size for one in self.lists if one.rows > 1]
+        return min(32, max(4, 1 << int(math.log2(128 / self.group))), *runs)
 
     @property
     def width(self) -> int:

@@ -312,12 +312,15 @@ class Tile:
     # The same for all.
 
     def scores(self, first_key: Value) -> None:
-        """S = Q K^T in base-2 logits, soft-capped if the tile has a cap."""
+        """S = Q K^T in base-2 logits, soft-capped if the tile has a cap.
+
+        Rows are the inner loop: the keys of a register tile stay in L1, a block's may not.
+        """
         shape = self.shape
         for run in self.key_runs():
             self.fold_query(first_key + run[0])
-            with self.b.for_(0, shape.rows, shape.row_tile) as rows:
-                for key in run[:: self.key_vectors]:
+            for key in run[:: self.key_vectors]:
+                with self.b.for_(0, shape.rows, shape.row_tile) as rows:
                     self._score_tile(rows.iv, first_key, key // KEY_BLOCK)
 
     def _score_tile(self, row: Value, first_key: Value, block: int) -> None:
@@ -432,8 +435,8 @@ class Tile:
             return
         for run in self.value_runs():
             self.fold_weights(first_key, run[0])
-            with self.b.for_(0, shape.rows, shape.row_tile) as rows:
-                for offset in run[:: self.value_vectors]:
+            for offset in run[:: self.value_vectors]:
+                with self.b.for_(0, shape.rows, shape.row_tile) as rows:
                     sums = self.output_start(rows.iv, offset, corrected=corrected)
                     self._output_tile(rows.iv, offset, first_key, keys, sums)
 

@@ -179,7 +179,8 @@ def test_a_tile_of_more_queries_than_a_list_is_for():
     mask = parse("blocks(16)")
     lists = (KeyList(mask, 4, 3),)
     with pytest.raises(ValueError, match="fewer than the 32 of a tile"):
-        Attention(CACHE, 2, 70, 0.2, THREADS, mask, lists=lists, key_block=16)
+        Attention(CACHE, 2, 70, 0.2, THREADS, mask, lists=lists, key_block=16, row_block=32)
+    assert Attention(CACHE, 2, 70, 0.2, THREADS, mask, lists=lists, key_block=16).shape.rows == 16
 
 
 @pytest.mark.parametrize("rows", [1, 20])
