@@ -65,7 +65,7 @@ class BitProduct(Product):
         spec, form = self.spec, bit_count(self.spec.isa)
         self.columns = column_block(spec, self.tiles.columns, spec.weight.group)
         self.groups = self.columns // spec.weight.group
-        self.slots = self.tiles.tiles * (2 if spec.glu else 1)
+        self.slots = self.tiles.tiles
         self.parts = form.parts
         self.word_size = spec.weight.bits * form.parts * TILE
         self.slot_size = self.groups * spec.words * self.word_size

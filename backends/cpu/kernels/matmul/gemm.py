@@ -3,11 +3,12 @@
 A thread takes its tiles of weight rows a few at a time. For each block of columns it unpacks the
 tiles' weights into scratch, in the order that the product wants, and multiplies them with all token
 rows; sums stay in scratch as f32 `[token][slot][64 rows]` until the last block, when the epilogue
-writes the outputs. A slot is one tile of one part: a gated pair takes two.
+writes the outputs. A slot is one tile. The parts of a gated pair take turns in the same slots, so
+that what is unpacked stays in the nearest cache; each has its own sums.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -87,7 +88,7 @@ class Product(ABC):
 
 @dataclass(frozen=True)
 class Sums:
-    """The f32 sums in scratch: [token][slot][64 rows]."""
+    """The f32 sums of a part in scratch: [token][slot][64 rows]."""
 
     buffer: Buffer
     slots: int
@@ -130,10 +131,9 @@ class Gemm:
     def __init__(self, spec: ProductSpec, product: Product):
         self.spec = spec
         self.product = product
-        self.slots = product.tiles.tiles * len(spec.joined[0])
+        self.slots = product.tiles.tiles
         self.scratch = Scratch()
-        rows = -(-spec.tokens // product.tiles.tokens) * product.tiles.tokens
-        self.sums_at = self.scratch.take(rows * self.slots * TILE * 4)
+        self.sums_at = [self.scratch.take(self._sum_count() * 4) for _ in spec.joined[0]]
         product.reserve(self.scratch)
         self.thin_at = self.scratch.take(scratch_size(spec))
 
@@ -141,8 +141,10 @@ class Gemm:
         """The kernel."""
         b = KernelBuilder(name, self.spec.buffers(self.scratch.size))
         own = b.buffer("scratch").view(i8, b.tid * self.scratch.size, self.scratch.size)
-        buffer = own.view(f32, self.sums_at, self._sum_count())
-        self.b, self.sums = b, Sums(buffer, self.slots)
+        self.b, self.sums = (
+            b,
+            [Sums(own.view(f32, place, self._sum_count()), self.slots) for place in self.sums_at],
+        )
         self.adding = Adding(
             b, self.spec, own.view(f32, self.thin_at, scratch_size(self.spec) // 4)
         )
@@ -154,42 +156,40 @@ class Gemm:
         return b.finish()
 
     def _sum_count(self) -> int:
+        """Sums of one part."""
         tokens = self.product.tiles.tokens
         return -(-self.spec.tokens // tokens) * tokens * self.slots * TILE
 
     def _run(self, parts: tuple[int, ...], tile: Value, tiles: Value) -> None:
         """All columns of a few tiles, then their epilogue."""
         b, product = self.b, self.product
-        slots = tiles * len(parts)
-        self._clear(slots)
+        self._clear(tiles)
         with b.for_(0, self.spec.cols, product.columns) as block:
-            with b.for_(0, tiles) as each:
-                for i, part in enumerate(parts):
-                    slot = each.iv * len(parts) + i
-                    product.unpack(part, tile + each.iv, block.iv, slot)
-            product.multiply(self.sums, block.iv, slots)
+            for part, sums in zip(parts, self.sums, strict=True):
+                with b.for_(0, tiles) as each:
+                    product.unpack(part, tile + each.iv, block.iv, each.iv)
+                product.multiply(sums, block.iv, tiles)
         self._finish(parts, tile, tiles)
 
     def _clear(self, slots: Value) -> None:
         b = self.b
         rounded = (b.n + (self.product.tiles.tokens - 1)) // self.product.tiles.tokens
         with b.for_(0, rounded * self.product.tiles.tokens) as token, b.for_(0, slots) as slot:
-            for r in range(SUBTILES):
-                at = self.sums.at(token.iv, slot.iv, r)
-                self.sums.buffer.vstore(b.const(0.0, FLOATS), at)
+            for sums in self.sums:
+                for r in range(SUBTILES):
+                    at = sums.at(token.iv, slot.iv, r)
+                    sums.buffer.vstore(b.const(0.0, FLOATS), at)
 
     def _finish(self, parts: tuple[int, ...], tile: Value, tiles: Value) -> None:
         b = self.b
         epilogue = Epilogue(b, self.spec)
         with b.for_(0, b.n) as token, b.for_(0, tiles) as each:
-            for i, part in enumerate(parts):
-                at = self.sums.at(token.iv, each.iv * len(parts) + i, 0)
-                self.adding.add(part, tile + each.iv, token.iv, (self.sums.buffer, at))
+            for part, sums in zip(parts, self.sums, strict=True):
+                at = sums.at(token.iv, each.iv, 0)
+                self.adding.add(part, tile + each.iv, token.iv, (sums.buffer, at))
             for r in range(SUBTILES):
                 row = (tile + each.iv) * TILE + r * LANES
-                values = self._values(token.iv, each.iv * len(parts), len(parts), r)
+                values = [
+                    sums.buffer.vload(sums.at(token.iv, each.iv, r), LANES) for sums in self.sums
+                ]
                 epilogue.finish(parts[0], token.iv, row, tuple(values))
-
-    def _values(self, token: Value, slot: Value, count: int, subtile: int) -> Sequence[Value]:
-        places = [self.sums.at(token, slot + i, subtile) for i in range(count)]
-        return [self.sums.buffer.vload(at, LANES) for at in places]

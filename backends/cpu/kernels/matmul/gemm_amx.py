@@ -43,7 +43,7 @@ class AmxProduct(Product):
         group = getattr(self.spec.weight, "group", TILE_COLUMNS)
         step = group if group % TILE_COLUMNS == 0 else TILE_COLUMNS
         self.columns = column_block(self.spec, self.tiles.columns, step)
-        self.slots = self.tiles.tiles * (2 if self.spec.glu else 1)
+        self.slots = self.tiles.tiles
         self.steps = self.spec.cols // TILE_COLUMNS
         self.token_tiles = -(-self.spec.tokens // self.tiles.tokens) * 2
 

@@ -48,7 +48,7 @@ class DotProduct(Product):
         self.group = self.spec.activation_group
         self.columns = column_block(self.spec, self.tiles.columns, weight.group)
         self.scales = self.columns // weight.group * TILE
-        self.slots = self.tiles.tiles * (2 if self.spec.glu else 1)
+        self.slots = self.tiles.tiles
         self.integers = self.spec.integers
         self.form = level_dot(self.spec)
 

@@ -37,7 +37,7 @@ class F32Product(Product):
     def __post_init__(self) -> None:
         step = getattr(self.spec.weight, "group", 1)
         self.columns = column_block(self.spec, self.tiles.columns, step)
-        self.slots = self.tiles.tiles * (2 if self.spec.glu else 1)
+        self.slots = self.tiles.tiles
 
     def reserve(self, scratch: Scratch) -> None:
         """See Product: f32 [column][64] per slot."""

@@ -67,7 +67,7 @@ def _row_tiles(spec: MatmulSpec) -> Sequence[int]:
 def _gemm_conflict(spec: MatmulSpec, chosen: Options) -> str | None:
     sums = chosen["subtiles"] * chosen["token_tile"]
     width = 1 if spec.activations == "a8" else 4
-    unpacked = chosen["k_block"] * TILE * width * chosen["row_tiles"] * len(spec.joined[0])
+    unpacked = chosen["k_block"] * TILE * width * chosen["row_tiles"]
     if sums > MOST_SUMS:
         return f"{sums} sub-tiles times tokens, at most {MOST_SUMS}"
     if sums * chosen["unroll"] > MOST_UNROLLED:
