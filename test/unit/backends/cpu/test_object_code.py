@@ -1,9 +1,21 @@
 """Counts of machine code: innermost loops by their jumps, and a trip of them by llvm-mca."""
 
+import re
+
 import pytest
+from xdsl.dialects.builtin import ModuleOp, f32
 
 from nybble.backends.cpu import isa
-from nybble.backends.cpu.object_code import Instruction, innermost, inspect, throughput
+from nybble.backends.cpu.codegen import compile_module
+from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder
+from nybble.backends.cpu.machine import for_level
+from nybble.backends.cpu.object_code import (
+    Instruction,
+    disassembled,
+    innermost,
+    inspect,
+    throughput,
+)
 from nybble.backends.llvm.toolchain import CodegenError
 from nybble.tools.cost.collect import Built
 from nybble.tools.cost.kernel_workloads import row_text
@@ -59,3 +71,18 @@ def test_a_trip_of_the_main_loop(code):
 def test_a_processor_that_llvm_does_not_know(code):
     with pytest.raises(CodegenError, match="llvm-mca failed"):
         throughput(code, "z80000")
+
+
+@pytest.mark.parametrize(("level", "size"), [("x86-64-v3", 32), ("x86-64-v4", 64)])
+def test_registers_on_the_stack_never_lie_across_lines_of_the_cache(level, size):
+    lanes, count = size // 4, 48
+    b = KernelBuilder("f", [BufferSpec("x", count * lanes, f32)])
+    (x,) = b.buffers
+    for i, value in enumerate(reversed([x.vload(i * lanes, lanes) for i in range(count)])):
+        x.vstore(value, i * lanes)
+    machine = for_level(isa.get(level))
+    (code,) = disassembled(compile_module(ModuleOp([b.finish()]), machine)).values()
+    places = [place for one in code for place in re.findall(r"%[yz]mm\d+, (.*)\(%rsp\)", one.code)]
+    assert len(places) >= count - 32
+    assert all(int(place or "0", 0) % size == 0 for place in places)
+    assert any(one.code.split() == ["andq", f"$-0x{size:x},", "%rsp"] for one in code)
