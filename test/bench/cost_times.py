@@ -1,6 +1,6 @@
 """How long the cost model takes: to predict 1,000 candidates, and to learn from many rows.
 
-Run as `python test/bench/cost_times.py [--rows N] [--candidates N]`; three minutes on a quiet core.
+Run as `python test/bench/cost_times.py [--rows N] [--candidates N]`; a minute on a quiet core.
 Candidates are those of an integer product of many tokens, and the least time of some rounds counts.
 Measurements that come with nybble are repeated until there are enough rows; learning is timed once,
 in seconds of processor time, without reading the measurements.
