@@ -164,7 +164,7 @@ def _way(op: mpgemm.ProductOp, target: Target) -> tuple[str, int]:
     if isinstance(op, lut.LookupProductOp):
         tables = op.activation.type
         assert isinstance(tables, TableType)
-        return "lookup", tables.entry_bytes
+        return "lookup", 2 if tables.exact else 1
     if isinstance(op, mpgemm.QuantizedProductOp):
         bits = op.activation_type.number_format.element.bits
         serial = isinstance(op, mpgemm.BitserialProductOp)

@@ -2,7 +2,7 @@
 // RUN: nybble-opt %s -p 'select-dataflow{target=cuda isa=sm_80 activations=i8 reasons=false},assign-layout' | filecheck %s --check-prefix=BYTES
 // RUN: nybble-opt %s -p 'select-dataflow{target=cuda isa=sm_80 activations=b2 reasons=false},assign-layout' | filecheck %s --check-prefix=PLANES
 // RUN: nybble-opt %s -p 'select-dataflow{target=cuda isa=sm_80 activations=f16 reasons=false},assign-layout' | filecheck %s --check-prefix=AMPERE
-// RUN: nybble-opt %s -p 'select-dataflow{target=cuda isa=sm_90a+lmma activations=f16 reasons=false},precompute-tables,assign-layout' | filecheck %s --check-prefix=TABLES
+// RUN: nybble-opt %s -p 'select-dataflow{target=cuda isa="sm_90a+lmma" activations=f16 reasons=false},precompute-tables,assign-layout' | filecheck %s --check-prefix=TABLES
 // RUN: nybble-opt %s -p 'select-dataflow{target=cuda isa=sm_90a activations=f16 reasons=false},assign-layout' | filecheck %s --check-prefix=HOPPER
 
 // CHECK-LABEL: func.func @f
