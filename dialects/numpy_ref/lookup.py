@@ -30,17 +30,17 @@ class Tables(NamedTuple):
     sums i32 (f64) [n, groups]: those of the activation.
     """
 
-    entries: I32 | F64
+    entries: npt.NDArray[np.int32 | np.float64]
     unit: F32
     scale: F32
-    sums: I32 | F64
+    sums: npt.NDArray[np.int32 | np.float64]
 
     @property
     def symmetric(self) -> bool:
         """Whether the negatives of the entries are left out."""
         return self.entries.shape[2] == 2 ** (WIDTH - 1)
 
-    def all_entries(self) -> I32 | F64:
+    def all_entries(self) -> npt.NDArray[np.int32 | np.float64]:
         """[n, k / 4, 16]."""
         if not self.symmetric:
             return self.entries

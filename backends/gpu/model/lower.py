@@ -90,8 +90,9 @@ class Lowering:
     def compile(self) -> tuple[dict[str, KernelImage], dict[str, Product | LookupProduct]]:
         """The images by name, and of those that are products what packs their weights."""
         made = {name: step.compile(self.arch, name) for name, step in self._steps.items()}
-        kinds = (Product, LookupProduct)
-        products = {name: one for name, one in made.items() if isinstance(one, kinds)}
+        products = {
+            name: one for name, one in made.items() if isinstance(one, Product | LookupProduct)
+        }
         return {name: one.image for name, one in made.items()}, products
 
     def _launch(self, step: Step, held: dict[SSAValue, str], where: str) -> None:

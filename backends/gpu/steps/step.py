@@ -113,7 +113,7 @@ class Step:
             kernel = ROW_KERNELS[type(spec)](spec, name)
             image = kernel.image(arch)
             if isinstance(spec, LookupSpec):
-                return LookupProduct(image, kernel.source, spec)
+                return LookupProduct(image, kernel, spec)
             return Finished(image, kernel.source)
         if isinstance(spec, PrefillSpec):
             image, build = prefill_image(spec, arch, name), partial(prefill_module, spec, name)
@@ -133,10 +133,16 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class LookupProduct(Finished):
-    """A product by `lmma`."""
+class LookupProduct:
+    """A product by `lmma`; see Compiled."""
 
+    image: KernelImage
+    kernel: RowKernel
     spec: LookupSpec
+
+    def source(self) -> str:
+        """See Compiled."""
+        return self.kernel.source()
 
     def pack(self, weight: Weight) -> npt.NDArray[np.uint8]:
         """u8 [spec.weight_bytes]; raises NybbleError for what does not fit."""
