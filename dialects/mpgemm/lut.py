@@ -6,7 +6,14 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 from xdsl.ir import SSAValue
-from xdsl.irdl import IRDLOperation, irdl_op_definition, operand_def, result_def, traits_def
+from xdsl.irdl import (
+    BaseAttr,
+    IRDLOperation,
+    irdl_op_definition,
+    operand_def,
+    result_def,
+    traits_def,
+)
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
@@ -27,7 +34,7 @@ class LutPrecomputeOp(IRDLOperation):
     """The sums that every four columns of an activation can add to a row, as tables."""
 
     name = "mpgemm.lut_precompute"
-    activation = operand_def(F32Tensor | LowBitTensorType)
+    activation = operand_def(F32Tensor | BaseAttr(LowBitTensorType))
     tables = result_def(TableType)
     traits = traits_def(Pure())
     assembly_format = "$activation attr-dict `:` type($activation) `->` type($tables)"
