@@ -13,6 +13,7 @@ from nybble.backends.gpu.arch import find_arch
 from nybble.backends.gpu.model.lower import IDS, LOGITS, POSITION, Lowering, PackedWeight
 from nybble.backends.gpu.model.plan import STATE, WEIGHT, GpuPlan, Launch
 from nybble.backends.gpu.products import Activations, Product
+from nybble.backends.gpu.steps.step import LookupProduct
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats import Weight
@@ -63,7 +64,7 @@ class GpuModel:
     module: ModuleOp
     packed: Mapping[str, PackedWeight]
     tables: Mapping[str, str]
-    products: Mapping[str, Product]
+    products: Mapping[str, Product | LookupProduct]
     sources: Mapping[str, Source]
     graph: ModelGraph
     preparer: Preparer

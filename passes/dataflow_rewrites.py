@@ -34,10 +34,11 @@ from nybble.dialects.mpgemm.stream import (
     StreamBitserialMatmulOp,
     StreamFloatProductOp,
     StreamIntMatmulOp,
+    StreamLookupMatmulOp,
     StreamMatmulOp,
     StreamWarpgroupMatmulOp,
 )
-from nybble.dialects.mpgemm.tables import EXACT, ROUNDED, TableType
+from nybble.dialects.mpgemm.tables import EXACT, FLOATS, HALF, ROUNDED, SYMMETRIC, TableType
 from nybble.dialects.numpy_ref.quantize import activation_group
 
 DIGIT_MODES = {"i8": "a8", "i8-lut": "a8", "i16": "a16"}
@@ -154,6 +155,21 @@ def to_stream_int_matmul(matmul: MatmulOp, mode: str, shared: Shared) -> Product
     return product
 
 
+def to_stream_lookup_matmul(matmul: MatmulOp, mode: str, shared: Shared) -> ProductOp:
+    """rewrite: `matmul(x, w) -> stream_lookup_matmul(lut_precompute(x), w)`
+
+    As in `to_lut_matmul`, `precompute-tables` finds the tables that are the same.
+    """
+    tables = TableType.get(matmul.activation_shape(), FLOATS, HALF, SYMMETRIC)
+    precompute = LutPrecomputeOp(matmul.activation, tables)
+    Rewriter.insert_op(precompute, InsertPoint.before(matmul))
+    product = StreamLookupMatmulOp(
+        precompute.tables, matmul.weight, matmul.bias, matmul.result.type
+    )
+    Rewriter.replace_op(matmul, product)
+    return product
+
+
 def to_array_matmul(kind: type[ArrayProductOp]) -> Rewrite:
     """rewrite: `matmul(x, w) -> kind(x, w)`, which rounds its activation itself"""
 
@@ -191,6 +207,7 @@ REWRITES: dict[str, Rewrite] = {
     "stream_warpgroup": to_stream_matmul(StreamWarpgroupMatmulOp),
     "stream_bitserial": to_bitserial_matmul(StreamBitserialMatmulOp),
     "stream_int": to_stream_int_matmul,
+    "stream_lookup": to_stream_lookup_matmul,
     "lut_array": to_array_matmul(LutArrayMatmulOp),
     "multiply_array": to_array_matmul(MultiplyArrayMatmulOp),
     "sparse_chain": to_array_matmul(SparseChainMatmulOp),

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from nybble.backends.gpu.arch import ARCHS
+from nybble.backends.gpu.arch import ARCHS, IMAGINED
 from nybble.tools.diagnostics import Session, UsageError
 
 FPGAS = ("u280", "u55c", "vhk158", "v80", "zcu104", "kv260")
@@ -40,7 +40,7 @@ ROWS: Mapping[str, Row] = {
     ),
     "cuda": Row(
         "sm_90a",
-        tuple(ARCHS),
+        (*ARCHS, *IMAGINED),
         compiles="nybble.tools.gpu_file:compile_for_gpu",
         verifies="nybble.tools.verify.gpu:verify_on_gpu",
     ),

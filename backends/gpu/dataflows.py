@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from xdsl.ir import Operation
 
-from nybble.backends.gpu.arch import ARCHS, find_arch
+from nybble.backends.gpu.arch import ARCHS, IMAGINED, Arch, find_arch
+from nybble.backends.gpu.kernels.matmul.lookup import LookupSpec, TablesSpec, lookup_spec
 from nybble.backends.gpu.kernels.matmul.spec import PLAIN, Epilogue, StreamSpec
 from nybble.backends.gpu.products import Activations, product_spec
 from nybble.dialects.errors import NybbleError
@@ -19,6 +20,7 @@ from nybble.dialects.mpgemm.ops import ProductOp
 from nybble.dialects.mpgemm.stream import (
     StreamBitserialMatmulOp,
     StreamIntMatmulOp,
+    StreamLookupMatmulOp,
     StreamMatmulOp,
     StreamWarpgroupMatmulOp,
 )
@@ -30,6 +32,9 @@ STREAMED = 0.85
 BEGIN = 6000.0
 """Cycles from a kernel's launch to its end that do no work: the first records, the last sums
 (assumed)."""
+LOADED = 128
+"""Bytes that a multiprocessor loads in a cycle, of whatever memory."""
+ProductSpec = StreamSpec | LookupSpec
 
 
 @dataclass(frozen=True)
@@ -49,10 +54,12 @@ class Dataflow:
         arch: str,
         epilogue: Epilogue = PLAIN,
         output: str | None = None,
-    ) -> StreamSpec:
+    ) -> ProductSpec:
         """The kernel of a product, with results of a type, see `compile_product`; NybbleError with
         the reason if there is none.
         """
+        if self.op is StreamLookupMatmulOp:
+            return looked_up_spec(product, arch, output)
         for mode in MODES:
             if mode == product.activations:
                 shape = (product.description.spec, product.rows, product.cols, product.tokens)
@@ -73,7 +80,19 @@ class Dataflow:
         except NybbleError as error:
             accepted = f" (accepted: {error.accepted})" if error.accepted else ""
             return Verdict(name, layout, refusal=error.message + accepted)
+        if isinstance(spec, LookupSpec):
+            setup = table_cycles(spec, find_arch(arch))
+            found = setup + lookup_cycles(spec, find_arch(arch))
+            return Verdict(name, layout, cycles=found, setup=setup)
         return Verdict(name, layout, cycles=cycles(spec))
+
+
+def looked_up_spec(product: Product, arch: str, output: str | None) -> LookupSpec:
+    """The kernel of a product by `lmma`, as `Dataflow.spec`."""
+    if arch not in IMAGINED:
+        raise NybbleError(f"products by lmma on {arch}", accepted=", ".join(IMAGINED))
+    name, shape = product.description.spec, (product.rows, product.cols)
+    return lookup_spec(name, *shape, product.tokens, output or "f32")
 
 
 ROWS = (
@@ -81,6 +100,7 @@ ROWS = (
     Dataflow(StreamWarpgroupMatmulOp, ("f16", "bf16"), warpgroups=True),
     Dataflow(StreamIntMatmulOp, ("i8",)),
     Dataflow(StreamBitserialMatmulOp, ("b1", "b2", "b3", "b4")),
+    Dataflow(StreamLookupMatmulOp, ("f16",)),
 )
 MODES: tuple[Activations, ...] = tuple(dict.fromkeys(mode for row in ROWS for mode in row.modes))
 COVERED_TOKENS = (1, 128)
@@ -129,11 +149,28 @@ def dataflow_of(op: Operation) -> Dataflow:
 def cycles(spec: StreamSpec) -> float:
     """Estimated cycles: the slower of reading weights and multiplying, and what begins and ends."""
     board, layout = spec.arch.board, spec.layout
-    bytes_per_cycle = STREAMED * board.bandwidth * 1e3 / board.clock
-    reading = spec.passes * layout.bytes / bytes_per_cycle
+    reading = spec.passes * layout.bytes / bytes_per_cycle(spec.arch)
     tokens = spec.passes * spec.pass_tokens
     multiplying = spec.effort * layout.tiles * layout.tile_rows * layout.cols * tokens
     return BEGIN + max(reading, multiplying / (spec.products * board.sms))
+
+
+def lookup_cycles(spec: LookupSpec, arch: Arch) -> float:
+    """Of a product by `lmma`: the slowest of memory, of what warps load, and of looking up."""
+    sms = arch.board.sms
+    reading = spec.weight_bytes / bytes_per_cycle(arch)
+    return BEGIN + max(reading, spec.loaded_bytes / (LOADED * sms), spec.tensor_cycles / sms)
+
+
+def table_cycles(spec: LookupSpec, arch: Arch) -> float:
+    """Of the kernel that makes its tables: what that reads and writes."""
+    moved = sum(one.bytes for one in TablesSpec(spec.tokens, spec.cols).parameters)
+    return BEGIN + moved / bytes_per_cycle(arch)
+
+
+def bytes_per_cycle(arch: Arch) -> float:
+    """What the memory of its board streams."""
+    return STREAMED * arch.board.bandwidth * 1e3 / arch.board.clock
 
 
 CUDA = CudaTarget()

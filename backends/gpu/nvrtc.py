@@ -7,7 +7,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from nybble.backends.gpu.driver import GpuError
+from nybble.backends.gpu.driver import GpuError, check_real
 
 _REMEDY = (
     "pip install nvidia-cuda-nvrtc==13.0.88 nvidia-cuda-runtime==13.0.88 nvidia-cuda-crt==13.0.88"
@@ -61,6 +61,7 @@ def compile_cuda(
 
     Raises GpuError with the compiler's words, or where NVRTC is missing.
     """
+    check_real(arch)
     library, program = _library(), ctypes.c_void_p()
     _check(
         library,

@@ -5,6 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nybble.backends.gpu.arch import Arch
+from nybble.backends.gpu.kernels.matmul.lookup import (
+    LookupSpec,
+    TablesSpec,
+    lookup_kernel,
+    tables_kernel,
+)
 from nybble.backends.gpu.products import Product
 from nybble.backends.gpu.sim.findings import SimulationError
 from nybble.backends.gpu.sim.report import Report
@@ -53,6 +60,20 @@ def run_product(
     if scratch["counters"].any():
         raise SimulationError("the kernel left counters that are not zero")
     return Run(rounded, decode_floats(spec.output, y), report)
+
+
+def run_lookup(spec: LookupSpec, x: Floats, packed: Bytes, arch: Arch) -> Floats:
+    """The product of x f32 [tokens, cols] and what `LookupSpec.pack` gave, by `lmma`.
+
+    Raises SimulationError for a race or an access outside of a buffer.
+    """
+    made = TablesSpec(spec.tokens, spec.cols)
+    tables = np.full(made.numbers, np.nan, np.float16)
+    simulate(tables_kernel(made).image(arch), {"x": x, "tables": tables}).check()
+    y = encode_floats(spec.output, np.full((spec.tokens, spec.rows), np.nan, np.float32))
+    image = lookup_kernel(spec).image(arch)
+    simulate(image, {"tables": tables, "w": packed, "y": y}).check()
+    return decode_floats(spec.output, y)
 
 
 def activations(

@@ -43,6 +43,7 @@ from nybble.dialects.mpgemm.stream import (
     StreamBitserialMatmulOp,
     StreamFloatProductOp,
     StreamIntMatmulOp,
+    StreamLookupMatmulOp,
     StreamMatmulOp,
     StreamWarpgroupMatmulOp,
 )
@@ -276,7 +277,7 @@ def _tables(op: lut.LutPrecomputeOp, target: Target, options: CostOptions) -> Wo
     type_ = op.tables.type
     assert isinstance(type_, TableType)
     size = table_bytes(type_, options.rows(type_.rows))
-    entries = size // (2 if type_.exact else 1)
+    entries = size // type_.entry_bytes
     streams = (
         moved(op.activation, "read", target, options),
         moved(op.tables, "written", target, options),
@@ -293,6 +294,7 @@ RULES: dict[type[Operation], Rule] = {
     StreamWarpgroupMatmulOp: _product,
     StreamIntMatmulOp: _product,
     StreamBitserialMatmulOp: _product,
+    StreamLookupMatmulOp: _product,
     arrays.LutArrayMatmulOp: _product,
     arrays.MultiplyArrayMatmulOp: _product,
     arrays.SparseChainMatmulOp: _product,

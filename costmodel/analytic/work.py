@@ -89,7 +89,7 @@ def stored_bytes(description: Format, rows: int, cols: int) -> int:
 def table_bytes(type_: TableType, rows: int) -> int:
     """Bytes of the lookup tables of `rows` tokens, scales left out."""
     entries = 8 if type_.symmetric else 16
-    return rows * type_.cols // 4 * entries * (2 if type_.exact else 1)
+    return rows * type_.cols // 4 * entries * type_.entry_bytes
 
 
 def value_bytes(value: SSAValue, target: Target, options: CostOptions) -> int:

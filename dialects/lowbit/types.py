@@ -12,7 +12,17 @@ from xdsl.utils.exceptions import VerifyException
 from nybble.dialects.lowbit import formats
 
 STORAGE = "storage"
-LAYOUTS = (STORAGE, "tile64", "lut1", "lut4", "planes64", "stream", "stream_planes", "array")
+LAYOUTS = (
+    STORAGE,
+    "tile64",
+    "lut1",
+    "lut4",
+    "planes64",
+    "stream",
+    "stream_planes",
+    "stream_lookup",
+    "array",
+)
 
 
 def _checked_format(spec: str) -> formats.Format:

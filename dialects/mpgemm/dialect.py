@@ -14,6 +14,7 @@ from nybble.dialects.mpgemm.ops import BitserialMatmulOp, DequantMatmulOp, IntMa
 from nybble.dialects.mpgemm.stream import (
     StreamBitserialMatmulOp,
     StreamIntMatmulOp,
+    StreamLookupMatmulOp,
     StreamMatmulOp,
     StreamWarpgroupMatmulOp,
 )
@@ -33,6 +34,7 @@ MPGemm = Dialect(
         StreamWarpgroupMatmulOp,
         StreamIntMatmulOp,
         StreamBitserialMatmulOp,
+        StreamLookupMatmulOp,
         LutArrayMatmulOp,
         MultiplyArrayMatmulOp,
         SparseChainMatmulOp,

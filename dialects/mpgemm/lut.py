@@ -6,17 +6,24 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 from xdsl.ir import SSAValue
-from xdsl.irdl import IRDLOperation, irdl_op_definition, operand_def, result_def, traits_def
+from xdsl.irdl import (
+    BaseAttr,
+    IRDLOperation,
+    irdl_op_definition,
+    operand_def,
+    result_def,
+    traits_def,
+)
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
 from nybble.dialects.lowbit.formats import Format, Weight
 from nybble.dialects.lowbit.formats.affine import Affine, affine
 from nybble.dialects.lowbit.types import LowBitTensorType
-from nybble.dialects.mpgemm.ops import ProductOp
-from nybble.dialects.mpgemm.tables import TableType
-from nybble.dialects.numpy_ref.lookup import Tables, build_tables, code_sums
-from nybble.dialects.shapes import check_equal
+from nybble.dialects.mpgemm.ops import F32Tensor, ProductOp
+from nybble.dialects.mpgemm.tables import EXACT, FLOATS, HALF, ROUNDED, TableType
+from nybble.dialects.numpy_ref.lookup import Tables, build_tables, code_sums, float_tables
+from nybble.dialects.shapes import check_equal, check_rank
 
 F32 = npt.NDArray[np.float32]
 MOST_BITS = 4
@@ -27,7 +34,7 @@ class LutPrecomputeOp(IRDLOperation):
     """The sums that every four columns of an activation can add to a row, as tables."""
 
     name = "mpgemm.lut_precompute"
-    activation = operand_def(LowBitTensorType)
+    activation = operand_def(F32Tensor | BaseAttr(LowBitTensorType))
     tables = result_def(TableType)
     traits = traits_def(Pure())
     assembly_format = "$activation attr-dict `:` type($activation) `->` type($tables)"
@@ -37,18 +44,23 @@ class LutPrecomputeOp(IRDLOperation):
 
     def verify_(self) -> None:
         source, tables = self.activation.type, self.tables.type
-        assert isinstance(source, LowBitTensorType)
-        check_equal("rows of the tables", tables.rows, source.rows, "rows of the activation")
-        check_equal("columns of the tables", tables.cols, source.cols, "columns of the activation")
-        if tables.format != source.format:
+        if isinstance(source, LowBitTensorType):
+            rows, cols, format = source.rows, source.cols, source.format.data
+        else:
+            (rows, cols), format = check_rank("activation", self.activation, 2), FLOATS
+        check_equal("rows of the tables", tables.rows, rows, "rows of the activation")
+        check_equal("columns of the tables", tables.cols, cols, "columns of the activation")
+        if tables.format.data != format:
             raise VerifyException(
-                f'the tables must be of format "{source.format.data}" (the activation), got '
+                f'the tables must be of format "{format}" (the activation), got '
                 f'"{tables.format.data}"'
             )
 
-    def reference(self, activation: Weight) -> tuple[Tables]:
-        """activation: integers of 8 bits with a scale per group."""
+    def reference(self, activation: Weight | F32) -> tuple[Tables]:
+        """activation: f32, or integers of 8 bits with a scale per group."""
         type_ = self.tables.type
+        if not isinstance(activation, Weight):
+            return (float_tables(activation, HALF, symmetric=type_.symmetric),)
         integers = activation.require_codes().astype(np.int32) - activation.zero_point
         tables = build_tables(
             integers, activation.scale, symmetric=type_.symmetric, exact=type_.exact
@@ -65,8 +77,12 @@ def can_look_up(description: Format) -> bool:
 
 
 class LookupProductOp(ProductOp, abc.ABC):
-    """The product by one look-up per row, four columns and bit plane of the weight."""
+    """The product by one look-up per row, four columns and bit plane of the weight.
 
+    ENTRIES: types of the entries that it looks up.
+    """
+
+    ENTRIES: ClassVar[tuple[str, ...]] = (EXACT, ROUNDED)
     activation = operand_def(TableType)
 
     def activation_shape(self) -> tuple[int, int]:
@@ -79,6 +95,11 @@ class LookupProductOp(ProductOp, abc.ABC):
         super().verify_()
         tables = self.activation.type
         assert isinstance(tables, TableType)
+        if tables.entries.data not in self.ENTRIES:
+            raise VerifyException(
+                f'{self.name} looks up no entries of "{tables.entries.data}"; accepted: '
+                f"{', '.join(self.ENTRIES)}"
+            )
         description = self.weight_type.number_format
         if not can_look_up(description):
             raise VerifyException(

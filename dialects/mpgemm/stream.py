@@ -10,12 +10,14 @@ from xdsl.utils.exceptions import VerifyException
 from nybble.dialects.lowbit.formats import Weight
 from nybble.dialects.lowbit.formats.element import Uniform
 from nybble.dialects.lowbit.formats.numeric import round_to
+from nybble.dialects.mpgemm.lut import LookupProductOp
 from nybble.dialects.mpgemm.ops import (
     Array,
     BitserialProductOp,
     FloatProductOp,
     QuantizedProductOp,
 )
+from nybble.dialects.mpgemm.tables import HALF, TableType
 
 PRECISIONS = ("f16", "bf16")
 
@@ -98,3 +100,23 @@ class StreamBitserialMatmulOp(BitserialProductOp):
     name = "mpgemm.stream_bitserial_matmul"
     DATAFLOW: ClassVar[str] = "stream_bitserial"
     WEIGHT_LAYOUT: ClassVar[str] = "stream_planes"
+
+
+@irdl_op_definition
+class StreamLookupMatmulOp(LookupProductOp):
+    """The product by tensor cores that look up tables of f16 (LUT Tensor Core, arXiv 2408.06003).
+
+    Sums are f32. No hardware has such cores: the instruction is `lmma`, see `backends.gpu.lookup`.
+    """
+
+    name = "mpgemm.stream_lookup_matmul"
+    DATAFLOW: ClassVar[str] = "stream_lookup"
+    WEIGHT_LAYOUT: ClassVar[str] = "stream_lookup"
+    ENTRIES: ClassVar[tuple[str, ...]] = (HALF,)
+
+    def verify_(self) -> None:
+        super().verify_()
+        tables = self.activation.type
+        assert isinstance(tables, TableType)
+        if not tables.symmetric:
+            raise VerifyException("the tables must be symmetric")

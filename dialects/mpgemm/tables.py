@@ -14,8 +14,10 @@ from nybble.dialects.lowbit.formats.element import Uniform
 from nybble.dialects.lowbit.types import canonical, parse_matrix, print_matrix
 from nybble.dialects.numpy_ref.lookup import WIDTH
 
-EXACT, ROUNDED = "i16", "i8"
-ENTRIES = (EXACT, ROUNDED)
+EXACT, ROUNDED, HALF = "i16", "i8", "f16"
+ENTRIES = (EXACT, ROUNDED, HALF)
+FLOATS = "f32"
+"""The format of an activation whose tables have entries of HALF."""
 FULL, SYMMETRIC = "full", "symmetric"
 FORMS = (FULL, SYMMETRIC)
 
@@ -25,8 +27,9 @@ class TableType(ParametrizedAttribute, TypeAttribute):
     """Lookup tables of an activation: `!mpgemm.table<?x64, "a8g32", "i16", "symmetric">`.
 
     Tokens (`?` if dynamic) and columns of the activation, its format, and the type of an entry:
-    "i16" holds the sums of four integers exactly, "i8" rounds them with a scale per group. Without
-    a fourth parameter a table holds all 16 sums of four columns, a symmetric one half of them.
+    "i16" holds the sums of four integers exactly, "i8" rounds them with a scale per group, "f16"
+    rounds each sum of four floats of format "f32". Without a fourth parameter a table holds all 16
+    sums of four columns, a symmetric one half of them.
     """
 
     name = "mpgemm.table"
@@ -60,6 +63,11 @@ class TableType(ParametrizedAttribute, TypeAttribute):
     def exact(self) -> bool:
         """Whether entries are the sums themselves."""
         return self.entries.data == EXACT
+
+    @property
+    def entry_bytes(self) -> int:
+        """Bytes of an entry."""
+        return 1 if self.entries.data == ROUNDED else 2
 
     @property
     def symmetric(self) -> bool:
@@ -105,6 +113,13 @@ class TableType(ParametrizedAttribute, TypeAttribute):
             description.check_shape((1, self.cols))
         except formats.FormatError as error:
             raise VerifyException(str(error)) from error
+        if (self.entries.data == HALF) != (self.format.data == FLOATS):
+            raise VerifyException(
+                f'tables of "{self.format.data}" have no entries of "{self.entries.data}"; '
+                f'accepted: "{HALF}" of "{FLOATS}", "{EXACT}" or "{ROUNDED}" of "a8gN"'
+            )
+        if self.entries.data == HALF:
+            return
         element = description.element
         if not (isinstance(element, Uniform) and element.bits == 8 and element.narrow):
             raise VerifyException(

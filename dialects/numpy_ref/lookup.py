@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from nybble.dialects.lowbit.formats.numeric import round_to
 from nybble.dialects.numpy_ref.arrays import F32, I32
 
 WIDTH = 4
@@ -24,23 +25,23 @@ U8 = npt.NDArray[np.uint8]
 class Tables(NamedTuple):
     """Tables of n rows of k columns.
 
-    entries: i32 [n, k / 4, 16], or 8 where symmetric. unit: f32 [n, groups], what one step of an
-    entry is worth in integers of the activation; 1 in exact tables. scale f32 and sums i32
-    [n, groups]: those of the activation.
+    entries: i32 (f64 of floats) [n, k / 4, 16], or 8 where symmetric. unit: f32 [n, groups], what
+    one step of an entry is worth in integers of the activation; 1 in exact tables. scale f32 and
+    sums i32 (f64) [n, groups]: those of the activation.
     """
 
-    entries: I32
+    entries: npt.NDArray[np.int32 | np.float64]
     unit: F32
     scale: F32
-    sums: I32
+    sums: npt.NDArray[np.int32 | np.float64]
 
     @property
     def symmetric(self) -> bool:
         """Whether the negatives of the entries are left out."""
         return self.entries.shape[2] == 2 ** (WIDTH - 1)
 
-    def all_entries(self) -> I32:
-        """i32 [n, k / 4, 16]."""
+    def all_entries(self) -> npt.NDArray[np.int32 | np.float64]:
+        """[n, k / 4, 16]."""
         if not self.symmetric:
             return self.entries
         return np.concatenate([self.entries, -self.entries[:, :, ::-1]], axis=2)
@@ -70,6 +71,16 @@ def build_tables(integers: I32, scale: F32, *, symmetric: bool, exact: bool) -> 
         unit = largest / np.float32(LARGEST_ENTRY)
         entries = np.rint(grouped * steps[:, :, None]).astype(np.int32).reshape(entries.shape)
     return Tables(entries, unit, scale, sums)
+
+
+def float_tables(x: F32, entry: str, *, symmetric: bool) -> Tables:
+    """Tables of f32 [n, k], each entry rounded to a type of floats. Every table is a group."""
+    columns = x.astype(np.float64).reshape(len(x), -1, WIDTH)
+    exact = (columns @ signs(symmetric).T).astype(np.float32)
+    entries = round_to(entry, exact).astype(np.float64)
+    ones = np.ones(entries.shape[:2], np.float32)
+    sums = -entries[:, :, 0] if symmetric else entries[:, :, -1]
+    return Tables(entries, ones, ones, sums)
 
 
 def plane_indices(codes: U8, plane: int) -> npt.NDArray[np.intp]:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from nybble.backends.cpu.dataflows import covering
 from nybble.backends.cpu.isa import LEVELS
-from nybble.backends.gpu.arch import ARCHS
+from nybble.backends.gpu.arch import ARCHS, IMAGINED
 from nybble.backends.gpu.dataflows import covering as covering_on_gpu
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats import Format
@@ -60,7 +60,7 @@ def row(name: str) -> Row:
     description = formats.get(name)
     shape = example_shape(description)
     flows = {isa.name: covering(description, isa, shape) for isa in LEVELS.values()}
-    on_gpu = {arch: covering_on_gpu(description, arch, shape) for arch in ARCHS}
+    on_gpu = {arch: covering_on_gpu(description, arch, shape) for arch in (*ARCHS, *IMAGINED)}
     return Row(name, description, flows, on_gpu)
 
 
@@ -74,7 +74,7 @@ def example_shape(description: Format) -> tuple[int, int]:
 def level_groups(table: Sequence[Row]) -> list[list[str]]:
     """Levels, and architectures, that have the same dataflows for every format, in their order."""
     groups: dict[tuple[str, ...], list[str]] = {}
-    for level in (*LEVELS, *ARCHS):
+    for level in (*LEVELS, *ARCHS, *IMAGINED):
         cells = tuple(one.shown(level) for one in table)
         groups.setdefault(cells, []).append(level)
     return list(groups.values())

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from nybble.backends.gpu.dataflows import MODES
-from nybble.backends.gpu.kernels.matmul.spec import StreamSpec
+from nybble.backends.gpu.arch import IMAGINED, find_arch
+from nybble.backends.gpu.dataflows import MODES, ProductSpec
+from nybble.backends.gpu.kernels.matmul.lookup import LookupSpec, amplitudes, lookup_spec
 from nybble.backends.gpu.products import Activations, ProductError, compile_spec, product_spec
-from nybble.backends.gpu.simulated import run_product
+from nybble.backends.gpu.simulated import run_lookup, run_product
 from nybble.backends.llvm.workers import close_idle
 from nybble.dialects.errors import InternalError, NybbleError
 from nybble.dialects.lowbit import formats
@@ -37,6 +38,7 @@ TYPES = (
     ("b1", "f32"), ("b2", "f32"), ("b4", "f32"),
 )  # fmt: skip
 """Of activations, and of results."""
+LOOKED_UP = ("f16", "f32")
 ROUNDING = {"f16": 2.0**-11, "bf16": 2.0**-8, "f32": 2.0**-24}
 SMALLEST = {"f16": 2.0**-25, "bf16": 2.0**-133, "f32": 2.0**-150}
 """Half of the smallest number of a type."""
@@ -53,13 +55,14 @@ F64 = npt.NDArray[np.float64]
 @dataclass(frozen=True)
 class GpuCase:
     """A case, and what it is compiled for. output: the type of the results. warpgroups: whether
-    four warps multiply at once.
+    four warps multiply at once; lookups: whether it is by `lmma`.
     """
 
     case: Case
     arch: str
     output: str
     warpgroups: bool = False
+    lookups: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class GpuOutcome:
             "case": case.number, "arch": self.drawn.arch, "format": case.kernel.spec,
             "shape": [case.kernel.rows, case.kernel.cols], "tokens": case.tokens,
             "activations": case.kernel.activations, "output": self.drawn.output,
-            "warpgroups": self.drawn.warpgroups,
+            "warpgroups": self.drawn.warpgroups, "lookups": self.drawn.lookups,
             "data": case.data, "error": self.error, "fault": self.fault,
         }  # fmt: skip
 
@@ -109,6 +112,9 @@ class GpuDraw:
         drawn = GpuCase(Case(number, kernel, tokens, data), arch, TYPES[0][1])
         able = [one for one in TYPES if has_kernel(with_types(drawn, one))] or [TYPES[0]]
         chosen = with_types(drawn, able[int(random.integers(len(able)))])
+        looked_up = replace(with_types(chosen, LOOKED_UP), lookups=True)
+        if arch in IMAGINED and random.integers(2) and has_kernel(looked_up):
+            return looked_up
         grouped = replace(chosen, warpgroups=True)
         return grouped if random.integers(2) and has_kernel(grouped) else chosen
 
@@ -194,9 +200,11 @@ def run_case(given: tuple[GpuDraw, int]) -> GpuOutcome:
         return GpuOutcome(drawn, np.inf, fault=f"{type(error).__name__}: {error}")
 
 
-def spec_of(drawn: GpuCase) -> StreamSpec:
+def spec_of(drawn: GpuCase) -> ProductSpec:
     """The kernel of a case; NybbleError if there is none."""
     kernel, case = drawn.case.kernel, drawn.case
+    if drawn.lookups:
+        return lookup_spec(kernel.spec, kernel.rows, kernel.cols, case.tokens, drawn.output)
     modes: dict[str, Activations] = {one: one for one in MODES}
     mode = modes[kernel.activations]
     return product_spec(
@@ -205,10 +213,13 @@ def spec_of(drawn: GpuCase) -> StreamSpec:
     )  # fmt: skip
 
 
-def executed(drawn: GpuCase, spec: StreamSpec, seed: int) -> GpuOutcome:
+def executed(drawn: GpuCase, spec: ProductSpec, seed: int) -> GpuOutcome:
     """The outcome of a case that has a kernel."""
     kernel = drawn.case.kernel
     data = make(drawn.case, seed)
+    if isinstance(spec, LookupSpec):
+        y = run_lookup(spec, data.x, spec.pack(data.weights[0]), find_arch(drawn.arch))
+        return judged(drawn, data, data.x, y.astype(np.float64))
     product = compile_spec(formats.get(kernel.spec).spec, spec, f"case_{drawn.case.number}")
     try:
         packed = product.pack(data.weights[0])
@@ -239,6 +250,11 @@ def bound(drawn: GpuCase, data: Data, x: npt.NDArray[np.float32], exact: F64) ->
     """
     mode, output = drawn.case.kernel.activations, drawn.output
     allowed = ROUNDING[output] * np.abs(exact) + SMALLEST[output]
+    if drawn.lookups:
+        # entries of tables are rounded, each of which counts as much as the largest code
+        weights = amplitudes(drawn.case.kernel.spec, data.weights[0])
+        lost = (ROUNDING[mode] + SUMMED) * np.abs(x).astype(np.float64) + SMALLEST[mode]
+        return allowed + lost @ weights.T
     if data.exact and mode in ROUNDING:
         return allowed
     dense = np.abs(data.weights[0].dequantize().astype(np.float64))

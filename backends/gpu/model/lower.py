@@ -11,12 +11,13 @@ from xdsl.ir import SSAValue
 
 from nybble.backends.gpu.arch import Arch
 from nybble.backends.gpu.image import KernelImage, Parameter
+from nybble.backends.gpu.kernels.matmul.lookup import LookupSpec
 from nybble.backends.gpu.kernels.matmul.spec import StreamSpec
 from nybble.backends.gpu.kernels.rows.simple import LargestSpec
 from nybble.backends.gpu.model.plan import SCRATCH, STATE, WEIGHT, Buffer, Launch
 from nybble.backends.gpu.products import Product
 from nybble.backends.gpu.steps.lower import steps_of
-from nybble.backends.gpu.steps.step import PACKED, TABLE, Slot, Spec, Step
+from nybble.backends.gpu.steps.step import PACKED, TABLE, LookupProduct, Slot, Spec, Step
 from nybble.backends.gpu.steps.values import FULL, Storage, holder
 
 IDS, POSITION, LOGITS, NEXT = "ids", "position", "logits", "next"
@@ -86,10 +87,12 @@ class Lowering:
         self.buffers[name] = Buffer(name, max(size, known.bytes), known.kind)
         return name
 
-    def compile(self) -> tuple[dict[str, KernelImage], dict[str, Product]]:
+    def compile(self) -> tuple[dict[str, KernelImage], dict[str, Product | LookupProduct]]:
         """The images by name, and of those that are products what packs their weights."""
         made = {name: step.compile(self.arch, name) for name, step in self._steps.items()}
-        products = {name: one for name, one in made.items() if isinstance(one, Product)}
+        products = {
+            name: one for name, one in made.items() if isinstance(one, Product | LookupProduct)
+        }
         return {name: one.image for name, one in made.items()}, products
 
     def _launch(self, step: Step, held: dict[SSAValue, str], where: str) -> None:
@@ -147,6 +150,8 @@ class Lowering:
     def _is_packed_alike(self, kernel: str, step: Step) -> bool:
         """Whether a product reads weights as the product of a kernel does."""
         first, second = self._steps[kernel].spec, step.spec
+        if isinstance(first, LookupSpec) or isinstance(second, LookupSpec):
+            return type(first) is type(second)
         assert isinstance(first, StreamSpec)
         assert isinstance(second, StreamSpec)
         alike = first.layout == second.layout and first.kind == second.kind

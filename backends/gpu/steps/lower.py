@@ -7,7 +7,9 @@ from xdsl.dialects import arith, func
 from xdsl.ir import Operation
 
 from nybble.backends.gpu.arch import Arch
-from nybble.backends.gpu.kernels.matmul.spec import Quantized, StreamSpec
+from nybble.backends.gpu.dataflows import ProductSpec
+from nybble.backends.gpu.kernels.matmul.lookup import LookupSpec
+from nybble.backends.gpu.kernels.matmul.spec import Quantized
 from nybble.backends.gpu.steps.attention import attention_step
 from nybble.backends.gpu.steps.rotation import rotation_step
 from nybble.backends.gpu.steps.rows import (
@@ -18,6 +20,7 @@ from nybble.backends.gpu.steps.rows import (
     norm_step,
     quantize_step,
     quantized_slots,
+    tables_step,
 )
 from nybble.backends.gpu.steps.step import PACKED, Slot, Step
 from nybble.backends.gpu.steps.values import Storage, uses_of
@@ -26,6 +29,7 @@ from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.fused.ops import EmbedOp, GluOp, LastRowOp, RmsNormOp
 from nybble.dialects.lowbit.ops import QuantizeOp
+from nybble.dialects.mpgemm.lut import LutPrecomputeOp
 from nybble.dialects.mpgemm.ops import ProductOp, QuantizedProductOp
 from nybble.dialects.sparse_attn.ops import AttentionOp
 from nybble.passes.targets import Product
@@ -43,10 +47,10 @@ class FunctionSteps:
     function: func.FuncOp
     arch: Arch
     storage: Storage
-    _made: dict[Work, tuple[Product, StreamSpec]] = field(
-        default_factory=dict[Work, tuple[Product, StreamSpec]]
+    _made: dict[Work, tuple[Product, ProductSpec]] = field(
+        default_factory=dict[Work, tuple[Product, ProductSpec]]
     )
-    _read: dict[ProductOp, StreamSpec] = field(default_factory=dict[ProductOp, StreamSpec])
+    _read: dict[ProductOp, ProductSpec] = field(default_factory=dict[ProductOp, ProductSpec])
 
     def lower(self) -> list[Step]:
         """All steps, in order; raises NybbleError at an operation that has no kernel."""
@@ -92,6 +96,8 @@ class FunctionSteps:
                 return glu_step(op, self.storage)
             case EmbedOp():
                 return embed_step(op, self.storage)
+            case LutPrecomputeOp():
+                return tables_step(op, self.storage)
             case _:
                 raise NybbleError(f"'{op.name}' has no kernel on a GPU", accepted=ACCEPTED)
 
@@ -100,7 +106,9 @@ class FunctionSteps:
         product, spec = self._made[work]
         activation = work.products[0].operands[0]
         slots: Mapping[str, Slot] = {"x": Slot((activation,))}
-        if spec.quantized is not None:
+        if isinstance(spec, LookupSpec):
+            slots = {"tables": Slot((activation,))}
+        elif spec.quantized is not None:
             slots = quantized_slots(activation, spec.quantized)
         else:
             self.storage.require(activation, spec.activations)
@@ -126,9 +134,10 @@ class FunctionSteps:
         for use in uses_of(work.op.results[0]):
             reader = use.operation
             if isinstance(reader, QuantizedProductOp) and reader in self._read:
-                quantized = self._read[reader].quantized
-                assert quantized is not None
-                yield quantized
+                spec = self._read[reader]
+                assert not isinstance(spec, LookupSpec)
+                assert spec.quantized is not None
+                yield spec.quantized
 
 
 def steps_of(function: func.FuncOp, arch: Arch, storage: Storage) -> list[Step]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from xdsl.dialects import arith
 from xdsl.ir import SSAValue
 
+from nybble.backends.gpu.kernels.matmul.lookup import TablesSpec
 from nybble.backends.gpu.kernels.matmul.spec import Quantized
 from nybble.backends.gpu.kernels.rows.norm import NormBefore, NormSpec
 from nybble.backends.gpu.kernels.rows.simple import AddSpec, EmbedSpec, GluSpec, LastRowSpec
@@ -15,6 +16,7 @@ from nybble.backends.gpu.steps.works import Work
 from nybble.dialects.fused.ops import EmbedOp, GluOp, LastRowOp, RmsNormOp
 from nybble.dialects.lowbit.ops import QuantizeOp
 from nybble.dialects.lowbit.types import LowBitTensorType
+from nybble.dialects.mpgemm.lut import LutPrecomputeOp
 
 
 def norm_step(op: RmsNormOp, storage: Storage) -> Step:
@@ -81,6 +83,12 @@ def quantize_step(work: Work, wanted: Quantized, storage: Storage) -> Step:
         spec = replace(spec, norm=norm_of(norm))
         slots["weight"] = Slot((norm.weight,))
     return Step(spec, slots | quantized_slots(op.result, wanted))
+
+
+def tables_step(op: LutPrecomputeOp, storage: Storage) -> Step:
+    """The tables of an activation."""
+    spec = TablesSpec(*pair(op.activation), storage.of(op.activation))
+    return Step(spec, {"x": Slot((op.activation,)), "tables": Slot((op.tables,))})
 
 
 def quantized_slots(value: SSAValue, wanted: Quantized) -> dict[str, Slot]:

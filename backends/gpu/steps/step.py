@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 from xdsl.ir import SSAValue
 
 from nybble.backends.gpu.arch import Arch
@@ -17,6 +19,12 @@ from nybble.backends.gpu.kernels.attention.prefill import (
     prefill_module,
 )
 from nybble.backends.gpu.kernels.attention.spec import DecodeSpec
+from nybble.backends.gpu.kernels.matmul.lookup import (
+    LookupSpec,
+    TablesSpec,
+    lookup_kernel,
+    tables_kernel,
+)
 from nybble.backends.gpu.kernels.matmul.spec import StreamSpec
 from nybble.backends.gpu.kernels.rows.machine import RowKernel, RowSpec
 from nybble.backends.gpu.kernels.rows.norm import NormSpec, norm_kernel
@@ -36,6 +44,7 @@ from nybble.backends.gpu.kernels.rows.simple import (
     last_row_kernel,
 )
 from nybble.backends.gpu.products import compile_spec
+from nybble.dialects.lowbit.formats import Weight
 
 PACKED, TABLE, LENGTHS, LAST = "packed", "table", "lengths", "last"
 """Forms of a slot: weights as products read them, a table in f16; without a value, how many keys
@@ -102,7 +111,10 @@ class Step:
             return compile_spec(self.format, spec, name)
         if isinstance(spec, RowSpec):
             kernel = ROW_KERNELS[type(spec)](spec, name)
-            return Finished(kernel.image(arch), kernel.source)
+            image = kernel.image(arch)
+            if isinstance(spec, LookupSpec):
+                return LookupProduct(image, kernel, spec)
+            return Finished(image, kernel.source)
         if isinstance(spec, PrefillSpec):
             image, build = prefill_image(spec, arch, name), partial(prefill_module, spec, name)
         else:
@@ -120,8 +132,26 @@ class Finished:
     source: Callable[[], str]
 
 
+@dataclass(frozen=True)
+class LookupProduct:
+    """A product by `lmma`; see Compiled."""
+
+    image: KernelImage
+    kernel: RowKernel
+    spec: LookupSpec
+
+    def source(self) -> str:
+        """See Compiled."""
+        return self.kernel.source()
+
+    def pack(self, weight: Weight) -> npt.NDArray[np.uint8]:
+        """u8 [spec.weight_bytes]; raises NybbleError for what does not fit."""
+        return self.spec.pack(weight)
+
+
 ROW_KERNELS: Mapping[type[RowSpec], Callable[[Any, str], RowKernel]] = {
     NormSpec: norm_kernel, QuantizeSpec: quantize_kernel, PlanesSpec: planes_kernel,
     RotateSpec: rotate_kernel, AddSpec: add_kernel, GluSpec: glu_kernel, EmbedSpec: embed_kernel,
-    LastRowSpec: last_row_kernel, LargestSpec: largest_kernel,
+    LastRowSpec: last_row_kernel, LargestSpec: largest_kernel, TablesSpec: tables_kernel,
+    LookupSpec: lookup_kernel,
 }  # fmt: skip

@@ -11,7 +11,8 @@ from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp, YieldOp
 from nybble.dialects.fused.ops import GluOp, LastRowOp
 from nybble.dialects.lowbit.ops import QuantizeOp
-from nybble.dialects.mpgemm.stream import StreamMatmulOp
+from nybble.dialects.mpgemm.lut import LutPrecomputeOp
+from nybble.dialects.mpgemm.stream import StreamFloatProductOp
 from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
 
 FULL, HALF = "f32", "f16"
@@ -100,7 +101,7 @@ class Storage:
     def _read_as(self, use: Use) -> str:
         """What a use takes, empty for any type."""
         op = use.operation
-        if isinstance(op, StreamMatmulOp):
+        if isinstance(op, StreamFloatProductOp):
             return op.precision.data
         if isinstance(op, AttentionOp):
             return HALF
@@ -108,13 +109,13 @@ class Storage:
             return self.returned
         if isinstance(op, arith.AddfOp):
             return self.of(op.result)
-        return "" if isinstance(op, QuantizeOp) else FULL
+        return "" if isinstance(op, QuantizeOp | LutPrecomputeOp) else FULL
 
 
 def _made_as(source: SSAValue) -> str:
     """What the maker of a value gives if nobody asks: a product of floats the type of these."""
     owner = source.owner
-    if isinstance(owner, StreamMatmulOp):
+    if isinstance(owner, StreamFloatProductOp):
         return owner.precision.data
     if isinstance(owner, arith.AddfOp | GluOp):
         makers = [_made_as(origin(one)) for one in owner.operands]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from xdsl.dialects import arith, func
 from xdsl.ir import Operation, SSAValue
 
-from nybble.backends.gpu.dataflows import ROWS, dataflow_of
-from nybble.backends.gpu.kernels.matmul.spec import PLAIN, Epilogue, StreamSpec
+from nybble.backends.gpu.dataflows import ROWS, ProductSpec, dataflow_of
+from nybble.backends.gpu.kernels.matmul.spec import PLAIN, Epilogue
 from nybble.backends.gpu.steps.values import Storage
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp, YieldOp
@@ -19,6 +19,7 @@ from nybble.dialects.mpgemm.stream import (
     StreamBitserialMatmulOp,
     StreamFloatProductOp,
     StreamIntMatmulOp,
+    StreamLookupMatmulOp,
 )
 from nybble.dialects.shapes import check_rank
 from nybble.dialects.sparse_attn.ops import AppendKVOp
@@ -44,7 +45,7 @@ class Work:
         """Whether it multiplies."""
         return bool(self.products)
 
-    def kernel(self, arch: str, storage: Storage) -> tuple[Product, StreamSpec]:
+    def kernel(self, arch: str, storage: Storage) -> tuple[Product, ProductSpec]:
         """The product, and what its kernel is made for; raises NybbleError if it has none."""
         first, output = self.products[0], storage.of(self.op.results[0])
         product = product_of(first, arch)
@@ -84,9 +85,10 @@ def work_of(op: Operation) -> Work:
 
 
 def only_product(value: SSAValue) -> ProductOp | None:
-    """The product that makes a value, if that is used once."""
+    """The product that makes a value, if that is used once and its kernel adds to results."""
     owner = value.owner
-    return owner if isinstance(owner, ProductOp) and value.has_one_use() else None
+    ends = isinstance(owner, ProductOp) and not isinstance(owner, StreamLookupMatmulOp)
+    return owner if ends and value.has_one_use() else None
 
 
 def are_alike(first: ProductOp, second: ProductOp) -> bool:
@@ -100,6 +102,8 @@ def product_of(op: Operation, arch: str) -> Product:
     activations = ""
     if isinstance(op, StreamFloatProductOp):
         activations = op.precision.data
+    elif isinstance(op, StreamLookupMatmulOp):
+        activations = "f16"
     elif isinstance(op, StreamIntMatmulOp):
         activations = "i8"
     elif isinstance(op, StreamBitserialMatmulOp):

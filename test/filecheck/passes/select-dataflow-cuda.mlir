@@ -2,6 +2,8 @@
 // RUN: nybble-opt %s -p 'select-dataflow{target=cuda isa=sm_80 activations=i8 reasons=false},assign-layout' | filecheck %s --check-prefix=BYTES
 // RUN: nybble-opt %s -p 'select-dataflow{target=cuda isa=sm_80 activations=b2 reasons=false},assign-layout' | filecheck %s --check-prefix=PLANES
 // RUN: nybble-opt %s -p 'select-dataflow{target=cuda isa=sm_80 activations=f16 reasons=false},assign-layout' | filecheck %s --check-prefix=AMPERE
+// RUN: nybble-opt %s -p 'select-dataflow{target=cuda isa="sm_90a+lmma" activations=f16 reasons=false},precompute-tables,assign-layout' | filecheck %s --check-prefix=TABLES
+// RUN: nybble-opt %s -p 'select-dataflow{target=cuda isa=sm_90a activations=f16 reasons=false},assign-layout' | filecheck %s --check-prefix=HOPPER
 
 // CHECK-LABEL: func.func @f
 // CHECK-SAME: %w: !lowbit.tensor<64x256, "w4g128", "stream">
@@ -24,4 +26,17 @@ func.func @many_tokens(%x: tensor<256x4096xf32>, %z: tensor<8x4096xf32>, %w: !lo
   %y = mpgemm.matmul %x, %w : tensor<256x4096xf32>, !lowbit.tensor<4096x4096, "w4g128"> -> tensor<256x4096xf32>
   %v = mpgemm.matmul %z, %w : tensor<8x4096xf32>, !lowbit.tensor<4096x4096, "w4g128"> -> tensor<8x4096xf32>
   func.return %y, %v : tensor<256x4096xf32>, tensor<8x4096xf32>
+}
+
+// One-bit weights and many tokens are where looking up takes the fewest cycles; tables are made once.
+// TABLES-LABEL: func.func @one_bit
+// TABLES-SAME: %w: !lowbit.tensor<8192x8192, "w1g128", "stream_lookup">
+// HOPPER-LABEL: func.func @one_bit
+func.func @one_bit(%x: tensor<1024x8192xf32>, %w: !lowbit.tensor<8192x8192, "w1g128">, %u: !lowbit.tensor<8192x8192, "w1g128">) -> (tensor<1024x8192xf32>, tensor<1024x8192xf32>) {
+  // TABLES-COUNT-1: mpgemm.lut_precompute %x : tensor<1024x8192xf32> -> !mpgemm.table<1024x8192, "f32", "f16", "symmetric">
+  // TABLES-COUNT-2: mpgemm.stream_lookup_matmul
+  // HOPPER-COUNT-2: mpgemm.stream_warpgroup_matmul
+  %y = mpgemm.matmul %x, %w : tensor<1024x8192xf32>, !lowbit.tensor<8192x8192, "w1g128"> -> tensor<1024x8192xf32>
+  %z = mpgemm.matmul %x, %u : tensor<1024x8192xf32>, !lowbit.tensor<8192x8192, "w1g128"> -> tensor<1024x8192xf32>
+  func.return %y, %z : tensor<1024x8192xf32>, tensor<1024x8192xf32>
 }

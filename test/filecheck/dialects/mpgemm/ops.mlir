@@ -95,3 +95,12 @@ func.func @streamed_planes(%x: !lowbit.tensor<4x128, "ab2g128">, %w: !lowbit.ten
   %y = mpgemm.stream_bitserial_matmul %x, %w : !lowbit.tensor<4x128, "ab2g128">, !lowbit.tensor<8x128, "w2g128", "stream_planes"> -> tensor<4x8xf32>
   func.return %y : tensor<4x8xf32>
 }
+
+// CHECK-LABEL: func.func @streamed_lookups
+func.func @streamed_lookups(%x: tensor<4x64xf32>, %w: !lowbit.tensor<8x64, "w1g64", "stream_lookup">) -> tensor<4x8xf32> {
+  // CHECK: mpgemm.lut_precompute %{{.*}} : tensor<4x64xf32> -> !mpgemm.table<4x64, "f32", "f16", "symmetric">
+  %t = mpgemm.lut_precompute %x : tensor<4x64xf32> -> !mpgemm.table<4x64, "f32", "f16", "symmetric">
+  // CHECK: mpgemm.stream_lookup_matmul %{{.*}}, %{{.*}} : !mpgemm.table<4x64, "f32", "f16", "symmetric">, !lowbit.tensor<8x64, "w1g64", "stream_lookup"> -> tensor<4x8xf32>
+  %y = mpgemm.stream_lookup_matmul %t, %w : !mpgemm.table<4x64, "f32", "f16", "symmetric">, !lowbit.tensor<8x64, "w1g64", "stream_lookup"> -> tensor<4x8xf32>
+  func.return %y : tensor<4x8xf32>
+}

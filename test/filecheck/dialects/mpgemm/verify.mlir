@@ -90,7 +90,7 @@ func.func private @table_columns(!mpgemm.table<4x?, "a8g32", "i16">)
 
 // -----
 
-// expected-error @+1 {{unknown type of entries "i4"; accepted: i16, i8}}
+// expected-error @+1 {{unknown type of entries "i4"; accepted: i16, i8, f16}}
 func.func private @entries(!mpgemm.table<4x64, "a8g32", "i4">)
 
 // -----
@@ -235,5 +235,42 @@ func.func @streamed_groups(%x: !lowbit.tensor<4x64, "a8g32">, %w: !lowbit.tensor
 func.func @streamed_nibbles(%x: !lowbit.tensor<4x64, "a4">, %w: !lowbit.tensor<8x64, "w4g32">) {
   // expected-error @+1 {{the activation must be 8-bit integers, got "a4"; accepted: a8}}
   %y = mpgemm.stream_int_matmul %x, %w : !lowbit.tensor<4x64, "a4">, !lowbit.tensor<8x64, "w4g32"> -> tensor<4x8xf32>
+  func.return
+}
+
+// -----
+
+// expected-error @+1 {{tables of "a8g32" have no entries of "f16"; accepted: "f16" of "f32", "i16" or "i8" of "a8gN"}}
+func.func private @half_entries_of_integers(!mpgemm.table<4x64, "a8g32", "f16">)
+
+// -----
+
+func.func @tables_of_other_numbers(%x: tensor<2x64xf32>) {
+  // expected-error @+1 {{the tables must be of format "f32" (the activation), got "a8g32"}}
+  %t = mpgemm.lut_precompute %x : tensor<2x64xf32> -> !mpgemm.table<2x64, "a8g32", "i16">
+  func.return
+}
+
+// -----
+
+func.func @half_entries_by_bytes(%x: !mpgemm.table<4x64, "f32", "f16", "symmetric">, %w: !lowbit.tensor<8x64, "w4g64">) {
+  // expected-error @+1 {{mpgemm.lut_matmul looks up no entries of "f16"; accepted: i16, i8}}
+  %y = mpgemm.lut_matmul %x, %w : !mpgemm.table<4x64, "f32", "f16", "symmetric">, !lowbit.tensor<8x64, "w4g64"> -> tensor<4x8xf32>
+  func.return
+}
+
+// -----
+
+func.func @streamed_lookups_of_integers(%x: !mpgemm.table<4x64, "a8g32", "i16", "symmetric">, %w: !lowbit.tensor<8x64, "w4g64">) {
+  // expected-error @+1 {{mpgemm.stream_lookup_matmul looks up no entries of "i16"; accepted: f16}}
+  %y = mpgemm.stream_lookup_matmul %x, %w : !mpgemm.table<4x64, "a8g32", "i16", "symmetric">, !lowbit.tensor<8x64, "w4g64"> -> tensor<4x8xf32>
+  func.return
+}
+
+// -----
+
+func.func @streamed_lookups_in_whole_tables(%x: !mpgemm.table<4x64, "f32", "f16">, %w: !lowbit.tensor<8x64, "w4g64">) {
+  // expected-error @+1 {{the tables must be symmetric}}
+  %y = mpgemm.stream_lookup_matmul %x, %w : !mpgemm.table<4x64, "f32", "f16">, !lowbit.tensor<8x64, "w4g64"> -> tensor<4x8xf32>
   func.return
 }

@@ -8,7 +8,7 @@ from nybble.dialects.errors import UnknownNameError
 from nybble.dialects.lowbit import formats
 from nybble.passes.targets import Product, cheapest, load_target, nearest
 
-FLOWS = ["stream", "stream_int", "stream_bitserial", "stream_warpgroup"]
+FLOWS = ["stream", "stream_int", "stream_bitserial", "stream_warpgroup", "stream_lookup"]
 
 
 def verdict(spec="w4g128", rows=8192, cols=8192, tokens=1, mode="f16", isa="sm_90a"):
@@ -58,6 +58,25 @@ def test_warpgroups_multiply_many_tokens_on_hopper():
     ]  # fmt: skip
     assert fastest(1024, "sm_80") == "stream"
     assert "stream_warpgroup" in covering(formats.get("w4g128"), "sm_90a", (64, 256))
+
+
+def test_lookups_are_chosen_where_no_hardware_has_them():
+    def found(spec, tokens, isa="sm_90a+lmma"):
+        product = Product(formats.get(spec), 8192, 8192, tokens, "f16", isa)
+        return load_target("cuda").verdicts(product)
+
+    fastest = {
+        (spec, n): cheapest(found(spec, n))[0] for spec in ("w1g128", "w4g128") for n in (1, 1024)
+    }
+    chosen = [key for key, one in fastest.items() if one.dataflow == "stream_lookup"]
+    assert chosen == [("w1g128", 1024)]
+    best = fastest["w1g128", 1024]
+    assert best.layout == "stream_lookup"
+    assert 0 < best.setup < best.cycles
+    refusals = {one.dataflow: one.refusal for one in found("w1g128", 1, "sm_90a")}
+    assert refusals["stream_lookup"] == "products by lmma on sm_90a (accepted: sm_90a+lmma)"
+    refusals = {one.dataflow: one.refusal for one in found("w3g64", 1)}
+    assert "'w3g64' by lmma" in (refusals["stream_lookup"] or "")
 
 
 def test_an_unknown_level_is_named():

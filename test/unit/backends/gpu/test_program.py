@@ -6,7 +6,9 @@ import pytest
 from nybble.backends.gpu.products import compile_product, product_spec
 from nybble.backends.gpu.program import compile_program, described
 from nybble.backends.gpu.sim.simulate import simulate
+from nybble.backends.gpu.steps.step import LookupProduct
 from nybble.dialects.errors import NybbleError
+from nybble.dialects.interpreter import Interpreter
 from nybble.dialects.lowbit import formats
 from nybble.dialects.numpy_ref.norm import rms_norm
 from nybble.dialects.parsing import parse_module
@@ -76,9 +78,10 @@ func.func @p(%x: tensor<2x1152xf32>, %g: tensor<1152xf32>, %a: !lowbit.tensor<24
 """
 
 
-def scheduled(text: str, mode: str = "f16"):
+def scheduled(text: str, mode: str = "f16", isa: str = "sm_90a", dataflow: str = ""):
     module = parse_module(make_context(), text, "<test>")
-    options = {"target": "cuda", "isa": "sm_90a", "activations": mode, "prefill": mode}
+    options = {"target": "cuda", "isa": isa, "activations": mode, "prefill": mode}
+    options["dataflow"] = dataflow
     for stage in stages_between("operators", "scheduled"):
         run_passes(make_context(), module, configure(build_pipeline(stage.passes), options))
         stage.form.check(module, stage.name)
@@ -176,3 +179,28 @@ def test_what_has_no_kernel_is_named_with_its_place(text: str, message: str):
     with pytest.raises(NybbleError, match=message) as caught:
         compile_program(scheduled(text), "sm_90a")
     assert caught.value.location is not None
+
+
+def test_tables_are_made_once_for_products_that_look_up():
+    module = scheduled(TWO, isa="sm_90a+lmma", dataflow="stream_lookup")
+    compiled = compile_program(module, "sm_90a+lmma")
+    assert [one.image.arch for one in compiled] == ["sm_90a+lmma"] * 3
+    rng = np.random.default_rng(1)
+    weights = [
+        formats.get(f"w{bits}g64").quantize(rng.standard_normal((rows, 128)).astype(np.float32))
+        for bits, rows in ((4, 16), (2, 24))
+    ]
+    x, tables = rng.standard_normal((2, 128)).astype(np.float32), np.zeros(2048, np.float16)
+    simulate(compiled[0].image, {"x": x, "tables": tables}).check()
+    expected = Interpreter(module).call("two", x, *weights)
+    for one, weight, wanted in zip(compiled[1:], weights, expected, strict=True):
+        assert isinstance(one, LookupProduct)
+        y = np.full_like(wanted, np.nan)
+        simulate(one.image, {"tables": tables, "w": one.pack(weight), "y": y}).check()
+        np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("text", "count"), [(GATED.replace("UP", "w4g64"), 4), (ADDED, 3)])
+def test_what_is_done_to_products_that_look_up_is_a_launch_of_its_own(text: str, count: int):
+    module = scheduled(text, isa="sm_90a+lmma", dataflow="stream_lookup")
+    assert len(compile_program(module, "sm_90a+lmma")) == count

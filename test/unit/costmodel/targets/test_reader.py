@@ -161,7 +161,7 @@ def test_a_wrong_file_is_refused_by_its_key(old, new, message):
             TEXT.replace("    total: {value: 66.9 TFLOP/s, source: NVIDIA H100 whitepaper}\n", ""),
             "f32",
         ),
-        (TEXT.replace("[sm_90a, sm_120a]", "[1]"), "levels: expected a list of texts"),
+        (TEXT.replace("[sm_90a, sm_90a+lmma, sm_120a]", "[1]"), "levels: expected a list of texts"),
     ],
 )
 def test_a_file_of_another_form_is_refused(text, message):

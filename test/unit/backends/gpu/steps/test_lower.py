@@ -5,6 +5,7 @@ from xdsl.dialects import func
 from xdsl.traits import SymbolTable
 
 from nybble.backends.gpu.arch import find_arch
+from nybble.backends.gpu.kernels.matmul.warpgroup import WarpgroupSpec
 from nybble.backends.gpu.kernels.rows.norm import NormBefore
 from nybble.backends.gpu.kernels.rows.rotate import Part, RotateSpec
 from nybble.backends.gpu.steps.lower import steps_of
@@ -51,10 +52,10 @@ TOKENS = 4
 NORM = NormBefore(2.0**-17)
 
 
-def steps(text, mode="f16", phase="prefill", returned="f32"):
+def steps(text, mode="f16", phase="prefill", returned="f32", tokens=TOKENS):
     module = parse_module(make_context(), text, "<test>")
     options = {"target": "cuda", "isa": "sm_90a", "activations": mode, "prefill": mode}
-    options["tokens"] = TOKENS
+    options["tokens"] = tokens
     for stage in stages_between("operators", "scheduled"):
         run_passes(make_context(), module, configure(build_pipeline(stage.passes), options))
     function = SymbolTable.lookup_symbol(module, f"f.{phase}")
@@ -132,3 +133,19 @@ def test_what_has_no_kernel_is_refused(text, message):
     with pytest.raises(NybbleError, match=message) as raised:
         steps(text)
     assert raised.value.location is not None
+
+
+def test_what_warpgroups_read_is_kept_as_they_read_it():
+    text = """
+func.func @f(%x: tensor<?x2048xf32>, %g: tensor<2048xf32>, %a: !lowbit.tensor<2048x2048, "w4g128">)
+    -> tensor<?x2048xf32> {
+  %n = fused.rms_norm %x, %g eps 7.62939453125e-06 : tensor<?x2048xf32>, tensor<2048xf32>
+      -> tensor<?x2048xf32>
+  %0 = mpgemm.matmul %n, %a : tensor<?x2048xf32>, !lowbit.tensor<2048x2048, "w4g128">
+      -> tensor<?x2048xf32>
+  func.return %0 : tensor<?x2048xf32>
+}
+"""
+    norm, product = steps(text, tokens=256)
+    assert isinstance(product.spec, WarpgroupSpec)
+    assert dtypes(norm)["y"] == dtypes(product)["x"] == "f16"

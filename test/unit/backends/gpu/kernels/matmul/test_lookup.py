@@ -11,6 +11,8 @@ from nybble.backends.gpu.kernels.matmul.lookup import (
     lookup_spec,
     tables_kernel,
 )
+from nybble.backends.gpu.lookup import Lmma
+from nybble.backends.gpu.nvrtc import compile_cuda
 from nybble.backends.gpu.ptxas import assemble
 from nybble.backends.gpu.sim.simulate import simulate
 from nybble.dialects.errors import NybbleError
@@ -20,7 +22,8 @@ ARCH = find_arch("sm_90a+lmma")
 
 
 @pytest.mark.parametrize(
-    ("format", "rows", "cols", "tokens"), [("w4g64", 70, 128, 3), ("w1g32", 64, 96, 1)]
+    ("format", "rows", "cols", "tokens"),
+    [("w4g64", 70, 128, 9), ("w1g32", 64, 96, 1), ("w2g64z", 130, 64, 3)],
 )
 def test_a_product_of_tables_and_planes(format, rows, cols, tokens):
     random = np.random.default_rng(rows)
@@ -38,10 +41,14 @@ def test_a_product_of_tables_and_planes(format, rows, cols, tokens):
     assert (
         np.abs(y - exact).max() < 4 * 2.0**-11 * (np.abs(x) @ np.abs(weight.dequantize()).T).max()
     )
-    steps = cols // 16 * -(-rows // 64) * -(-tokens // 2)
-    assert set(report.mma.values()) == ({steps} if spec.bits > 1 else {2 * steps})
+    steps, pairs = cols // 16 * spec.warps, spec.warp_pairs
+    counts = {Lmma("f16", spec.bits).name: steps * pairs * spec.warp_tiles}
+    assert report.mma == counts | ({Lmma("f16", 1).name: steps * pairs} if spec.has_addends else {})
+    assert report.tensor_cycles == spec.tensor_cycles
     with pytest.raises(GpuError, match="instructions that no hardware has"):
         assemble(image.ptx, image.arch)
+    with pytest.raises(GpuError, match="instructions that no hardware has"):
+        compile_cuda("", image.arch)
 
 
 @pytest.mark.parametrize(
