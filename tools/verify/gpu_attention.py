@@ -2,8 +2,9 @@
 
 Everything follows from the seed and the number of the case: decode over every format of a cache,
 with lists of blocks, keys that several blocks of threads share and then merge, and both kinds of
-softmax, and prefill with and without lists. Queries, keys and values are rounded as the kernel has
-them before the f64 reference sees them.
+softmax, and prefill with and without lists; where a cache with codes keeps tokens as they are, also
+sequences that end where codes begin, and empty ones. Queries, keys and values are rounded as the
+kernel has them before the f64 reference sees them.
 """
 
 from collections.abc import Callable
@@ -16,9 +17,11 @@ from nybble.backends.gpu.arch import find_arch
 from nybble.backends.gpu.kernels.attention.decode import decode_image
 from nybble.backends.gpu.kernels.attention.prefill import ROWS, PrefillSpec, prefill_image
 from nybble.backends.gpu.kernels.attention.spec import CACHES, DecodeSpec
+from nybble.backends.gpu.packing.cache import pack_cache
 from nybble.backends.gpu.sim.simulate import simulate
 from nybble.dialects.errors import InternalError, NybbleError
 from nybble.dialects.lowbit.formats.numeric import decode_floats, encode_floats
+from nybble.dialects.sparse_attn.kv import KEYS, VALUES, parse
 
 F64 = npt.NDArray[np.float64]
 Buffers = dict[str, npt.NDArray[np.generic]]
@@ -28,6 +31,8 @@ SCALES = (0.0, 1.0, 1.0, 8.0)
 LOST = {"f16": 4 * 2.0**-11, "bf16": 4 * 2.0**-8}
 """Error allowed, of the largest value: weights and results are rounded to the type of the cache."""
 PREFILL_EVERY = 3
+KEPT = ("kivi4(32,32,64)", "kivi2(16,32)", "kivi4(64,0)", "kv4(32)")
+"""Formats of caches that keep tokens as they are; their contexts have a page more."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +78,33 @@ def drawn(seed: int, number: int, archs: tuple[str, ...]) -> AttentionCase:
         most = [int(random.integers(tokens, CONTEXT + 1)) for _ in range(sequences)]
         return AttentionCase(number, arch, spec, tuple(most))
     turn = number - number // PREFILL_EVERY
-    spec = DecodeSpec(sequences, kv_heads, group, 128, CONTEXT, 0.09, CACHES[turn % len(CACHES)])
+    names = (*CACHES, *KEPT)
+    spec = of_cache(names[turn % len(names)], (sequences, kv_heads, group), random)
     if random.integers(2):
         spec = replace(spec, softmax="unified")
-    if listed:
+    if listed and not spec.room:
         spec = replace(spec, block=BLOCK)
     spec = replace(spec, splits=int(random.choice([1, 2])), warps=int(random.choice([1, 2, 4])))
-    lengths = [int(one) for one in random.integers(1, CONTEXT + 1, sequences)]
+    lengths = [int(one) for one in random.integers(1, spec.context + 1, sequences)]
+    if spec.room and random.integers(2):
+        lengths = [int(one) for one in random.choice(edges(spec), sequences)]
     return AttentionCase(number, arch, spec, tuple(lengths))
+
+
+def of_cache(name: str, heads: tuple[int, int, int], random: np.random.Generator) -> DecodeSpec:
+    """Decode over a format; heads: sequences, heads of the cache, queries for each of them."""
+    kept = name in KEPT
+    size = int(random.choice([64, 128])) if kept and parse(name).bits > 2 else 128
+    room = parse(name).room(int(random.choice([1, 30]))) if kept else 0
+    return DecodeSpec(*heads, size, CONTEXT + BLOCK * kept, 0.09, name, room)
+
+
+def edges(spec: DecodeSpec) -> list[int]:
+    """Keys with which a sequence has none, or begins to have tokens of some kind."""
+    kv = spec.format
+    first = kv.recent + kv.page
+    pinned = (kv.pinned, kv.pinned + 1, kv.pinned + first, kv.pinned + first + 1)
+    return [0, 1, kv.recent + 1, first, first + 1, *pinned, spec.context]
 
 
 def run_case(seed: int, case: AttentionCase) -> AttentionOutcome:
@@ -117,7 +141,8 @@ class Problem:
         self.buffers: Buffers = {"lengths": np.array(case.lengths, np.int32)}
         shape = (spec.sequences, self.tokens, self.heads, spec.head_dim)
         self.q = self.floats("q", random.standard_normal(shape) * random.choice(SCALES))
-        self.keys, self.values = (self.cache(name) for name in "kv")
+        kept = isinstance(spec, DecodeSpec) and spec.room > 0
+        self.keys, self.values = self.kept() if kept else map(self.cache, "kv")
         self.seen = self.causal()
         if isinstance(spec, PrefillSpec) and spec.block_lists:
             self.list_blocks(self.heads, spec.row_tiles)
@@ -151,6 +176,25 @@ class Problem:
             else (lambda one: one.astype(np.float64)[..., None])
         )
         return codes * spread(scales) + spread(minima)
+
+    def kept(self) -> tuple[F64, F64]:
+        """Keys and values of a cache that keeps tokens as they are."""
+        spec = self.spec
+        assert isinstance(spec, DecodeSpec)
+        shape = (spec.sequences, spec.kv_heads, spec.context, spec.head_dim)
+        k, v = (self.random.standard_normal(shape).astype(np.float16) for _ in "kv")
+        self.buffers |= pack_cache(spec, k, v, self.lengths)
+        return self.meant(spec, KEYS, k), self.meant(spec, VALUES, v)
+
+    def meant(self, spec: DecodeSpec, side: str, tokens: npt.NDArray[np.float16]) -> F64:
+        """What the last query of each sequence sees."""
+        kv, found = spec.format, tokens.astype(np.float64)
+        for sequence, length in enumerate(self.lengths):
+            boundary = kv.boundary(length - 1)
+            codes = kv.is_code(np.arange(spec.context), np.array(boundary))
+            decoded = kv.decoded(side, tokens[sequence], boundary)
+            found[sequence][:, codes] = decoded[:, codes]
+        return found
 
     def causal(self) -> npt.NDArray[np.bool_]:
         """What each token sees without lists."""

@@ -58,6 +58,11 @@ def times_halves(b: GpuBuilder, x: Value, y: Value) -> Value:
     return b.ptx("mul.rn.f16x2 $0, $1, $2;", [i32], [x, y])[0]
 
 
+def fused_halves(b: GpuBuilder, x: Value, y: Value, z: Value) -> Value:
+    """x * y + z of pairs of f16, rounded once."""
+    return b.ptx("fma.rn.f16x2 $0, $1, $2, $3;", [i32], [x, y, z])[0]
+
+
 def halves_to_floats(b: GpuBuilder, word: Value) -> list[Value]:
     """A pair of f16 as two f32."""
     text = "{{.reg .b16 l, h; mov.b32 {{l, h}}, $2; cvt.f32.f16 $0, l; cvt.f32.f16 $1, h;}}"

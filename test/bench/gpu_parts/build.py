@@ -131,6 +131,9 @@ def _decode(folder: Path, case: dict[str, Any], change: dict[str, Any], arch: st
     from nybble.backends.gpu.kernels.attention.spec import DecodeSpec
 
     fields = {name: one for name, one in case["spec"].items() if name != "density"}
+    group = fields.pop("key_group", None)
+    if group is not None:
+        fields["cache"] = f"{fields['cache']}({group})"
     spec = DecodeSpec(**fields | change)
     shape = f"{spec.softmax}_s{spec.splits}w{spec.warps}b{spec.blocks}"
     key = f"{case['id']}_{shape}".replace("/", "_")

@@ -9,8 +9,11 @@ probabilities, whose registers are already those of an operand, with the values:
 No shared memory and no barrier until the end, so that every warp streams at its own pace; the next
 keys are asked for as soon as the registers of the last ones are free. Flash decoding, grouped
 queries: arXiv:2307.08691 and its authors' notes on long contexts.
+
+Keys are one span of steps, or two: codes, and then tokens that are kept as they are (`exact`).
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import e, log2
@@ -23,6 +26,7 @@ from nybble.backends.gpu.arch import Arch
 from nybble.backends.gpu.builder import GpuBuilder
 from nybble.backends.gpu.codegen import compile_kernel
 from nybble.backends.gpu.image import KernelImage
+from nybble.backends.gpu.kernels.attention.exact import ExactRows
 from nybble.backends.gpu.kernels.attention.fragments import RowPart, across, gather
 from nybble.backends.gpu.kernels.attention.merge import Merge, shared_bytes
 from nybble.backends.gpu.kernels.attention.scales import Scales, stage_bytes
@@ -32,6 +36,7 @@ from nybble.backends.gpu.kernels.instructions import (
     butterfly,
     exp2,
     from_lane,
+    fused_halves,
     maximum,
     pack_halves,
     times_halves,
@@ -76,6 +81,8 @@ class State:
         return State(largest, total, minima, [[next(rest) for _ in tile] for tile in self.result])
 
 
+Span: TypeAlias = tuple[Value, Value]
+"""The first step of a warp, and the end of its block's."""
 Weigh: TypeAlias = Callable[[State, list[list[Value]]], tuple[State, list[list[Value]]]]
 
 
@@ -102,14 +109,14 @@ class Decode:
     def module(self) -> ModuleOp:
         """The kernel; once."""
         b, spec, each = self.b, self.spec, warp_bytes(self.spec)
-        first, last = self._bounds()
+        spans = [(first + self.warp, last) for first, last in self._bounds()]
         self.factor = b.const(spec.scale * log2(e), f32)
         self.keys, self.values = (self._head_rows(one, self.row) for one in ("k", "v"))
         if spec.quantized:
             room = b.offset(b.shared(), self.warp * each)
             self.scales = Scales(b, spec, self.at, self.head, room)
         self.query = self._query()
-        state = self._attend(first + self.warp, last)
+        state = self._attend(spans)
         if each:
             b.barrier()  # what is merged goes where steps were
         self._hand_in(state)
@@ -138,16 +145,41 @@ class Decode:
         nothing = [zero for _ in tiles]
         return State([lowest for _ in tiles], nothing, nothing, [[zero] * registers for _ in tiles])
 
-    def _attend(self, first: Value, last: Value) -> State:
-        """What this warp has seen after its steps, every `warps`-th from `first` on."""
+    def _attend(self, spans: Sequence[Span]) -> State:
+        """What this warp has seen after its steps, every `warps`-th of each span."""
         start = self._start()
         if self.spec.softmax == "online":
-            return self._loop(first, last, start, self._follow)
-        guessed = self._loop(first, last, start, self._trust)
+            return self._walk(spans, start, self._follow)
+        guessed = self._walk(spans, start, self._trust)
         wrong, b = self._is_wrong(guessed), self.b
         pairs = zip(start.flat(), guessed.flat(), strict=True)
         kept = start.like([b.select(wrong, new, old) for new, old in pairs])
-        return self._loop(b.select(wrong, first, last), last, kept, self._follow)
+        again = [(b.select(wrong, first, last), last) for first, last in spans]
+        return self._walk(again, kept, self._follow)
+
+    def _walk(self, spans: Sequence[Span], start: State, weigh: Weigh) -> State:
+        for loop, span in zip((self._loop, self._loop_exact), spans, strict=False):
+            start = loop(*span, start, weigh)
+        return start
+
+    def _loop_exact(self, first: Value, last: Value, start: State, weigh: Weigh) -> State:
+        """Over tokens that are kept as they are."""
+        b, exact = self.b, self.exact
+        with b.for_(first, last, self.spec.warps, start.flat()) as loop:
+            state = start.like(loop.args)
+            row, token = exact.place(loop.iv)
+            keys = exact.rows(
+                "k", row + self.g, self._key_element(), (0, 8), self.key_part.elements()
+            )
+            found = [self._dot(self.query, pairs, [self.zero] * 4) for pairs in keys]
+            state, weights = weigh(state, self._seen(found, token))
+            values = exact.rows(
+                "v", row + self.t * 2, self._value_element(), _VALUE_ROWS,
+                self.value_part.elements(),
+            )  # fmt: skip
+            self._multiply(state, values, self._packed(weights))
+            loop.yield_(*state.flat())
+        return start.like(loop.results)
 
     def _loop(self, first: Value, last: Value, start: State, weigh: Weigh) -> State:
         b, spec = self.b, self.spec
@@ -168,7 +200,7 @@ class Decode:
             next_keys, next_stage = self.load_keys(after), 1 - self.stage
             if spec.quantized:
                 self._copy_scales(after, next_stage)
-            state, weights = weigh(state, self._seen(found, step))
+            state, weights = weigh(state, self._seen(found, step * spec.step))
             self._add_values(state, weights, words[len(keys) :])
             loop.yield_(*state.flat(), after, next_stage, *next_keys, *self.load_values(after))
         if spec.quantized:
@@ -183,17 +215,16 @@ class Decode:
         """This warp's partial result into shared memory."""
         b, spec = self.b, self.spec
         elements = [one for pair in self.value_part.elements() for one in pair]
-        first = self.g * (self.value_part.chunk * 8 // spec.bits)
-        half = len(elements) // 2
+        first, half = self._value_element(), len(elements) // 2
         for tile in range(spec.query_tiles):
             total = total_of_four(b, state.total[tile])
             minima = total_of_four(b, state.minima[tile])
             self.merge.put_statistics(self.warp, self.g + tile * ROWS, state.largest[tile], total)
-            added = self.of_columns(minima) if spec.quantized else [self.zero] * 2
+            added = self.of_columns(minima) if spec.value_groups == 1 else [self.zero] * 2
             for i, value in enumerate(state.result[tile]):
                 element = elements[i // _REGISTERS_OF_O + half * (i % _REGISTERS_OF_O // 2)]
                 query = self.t * 2 + (i % 2 + tile * ROWS)
-                shown = value + added[i % 2] if spec.quantized else value
+                shown = value + added[i % 2] if spec.value_groups == 1 else value
                 self.merge.put(self.warp, query, first + element, shown)
 
     # -- where things lie
@@ -224,26 +255,41 @@ class Decode:
         """The first element of a key that this lane reads."""
         return self.t * (self.key_part.chunk * 8 // self.spec.bits)
 
-    def _bounds(self) -> tuple[Value, Value]:
-        """The steps [first, last) of this block; sets how many keys and steps its head has."""
+    def _value_element(self) -> Value:
+        """The first element of a value that this lane reads."""
+        return self.g * (self.value_part.chunk * 8 // self.spec.bits)
+
+    def _bounds(self) -> list[Span]:
+        """The steps [first, last) of this block, of codes or numbers, and of tokens that are kept
+        as they are; sets how many keys and steps its head has."""
         b, spec = self.b, self.spec
         sequence = self.head // spec.kv_heads
         self.length = b.load(b.offset(self.at["lengths"], sequence * 4), i32)
-        if spec.block:
+        if spec.room:
+            self.exact = ExactRows(b, spec, self.at, self.head, self.length)
+            steps = (self.exact.first - spec.format.pinned) // spec.step
+        elif spec.block:
             count = b.load(b.offset(self.at["block_counts"], self.head * 4), i32)
             steps = count * (spec.block // spec.step)
         else:
             steps = (self.length + (spec.step - 1)) // spec.step
         self.last_step = b.max(steps - 1, 0)
-        share = (steps + (spec.splits - 1)) // spec.splits
+        found = [self._share(steps)]
+        return [*found, self._share(self.exact.tiles)] if spec.room else found
+
+    def _share(self, steps: Value) -> Span:
+        """This block's steps of so many."""
+        b, splits = self.b, self.spec.splits
+        share = (steps + (splits - 1)) // splits
         first = self.split * share
         return b.min(first, steps), b.min(first + share, steps)
 
     def _place(self, step: Value) -> Value:
-        """Which step of the cache comes `step`-th: itself, or that of a block of the list."""
+        """Which step of the cache comes `step`-th: that of a block of the list, or itself, counted
+        from the first one behind pinned tokens."""
         b, spec = self.b, self.spec
         if not spec.block:
-            return step
+            return step + spec.format.pinned // spec.step
         each = spec.block // spec.step
         row = self.head * (spec.context // spec.block * 4)
         at = b.offset(self.at["block_list"], row + step // each * 4)
@@ -308,9 +354,9 @@ class Decode:
         ]
         return scaled, self._dot(self.query, minima, [self.zero] * 4)
 
-    def _seen(self, found: list[list[Value]], step: Value) -> list[list[Value]]:
-        """This lane's logits of each tile of queries, none past the end."""
-        left = self.length - step * self.spec.step - self.t * 2
+    def _seen(self, found: list[list[Value]], token: Value) -> list[list[Value]]:
+        """This lane's logits of each tile of queries, none past the end; token: the first one."""
+        left = self.length - token - self.t * 2
         return [self._visible(found, left, tile) for tile in range(self.spec.query_tiles)]
 
     def _visible(self, found: list[list[Value]], left: Value, tile: int) -> list[Value]:
@@ -400,13 +446,16 @@ class Decode:
                 part.expand(self.b, mine[i : i + part.words]) for i in range(0, each, part.words)
             ]
             probabilities = [one[4 * tile : 4 * tile + 4] for one in weights]
-            if self.spec.quantized:
+            if self.spec.value_groups == 1:
                 probabilities = self._of_codes(state, probabilities, tile)
-            packed = [
-                [pack_halves(self.b, self.spec.half, *one[i : i + 2]) for i in (0, 2)]
-                for one in probabilities
-            ]
-            self._multiply(state, rows, packed)
+            elif self.spec.quantized:
+                rows = self._of_groups(rows, tile)
+            self._multiply(state, rows, self._packed(probabilities))
+
+    def _packed(self, weights: list[list[Value]]) -> list[list[Value]]:
+        """Weights of 16 keys as operands."""
+        half = self.spec.half
+        return [[pack_halves(self.b, half, *one[i : i + 2]) for i in (0, 2)] for one in weights]
 
     def _multiply(self, state: State, rows: list[list[Value]], packed: list[list[Value]]) -> None:
         """O^T += V^T P^T for 16 keys."""
@@ -434,10 +483,25 @@ class Decode:
                 state.minima[i] = b.fma(weight, minimum, state.minima[i])
         return [[w * s for w, s in zip(one, scales, strict=True)] for one in weights]
 
+    def _of_groups(self, rows: list[list[Value]], tile: int) -> list[list[Value]]:
+        """What codes mean whose features share scales: all that a lane has of a key are of one."""
+        b, spec = self.b, self.spec
+        group = self._value_element() // (spec.head_dim // spec.value_groups)
+        scales = [
+            one
+            for row in (0, 8)
+            for one in self.scales.of_groups(self.stage, group, self.t * 2, tile * TILE + row)
+        ]
+        return [
+            [fused_halves(b, pair, scale, minimum) for pair in row]
+            for row, (scale, minimum) in zip(rows, scales, strict=True)
+        ]
+
 
 def name(spec: DecodeSpec) -> str:
     """The kernel's name."""
-    return f"decode_{spec.cache}_{spec.softmax}_g{spec.group}_d{spec.head_dim}"
+    cache = "_".join(re.findall(r"\w+", spec.cache))
+    return f"decode_{cache}_{spec.softmax}_g{spec.group}_d{spec.head_dim}"
 
 
 def decode_image(spec: DecodeSpec, arch: Arch, called: str = "") -> KernelImage:

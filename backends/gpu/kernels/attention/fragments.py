@@ -26,6 +26,7 @@ PAIRS = {
 STREAM = "nc.L1::no_allocate.L2::128B"
 """The policy for what is read once."""
 LOW_HALVES, HIGH_HALVES = 0x5410, 0x7632
+LOW_TWICE, HIGH_TWICE = 0x1010, 0x3232
 _MAGIC = 0x64006400
 """1024 twice, in f16."""
 _MOST_BYTES = 16

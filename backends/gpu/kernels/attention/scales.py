@@ -3,16 +3,23 @@
 A warp needs them in an order that is not that of memory, at once and a step long; registers are
 short, so they wait in shared memory, in stages of each warp's own:
 
-    keys: scales, minima [head_dim]    values: scales, minima [keys of a step]
+    keys: scales, minima [head_dim]    values: scales, minima [groups of features, keys of a step]
+
+Lines of several groups lie a few bytes further apart, so that lanes read them without conflicts.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from xdsl.dialects.builtin import i32, i64
 
 from nybble.backends.building.values import Value, vec
 from nybble.backends.gpu.builder import GpuBuilder
-from nybble.backends.gpu.kernels.attention.fragments import gather
+from nybble.backends.gpu.kernels.attention.fragments import (
+    HIGH_TWICE,
+    LOW_TWICE,
+    gather,
+)
 from nybble.backends.gpu.kernels.attention.spec import DecodeSpec
 from nybble.backends.gpu.kernels.instructions import halves_to_floats
 
@@ -20,9 +27,51 @@ _PART = 16
 """Bytes that a lane copies at once."""
 
 
+@dataclass(frozen=True)
+class Lines:
+    """Scales, or minima, of a step. count: of the lines; size: bytes of one; stride: bytes from one
+    to the next in memory; each: bytes from one to the next in shared memory; step: bytes from a
+    step to the next in memory."""
+
+    count: int
+    size: int
+    stride: int
+    each: int
+    step: int
+
+    @property
+    def parts(self) -> int:
+        """Lanes that copy them."""
+        return self.count * self.size // _PART
+
+
+def key_lines(spec: DecodeSpec) -> Lines:
+    """Of the keys: a number for each feature."""
+    size = spec.head_dim * 2
+    return Lines(1, size, size, size, size)
+
+
+def value_lines(spec: DecodeSpec) -> Lines:
+    """Of the values: a number for each key of the step, in each group of features."""
+    size, count = spec.step * 2, spec.value_groups
+    return Lines(count, size, spec.context * 2, size + (_PART if count > 1 else 0), size)
+
+
 def stage_bytes(spec: DecodeSpec) -> int:
     """Of what a step needs."""
-    return 2 * (2 * spec.head_dim + 2 * spec.step) if spec.quantized else 0
+    if not spec.quantized:
+        return 0
+    return 2 * sum(one.count * one.each for one in (key_lines(spec), value_lines(spec)))
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """What a lane copies: from where in step 0, to where in a stage, and whether it does."""
+
+    source: Value
+    target: Value
+    mine: Value
+    step: int
 
 
 class Scales:
@@ -31,33 +80,41 @@ class Scales:
     def __init__(
         self, b: GpuBuilder, spec: DecodeSpec, at: dict[str, Value], head: Value, room: Value
     ) -> None:
-        lane = b.thread() % 32
         self.b, self.spec, self.room = b, spec, room
+        self.lines = value_lines(spec)
         wide = b.sext(head, i64)
         keys = wide * (spec.context // spec.key_group * spec.head_dim * 2)
-        values = wide * (spec.context * 2)
-        self._kinds = [
-            self._kind(lane, [b.offset(at[one], start) for one in names], size)
-            for names, start, size in (
-                (("k_scales", "k_minima"), keys, spec.head_dim * 2),
-                (("v_scales", "v_minima"), values, spec.step * 2),
+        values = wide * (spec.value_groups * spec.context * 2)
+        self._copies = [
+            self._copy_of([b.offset(at[one], start) for one in names], lines, first)
+            for names, start, lines, first in (
+                (("k_scales", "k_minima"), keys, key_lines(spec), 0),
+                (("v_scales", "v_minima"), values, self.lines, 4 * spec.head_dim),
             )
         ]
 
-    def _kind(self, lane: Value, bases: Sequence[Value], size: int) -> tuple[Value, Value, int]:
-        """Where this lane copies from in step 0, whether it copies at all, bytes of a step."""
-        b, parts = self.b, size // _PART
-        base = b.select(lane < parts, *bases)
-        return b.offset(base, lane % parts * _PART), lane < 2 * parts, size
+    def _copy_of(self, bases: Sequence[Value], lines: Lines, first: int) -> _Copy:
+        """The scales and then the minima that begin `first` bytes from the stage's beginning."""
+        b, lane, parts = self.b, self.b.thread() % 32, lines.parts
+        base, part = b.select(lane < parts, *bases), lane % parts
+        half = b.select(lane < parts, b.const(first, i32), first + lines.count * lines.each)
+        if lines.count == 1:
+            return _Copy(
+                b.offset(base, part * _PART), half + part * _PART, lane < 2 * parts, lines.step
+            )
+        each = lines.size // _PART
+        line, within = part // each, part % each * _PART
+        source = b.offset(base, line * lines.stride + within)
+        return _Copy(source, half + line * lines.each + within, lane < 2 * parts, lines.step)
 
     def copy(self, step: Value, stage: Value) -> None:
         """Ask for those of a step, into a stage."""
-        b, spec = self.b, self.spec
-        target = b.offset(self.room, stage * stage_bytes(spec) + b.thread() % 32 * _PART)
-        for i, (source, mine, size) in enumerate(self._kinds):
-            with b.if_(mine):
-                into = b.offset(target, i * 4 * spec.head_dim)
-                b.copy_async(into, b.offset(source, step * size), 0)
+        b = self.b
+        start = stage * stage_bytes(self.spec)
+        for one in self._copies:
+            with b.if_(one.mine):
+                into = b.offset(self.room, start + one.target)
+                b.copy_async(into, b.offset(one.source, step * one.step), 0)
 
     def of_keys(
         self, stage: Value, first: Value, elements: Sequence[tuple[int, int]]
@@ -77,6 +134,20 @@ class Scales:
         b = self.b
         row = b.offset(self.room, stage * stage_bytes(self.spec) + key * 2)
         at = 4 * self.spec.head_dim + 2 * more
-        words = [b.load(b.offset(row, at + other), i32) for other in (0, 2 * self.spec.step)]
+        words = [b.load(b.offset(row, at + other), i32) for other in (0, self.lines.each)]
         scales, minima = (halves_to_floats(b, word) for word in words)
         return scales, minima
+
+    def of_groups(
+        self, stage: Value, group: Value, key: Value, more: int
+    ) -> list[tuple[Value, Value]]:
+        """Scale and minimum of a group of features, each as a pair of equal f16, of keys
+        `key + more` (even) and the one after."""
+        b, lines = self.b, self.lines
+        start = stage * stage_bytes(self.spec) + group * lines.each + key * 2
+        row, at = b.offset(self.room, start), 4 * self.spec.head_dim + 2 * more
+        words = [b.load(b.offset(row, at + o), i32) for o in (0, lines.count * lines.each)]
+        return [
+            (b.permute(words[0], words[0], one), b.permute(words[1], words[1], one))
+            for one in (LOW_TWICE, HIGH_TWICE)
+        ]

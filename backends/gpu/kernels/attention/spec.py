@@ -6,17 +6,18 @@ from typing import Literal
 
 from nybble.backends.gpu.image import Access, Parameter
 from nybble.dialects.errors import NybbleError
-from nybble.dialects.sparse_attn.kv import KvFormat, parse
+from nybble.dialects.sparse_attn.kv import KEYS, KvError, KvFormat, parse
 
 TILE = 16
 """Keys of a tile: the depth of the products with the values."""
 ROWS = 8
 """Query heads of a tile: those that share a cache head stand side by side."""
 CACHES = ("f16", "bf16", "kv8", "kv4", "kv2")
+ACCEPTED = f"{', '.join(CACHES)}, kvN(page), kiviN(group,recent,pinned)"
+KEY_GROUPS = (16, 32, 64)
 HEAD_DIMS = (64, 128)
 MOST_GROUP = 16
 
-Cache = Literal["f16", "bf16", "kv8", "kv4", "kv2"]
 Softmax = Literal["online", "unified"]
 
 
@@ -30,8 +31,9 @@ class DecodeSpec:
 
     sequences, kv_heads: rows of the cache are [sequences, kv_heads, context, head_dim].
     group: query heads for each head of the cache. scale: of the logits.
-    cache: a format of `sparse_attn.kv`, of those in CACHES. The pages of "kv8", "kv4" and "kv2"
-    have `key_group` tokens; no token is left as it is.
+    cache: the name of a format of `sparse_attn.kv`, of those that ACCEPTED spells.
+    room: rows of the ring of tokens that a cache with codes keeps as they are, as the type of the
+    cache has it; 0 where all of its tokens are codes.
     softmax: "online" follows the largest logit; "unified" takes `anchor`, a logit known to be near
     the largest, and falls back to "online" where that was wrong (FlashDecoding++,
     arXiv:2311.01282).
@@ -46,8 +48,8 @@ class DecodeSpec:
     head_dim: int
     context: int
     scale: float
-    cache: Cache = "f16"
-    key_group: int = 64
+    cache: str = "f16"
+    room: int = 0
     softmax: Softmax = "online"
     anchor: float = 0.0
     block: int = 0
@@ -61,16 +63,7 @@ class DecodeSpec:
         if not 1 <= self.group <= MOST_GROUP:
             accepted = f"1 to {MOST_GROUP} query heads for each cache head"
             raise AttentionError(f"a group of {self.group} query heads", accepted=accepted)
-        if self.cache not in CACHES:
-            raise AttentionError(f"a cache of '{self.cache}'", accepted=", ".join(CACHES))
-        if self.key_group not in (32, 64):
-            accepted = "32 or 64 tokens for each scale of the keys"
-            raise AttentionError(f"a group of {self.key_group} keys", accepted=accepted)
-        if self.head_dim * self.bits < 8 * 32:
-            accepted = "a head dimension of 128"
-            raise AttentionError(
-                f"a '{self.cache}' cache of rows of {self.head_dim}", accepted=accepted
-            )
+        self._check_cache()
         if self.context % self.step:
             accepted = f"a multiple of {self.step}"
             raise AttentionError(f"a cache of {self.context} tokens", accepted=accepted)
@@ -80,11 +73,56 @@ class DecodeSpec:
         if not self.scale > 0:
             raise AttentionError(f"a scale of {self.scale}", accepted="a positive one")
 
+    def _check_cache(self) -> None:
+        """Raise AttentionError or KvError for a format or a room that no kernel reads."""
+        if not is_read(self.cache):
+            raise AttentionError(f"a cache of '{self.cache}'", accepted=ACCEPTED)
+        kv = self.format
+        if self.quantized and kv.key_group not in KEY_GROUPS:
+            accepted = f"{', '.join(map(str, KEY_GROUPS))} tokens for each scale of the keys"
+            raise AttentionError(f"a group of {kv.key_group} keys", accepted=accepted)
+        if self.head_dim * self.bits < 8 * 32:
+            raise AttentionError(
+                f"a '{self.cache}' cache of rows of {self.head_dim}",
+                accepted="a head dimension of 128",
+            )
+        least = kv.room(1)
+        if (self.room or kv.recent or kv.pinned) and not 0 < least <= self.room:
+            raise AttentionError(
+                f"room for {self.room} tokens as they are in '{self.cache}'",
+                accepted=f"{least} or more" if least else "0",
+            )
+        if self.room and self.block:
+            raise AttentionError(
+                f"blocks of {self.block} tokens of '{self.cache}' with tokens as they are",
+                accepted="all tokens, or a room of 0",
+            )
+        kv.check(self.context, self.head_dim)
+
     @property
     def format(self) -> KvFormat:
         """What the cache holds."""
-        paged = self.cache.startswith("kv")
-        return parse(f"{self.cache}({self.key_group})" if paged else self.cache)
+        return parse(self.cache)
+
+    @property
+    def key_group(self) -> int:
+        """Tokens that share a scale of a channel of the keys."""
+        return self.format.key_group
+
+    @property
+    def value_groups(self) -> int:
+        """Scales of a token's values."""
+        return self.head_dim // self.format.value_group(self.head_dim) if self.quantized else 0
+
+    @property
+    def ring(self) -> int:
+        """Rows of the ring of tokens as they are: whole tiles, so that none has its end within."""
+        return ceil(self.room / TILE) * TILE
+
+    @property
+    def exact_rows(self) -> int:
+        """Rows of f16 of a head: the ring, and behind it the pinned tokens."""
+        return self.ring + self.format.pinned if self.room else 0
 
     @property
     def bits(self) -> int:
@@ -137,10 +175,13 @@ class DecodeSpec:
 
         q, out: [sequences, kv_heads * group, head_dim]; k, v: [sequences, kv_heads, context,
         head_dim], codes of a byte lowest bits first; k_scales, k_minima: [.., context / key_group,
-        head_dim]; v_scales, v_minima: [.., context]; lengths: keys of each sequence; block_list:
-        [.., context / block], of which the first `block_counts` [..] count, and the very first is
-        always the number of a block; each stands there once. Where keys are split: partial and
-        statistics are scratch, counters are 0 before the first launch and after every one.
+        head_dim]; v_scales, v_minima: [.., value_groups, context]; k_exact, v_exact: [..,
+        exact_rows, head_dim], numbers all of them, token t of the pinned ones in row ring + t, any
+        other that is no code in row t % ring; lengths: keys of each sequence, so that what is a
+        code follows from its last one (`KvFormat.boundary`); block_list: [.., context / block], of
+        which the first `block_counts` [..] count, and the very first is always the number of a
+        block; each stands there once. Where keys are split: partial and statistics are scratch,
+        counters are 0 before the first launch and after every one.
         """
         rows = self.heads * self.group
         half, element = self.half, "u8" if self.quantized else self.half
@@ -151,7 +192,7 @@ class DecodeSpec:
         ]
         if self.quantized:
             groups = self.heads * self.context // self.key_group * self.head_dim * 2
-            tokens = self.heads * self.context * 2
+            tokens = self.heads * self.value_groups * self.context * 2
             for one, size in (
                 ("k_scales", groups),
                 ("k_minima", groups),
@@ -159,6 +200,9 @@ class DecodeSpec:
                 ("v_minima", tokens),
             ):
                 found.append(Parameter(one, "f16", Access.READ, size))
+        if self.room:
+            exact = self.heads * self.exact_rows * self.head_dim * 2
+            found += [Parameter(one, "f16", Access.READ, exact) for one in ("k_exact", "v_exact")]
         found.append(Parameter("lengths", "i32", Access.READ, self.sequences * 4))
         if self.block:
             entries = self.heads * (self.context // self.block) * 4
@@ -173,3 +217,13 @@ class DecodeSpec:
                 Parameter("counters", "i32", Access.UPDATE, self.heads * 4),
             ]
         return tuple(found)
+
+
+def is_read(cache: str) -> bool:
+    """Whether decode reads a cache of this format: numbers of 16 bits or codes without more."""
+    try:
+        kv = parse(cache)
+    except KvError:
+        return False
+    coded = not kv.is_coded or kv.has_codes(KEYS)
+    return kv.exact != "f32" and coded and not (kv.is_corrected or kv.integers)

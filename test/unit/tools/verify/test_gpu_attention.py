@@ -6,7 +6,7 @@ import pytest
 
 from nybble.backends.gpu.kernels.attention.prefill import PrefillSpec
 from nybble.tools.verify import gpu_attention
-from nybble.tools.verify.gpu_attention import drawn
+from nybble.tools.verify.gpu_attention import KEPT, drawn
 
 
 def test_cases_follow_from_the_seed_and_have_every_kind():
@@ -14,7 +14,8 @@ def test_cases_follow_from_the_seed_and_have_every_kind():
     assert cases == [drawn(1, number, ("sm_80", "sm_90a")) for number in range(60)]
     prefill = [one.spec for one in cases if isinstance(one.spec, PrefillSpec)]
     decode = [one.spec for one in cases if not isinstance(one.spec, PrefillSpec)]
-    assert {one.cache for one in decode} == {"f16", "bf16", "kv8", "kv4", "kv2"}
+    assert {one.cache for one in decode} == {"f16", "bf16", "kv8", "kv4", "kv2", *KEPT}
+    assert {one.head_dim for one in decode if one.room} == {64, 128}
     assert {bool(one.block) for one in decode} == {one.block_lists for one in prefill}
     assert {one.splits for one in decode} == {1, 2}
     assert {one.half for one in prefill} == {"f16", "bf16"}
