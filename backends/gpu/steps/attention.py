@@ -36,8 +36,9 @@ def attention_step(op: AttentionOp, storage: Storage, arch: Arch) -> Step:
             f"attention of {tokens} tokens over {kind} has no kernel on a GPU",
             accepted="one token, or a cache of f16",
         )
-    spec: Spec = PrefillSpec(1, heads, group, size, context, tokens, scale)
-    if tokens == 1:
+    if tokens > 1:
+        spec: Spec = PrefillSpec(1, heads, group, size, context, tokens, scale)
+    else:
         splits = max(1, min(context // KEYS_A_BLOCK, 2 * arch.board.sms // heads))
         unified = op.softmax is not None and op.softmax.data == "unified"
         softmax = "unified" if unified else "online"

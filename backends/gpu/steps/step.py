@@ -78,7 +78,8 @@ class Slot:
     """What a buffer holds: a value as `Storage` keeps it, or in a form.
 
     values: one, those of a gate and the other factor for weights that are packed together, or none.
-    form: one of the constants above, or a part of a quantization in the order of one reader.
+    form: one of the constants above, or a part of a quantization in the order of one reader, or of
+    a cache with codes.
     """
 
     values: tuple[SSAValue, ...] = ()

@@ -56,9 +56,13 @@ class ExactRows:
         self, name: str, row: Value, element: Value, more: Sequence[int], elements: Elements
     ) -> list[list[Value]]:
         """Pairs of rows `row + more` of "k" or "v"; element: that which counts as 0."""
-        b, size = self.b, self.spec.head_dim * 2
-        start = b.offset(self.bases[name], row * size + element * 2)
-        return [
-            gather(start, elements, lambda at, offset, i=i: b.load_words(at, offset + i * size, 4))
-            for i in more
-        ]
+        size = self.spec.head_dim * 2
+        start = self.b.offset(self.bases[name], row * size + element * 2)
+        found: list[list[Value]] = []
+        for i in more:
+
+            def four(at: Value, offset: int, beyond: int = i * size) -> list[Value]:
+                return self.b.load_words(at, offset + beyond, 4)
+
+            found.append(gather(start, elements, four))
+        return found

@@ -51,6 +51,41 @@ def test_a_product_of_tables_and_planes(format, rows, cols, tokens):
         compile_cuda("", image.arch)
 
 
+def unpacked(spec, packed):
+    """Codes u8 [rows, cols], and what they mean, f64, of packed bytes."""
+    planes = packed[: spec.plane_bytes].view(np.uint16)
+    bits = planes.reshape(spec.tiles, spec.steps, spec.bits, -1, 1) >> np.arange(16) & 1
+    codes = (bits << np.arange(spec.bits)[:, None, None]).sum(axis=2).swapaxes(1, 2)
+    codes = codes.reshape(-1, spec.cols)[: spec.rows]
+    numbers = packed[spec.plane_bytes :].view(np.float32).astype(np.float64)
+    numbers = numbers.reshape(-1, spec.tiles, spec.cols // spec.group, 64).swapaxes(2, 3)
+    each = numbers.reshape(len(numbers), -1, numbers.shape[-1])[:, : spec.rows]
+    factor, *addend = np.repeat(each, spec.group, axis=-1)
+    return codes.astype(np.uint8), factor * (2 * codes + 1 - 2**spec.bits) + sum(addend)
+
+
+@pytest.mark.parametrize(
+    ("format", "rows", "cols"),
+    [
+        ("w4g64", 70, 128),
+        ("w1g32", 64, 96),
+        ("w2g64z", 130, 64),
+        ("q1_0", 3, 256),
+        ("b1_58", 9, 64),
+    ],
+)
+def test_packing_inverts(format, rows, cols):
+    random, spec = np.random.default_rng(rows), lookup_spec(format, rows, cols, 1)
+    weight = formats.get(format).quantize(random.standard_normal((rows, cols)).astype(np.float32))
+    packed = spec.pack(weight)
+    assert packed.size == spec.weight_bytes
+    codes, values = unpacked(spec, packed)
+    np.testing.assert_array_equal(codes, weight.codes)
+    np.testing.assert_allclose(values, weight.dequantize(), rtol=1e-5, atol=1e-6)
+    packed[0] ^= 1
+    assert (unpacked(spec, packed)[0] != weight.codes).sum() == 1
+
+
 @pytest.mark.parametrize(
     ("format", "cols", "message"),
     [("w3g64", 128, "'w3g64' by lmma"), ("nf4", 128, "'nf4' by lmma"),
