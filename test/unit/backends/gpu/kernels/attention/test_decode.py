@@ -6,7 +6,8 @@ import pytest
 from nybble.backends.gpu import ptxas
 from nybble.backends.gpu.driver import GpuError
 from nybble.backends.gpu.kernels.attention.fragments import STREAM
-from nybble.backends.gpu.kernels.attention.spec import AttentionError, DecodeSpec
+from nybble.backends.gpu.kernels.attention.spec import DecodeSpec
+from nybble.dialects.errors import NybbleError
 
 F16, BF16 = 1e-6, 3e-5
 """NMSE of weights and results rounded to the type."""
@@ -114,7 +115,7 @@ def test_assembles_without_spills(decode_spec, compiled, arch, cache):
     ],
 )
 def test_refuses(decode_spec, change, said):
-    with pytest.raises(AttentionError, match=said):
+    with pytest.raises(NybbleError, match=said):
         decode_spec(**change)
 
 
