@@ -74,8 +74,8 @@ class Decode:
 @pytest.mark.parametrize(
     ("given", "lengths"),
     [  # the first code is read from recent + page + 1 tokens on, or from so many behind pinned ones
-        (("kivi4(32,32)", (2, 192, 128), 3), (0, 1, 33, 96, 97, 160, 161)),
-        (("kivi4(32,32,64)", (1, 256, 64), 8, "unified"), (5, 64, 65, 160, 161, 256)),
+        (("kivi4(32,32)", (2, 192, 64), 3), (0, 1, 33, 96, 97, 160, 161)),
+        (("kivi4(32,32,64)", (1, 512, 64), 8, "unified"), (5, 64, 65, 160, 161, 256)),
         (("kivi2(16,16)", (1, 128, 128), 16), (0, 17, 80, 81, 128)),
         (("kv4(32)", (1, 512, 64), 1), (31, 32, 33, 500)),
     ],
