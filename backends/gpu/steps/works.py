@@ -87,8 +87,9 @@ def work_of(op: Operation) -> Work:
 def only_product(value: SSAValue) -> ProductOp | None:
     """The product that makes a value, if that is used once and its kernel adds to results."""
     owner = value.owner
-    ends = isinstance(owner, ProductOp) and not isinstance(owner, StreamLookupMatmulOp)
-    return owner if ends and value.has_one_use() else None
+    if not isinstance(owner, ProductOp) or isinstance(owner, StreamLookupMatmulOp):
+        return None
+    return owner if value.has_one_use() else None
 
 
 def are_alike(first: ProductOp, second: ProductOp) -> bool:
