@@ -60,18 +60,26 @@ def compiled(folder):
     """A function (activations, rules) -> the checkpoint with the weights chosen, and its model."""
     from nybble.frontend.pytorch.import_model import import_model
 
-    def compile_one(activations, rules):
+    def compile_one(activations, rules, arch="sm_90a", dataflow=""):
         choice = WeightChoice(rules)
         checkpoint = requantized(open_checkpoint(str(folder)), choice)
-        options = CompileOptions(activations="f32", context=CONTEXT, weights=choice)
+        options = CompileOptions(
+            activations="f32", context=CONTEXT, weights=choice, dataflow=dataflow
+        )
         compiler = ModelCompiler(checkpoint, options, import_model)
-        return checkpoint, compile_gpu_model(compiler, "sm_90a", activations, tokens=4)
+        return checkpoint, compile_gpu_model(compiler, arch, activations, tokens=4)
 
     return compile_one
 
 
-def test_the_model_answers_as_transformers_does(compiled, reference, logits_of):
-    checkpoint, model = compiled("f16", RULES)
+LOOKED_UP = ("f16", RULES.replace("q8_0", "w4g64"), "sm_90a+lmma", "stream_lookup")
+
+
+@pytest.mark.parametrize("choice", [("f16", RULES), LOOKED_UP], ids=["stream", "stream_lookup"])
+def test_the_model_answers_as_transformers_does(compiled, reference, logits_of, choice):
+    checkpoint, model = compiled(*choice)
+    lookups = ["lmma" in image.ptx for image in model.plan.images.values()]
+    assert any(lookups) == (choice is LOOKED_UP)
     ptx = {name: image.ptx for name, image in model.plan.images.items()}
     plan = from_json(json.loads(json.dumps(model.plan.to_json())), ptx)
     simulated, wanted = SimulatedModel(plan, dict(model.weights())), logits_of(
