@@ -169,7 +169,7 @@ NEON_DOTPROD = replace(NEON, name="aarch64-dotprod", int_dot=_SDOT, needs=NEON.n
 _X86_LEVELS = (X86_64_V2, X86_64_V3, AVX_VNNI, X86_64_V4, AVX512_VNNI, AVX512_VBMI, AMX)
 LEVELS = {isa.name: isa for isa in (*_X86_LEVELS, NEON, NEON_DOTPROD)}
 BASELINE = X86_64_V3
-"""What runs where no level fits: its kernels use generic vector operations alone."""
+"""The level of specs that name none, and of machines that fit none."""
 
 
 def detect(flags: frozenset[str]) -> Isa:

@@ -141,10 +141,9 @@ class Gemm:
         """The kernel."""
         b = KernelBuilder(name, self.spec.buffers(self.scratch.size))
         own = b.buffer("scratch").view(i8, b.tid * self.scratch.size, self.scratch.size)
-        self.b, self.sums = (
-            b,
-            [Sums(own.view(f32, place, self._sum_count()), self.slots) for place in self.sums_at],
-        )
+        self.b = b
+        views = [own.view(f32, place, self._sum_count()) for place in self.sums_at]
+        self.sums = [Sums(view, self.slots) for view in views]
         self.adding = Adding(
             b, self.spec, own.view(f32, self.thin_at, scratch_size(self.spec) // 4)
         )

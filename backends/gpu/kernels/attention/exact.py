@@ -32,9 +32,8 @@ class ExactRows:
         start = b.sext(head, i64) * (spec.exact_rows * spec.head_dim * 2)
         self.bases = {name: b.offset(at[f"{name}_exact"], start) for name in "kv"}
         old = b.max(length - (1 + kv.recent), 0)
-        self.boundary = old // kv.page * kv.page
+        self.first = b.max(old // kv.page * kv.page, kv.pinned)
         """The first token that is no code, but for pinned ones."""
-        self.first = b.max(self.boundary, kv.pinned)
         self.pinned = (b.min(length, kv.pinned) + (TILE - 1)) // TILE
         in_ring = (b.max(length - self.first, 0) + (TILE - 1)) // TILE
         self.tiles = self.pinned + in_ring
