@@ -46,8 +46,9 @@ def gemm_places(numbers: Numbers, tokens: int, sizes: Columns, found: Columns) -
     subtiles, token_tile, k_block = sizes["subtiles"], sizes["token_tile"], sizes["k_block"]
     outer = sizes["tokens_outer"] > 0
     padded, tiles = found["padded_tokens"], found["tiles"]
-    runs = np.ceil(tiles / sizes["row_tiles"])
-    slots = tiles / runs * (2.0 if numbers["glu"] else 1.0)
+    joined = 2.0 if numbers["glu"] else 1.0
+    runs = np.ceil(tiles / joined / sizes["row_tiles"])
+    slots = tiles / joined / runs
     blocks = numbers["cols"] / k_block
     sums = subtiles * token_tile * (1.0 if is_float else 1.0 + digits)
     pressure = 2.0 * sums + 2.0 * subtiles + digits
@@ -60,11 +61,11 @@ def gemm_places(numbers: Numbers, tokens: int, sizes: Columns, found: Columns) -
             outer, token_tile * k_block * activation, subtiles * LANES * k_block * weight
         ),
         "streams": streams,
-        "streamed": streams * passes * blocks * runs,
+        "streamed": streams * passes * blocks * runs * joined,
         "padding": padded / tokens,
-        "row_fill": tiles / runs,
+        "row_fill": slots,
         "inputs": padded * numbers["cols"] * activation,
-        "sums": padded * slots * TILE * 4.0,
+        "sums": padded * slots * joined * TILE * 4.0,
         "pressure": pressure,
         "spilled": _spilled(pressure, 2.0 * sums),
         "closes": found["trips"] * sums * (0.0 if is_float else 1.0),

@@ -142,7 +142,7 @@ def _gemm(numbers: Mapping[str, float], call: Call, sizes: Columns) -> Columns:
         "trips": found["weights"] / TILE * passes * steps / (sizes["unroll"] * per_step),
         "live": sizes["subtiles"] * sizes["token_tile"],
         "written": sizes["subtiles"] * sizes["token_tile"] * sizes["unroll"],
-        "scratch_bytes": sizes["k_block"] * TILE * width * sizes["row_tiles"] * numbers["parts"],
+        "scratch_bytes": sizes["k_block"] * TILE * width * sizes["row_tiles"],
         "stream_bytes": found["weight_bytes"] + call.tokens * numbers["cols"] * width,
         "ahead": sizes["prefetch"] * sizes["k_block"] * numbers["bits_per_weight"] * TILE / 8,
         "chain": np.minimum(inner / (sizes["unroll"] * per_step), 1e6),

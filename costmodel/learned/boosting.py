@@ -22,6 +22,8 @@ I32 = npt.NDArray[np.int32]
 GRADES = 15
 """The relevance of the best candidate of a workload; of others, that times best / seconds."""
 _KEPT = re.compile(r"^(leaf_weight|internal_value|internal_weight|split_gain|shrinkage)=.*\n", re.M)
+_SEEN = re.compile(r"^(leaf_count|internal_count)=.*\n", re.M)
+_NAMES = re.compile(r"^feature_names=(.*)$", re.M)
 _LONG = re.compile(r"^(threshold|leaf_value)=(.*)$", re.M)
 _PARAMETERS = re.compile(r"\nparameters:.*?end of parameters\n", re.S)
 
@@ -129,12 +131,22 @@ def _train(
     return lightgbm.train(parameters, data, trees)
 
 
-def slim(booster: "Booster") -> str:
-    """A model as text, without what predictions do not read."""
+def slim(booster: "Booster", *, explained: bool = False) -> str:
+    """A model as text, without what predictions do not read.
+
+    explained: whether the shares of features in a prediction are asked for, which takes the rows
+    that were seen at each place of a tree.
+    """
     text = _PARAMETERS.sub("\n", _KEPT.sub("", booster.model_to_string()))
     text = text.partition("\nfeature_importances:")[0]
     text = re.sub(r"^tree_sizes=.*\n", "", text, flags=re.M)
+    text = text if explained else _SEEN.sub("", text)
+    text = _NAMES.sub(lambda found: "feature_names=" + _numbers(found[1]), text)
     return _LONG.sub(lambda found: f"{found[1]}={_rounded(found[2])}", text)
+
+
+def _numbers(names: str) -> str:
+    return " ".join(str(number) for number, _ in enumerate(names.split()))
 
 
 def _rounded(numbers: str) -> str:

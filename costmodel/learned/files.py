@@ -1,6 +1,6 @@
 """Model files: text with a header, a digest and trees; never a pickle.
 
-    nybble-cost-model 1
+    nybble-cost-model 2
     {"schema": .., "columns": .., "digest": .., "widths": .., "card": ..}
     == residual
     tree
@@ -25,9 +25,10 @@ from nybble.costmodel.learned.boosting import ModelFileError
 from nybble.costmodel.learned.calibration import Calibration
 from nybble.costmodel.learned.model import INPUTS, TREES, CostModel
 from nybble.costmodel.learned.novelty import Novelty
+from nybble.costmodel.learned.points import F64, from_letters, rounded, to_letters
 
 MAGIC = "nybble-cost-model"
-VERSION = 1
+VERSION = 2
 _SECTION = "== "
 SHIPPED = "cpu_x86_64_v3.model"
 
@@ -49,19 +50,14 @@ def to_text(model: CostModel) -> str:
         "widths": dict(model.widths),
         "analytic_widths": dict(model.analytic_widths),
         "novelty": {
-            "centre": _rounded(novelty.centre),
-            "spread": _rounded(novelty.spread),
-            "seen": [_rounded(row) for row in novelty.seen],
+            "centre": rounded(novelty.centre),
+            "spread": rounded(novelty.spread),
+            "seen": to_letters(novelty.seen),
             "unit": float(novelty.unit),
         },
         "card": dict(model.card),
     }
     return f"{MAGIC} {VERSION}\n{json.dumps(header, separators=(',', ':'))}\n{body}"
-
-
-def _rounded(values: Any) -> list[float]:
-    found = [float(f"{value:.5g}") for value in np.asarray(values)]
-    return [int(value) if value.is_integer() else value for value in found]
 
 
 def from_text(text: str, source: str) -> CostModel:
@@ -98,11 +94,18 @@ def from_text(text: str, source: str) -> CostModel:
         Novelty(
             np.array(novelty["centre"]),
             np.array(novelty["spread"]),
-            np.array(novelty["seen"]),
+            _seen(novelty["seen"], source),
             float(novelty["unit"]),
         ),
         header["card"],
     )
+
+
+def _seen(points: Mapping[str, Any], source: str) -> F64:
+    try:
+        return from_letters(points)
+    except (KeyError, TypeError, ValueError) as fault:
+        raise ModelFileError(f"{source} is damaged: what it has seen ({fault})") from fault
 
 
 def _header(line: str, source: str) -> Mapping[str, Any]:

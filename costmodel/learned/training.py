@@ -22,7 +22,7 @@ I64 = npt.NDArray[np.int64]
 CONFIDENCE = 0.9
 FEWEST = 8
 """Groups that a model can be learned from at all."""
-RESIDUAL = Growth(trees=100, leaves=31, rate=0.14)
+RESIDUAL = Growth(trees=200, leaves=31, rate=0.1)
 ORDER = Growth(trees=100, leaves=20, rate=0.12)
 STRANGE = Growth(trees=60, leaves=24, rate=0.14)
 CODE = Growth(trees=30, leaves=15, rate=0.25)
@@ -138,7 +138,7 @@ def fit_times(rows: Rows, picked: npt.NDArray[np.bool_]) -> Times:
     calibration = calibrate(kinds, rows.terms[picked], seconds)
     residual = np.log(seconds / rows.calibrated(calibration)[picked])
     trees = regress(rows.x[picked], residual, RESIDUAL, INPUTS, rows.weights(picked), IDENTITY)
-    return Times(calibration, slim(trees))
+    return Times(calibration, slim(trees, explained=True))
 
 
 def fit_strange(rows: Rows, picked: npt.NDArray[np.bool_]) -> str:

@@ -20,7 +20,7 @@ from nybble.tools.cost.subject import Subject
 from nybble.tools.mlir_file import FIRST, advance
 from nybble.tools.run_file import SCHEDULED
 
-FORMATS = ("q4_0", "q8_0", "w4g128", "w2g128", "tq2_0", "mxfp4")
+FORMATS = ("q4_0", "q4_1", "q8_0", "w4g128", "w2g128", "tq2_0", "mxfp4")
 COLUMNS = (256, 384, 512, 576, 768, 1024, 1152, 1536, 2048, 2304, 3072, 4096)
 ROWS = (192, 256, 320, 512, 576, 768, 1024, 1536)
 TOKENS = (2, 4, 8, 16, 24, 32, 64, 96, 128)

@@ -74,12 +74,13 @@ def test_a_file_comes_back(tmp_path: Path):
     ("change", "said"),
     [
         (lambda text: "hello\n" + text, "is no cost model"),
-        (lambda text: text.replace("model 1\n", "model 7\n", 1), "of version '7'"),
+        (lambda text: text.replace("model 2\n", "model 7\n", 1), "of version '7'"),
         (lambda text: text.replace('"schema":1', '"schema":0', 1), "trained on other features"),
         (lambda text: text[: len(text) // 2], "is damaged"),
         (lambda text: text.replace("leaf_value=", "leaf_valve=", 1), "is damaged"),
         (lambda text: text.replace('"card"', '"cart"', 1), "its header lacks card"),
         (lambda text: text.partition("\n")[0] + "\n{oops\n", "its header is no JSON"),
+        (lambda text: text.replace('"points":["', '"points":["0', 1), "damaged: what it has seen"),
     ],
 )
 def test_a_bad_file(change, said: str):
