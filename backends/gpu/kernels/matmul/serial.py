@@ -164,7 +164,7 @@ class SerialRecord:
     def add_to(self, sums: Sums) -> None:
         """See Multiplies."""
         layout = self.layout
-        numbers = [self.stored.scales(kind) for kind in range(layout.numbers)]
+        numbers = self.stored.all_scales(layout.numbers)
         for group in range(layout.groups):
             counted = self.counted(group)
             self.add_group(sums, counted, group, [one[group] for one in numbers])

@@ -24,8 +24,7 @@ SHAPES = [
 def test_shapes(run_product, name, mode, rows, cols, tokens):
     ran = run_product(name, rows, cols, tokens, activations=mode)
     assert ran.worst < 1
-    if not ran.product.spec.layout.zero:
-        assert ran.report.bank_conflicts == 0
+    assert ran.report.bank_conflicts == 0
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_89"])
