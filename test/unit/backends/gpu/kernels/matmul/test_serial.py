@@ -42,6 +42,14 @@ def test_integers_are_exact():
     np.testing.assert_array_equal(ran.y, product.reference(x, weight))
 
 
+@pytest.mark.parametrize(
+    ("name", "scale"), [("w4g128", "f16"), ("w1g512", "f16"), ("b1_58", "f32")]
+)
+def test_numbers_of_groups_are_as_small_as_is_exact(name, scale):
+    spec = product_spec(name, 16, 512, 1, activations="b2")
+    assert spec.layout.scale == scale
+
+
 def test_tokens_of_zeros():
     weight = formats.get("w2g128").quantize(np.ones((3, 128), np.float32))
     product = compile_product("w2g128", 3, 128, 1, activations="b2")
