@@ -195,6 +195,10 @@ class GpuBuilder(Expressions):
         made = self.emit(llvm.InlineAsmOp, operands, struct, properties)
         return [self._field(made, i, one) for i, one in enumerate(results)]
 
+    def computed(self, values: Sequence[Value]) -> list[Value]:
+        """The same values, which are computed before this place and not where they are used."""
+        return self.ptx("", [one.type for one in values], changed=values, effects=True)
+
     def _field(self, struct: Value, index: int, type_: Attribute) -> Value:
         position = {"position": DenseArrayBase.from_list(i64, [index])}
         return self.emit(llvm.ExtractValueOp, (struct,), type_, position)

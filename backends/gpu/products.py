@@ -361,9 +361,9 @@ def plane_layout(kind: WeightKind, rows: int, cols: int, fragments: int = 0) -> 
     step = step_columns(kind, cols, {1: 512, 2: 256}.get(kind.bits, 128))
     block = next(one for one in BLOCKS if step % one == 0 and kind.group % one == 0)
     count = fragments or 2
-    size, exact = step // max(1, step // kind.group), 2**11
-    fits = kind.scale == "f16" and size * (2**kind.bits - 1) <= exact
-    scale = "f16" if fits else "f32"
+    size = step // max(1, step // kind.group)
+    assert size * (2**kind.bits - 1) <= 2**11, "sums of codes are exact in f16"
+    scale = "f16" if kind.scale == "f16" else "f32"
     placement = Placement(kind.bits, count)
     return PlaneLayout(rows, cols, placement, kind.group, step, scale, kind.zero, block)
 

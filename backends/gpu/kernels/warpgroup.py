@@ -100,17 +100,22 @@ def multiply(
     work: Sequence[Product],
     *,
     anew: bool = False,
+    place: Value | None = None,
 ) -> list[list[Value]]:
     """The sums after some products, which are complete; of f32, 4 a lane for 8 tokens.
 
-    anew: whether sums begin at nothing, whatever they are.
+    anew: whether sums begin at nothing, whatever they are. place: any pointer; then new sums take
+    the registers of those given. For that it is tested whether it is null, which ptxas cannot know
+    that it never is; else ptxas has several such sums at once, and spills.
     """
     size = len(sums[0])
     total = len(sums) * size
-    before = [] if anew else [one for row in sums for one in row]
+    before = [] if anew and place is None else [one for row in sums for one in row]
     operands: list[Value] = []
     first = total + len(before)
-    lines = [".reg .pred yes, no; setp.eq.b32 yes, 0, 0; setp.ne.b32 no, 0, 0;"]
+    known = "b32 no, 1, 0" if place is None else f"b64 no, ${first}, 0"
+    operands += [] if place is None else [place]
+    lines = [f".reg .pred yes, no; setp.eq.b32 yes, 0, 0; setp.eq.{known};"]
     lines.append("wgmma.fence.sync.aligned;")
     begun: set[int] = set()
     for one in work:

@@ -113,16 +113,18 @@ def _by_record(layout: StreamLayout, wide: Floats) -> Bytes:
     padded[: layout.rows, : wide.shape[1]] = wide[:, : padded.shape[1]]
     fragments = layout.placement.fragments
     shape = (layout.tiles, fragments, 2, 8, layout.steps, layout.groups)
-    ordered = padded.reshape(shape).transpose(0, 4, 3, 5, 1, 2)
-    return _exact(np.ascontiguousarray(ordered), layout.scale).reshape(
-        layout.tiles, layout.steps, -1
-    )
+    ordered = np.ascontiguousarray(padded.reshape(shape).transpose(0, 4, 3, 5, 1, 2))
+    lanes = _exact(ordered, layout.scale)
+    loads = lanes.reshape(layout.tiles, layout.steps, 8, -1, layout.scale_load).swapaxes(2, 3)
+    return loads.reshape(layout.tiles, layout.steps, -1)
 
 
 def _from_records(layout: StreamLayout, part: Bytes) -> Floats:
     fragments = layout.placement.fragments
     shape = (layout.tiles, layout.steps, 8, layout.groups, fragments, 2)
-    values = _floats(part, layout.scale).reshape(shape).transpose(0, 4, 5, 2, 1, 3)
+    loads = part.reshape(layout.tiles, layout.steps, -1, 8, layout.scale_load)
+    lanes = np.ascontiguousarray(loads.swapaxes(2, 3))
+    values = _floats(lanes, layout.scale).reshape(shape).transpose(0, 4, 5, 2, 1, 3)
     wide = values.reshape(layout.tiles * layout.tile_rows, -1)[: layout.rows]
     repeats = max(1, layout.group // layout.step) if layout.group < layout.cols else layout.steps
     return np.ascontiguousarray(wide[:, ::repeats][:, : -(-layout.cols // layout.group)])

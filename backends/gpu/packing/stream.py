@@ -9,8 +9,8 @@ memory from its beginning to its end, whatever the format is.
 
 The columns of a unit are permuted so that a lane's activations are 16 bytes in a row, too: column
 k of fragment tile j of lane (g, t), where the instruction has columns 2t, 2t+1, 2t+8, 2t+9, is
-`first_column(j, t)` + 0, 1, 2, 3. Scales are those of rows g and g + 8 of each fragment, by group:
-[g][group][fragment][2].
+`first_column(j, t)` + 0, 1, 2, 3. Scales are those of rows g and g + 8 of each fragment, by group,
+[group][fragment][2], read 16 bytes at a time: [load][g][16 bytes], or less if a lane has less.
 """
 
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ UNIT = 64
 TILES = 4
 """Tiles of 16 columns in a unit."""
 LANES = 32
+WORD = 4
 LOAD = 16
 ZeroKind = Literal["", "points", "minimum"]
 """What a group has beside its scale: none, z of `scale * (code - z)`, m of `scale * code + m`."""
@@ -110,6 +111,11 @@ class StreamLayout:
     def lane_scale_bytes(self) -> int:
         """Bytes of the scales that one lane needs for a record."""
         return self.groups * self.placement.fragments * 2 * SCALE_BYTES[self.scale]
+
+    @property
+    def scale_load(self) -> int:
+        """Bytes of them that are loaded at once."""
+        return min(LOAD, self.lane_scale_bytes & -self.lane_scale_bytes)
 
     @cached_property
     def record_bytes(self) -> int:

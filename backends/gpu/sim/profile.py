@@ -47,8 +47,8 @@ class Profile:
         """Count an access of `size` bytes a lane to shared memory."""
         if not self.enabled:
             return
-        rows = _filled(lanes, addresses)
         phases = max(1, min(size, 16) // 4)
+        rows = _filled(lanes, addresses, phases)
         key = (size, rows.astype(np.int32).tobytes())
         if key not in self.seen:
             words = rows.reshape(len(rows) * phases, WARP // phases, 1) // 4
@@ -103,14 +103,20 @@ class Profile:
         traffic.bytes += size
 
 
-def _filled(lanes: Lanes, addresses: Array) -> Array:
-    """Addresses [warps, 32]; a lane that is not there repeats the first of its warp that is."""
+def _filled(lanes: Lanes, addresses: Array, phases: int = 1) -> Array:
+    """Addresses [warps, 32]; a lane that is not there repeats the first that is, of those of its
+    phase if there are any, else of its warp.
+    """
     warps = lanes.warps
     rows = warps.spread(addresses)
     if warps.whole:
         return rows
-    first = rows[np.arange(len(rows)), warps.active.argmax(axis=1)]
-    return np.where(warps.active, rows, first[:, None])
+    shape = (len(rows), phases, WARP // phases)
+    parts, active = rows.reshape(shape), warps.active.reshape(shape)
+    first = rows[np.arange(len(rows)), warps.active.argmax(axis=1)].reshape(-1, 1, 1)
+    near = np.take_along_axis(parts, active.argmax(axis=2, keepdims=True), axis=2)
+    known = np.where(active.any(axis=2, keepdims=True), near, first)
+    return np.where(active, parts, known).reshape(rows.shape)
 
 
 def distinct(rows: Array) -> int:

@@ -104,7 +104,7 @@ class Decode:
         self.split = b.block_id() % spec.splits
         self.kind = f"m16n8k16.row.col.f32.{spec.half}.{spec.half}.f32"
         self.zero = b.const(0.0, f32)
-        self.merge = Merge(b, spec, self.at)
+        self.merge = Merge(b, spec, self.at, self.value_part.run)
 
     def module(self) -> ModuleOp:
         """The kernel; once."""
@@ -215,17 +215,19 @@ class Decode:
         """This warp's partial result into shared memory."""
         b, spec = self.b, self.spec
         elements = [one for pair in self.value_part.elements() for one in pair]
-        first, half = self._value_element(), len(elements) // 2
+        half = len(elements) // 2
         for tile in range(spec.query_tiles):
             total = total_of_four(b, state.total[tile])
             minima = total_of_four(b, state.minima[tile])
             self.merge.put_statistics(self.warp, self.g + tile * ROWS, state.largest[tile], total)
             added = self.of_columns(minima) if spec.value_groups == 1 else [self.zero] * 2
-            for i, value in enumerate(state.result[tile]):
-                element = elements[i // _REGISTERS_OF_O + half * (i % _REGISTERS_OF_O // 2)]
-                query = self.t * 2 + (i % 2 + tile * ROWS)
-                shown = value + added[i % 2] if spec.value_groups == 1 else value
-                self.merge.put(self.warp, query, first + element, shown)
+            for token in (0, 1):
+                shown: dict[int, Value] = {}
+                for i, value in list(enumerate(state.result[tile]))[token::2]:
+                    element = elements[i // _REGISTERS_OF_O + half * (i % _REGISTERS_OF_O // 2)]
+                    shown[element] = value + added[token] if spec.value_groups == 1 else value
+                query = self.t * 2 + (token + tile * ROWS)
+                self.merge.put(self.warp, query, self.g, shown)
 
     # -- where things lie
 
@@ -253,11 +255,11 @@ class Decode:
 
     def _key_element(self) -> Value:
         """The first element of a key that this lane reads."""
-        return self.t * (self.key_part.chunk * 8 // self.spec.bits)
+        return self.t * self.key_part.run
 
     def _value_element(self) -> Value:
         """The first element of a value that this lane reads."""
-        return self.g * (self.value_part.chunk * 8 // self.spec.bits)
+        return self.g * self.value_part.run
 
     def _bounds(self) -> list[Span]:
         """The steps [first, last) of this block, of codes or numbers, and of tokens that are kept
@@ -347,7 +349,7 @@ class Decode:
         if not self.spec.quantized:
             return self.query, [self.zero] * 4
         b, elements = self.b, self.key_part.elements()
-        scales, minima = self.scales.of_keys(self.stage, self._key_element(), elements)
+        scales, minima = self.scales.of_keys(self.stage, self.t, elements)
         scaled = [
             [times_halves(b, q, s) for q, s in zip(tile, scales, strict=True)]
             for tile in self.query

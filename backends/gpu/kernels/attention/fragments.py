@@ -42,6 +42,8 @@ class RowPart:
         self.chunk = min(size, _MOST_BYTES)
         self.offsets = [self.chunk * parts * i for i in range(size // self.chunk)]
         """Bytes from the lane's first word to each of its chunks."""
+        self.run = self.chunk * 8 // bits
+        """Elements of a chunk."""
 
     def load(self, b: GpuBuilder, row: Value, at: int, policy: str = STREAM) -> list[Value]:
         """The lane's words; its first one lies `at` bytes from `row`."""

@@ -66,10 +66,17 @@ def merged(b: GpuBuilder, parts: Sequence[Partial]) -> Partial:
 
 
 class Merge:
-    """Writes the end of a decode kernel; buffers: pointers to the kernel's arguments by name."""
+    """Writes the end of a decode kernel; buffers: pointers to the kernel's arguments by name.
 
-    def __init__(self, b: GpuBuilder, spec: DecodeSpec, buffers: dict[str, Value]) -> None:
-        self.b, self.spec, self.buffers = b, spec, buffers
+    run: elements of a row that a lane has side by side. The fours of odd runs are exchanged in
+    shared memory, so that lanes of two runs write fours into different banks.
+    """
+
+    def __init__(
+        self, b: GpuBuilder, spec: DecodeSpec, buffers: dict[str, Value], run: int
+    ) -> None:
+        assert run % (2 * LANES) == 0
+        self.b, self.spec, self.buffers, self.run = b, spec, buffers, run
         self.head, self.split = b.block_id() // spec.splits, b.block_id() % spec.splits
         rows = spec.warps * spec.query_tiles * ROWS
         self._rows = b.offset(b.shared(), rows * 2 * _FLOAT)
@@ -82,11 +89,16 @@ class Merge:
         self.b.store(m, at)
         self.b.store(total, self.b.offset(at, _FLOAT))
 
-    def put(self, warp: Value, query: Value, element: Value, value: Value) -> None:
-        """An element of o of a warp's query into shared memory."""
+    def put(self, warp: Value, query: Value, run: Value, shown: dict[int, Value]) -> None:
+        """Elements of o of a warp's query into shared memory, by number, counted from the first of
+        a run; whole fours of them."""
         row = warp * (self.spec.query_tiles * ROWS) + query
-        at = row * (_row_floats(self.spec) * _FLOAT) + element * _FLOAT
-        self.b.store(value, self.b.offset(self._rows, at))
+        at = row * (_row_floats(self.spec) * _FLOAT) + run * (self.run * _FLOAT)
+        moved = (run & 1) * (LANES * _FLOAT)
+        places = self.b.offset(self._rows, at + moved), self.b.offset(self._rows, at - moved)
+        for first in sorted(shown)[::LANES]:
+            four = self.b.emit_from([shown[first + i] for i in range(LANES)])
+            self.b.store(four, self.b.offset(places[first // LANES % 2], first * _FLOAT))
 
     def finish(self) -> None:
         """Merge the warps and write; where keys are split, the last block merges all blocks."""
@@ -113,11 +125,12 @@ class Merge:
 
     def _write_block(self, query: Value, element: Value) -> None:
         b, spec = self.b, self.spec
+        placed = element ^ (element // self.run & 1) * LANES
         parts: list[Partial] = []
         for warp in range(spec.warps):
             row = query + warp * spec.query_tiles * ROWS
             stats = b.load(b.offset(b.shared(), row * (2 * _FLOAT)), vec(2, f32))
-            at = row * (_row_floats(spec) * _FLOAT) + element * _FLOAT
+            at = row * (_row_floats(spec) * _FLOAT) + placed * _FLOAT
             o = b.load(b.offset(self._rows, at), vec(LANES, f32))
             m, total = b.lanes_of(stats)
             parts.append(Partial(m, total, b.lanes_of(o)))

@@ -5,7 +5,8 @@ short, so they wait in shared memory, in stages of each warp's own:
 
     keys: scales, minima [head_dim]    values: scales, minima [groups of features, keys of a step]
 
-Lines of several groups lie a few bytes further apart, so that lanes read them without conflicts.
+Lines of several groups lie a few bytes further apart, and of long runs of features that lanes have
+of keys every other two are exchanged within, so that lanes read them without conflicts.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from nybble.backends.gpu.builder import GpuBuilder
 from nybble.backends.gpu.kernels.attention.fragments import (
     HIGH_TWICE,
     LOW_TWICE,
+    RowPart,
     gather,
 )
 from nybble.backends.gpu.kernels.attention.spec import DecodeSpec
@@ -25,19 +27,23 @@ from nybble.backends.gpu.kernels.instructions import halves_to_floats
 
 _PART = 16
 """Bytes that a lane copies at once."""
+_FOUR = 32
+"""Bytes of the longest runs that four lanes side by side read in different banks."""
 
 
 @dataclass(frozen=True)
 class Lines:
     """Scales, or minima, of a step. count: of the lines; size: bytes of one; stride: bytes from one
     to the next in memory; each: bytes from one to the next in shared memory; step: bytes from a
-    step to the next in memory."""
+    step to the next in memory; exchanged: whether parts are neighbours' in every other two lines.
+    """
 
     count: int
     size: int
     stride: int
     each: int
     step: int
+    exchanged: bool = False
 
     @property
     def parts(self) -> int:
@@ -46,9 +52,14 @@ class Lines:
 
 
 def key_lines(spec: DecodeSpec) -> Lines:
-    """Of the keys: a number for each feature."""
-    size = spec.head_dim * 2
-    return Lines(1, size, size, size, size)
+    """Of the keys: a number for each feature; a line is what a lane has in a row."""
+    whole, run = spec.head_dim * 2, key_run(spec)
+    return Lines(whole // run, run, run, run, whole, exchanged=run > _FOUR)
+
+
+def key_run(spec: DecodeSpec) -> int:
+    """Bytes of the numbers of the features that a lane has of a key in a row."""
+    return RowPart(spec.head_dim, spec.bits, 4).run * 2
 
 
 def value_lines(spec: DecodeSpec) -> Lines:
@@ -62,6 +73,11 @@ def stage_bytes(spec: DecodeSpec) -> int:
     if not spec.quantized:
         return 0
     return 2 * sum(one.count * one.each for one in (key_lines(spec), value_lines(spec)))
+
+
+def exchange(line: Value) -> Value:
+    """What the places of parts in a line that is exchanged differ by."""
+    return (line.shr(1) & 1) * _PART
 
 
 @dataclass(frozen=True)
@@ -81,15 +97,16 @@ class Scales:
         self, b: GpuBuilder, spec: DecodeSpec, at: dict[str, Value], head: Value, room: Value
     ) -> None:
         self.b, self.spec, self.room = b, spec, room
-        self.lines = value_lines(spec)
+        self.key_lines, self.lines = key_lines(spec), value_lines(spec)
+        self.values_start = 2 * self.key_lines.count * self.key_lines.each
         wide = b.sext(head, i64)
         keys = wide * (spec.context // spec.key_group * spec.head_dim * 2)
         values = wide * (spec.value_groups * spec.context * 2)
         self._copies = [
             self._copy_of([b.offset(at[one], start) for one in names], lines, first)
             for names, start, lines, first in (
-                (("k_scales", "k_minima"), keys, key_lines(spec), 0),
-                (("v_scales", "v_minima"), values, self.lines, 4 * spec.head_dim),
+                (("k_scales", "k_minima"), keys, self.key_lines, 0),
+                (("v_scales", "v_minima"), values, self.lines, self.values_start),
             )
         ]
 
@@ -105,6 +122,8 @@ class Scales:
         each = lines.size // _PART
         line, within = part // each, part % each * _PART
         source = b.offset(base, line * lines.stride + within)
+        if lines.exchanged:
+            within = within ^ exchange(line)
         return _Copy(source, half + line * lines.each + within, lane < 2 * parts, lines.step)
 
     def copy(self, step: Value, stage: Value) -> None:
@@ -117,23 +136,27 @@ class Scales:
                 b.copy_async(into, b.offset(one.source, step * one.step), 0)
 
     def of_keys(
-        self, stage: Value, first: Value, elements: Sequence[tuple[int, int]]
+        self, stage: Value, quad: Value, elements: Sequence[tuple[int, int]]
     ) -> tuple[list[Value], list[Value]]:
-        """Scales and minima of pairs of elements, the first one of which is number `first`."""
-        b = self.b
-        row = b.offset(self.room, stage * stage_bytes(self.spec) + first * 2)
-        rows = row, b.offset(row, 2 * self.spec.head_dim)
-        scales, minima = (gather(one, elements, self._four) for one in rows)
-        return scales, minima
+        """Scales and minima of pairs of elements, counted from the first of lane `quad` of four."""
+        b, lines = self.b, self.key_lines
+        row = b.offset(self.room, stage * stage_bytes(self.spec) + quad * lines.each)
+        side = exchange(quad) if lines.exchanged else b.const(0, i32)
 
-    def _four(self, row: Value, at: int) -> list[Value]:
-        return self.b.lanes_of(self.b.load(self.b.offset(row, at), vec(4, i32)))
+        def four(row: Value, at: int) -> list[Value]:
+            moved = b.offset(row, side * -1 if at & _PART else side)
+            return b.lanes_of(b.load(b.offset(moved, at), vec(4, i32)))
+
+        scales, minima = (
+            gather(one, elements, four) for one in (row, b.offset(row, lines.count * lines.each))
+        )
+        return scales, minima
 
     def of_values(self, stage: Value, key: Value, more: int) -> tuple[list[Value], list[Value]]:
         """Scales and minima, f32, of keys `key + more` (even) and the one after."""
         b = self.b
         row = b.offset(self.room, stage * stage_bytes(self.spec) + key * 2)
-        at = 4 * self.spec.head_dim + 2 * more
+        at = self.values_start + 2 * more
         words = [b.load(b.offset(row, at + other), i32) for other in (0, self.lines.each)]
         scales, minima = (halves_to_floats(b, word) for word in words)
         return scales, minima
@@ -145,7 +168,7 @@ class Scales:
         `key + more` (even) and the one after."""
         b, lines = self.b, self.lines
         start = stage * stage_bytes(self.spec) + group * lines.each + key * 2
-        row, at = b.offset(self.room, start), 4 * self.spec.head_dim + 2 * more
+        row, at = b.offset(self.room, start), self.values_start + 2 * more
         words = [b.load(b.offset(row, at + o), i32) for o in (0, lines.count * lines.each)]
         return [
             (b.permute(words[0], words[0], one), b.permute(words[1], words[1], one))

@@ -168,13 +168,12 @@ class IntegerRecord:
     def add_to(self, sums: Sums) -> None:
         """See Multiplies."""
         layout = self.layout
-        scales = self.stored.scales(0)
-        zeros = self.stored.scales(1) if layout.zero else None
+        scales, *zeros = self.stored.all_scales(2 if layout.zero else 1)
         needed = layout.zero != "" or self.decoder.offset != 0
         for group in range(layout.groups):
             totals = self.totals(group) if needed else []
             products = self.multiplied(group)
-            zero = None if zeros is None else zeros[group]
+            zero = zeros[0][group] if zeros else None
             self.add_group(sums, products, totals, scales[group], zero)
 
     def multiplied(self, group: int) -> Sums:

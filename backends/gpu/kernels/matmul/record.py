@@ -51,8 +51,8 @@ class Record:
         """Multiply, scale, and add to the sums."""
         layout, words = self.layout, self.layout.placement.words
         read = self.stored.halves if self.spec.tuning.scale else self.stored.scales
-        scales = read(0)
-        zeros = read(1) if layout.zero else [None] * layout.groups
+        scales = [read(0, group) for group in range(layout.groups)]
+        zeros = [read(1, group) if layout.zero else None for group in range(layout.groups)]
         per_group = layout.units * TILES // layout.groups
         unit: list[Value] = []
         for index in range(layout.groups):

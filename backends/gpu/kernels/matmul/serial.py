@@ -40,6 +40,7 @@ class SerialSpec(StreamSpec):
 
     def __post_init__(self) -> None:
         pairs = (2**self.kind.bits - 1) * (2**self.bits - 1)
+        assert self.kind.unit == 1.0, "codes on a line have no unit"
         assert pairs * self.planes.step // self.planes.groups < ROOM
 
     @property
@@ -126,8 +127,7 @@ class SerialKernel(StreamKernel[Activations]):
 
     def finished(self, token: Value, value: Value) -> Value:
         """See StreamKernel."""
-        unit = self.spec.kind.unit
-        return value * unit if unit != 1.0 else value
+        return value
 
 
 class SerialRecord:
@@ -164,7 +164,7 @@ class SerialRecord:
     def add_to(self, sums: Sums) -> None:
         """See Multiplies."""
         layout = self.layout
-        numbers = [self.stored.scales(kind) for kind in range(layout.numbers)]
+        numbers = self.stored.all_scales(layout.numbers)
         for group in range(layout.groups):
             counted = self.counted(group)
             self.add_group(sums, counted, group, [one[group] for one in numbers])

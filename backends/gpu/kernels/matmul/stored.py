@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from xdsl.dialects.builtin import f32, i32
 
 from nybble.backends.building.values import Value, vec
 from nybble.backends.gpu.builder import ELEMENTS, GpuBuilder
-from nybble.backends.gpu.packing.stream import LANES, LOAD, StreamLayout
+from nybble.backends.gpu.packing.stream import LANES, LOAD, WORD, StreamLayout
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Stored:
     layout: StreamLayout
     place: Value
     lane: Value
+    _loaded: dict[tuple[int, int], list[Value]] = field(default_factory=dict, init=False)
 
     def unit_words(self, unit: int) -> list[Value]:
         """The words of this lane of a unit."""
@@ -48,10 +49,10 @@ class Stored:
             found += b.lanes_of(b.load(b.offset(mine, at), vec(4, i32)))
         return found
 
-    def scales(self, kind: int) -> list[list[Value]]:
-        """By group: f32 of each fragment's two rows. kind: 0 scales, 1 zeros."""
+    def scales(self, kind: int, group: int) -> list[Value]:
+        """f32 of each fragment's two rows in a group of the record. kind: 0 scales, 1 zeros."""
         b, numbers = self.b, list[Value]()
-        for word in self.scale_words(kind):
+        for word in self.scale_words(kind, group):
             match self.layout.scale:
                 case "bf16":
                     numbers += [b.reinterpret(one, f32) for one in (word << 16, word & -65536)]
@@ -60,26 +61,39 @@ class Stored:
                     numbers += [b.to_float(one) for one in pair]
                 case _:
                     numbers.append(b.reinterpret(word, f32))
-        return self.by_group(numbers)
+        return numbers
 
-    def halves(self, kind: int) -> list[list[Value]]:
+    def all_scales(self, kinds: int) -> list[list[list[Value]]]:
+        """`scales` by kind and group."""
+        groups = range(self.layout.groups)
+        return [[self.scales(kind, group) for group in groups] for kind in range(kinds)]
+
+    def halves(self, kind: int, group: int) -> list[Value]:
         """As `scales` that are stored as 16-bit floats, each as two equal ones."""
-        picked = [(word, pick) for word in self.scale_words(kind) for pick in (0x1010, 0x3232)]
-        return self.by_group([self.b.permute(word, word, pick) for word, pick in picked])
+        picked = [
+            (word, pick) for word in self.scale_words(kind, group) for pick in (0x1010, 0x3232)
+        ]
+        return [self.b.permute(word, word, pick) for word, pick in picked]
 
-    def by_group(self, values: list[Value]) -> list[list[Value]]:
-        """Two values for each fragment, by group."""
-        count = 2 * self.layout.placement.fragments
-        return [values[i : i + count] for i in range(0, len(values), count)]
+    def scale_words(self, kind: int, group: int) -> list[Value]:
+        """This lane's scales or zeros of a group, as i32.
 
-    def scale_words(self, kind: int) -> list[Value]:
-        """This lane's scales or zeros, as i32, loaded as widely as they are aligned."""
-        b, layout = self.b, self.layout
-        size = layout.lane_scale_bytes
-        first = layout.code_bytes + kind * layout.scale_bytes
-        mine = b.offset(self.place, self.lane.shr(2) * size)
-        most = min(LOAD, size & -size)
-        words: list[Value] = []
-        for at in range(first, first + size, most):
-            words += b.lanes_of(b.load(b.offset(mine, at), vec(most // 4, i32)))
-        return words
+        They are loaded as widely as they are aligned, when first asked for: a record's groups have
+        more than registers hold beside sums.
+        """
+        layout = self.layout
+        size = layout.lane_scale_bytes // layout.groups
+        places = [
+            divmod(at, layout.scale_load) for at in range(group * size, (group + 1) * size, WORD)
+        ]
+        return [self._scale_load(kind, load)[at // WORD] for load, at in places]
+
+    def _scale_load(self, kind: int, load: int) -> list[Value]:
+        """The words of one load of scales or zeros."""
+        if (kind, load) not in self._loaded:
+            b, layout, size = self.b, self.layout, self.layout.scale_load
+            mine = b.offset(self.place, self.lane.shr(2) * size)
+            first = layout.code_bytes + kind * layout.scale_bytes
+            at = b.offset(mine, first + load * 8 * size)
+            self._loaded[kind, load] = b.lanes_of(b.load(at, vec(size // WORD, i32)))
+        return self._loaded[kind, load]

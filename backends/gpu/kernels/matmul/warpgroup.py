@@ -11,6 +11,7 @@ While one warpgroup decodes, another multiplies. No weight goes through shared m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -24,7 +25,7 @@ from nybble.backends.gpu.kernels.matmul.spec import FlatSpec
 from nybble.backends.gpu.kernels.matmul.stored import Stored
 from nybble.backends.gpu.kernels.matmul.stream import StreamKernel
 from nybble.backends.gpu.kernels.matmul.sums import Sums
-from nybble.backends.gpu.kernels.matmul.turned import Turned
+from nybble.backends.gpu.kernels.matmul.turned import Turned, TurnedRecord
 from nybble.backends.gpu.kernels.warpgroup import (
     ALIGNMENT,
     BARRIER_BYTES,
@@ -44,8 +45,8 @@ FEWEST_TOKENS = 16
 """Below, most of a product would be of tokens that do not exist."""
 MOST_TILES = 32
 """Tiles of tokens of a product, at most (PTX ISA, wgmma: n up to 256)."""
-MOST_SUMS = {True: 32, False: 14}
-"""Fragments times tiles of tokens that registers have room for, by whether fragments are scaled."""
+SUM_REGISTERS = 128
+"""Of a thread, for sums: beside them there are what is decoded, scales, and where all lies."""
 WARPGROUPS = 2
 MULTIPLYING_REGISTERS, ASKING_REGISTERS = 240, 24
 """Of a thread: two warpgroups that multiply and one that asks have all of a multiprocessor's."""
@@ -67,10 +68,12 @@ class WarpgroupSpec(FlatSpec):
 
     @property
     def most_sums(self) -> int:
-        """See StreamSpec: sums of activations are as many as those of a fragment."""
-        most = MOST_SUMS[self.tuning.scale]
+        """See StreamSpec: where fragments are not scaled, there are sums of a group, too, and maybe
+        those of activations, as many as a fragment's.
+        """
         fragments = self.layout.placement.fragments
-        return most * fragments // (fragments + 1) if self.has_totals else most
+        kinds = fragments if self.tuning.scale else 2 * fragments + self.has_totals
+        return fragments * (SUM_REGISTERS // (4 * kinds))
 
     @property
     def products(self) -> int:
@@ -240,6 +243,7 @@ class WarpgroupRecord:
         self.layout = kernel.layout
         self.place = place
         self.stored = Stored(kernel.b, kernel.layout, place, kernel.lane)
+        self.turned = TurnedRecord(kernel.turned, place)
 
     def load_activations(self) -> None:
         """See Multiplies: they are on their way."""
@@ -248,18 +252,18 @@ class WarpgroupRecord:
         """See Multiplies."""
         layout, scale = self.layout, self.spec.tuning.scale
         read = self.stored.halves if scale else self.stored.scales
-        scales = read(0)
-        zeros = read(1) if layout.zero else [None] * layout.groups
         per_group = layout.units * TILES // layout.groups
+        group: WarpgroupGroup | None = None
         for index in range(layout.groups):
-            by = self.kernel.multiplier
-            group = WarpgroupGroup(by, scales[index], zeros[index], sums)
+            zeros = read(1, index) if layout.zero else None
+            group = WarpgroupGroup(self.kernel, read(0, index), zeros, sums, group)
             size = min(per_group, TILES, DECODED // layout.placement.fragments)
             tiles = range(index * per_group, (index + 1) * per_group)
             for first in range(tiles.start, tiles.stop, size):
                 self.multiply(group, range(first, first + size))
             if not scale:
                 group.add_to(sums)
+                sums[:] = [_quads(self.b.computed(_flat(one))) for one in sums]
 
     def multiply(self, group: WarpgroupGroup, tiles: range) -> None:
         """Add the products of some tiles of 16 columns of one unit."""
@@ -281,14 +285,26 @@ class WarpgroupRecord:
 class WarpgroupGroup(Group):
     """See Group: products of several tiles at once."""
 
-    fresh = True
-    """Whether nothing was multiplied yet."""
+    def __init__(
+        self,
+        kernel: WarpgroupKernel,
+        scales: Sequence[Value],
+        zeros: Sequence[Value] | None,
+        sums: Sums,
+        before: WarpgroupGroup | None,
+    ):
+        """before: the group before it, whose registers it takes."""
+        super().__init__(kernel.multiplier, scales, zeros, sums)
+        self.fresh = not self.spec.tuning.scale
+        self.place: Value | None = None
+        if self.fresh and before is not None:
+            self.products, self.totals = before.products, before.totals
+            self.place = kernel.w
 
     def decoded(self, record: WarpgroupRecord, tile: int) -> list[list[Value]]:
         """The fragments of a tile: of row g and g + 8, columns 2t and then 2t + 8."""
         unit, inner = divmod(tile, TILES)
-        turned = record.kernel.turned
-        halves = [turned.words(record.place, unit, inner, upper) for upper in (0, 1)]
+        halves = [record.turned.words(unit, inner, upper) for upper in (0, 1)]
         made: list[list[Value]] = []
         for index in range(self.spec.layout.placement.fragments):
             registers = [one for words in halves for one in self.decoder.fragment(words, index)[:2]]
@@ -307,9 +323,8 @@ class WarpgroupGroup(Group):
         sums = [_flat(one) for one in self.products]
         if spec.has_totals:
             sums.append(_flat(self.totals))
-        anew = self.fresh and not spec.tuning.scale
-        made = multiply(b, dtype, sums, work, anew=anew)
-        self.fresh = False
+        made = multiply(b, dtype, sums, work, anew=self.fresh, place=self.place)
+        self.fresh, self.place = False, None
         nested = [_quads(one) for one in made]
         if spec.has_totals:
             self.totals = nested.pop()

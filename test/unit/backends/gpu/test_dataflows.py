@@ -1,9 +1,12 @@
 """What a GPU answers when passes ask which products it computes, and at what cost."""
 
+from dataclasses import replace
+
 import pytest
 
-from nybble.backends.gpu.arch import ARCHS
-from nybble.backends.gpu.dataflows import covering
+from nybble.backends.gpu.arch import ARCHS, find_arch
+from nybble.backends.gpu.dataflows import BEGIN, LOADED, bytes_per_cycle, covering, lookup_cycles
+from nybble.backends.gpu.kernels.matmul.lookup import lookup_spec
 from nybble.dialects.errors import UnknownNameError
 from nybble.dialects.lowbit import formats
 from nybble.passes.targets import Product, cheapest, load_target, nearest
@@ -77,6 +80,20 @@ def test_lookups_are_chosen_where_no_hardware_has_them():
     assert refusals["stream_lookup"] == "products by lmma on sm_90a (accepted: sm_90a+lmma)"
     refusals = {one.dataflow: one.refusal for one in found("w3g64", 1)}
     assert "'w3g64' by lmma" in (refusals["stream_lookup"] or "")
+
+
+def test_a_product_that_looks_up_takes_the_slowest_of_memory_of_loads_and_of_arrays():
+    arch = find_arch("sm_90a+lmma")
+    few, many = (lookup_spec("w1g128", 8192, 8192, tokens) for tokens in (1, 1024))
+    alone = replace(many, warp_pairs=1, warp_tiles=1)
+    found = [lookup_cycles(one, arch) - BEGIN for one in (few, many, alone)]
+    sms = arch.board.sms
+    slowest = [
+        few.weight_bytes / bytes_per_cycle(arch),
+        many.tensor_cycles / sms,
+        alone.loaded_bytes / (LOADED * sms),
+    ]
+    assert found == pytest.approx(slowest)
 
 
 def test_an_unknown_level_is_named():

@@ -7,9 +7,11 @@ from nybble.backends.gpu.products import compile_product, product_spec
 from nybble.backends.gpu.program import compile_program, described
 from nybble.backends.gpu.sim.simulate import simulate
 from nybble.backends.gpu.steps.step import LookupProduct
+from nybble.backends.gpu.steps.works import product_of
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.interpreter import Interpreter
 from nybble.dialects.lowbit import formats
+from nybble.dialects.mpgemm.stream import StreamLookupMatmulOp
 from nybble.dialects.numpy_ref.norm import rms_norm
 from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
@@ -185,6 +187,8 @@ def test_tables_are_made_once_for_products_that_look_up():
     module = scheduled(TWO, isa="sm_90a+lmma", dataflow="stream_lookup")
     compiled = compile_program(module, "sm_90a+lmma")
     assert [one.image.arch for one in compiled] == ["sm_90a+lmma"] * 3
+    products = [one for one in module.walk() if isinstance(one, StreamLookupMatmulOp)]
+    assert [product_of(one, "sm_90a+lmma").activations for one in products] == ["f16"] * 2
     rng = np.random.default_rng(1)
     weights = [
         formats.get(f"w{bits}g64").quantize(rng.standard_normal((rows, 128)).astype(np.float32))
@@ -198,6 +202,12 @@ def test_tables_are_made_once_for_products_that_look_up():
         y = np.full_like(wanted, np.nan)
         simulate(one.image, {"tables": tables, "w": one.pack(weight), "y": y}).check()
         np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-4)
+
+
+def test_products_that_look_up_have_no_bias():
+    module = scheduled(BIAS, isa="sm_90a+lmma", dataflow="stream_lookup")
+    with pytest.raises(NybbleError, match="stream_lookup_matmul' with a bias"):
+        compile_program(module, "sm_90a+lmma")
 
 
 @pytest.mark.parametrize(("text", "count"), [(GATED.replace("UP", "w4g64"), 4), (ADDED, 3)])

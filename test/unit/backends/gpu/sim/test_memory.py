@@ -339,6 +339,15 @@ def test_bank_conflicts(stride, size, wavefronts, ptx):
     assert report.shared_ideal == max(1, size // 4)
 
 
+@pytest.mark.parametrize("lanes", [1, 12, 20])
+def test_lanes_that_are_not_there_are_in_no_bank(lanes, ptx):
+    body = (
+        ".shared .align 16 .b8 box[512];\nmov.u32 %r50, box;\nmad.lo.u32 %r51, %r0, 16, %r50;\n"
+        f"setp.lt.u32 %p1, %r0, {lanes};\n@%p1 st.shared.v4.u32 [%r51], {{%r0, %r0, %r0, %r0}};"
+    )
+    assert go(ptx, body, np.zeros(1, np.uint32)).bank_conflicts == 0
+
+
 @pytest.mark.parametrize(("stride", "sectors"), [(4, 4), (8, 8), (32, 32), (0, 1)])
 def test_sectors(stride, sectors, ptx):
     body = f"mad.wide.u32 %rd5, %r0, {stride}, %rd1;\nld.global.u32 %r1, [%rd5];"

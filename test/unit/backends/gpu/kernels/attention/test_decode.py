@@ -34,6 +34,7 @@ def test_attends(problem, decode_spec, compiled, lengths, changes, tolerance):
     one = problem(decode_spec(**changes), lengths)
     report = one.run(compiled(one.spec))
     assert one.nmse() < tolerance
+    assert report.bank_conflicts == 0
     assert all(count == 0 for name, count in report.unwritten.items() if name == "out")
     if one.spec.splits > 1:
         assert not one.arguments["counters"].any()  # so that the next launch can count

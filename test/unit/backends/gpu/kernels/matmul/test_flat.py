@@ -15,7 +15,7 @@ SHAPES = [
 ]  # fmt: skip
 FORMATS = [
     "w1g128", "w2g128", "b1_58", "w3g64", "w5g64", "w7g128", "w8g128", "q4_0", "q4_1",
-    "q3_k", "q4_k", "nf4", "iq4_nl", "fp4", "mxfp4", "nvfp4",
+    "q2_k", "q3_k", "q4_k", "nf4", "iq4_nl", "fp4", "mxfp4", "nvfp4",
     "nvfp4_scaled", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp8_e5m2", "fp8_e4m3",
 ]  # fmt: skip
 BF16 = ["w1g64", "w2g64", "w3g64m", "w4g128z", "w6g64", "nf4", "mxfp4", "fp8_e4m3", "mxfp8_e5m2"]
@@ -32,7 +32,9 @@ def test_shapes(run_product, name, rows, cols, tokens):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_formats(run_product, name):
-    assert run_product(name, 40, 256, 3).worst < 1
+    ran = run_product(name, 40, 256, 3)
+    assert ran.worst < 1
+    assert ran.report.bank_conflicts == 0
 
 
 @pytest.mark.parametrize("name", ["w1g128", "w2g128", "w3g64", "nf4", "mxfp4", "q3_k", "b1_58"])

@@ -7,6 +7,7 @@ from nybble.backends.gpu.arch import find_arch
 from nybble.backends.gpu.driver import GpuError
 from nybble.backends.gpu.kernels.matmul.lookup import (
     TablesSpec,
+    amplitudes,
     lookup_kernel,
     lookup_spec,
     tables_kernel,
@@ -22,18 +23,20 @@ ARCH = find_arch("sm_90a+lmma")
 
 
 @pytest.mark.parametrize(
-    ("format", "rows", "cols", "tokens"),
-    [("w4g64", 70, 128, 9), ("w1g32", 64, 96, 1), ("w2g64z", 130, 64, 3)],
-)
-def test_a_product_of_tables_and_planes(format, rows, cols, tokens):
+    ("format", "rows", "cols", "tokens", "output"),
+    [("w4g64", 70, 128, 9, "f32"), ("w1g32", 64, 96, 1, "f32"), ("w2g64z", 130, 64, 3, "f16"),
+     ("w1g64", 130, 64, 7, "f32")],
+)  # fmt: skip
+def test_a_product_of_tables_and_planes(format, rows, cols, tokens, output):
     random = np.random.default_rng(rows)
-    spec = lookup_spec(format, rows, cols, tokens)
+    spec = lookup_spec(format, rows, cols, tokens, output)
     weight = formats.get(format).quantize(random.standard_normal((rows, cols)).astype(np.float32))
     x = random.standard_normal((tokens, cols)).astype(np.float32)
     tables = np.full(TablesSpec(tokens, cols).numbers, np.nan, np.float16)
     first = tables_kernel(TablesSpec(tokens, cols)).image(ARCH)
     simulate(first, {"x": x, "tables": tables}).check()
-    y = np.full((tokens, rows), np.nan, np.float32)
+    assert tokens % 2 == 0 or not tables.reshape(-1, cols // 16, 2, 32)[-1, :, 1].any()
+    y = np.full((tokens, rows), np.nan, {"f16": np.float16, "f32": np.float32}[output])
     image = lookup_kernel(spec).image(ARCH)
     report = simulate(image, {"tables": tables, "w": spec.pack(weight), "y": y})
     report.check()
@@ -45,6 +48,9 @@ def test_a_product_of_tables_and_planes(format, rows, cols, tokens):
     counts = {Lmma("f16", spec.bits).name: steps * pairs * spec.warp_tiles}
     assert report.mma == counts | ({Lmma("f16", 1).name: steps * pairs} if spec.has_addends else {})
     assert report.tensor_cycles == spec.tensor_cycles
+    lines = image.ptx.splitlines()
+    words = [row for row in report.globals if "ld.global.b32" in lines[row.line - 1]]
+    assert sum(row.bytes for row in words) == spec.loaded_bytes
     with pytest.raises(GpuError, match="instructions that no hardware has"):
         assemble(image.ptx, image.arch)
     with pytest.raises(GpuError, match="instructions that no hardware has"):
@@ -82,6 +88,14 @@ def test_packing_inverts(format, rows, cols):
     codes, values = unpacked(spec, packed)
     np.testing.assert_array_equal(codes, weight.codes)
     np.testing.assert_allclose(values, weight.dequantize(), rtol=1e-5, atol=1e-6)
+    most = 2**spec.bits - 1
+    numbers = (
+        packed[spec.plane_bytes :].view(np.float32).reshape(-1, spec.tiles, cols // spec.group, 64)
+    )
+    largest = np.abs(numbers[0]) * most + np.abs(numbers[1:]).sum(axis=0)
+    each = largest.swapaxes(1, 2).reshape(-1, cols // spec.group)[:rows]
+    found = amplitudes(format, weight)
+    np.testing.assert_allclose(found, np.repeat(each, spec.group, axis=1), rtol=1e-5, atol=1e-6)
     packed[0] ^= 1
     assert (unpacked(spec, packed)[0] != weight.codes).sum() == 1
 

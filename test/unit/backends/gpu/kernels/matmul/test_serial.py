@@ -24,8 +24,7 @@ SHAPES = [
 def test_shapes(run_product, name, mode, rows, cols, tokens):
     ran = run_product(name, rows, cols, tokens, activations=mode)
     assert ran.worst < 1
-    if not ran.product.spec.layout.zero:
-        assert ran.report.bank_conflicts == 0
+    assert ran.report.bank_conflicts == 0
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_89"])
@@ -41,6 +40,14 @@ def test_integers_are_exact():
     x = np.tile(np.array([[15.0], [-15.0]], np.float32), (1, 256))
     ran = simulated.run_product(product, x, product.pack(weight))
     np.testing.assert_array_equal(ran.y, product.reference(x, weight))
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"), [("w4g128", "f16"), ("w1g512", "f16"), ("b1_58", "f32")]
+)
+def test_numbers_of_groups_are_as_small_as_is_exact(name, scale):
+    spec = product_spec(name, 16, 512, 1, activations="b2")
+    assert spec.layout.scale == scale
 
 
 def test_tokens_of_zeros():

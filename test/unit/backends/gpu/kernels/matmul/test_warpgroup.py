@@ -26,7 +26,12 @@ WARPGROUPS = {"warpgroups": True}
         # planes, bytes, a table, small floats; scales of groups and of fragments; zeros, minima
         ("w3g64", 24, 128, 16, {}), ("w2g128", 24, 256, 16, {}), ("w8g128", 24, 128, 16, {}),
         ("nf4", 24, 128, 16, {}), ("mxfp4", 24, 64, 16, {}), ("nvfp4", 24, 64, 16, {}),
-        ("q4_k", 24, 256, 16, {}), ("w4g128z", 24, 128, 17, {"activations": "bf16"}),
+        ("q4_k", 24, 256, 16, {}),
+        # lanes read whole loads of others; sums of groups that take each other's registers
+        ("w1g16z", 24, 256, 16, {}), ("w3g16m", 24, 128, 16, {}), ("w6g16", 24, 128, 16, {}),
+        ("q2_k", 24, 256, 16, {}), ("q6_k", 24, 256, 17, {"sms": 1}),
+        ("q1_0", 24, 512, 16, {"activations": "bf16"}),
+        ("w4g128z", 24, 128, 17, {"activations": "bf16"}),
     ],
 )  # fmt: skip
 def test_products(run_product, name, rows, cols, tokens, options):
