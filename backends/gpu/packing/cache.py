@@ -1,6 +1,6 @@
 """A cache with codes as decode attention reads it, made of what its tokens are.
 
-See `DecodeSpec.parameters` for where everything lies. Nothing appends to such a cache on a GPU yet.
+See `kernels.attention.coded` for where everything lies; `kernels.rows.codes` is what appends.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from nybble.backends.gpu.kernels.attention.spec import DecodeSpec
 from nybble.dialects.errors import NybbleError
-from nybble.dialects.sparse_attn.kv import KEYS, VALUES
+from nybble.dialects.sparse_attn.kv import KEYS, SIDES, VALUES
 
 Halves = npt.NDArray[np.float16]
 Buffers = dict[str, npt.NDArray[np.generic]]
@@ -43,35 +43,36 @@ def pack_cache(spec: DecodeSpec, keys: Halves, values: Halves, lengths: Sequence
 def _zeros(spec: DecodeSpec) -> Buffers:
     """The buffers, empty, with a head's part as one element of the first two dimensions."""
     context, dim = spec.context, spec.head_dim
-    codes, exact = (context, dim * spec.bits // 8), (spec.exact_rows, dim)
-    scales = {"k": (context // spec.key_group, dim), "v": (spec.value_groups, context)}
+    codes, exact = (context, spec.coded.row), (spec.coded.exact_rows, dim)
     heads = (spec.sequences, spec.kv_heads)
     made: Buffers = {}
-    for name in "kv":
+    for side in SIDES:
+        name = side[0]
         made[name] = np.zeros((*heads, *codes), np.uint8)
         made[f"{name}_exact"] = np.zeros((*heads, *exact), np.float16)
         for one in ("scales", "minima"):
-            made[f"{name}_{one}"] = np.zeros((*heads, *scales[name]), np.float16)
+            made[f"{name}_{one}"] = np.zeros((*heads, *spec.coded.scale_shape(side)), np.float16)
     return made
 
 
 def _fill(spec: DecodeSpec, made: Buffers, side: str, rows: Halves) -> None:
     """A head's keys or values [tokens, head_dim] into their parts of the buffers."""
-    kv, name, count = spec.format, side[0], len(rows)
+    kv, name, count, ring = spec.format, side[0], len(rows), spec.coded.ring
     boundary = kv.boundary(count - 1)
     exact, pinned = made[f"{name}_exact"], min(kv.pinned, count)
-    exact[spec.ring : spec.ring + pinned] = rows[:pinned]
+    exact[ring : ring + pinned] = rows[:pinned]
     recent = np.arange(max(boundary, kv.pinned), count)
-    exact[recent % spec.ring] = rows[recent]
-    if not boundary:
+    exact[recent % ring] = rows[recent]
+    first = kv.pinned
+    if boundary <= first:
         return
-    weight = kv.coded(side, rows[:boundary].astype(np.float32))
+    weight = kv.coded(side, rows[first:boundary].astype(np.float32))
     assert weight.zero is not None, "codes of a cache have minima"
     each = 8 // kv.bits
-    parts = weight.require_codes().reshape(boundary, -1, each)
-    made[name][:boundary] = (parts << (np.arange(each) * kv.bits)).sum(axis=-1)
+    parts = weight.require_codes().reshape(boundary - first, -1, each)
+    made[name][first:boundary] = (parts << (np.arange(each) * kv.bits)).sum(axis=-1)
     for one, numbers in (("scales", weight.scale), ("minima", weight.zero)):
         if side == KEYS:
-            made[f"k_{one}"][: boundary // kv.key_group] = numbers
+            made[f"k_{one}"][first // kv.key_group : boundary // kv.key_group] = numbers
         else:
-            made[f"v_{one}"][:, :boundary] = numbers.T
+            made[f"v_{one}"][:, first:boundary] = numbers.T

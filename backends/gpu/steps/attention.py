@@ -6,18 +6,18 @@ from xdsl.ir import Attribute
 from nybble.backends.gpu.arch import Arch
 from nybble.backends.gpu.kernels.attention.prefill import PrefillSpec
 from nybble.backends.gpu.kernels.attention.spec import DecodeSpec, is_read
+from nybble.backends.gpu.steps.rotation import cache_slots
 from nybble.backends.gpu.steps.rows import pair
 from nybble.backends.gpu.steps.step import LENGTHS, Slot, Spec, Step
 from nybble.backends.gpu.steps.values import HALF, Storage
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.sparse_attn.cache_type import CacheType, cache_shape
+from nybble.dialects.sparse_attn.kv import KEYS, VALUES
 from nybble.dialects.sparse_attn.ops import AttentionOp
 
 KEYS_A_BLOCK = 256
 """Keys that a block of threads should have at least, before heads are split among more blocks."""
 CAUSAL = "causal"
-PARTS = ("scales", "minima", "exact")
-"""What a cache with codes has beside them."""
 
 
 def attention_step(op: AttentionOp, storage: Storage, arch: Arch) -> Step:
@@ -50,8 +50,7 @@ def attention_step(op: AttentionOp, storage: Storage, arch: Arch) -> Step:
         "lengths": Slot(form=LENGTHS), "out": Slot((op.result,)),
     }  # fmt: skip
     if room:
-        slots |= {f"k_{part}": Slot((op.keys,), part) for part in PARTS}
-        slots |= {f"v_{part}": Slot((op.values,), part) for part in PARTS}
+        slots |= cache_slots(KEYS, op.keys) | cache_slots(VALUES, op.values)
     return Step(spec, slots)
 
 

@@ -16,7 +16,8 @@ from xdsl.dialects.builtin import i64
 from nybble.backends.building.values import Value
 from nybble.backends.gpu.builder import GpuBuilder
 from nybble.backends.gpu.kernels.attention.fragments import gather
-from nybble.backends.gpu.kernels.attention.spec import TILE, DecodeSpec
+from nybble.backends.gpu.kernels.attention.coded import TILE
+from nybble.backends.gpu.kernels.attention.spec import DecodeSpec
 
 Elements = Sequence[tuple[int, int]]
 
@@ -29,7 +30,7 @@ class ExactRows:
     ) -> None:
         kv = spec.format
         self.b, self.spec = b, spec
-        start = b.sext(head, i64) * (spec.exact_rows * spec.head_dim * 2)
+        start = b.sext(head, i64) * (spec.coded.exact_rows * spec.head_dim * 2)
         self.bases = {name: b.offset(at[f"{name}_exact"], start) for name in "kv"}
         old = b.max(length - (1 + kv.recent), 0)
         self.first = b.max(old // kv.page * kv.page, kv.pinned)
@@ -41,7 +42,7 @@ class ExactRows:
 
     def place(self, tile: Value) -> tuple[Value, Value]:
         """The first row of a tile, and its first token."""
-        b, ring = self.b, self.spec.ring
+        b, ring = self.b, self.spec.coded.ring
         recent = self.first + (tile - self.pinned) * TILE
         if not self.spec.format.pinned:
             return recent % ring, recent
