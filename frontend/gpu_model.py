@@ -199,7 +199,13 @@ class _Binder:
                 return argument.source
             case Role.KEYS | Role.VALUES:
                 name = f"{argument.role}.{layer}"
-                size = sizes.kv_heads * sizes.context * sizes.head_dim * parse(sizes.kv_dtype).bits // 8
+                size = (
+                    sizes.kv_heads
+                    * sizes.context
+                    * sizes.head_dim
+                    * parse(sizes.kv_dtype).bits
+                    // 8
+                )
                 return self.lowering.buffer(name, size, STATE)
             case Role.STATE:
                 raise NybbleError(

@@ -21,7 +21,7 @@ CAUSAL = "causal"
 
 
 def attention_step(op: AttentionOp, storage: Storage, arch: Arch) -> Step:
-    """Of queries to all keys so far; raises NybbleError for another mask, or codes and a prompt."""
+    """Of queries to all keys so far; raises NybbleError for another mask."""
     mask, kind = str(op.mask.mask), op.keys.type
     if mask != CAUSAL or op.softcap is not None:
         what = "a soft cap" if op.softcap is not None else f"mask '{mask}'"
@@ -31,13 +31,11 @@ def attention_step(op: AttentionOp, storage: Storage, arch: Arch) -> Step:
     heads, context, size = cache_shape(op.keys)
     tokens, columns = pair(op.query)
     group, scale = columns // (heads * size), op.scale.value.data
-    if tokens > 1 and room:
-        raise NybbleError(
-            f"attention of {tokens} tokens over {kind} has no kernel on a GPU",
-            accepted="one token, or a cache of f16",
-        )
     if tokens > 1:
-        spec: Spec = PrefillSpec(1, heads, group, size, context, tokens, scale)
+        name = cache if room else ""
+        spec: Spec = PrefillSpec(
+            1, heads, group, size, context, tokens, scale, cache=name, room=room
+        )  # fmt: skip
     else:
         splits = max(1, min(context // KEYS_A_BLOCK, 2 * arch.board.sms // heads))
         unified = op.softmax is not None and op.softmax.data == "unified"

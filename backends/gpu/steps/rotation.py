@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from xdsl.dialects.builtin import TensorType, f16
 from xdsl.ir import SSAValue
 
-from nybble.backends.gpu.kernels.attention.coded import CodedCache
+from nybble.backends.gpu.kernels.attention.coded import PARTS, CodedCache
 from nybble.backends.gpu.kernels.attention.spec import is_read
 from nybble.backends.gpu.kernels.rows.codes import CodesSpec
 from nybble.backends.gpu.kernels.rows.rotate import Part, RotateSpec
@@ -18,9 +18,6 @@ from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.fused.ops import RmsNormOp, RopeOp
 from nybble.dialects.sparse_attn.cache_type import CacheType, cache_shape
 from nybble.dialects.sparse_attn.ops import AppendKVOp
-
-PARTS = ("scales", "minima", "exact")
-"""What a cache with codes has beside them."""
 
 
 @dataclass(frozen=True)

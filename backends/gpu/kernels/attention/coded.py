@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
+from xdsl.dialects.builtin import i64
+
 from nybble.backends.building.values import Value
 from nybble.backends.gpu.builder import GpuBuilder
 from nybble.backends.gpu.image import Access, Parameter
@@ -20,6 +22,9 @@ from nybble.dialects.sparse_attn.kv import KEYS, SIDES, KvFormat, parse
 
 TILE = 16
 """Keys of a tile: the depth of the products with the values."""
+
+PARTS = ("scales", "minima", "exact")
+"""What it has beside codes."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,20 @@ class CodedCache:
             exact = self.heads * self.exact_rows * self.head_dim * 2
             found += [Parameter(f"{name}_exact", "f16", Access.READ, exact) for name in names]
         return found
+
+    def of_head(self, b: GpuBuilder, at: dict[str, Value], head: Value) -> dict[str, Value]:
+        """Pointers to what a head, i32, has of each parameter; at: pointers to all of them."""
+        wide = b.sext(head, i64)
+        return {
+            one.name: b.offset(at[one.name], wide * (one.bytes // self.heads))
+            for one in self.parameters(Access.READ)
+            if one.name in at
+        }
+
+    def boundary(self, b: GpuBuilder, query: Value) -> Value:
+        """The first token that a query, i32, sees as it is, but for pinned ones."""
+        page = self.format.page
+        return b.max(query - self.format.recent, 0) // page * page
 
     def slot(self, b: GpuBuilder, token: Value) -> Value:
         """The row of a token that is kept as it is."""

@@ -10,12 +10,12 @@ and minima are those of the reference.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from xdsl.dialects.builtin import f16, f32, i8, i32, i64
+from xdsl.dialects.builtin import f16, f32, i8, i32
 
 from nybble.backends.building.values import Value, vec
 from nybble.backends.gpu.builder import GpuBuilder
 from nybble.backends.gpu.image import Access, Parameter
-from nybble.backends.gpu.kernels.attention.coded import CodedCache
+from nybble.backends.gpu.kernels.attention.coded import PARTS, CodedCache
 from nybble.backends.gpu.kernels.attention.spec import AttentionError
 from nybble.backends.gpu.kernels.rows.machine import THREADS, RowKernel, RowSpec, buffer
 from nybble.dialects.sparse_attn.kv import KEYS
@@ -70,12 +70,10 @@ def codes_kernel(spec: CodesSpec, name: str = "") -> RowKernel:
     cache, block = spec.cache, b.block_id()
     kv, position = cache.format, b.load(at["position"], i32)
     last_query = b.min(position + (spec.tokens - 1), cache.context - 1)
-    behind = [
-        b.max(query - kv.recent, 0) // kv.page for query in (b.max(position - 1, 0), last_query)
-    ]
-    page = b.max(behind[0], kv.pinned // kv.page) + block % spec.pages
+    before, end = (cache.boundary(b, query) for query in (position - 1, last_query))
+    page = b.max(before, kv.pinned) // kv.page + block % spec.pages
     head = block // spec.pages % cache.heads
-    with b.if_(page < behind[1]):
+    with b.if_(page * kv.page < end):
         for number, side in enumerate(spec.sides):
             with b.if_((block // (spec.pages * cache.heads)).eq(number)):
                 Page(b, cache, side, at, head, page * kv.page).quantize()
@@ -107,15 +105,9 @@ class Page:
         first: Value,
     ) -> None:  # fmt: skip
         self.b, self.cache, self.side, self.first = b, cache, side, first
-        lines, length = cache.scale_shape(side)
-        wide, name = b.sext(head, i64), side[0]
-        self.codes = b.offset(at[name], wide * (cache.context * cache.row))
-        self.scales, self.minima = (
-            b.offset(at[f"{name}_{one}"], wide * (lines * length * HALF))
-            for one in ("scales", "minima")
-        )
-        exact = cache.exact_rows * cache.head_dim * HALF
-        self.exact = b.offset(at[f"{name}_exact"], wide * exact)
+        found, name = cache.of_head(b, at, head), side[0]
+        self.codes = found[name]
+        self.scales, self.minima, self.exact = (found[f"{name}_{one}"] for one in PARTS)
 
     def quantize(self) -> None:
         """All lines of the page."""
