@@ -105,14 +105,15 @@ class GpuModel:
 def compile_gpu_model(
     compiler: ModelCompiler, arch: str, activations: Activations = "f16", tokens: int = PROMPT
 ) -> GpuModel:
-    """The model of a checkpoint for a GPU; keys and values are kept in f16 if nothing is asked for.
+    """The model of a checkpoint for a GPU; keys and values are kept in the type of
+    float activations, else in f16, if nothing is asked for.
 
     activations: what is multiplied. tokens: of a prompt that are taken at once, 1 for one by one.
     Raises NybbleError at an operation that has no kernel, before any code is generated.
     """
     given = {one.name: getattr(compiler.options, one.name) for one in fields(CompileOptions)}
     given |= {"activations": activations, "chunk": tokens, "isa": None}
-    given["kv"] = compiler.options.kv or "f16"
+    given["kv"] = compiler.options.kv or ("bf16" if activations == "bf16" else "f16")
     compiler = replace(compiler, options=GpuOptions(**given, arch=arch))
     graph = compiler.graph()
     recipes = recipes_of(compiler.lower(graph, "operators"))

@@ -9,7 +9,7 @@ from nybble.backends.gpu.kernels.attention.spec import DecodeSpec, is_read
 from nybble.backends.gpu.steps.rotation import cache_slots
 from nybble.backends.gpu.steps.rows import pair
 from nybble.backends.gpu.steps.step import LENGTHS, Slot, Spec, Step
-from nybble.backends.gpu.steps.values import HALF, Storage
+from nybble.backends.gpu.steps.values import HALF, Storage, half_of
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.sparse_attn.cache_type import CacheType, cache_shape
 from nybble.dialects.sparse_attn.kv import KEYS, VALUES
@@ -27,14 +27,15 @@ def attention_step(op: AttentionOp, storage: Storage, arch: Arch) -> Step:
         what = "a soft cap" if op.softcap is not None else f"mask '{mask}'"
         raise NybbleError(f"attention with {what} has no kernel on a GPU", accepted=CAUSAL)
     cache, room = cache_of(kind)
-    storage.require(op.query, HALF)
+    half = half_of(kind)
+    storage.require(op.query, half)
     heads, context, size = cache_shape(op.keys)
     tokens, columns = pair(op.query)
     group, scale = columns // (heads * size), op.scale.value.data
     if tokens > 1:
         name = cache if room else ""
         spec: Spec = PrefillSpec(
-            1, heads, group, size, context, tokens, scale, cache=name, room=room
+            1, heads, group, size, context, tokens, scale, half, cache=name, room=room
         )  # fmt: skip
     else:
         splits = max(1, min(context // KEYS_A_BLOCK, 2 * arch.board.sms // heads))
@@ -60,5 +61,5 @@ def cache_of(kind: Attribute) -> tuple[str, int]:
         return HALF, 0
     raise NybbleError(
         f"attention over {kind} has no kernel on a GPU",
-        accepted="a cache of f16, kvN or kiviN",
+        accepted="a cache of f16, bf16, kvN or kiviN",
     )

@@ -12,7 +12,7 @@ from nybble.backends.gpu.kernels.rows.codes import CodesSpec
 from nybble.backends.gpu.kernels.rows.rotate import Part, RotateSpec
 from nybble.backends.gpu.steps.rows import norm_of, pair
 from nybble.backends.gpu.steps.step import Slot, Step
-from nybble.backends.gpu.steps.values import FULL, Storage, shape_of
+from nybble.backends.gpu.steps.values import BRAIN, FULL, Storage, half_of, shape_of
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.fused.ops import RmsNormOp, RopeOp
@@ -63,11 +63,10 @@ class Turn:
         heads = pair(self.source)[1] // head_dim
         if self.append is None:
             return Part(heads, norm=norm, output=storage.of(self.target))
-        cache = coded_cache(self.append.cache)
+        cache, rotates = coded_cache(self.append.cache), self.rope is not None
         ring, pinned = (cache.ring, cache.format.pinned) if cache else (0, 0)
-        return Part(
-            heads, self.rope is not None, cached=True, norm=norm, ring=ring, pinned=pinned
-        )  # fmt: skip
+        half = half_of(self.append.cache.type)
+        return Part(heads, rotates, True, norm, half, ring, pinned)
 
 
 def rotation_steps(kernel: KernelOp, storage: Storage) -> Iterator[Step]:
@@ -100,7 +99,7 @@ def rotation_steps(kernel: KernelOp, storage: Storage) -> Iterator[Step]:
 
 def target_slot(turn: Turn) -> Slot:
     """Where heads go: of a cache with codes, to the tokens that are kept as they are."""
-    is_coded = turn.append is not None and isinstance(turn.append.cache.type, CacheType)
+    is_coded = turn.append is not None and coded_cache(turn.append.cache) is not None
     return Slot((turn.target,), "exact" if is_coded else "")
 
 
@@ -130,10 +129,12 @@ def coded_cache(cache: SSAValue) -> CodedCache | None:
     kind = cache.type
     if isinstance(kind, TensorType) and kind.element_type == f16:
         return None
+    if half_of(kind) == BRAIN:
+        return None
     if isinstance(kind, CacheType) and kind.room.data and is_read(kind.spec.data):
         heads, context, size = cache_shape(cache)
         return CodedCache(heads, size, context, kind.spec.data, kind.room.data)
-    raise NybbleError(f"a cache {kind} has no kernel on a GPU", accepted="f16, kvN or kiviN")
+    raise NybbleError(f"a cache {kind} has no kernel on a GPU", accepted="f16, bf16, kvN or kiviN")
 
 
 def turns(kernel: KernelOp) -> Iterator[Turn]:

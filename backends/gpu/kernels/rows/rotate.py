@@ -26,7 +26,7 @@ class Part:
 
     norm: of each head, before. rotates: whether heads are turned by their position (half-split
     form). cached: whether head h of token t goes to row `position + t` of [heads, context,
-    head_dim] in f16. output: otherwise, the type of y. ring: where it is not 0, the cache has so
+    head_dim]. output: the type of y. ring: where it is not 0, the cache has so
     many rows and `pinned` more, see `attention.coded`.
     """
 
@@ -82,7 +82,7 @@ class RotateSpec(RowSpec):
                 found.append(buffer(f"norm{number}", "f32", Access.READ, 1, self.head_dim))
             if part.cached:
                 rows = part.ring + part.pinned if part.ring else self.context
-                found.append(buffer(f"y{number}", "f16", Access.UPDATE, rows, columns))
+                found.append(buffer(f"y{number}", part.output, Access.UPDATE, rows, columns))
             else:
                 found.append(buffer(f"y{number}", part.output, Access.WRITE, self.tokens, columns))
         return tuple(found)
@@ -113,7 +113,7 @@ class Head:
     ) -> None:
         self.b, self.spec, self.part = b, spec, part
         self.x = Rows(b, at[f"x{index}"], "f32", spec.head_dim)
-        self.y = Rows(b, at[f"y{index}"], "f16" if part.cached else part.output, spec.head_dim)
+        self.y = Rows(b, at[f"y{index}"], part.output, spec.head_dim)
         self.norm = at.get(f"norm{index}")
         self.tables = [Rows(b, at[one], "f32", spec.head_dim // 2) for one in ("cos", "sin")
                        if one in at]  # fmt: skip
