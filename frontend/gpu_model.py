@@ -18,6 +18,7 @@ from nybble.dialects.errors import NybbleError
 from nybble.dialects.lowbit import formats
 from nybble.dialects.lowbit.formats import Weight
 from nybble.dialects.lowbit.steps import StepAttr
+from nybble.dialects.sparse_attn.kv import parse
 from nybble.frontend.compile_model import CompileOptions, ModelCompiler, as_f32
 from nybble.frontend.graph import Argument, ModelGraph, Role
 from nybble.frontend.prepare import Preparer, Recipes, check_rounded, recipes_of
@@ -104,13 +105,15 @@ class GpuModel:
 def compile_gpu_model(
     compiler: ModelCompiler, arch: str, activations: Activations = "f16", tokens: int = PROMPT
 ) -> GpuModel:
-    """The model of a checkpoint for a GPU; keys and values are kept in f16.
+    """The model of a checkpoint for a GPU; keys and values are kept in the type of
+    float activations, else in f16, if nothing is asked for.
 
     activations: what is multiplied. tokens: of a prompt that are taken at once, 1 for one by one.
     Raises NybbleError at an operation that has no kernel, before any code is generated.
     """
     given = {one.name: getattr(compiler.options, one.name) for one in fields(CompileOptions)}
-    given |= {"kv": "f16", "activations": activations, "chunk": tokens, "isa": None}
+    given |= {"activations": activations, "chunk": tokens, "isa": None}
+    given["kv"] = compiler.options.kv or ("bf16" if activations == "bf16" else "f16")
     compiler = replace(compiler, options=GpuOptions(**given, arch=arch))
     graph = compiler.graph()
     recipes = recipes_of(compiler.lower(graph, "operators"))
@@ -197,7 +200,13 @@ class _Binder:
                 return argument.source
             case Role.KEYS | Role.VALUES:
                 name = f"{argument.role}.{layer}"
-                size = sizes.kv_heads * sizes.context * sizes.head_dim * 2
+                size = (
+                    sizes.kv_heads
+                    * sizes.context
+                    * sizes.head_dim
+                    * parse(sizes.kv_dtype).bits
+                    // 8
+                )
                 return self.lowering.buffer(name, size, STATE)
             case Role.STATE:
                 raise NybbleError(

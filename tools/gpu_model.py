@@ -31,14 +31,14 @@ LIKELIEST = 5
 
 def write_gpu_model(request: CompileRequest) -> None:
     """Compile a model into a directory."""
-    request.refuse("weights", "context", "attention", "activations")
+    request.refuse("weights", "context", "attention", "activations", "kv")
     if request.start or request.stop:
         raise UsageError("only an MLIR file can start or end at a stage", accepted="FILE.mlir")
     folder, given = request.folder(), request.given
     mode = gpu_mode(request.target, given["activations"])
     check_folder(folder, GPU_MODEL)
     choice = choose(
-        request.model, "f32", None, given["context"], None,
+        request.model, "f32", given["kv"], given["context"], None,
         weights=given["weights"] or AS_STORED, attention=given["attention"] or "",
     )  # fmt: skip
     choice.say_notes()

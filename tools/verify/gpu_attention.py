@@ -2,9 +2,9 @@
 
 Everything follows from the seed and the number of the case: decode over every format of a cache,
 with lists of blocks, keys that several blocks of threads share and then merge, and both kinds of
-softmax, and prefill with and without lists; where a cache with codes keeps tokens as they are, also
-sequences that end where codes begin, and empty ones. Queries, keys and values are rounded as the
-kernel has them before the f64 reference sees them.
+softmax, and prefill with and without lists and over codes; where a cache with codes keeps tokens as
+they are, also sequences that end where codes begin, and empty ones. Queries, keys and values are
+rounded as the kernel has them before the f64 reference sees them.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nybble.backends.gpu.arch import find_arch
+from nybble.backends.gpu.kernels.attention.coded import CodedCache
 from nybble.backends.gpu.kernels.attention.decode import decode_image
 from nybble.backends.gpu.kernels.attention.prefill import ROWS, PrefillSpec, prefill_image
 from nybble.backends.gpu.kernels.attention.spec import CACHES, DecodeSpec
@@ -75,7 +76,9 @@ def drawn(seed: int, number: int, archs: tuple[str, ...]) -> AttentionCase:
             sequences, kv_heads, min(group, 3), int(random.choice([64, 128])), CONTEXT, tokens,
             0.125, str(random.choice(["f16", "bf16"])), listed,
         )  # fmt: skip
-        most = [int(random.integers(tokens, CONTEXT + 1)) for _ in range(sequences)]
+        if random.integers(2):
+            spec = over_codes(spec, random)
+        most = [int(random.integers(tokens, spec.context + 1)) for _ in range(sequences)]
         return AttentionCase(number, arch, spec, tuple(most))
     turn = number - number // PREFILL_EVERY
     names = (*CACHES, *KEPT)
@@ -97,6 +100,15 @@ def of_cache(name: str, heads: tuple[int, int, int], random: np.random.Generator
     size = int(random.choice([64, 128])) if kept and parse(name).bits > 2 else 128
     room = parse(name).room(int(random.choice([1, 30]))) if kept else 0
     return DecodeSpec(*heads, size, CONTEXT + BLOCK * kept, 0.09, name, room)
+
+
+def over_codes(spec: PrefillSpec, random: np.random.Generator) -> PrefillSpec:
+    """The same over a cache that keeps tokens as they are."""
+    name = str(random.choice(KEPT))
+    room = parse(name).room(spec.tokens + int(random.choice([0, 30])))
+    return replace(
+        spec, half="f16", block_lists=False, context=CONTEXT + BLOCK, cache=name, room=room
+    )  # fmt: skip
 
 
 def edges(spec: DecodeSpec) -> list[int]:
@@ -141,9 +153,8 @@ class Problem:
         self.buffers: Buffers = {"lengths": np.array(case.lengths, np.int32)}
         shape = (spec.sequences, self.tokens, self.heads, spec.head_dim)
         self.q = self.floats("q", random.standard_normal(shape) * random.choice(SCALES))
-        kept = isinstance(spec, DecodeSpec) and spec.room > 0
-        self.keys, self.values = self.kept() if kept else map(self.cache, "kv")
         self.seen = self.causal()
+        self.keys, self.values = self.kept() if spec.room else map(self.cache, "kv")
         if isinstance(spec, PrefillSpec) and spec.block_lists:
             self.list_blocks(self.heads, spec.row_tiles)
         elif isinstance(spec, DecodeSpec) and spec.block:
@@ -178,23 +189,25 @@ class Problem:
         return codes * spread(scales) + spread(minima)
 
     def kept(self) -> tuple[F64, F64]:
-        """Keys and values of a cache that keeps tokens as they are."""
-        spec = self.spec
-        assert isinstance(spec, DecodeSpec)
+        """Keys and values of a cache that keeps tokens as they are: what codes mean, and behind
+        them what tokens are; each query sees either of a token."""
+        spec, cache = self.spec, self.spec.coded
+        assert cache is not None
         shape = (spec.sequences, spec.kv_heads, spec.context, spec.head_dim)
         k, v = (self.random.standard_normal(shape).astype(np.float16) for _ in "kv")
-        self.buffers |= pack_cache(spec, k, v, self.lengths)
-        return self.meant(spec, KEYS, k), self.meant(spec, VALUES, v)
+        self.buffers |= pack_cache(cache, k, v, self.lengths, self.tokens)
+        last = np.array(self.lengths)[:, None] - self.tokens + np.arange(self.tokens)
+        ends = cache.format.boundaries(last)[:, None, :, None]
+        codes = cache.format.is_code(np.arange(spec.context), ends)
+        self.seen = np.concatenate([self.seen & codes, self.seen & ~codes], axis=-1)
+        return self.meant(cache, KEYS, k), self.meant(cache, VALUES, v)
 
-    def meant(self, spec: DecodeSpec, side: str, tokens: npt.NDArray[np.float16]) -> F64:
-        """What the last query of each sequence sees."""
-        kv, found = spec.format, tokens.astype(np.float64)
-        for sequence, length in enumerate(self.lengths):
-            boundary = kv.boundary(length - 1)
-            codes = kv.is_code(np.arange(spec.context), np.array(boundary))
-            decoded = kv.decoded(side, tokens[sequence], boundary)
-            found[sequence][:, codes] = decoded[:, codes]
-        return found
+    def meant(self, cache: CodedCache, side: str, tokens: npt.NDArray[np.float16]) -> F64:
+        """What the codes of the last query of each sequence mean, and the tokens."""
+        kv = cache.format
+        pairs = zip(tokens, self.lengths, strict=True)
+        codes = [kv.decoded(side, one, kv.boundary(length - 1)) for one, length in pairs]
+        return np.concatenate([np.stack(codes), tokens], axis=2).astype(np.float64)
 
     def causal(self) -> npt.NDArray[np.bool_]:
         """What each token sees without lists."""

@@ -19,6 +19,7 @@ from nybble.backends.gpu.products import Product
 from nybble.backends.gpu.steps.lower import steps_of
 from nybble.backends.gpu.steps.step import PACKED, TABLE, LookupProduct, Slot, Spec, Step
 from nybble.backends.gpu.steps.values import FULL, Storage, holder
+from nybble.dialects.sparse_attn.cache_type import CacheType
 
 IDS, POSITION, LOGITS, NEXT = "ids", "position", "logits", "next"
 
@@ -133,7 +134,8 @@ class Lowering:
         if not is_argument:
             held.setdefault(value, f"{where}.{len(held)}")
         name = held[value] + (f".{form}" if form else "")
-        return self.buffer(name, size, WEIGHT if is_argument else SCRATCH)
+        other = STATE if isinstance(value.type, CacheType) else SCRATCH
+        return self.buffer(name, size, WEIGHT if is_argument else other)
 
     def _weights(self, step: Step, slot: Slot, held: Mapping[SSAValue, str], size: int) -> str:
         """The buffer of weights as a product reads them; products of one layout share it."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from nybble.backends.gpu.image import Access, KernelImage, Parameter
+from nybble.backends.gpu.image import Access, Boxes, KernelImage, Parameter
 from nybble.dialects.errors import NybbleError
 
 WEIGHT, STATE, SCRATCH = "weight", "state", "scratch"
@@ -119,9 +119,22 @@ def from_json(found: Json, ptx: Mapping[str, str]) -> GpuPlan:
 
 def _image(one: Json, ptx: str) -> KernelImage:
     parameters = tuple(
-        Parameter(each["name"], each["dtype"], Access(each["access"]), each["bytes"])
+        Parameter(
+            each["name"],
+            each["dtype"],
+            Access(each["access"]),
+            each["bytes"],
+            _boxes(each["boxes"]),
+        )
         for each in one["parameters"]
     )
     sizes = {name: tuple(one[name]) for name in ("grid", "block", "cluster", "zeroed")}
     fields: dict[str, Any] = {**one, **sizes, "parameters": parameters}
     return KernelImage(ptx=ptx, **fields)
+
+
+def _boxes(found: Json | None) -> Boxes | None:
+    if found is None:
+        return None
+    (width, height), (across, down) = found["shape"], found["box"]
+    return Boxes((width, height), (across, down), found["swizzle"])

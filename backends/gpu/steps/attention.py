@@ -6,38 +6,37 @@ from xdsl.ir import Attribute
 from nybble.backends.gpu.arch import Arch
 from nybble.backends.gpu.kernels.attention.prefill import PrefillSpec
 from nybble.backends.gpu.kernels.attention.spec import DecodeSpec, is_read
+from nybble.backends.gpu.steps.rotation import cache_slots
 from nybble.backends.gpu.steps.rows import pair
 from nybble.backends.gpu.steps.step import LENGTHS, Slot, Spec, Step
-from nybble.backends.gpu.steps.values import HALF, Storage
+from nybble.backends.gpu.steps.values import HALF, Storage, half_of
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.sparse_attn.cache_type import CacheType, cache_shape
+from nybble.dialects.sparse_attn.kv import KEYS, VALUES
 from nybble.dialects.sparse_attn.ops import AttentionOp
 
 KEYS_A_BLOCK = 256
 """Keys that a block of threads should have at least, before heads are split among more blocks."""
 CAUSAL = "causal"
-PARTS = ("scales", "minima", "exact")
-"""What a cache with codes has beside them."""
 
 
 def attention_step(op: AttentionOp, storage: Storage, arch: Arch) -> Step:
-    """Of queries to all keys so far; raises NybbleError for another mask, or codes and a prompt."""
+    """Of queries to all keys so far; raises NybbleError for another mask."""
     mask, kind = str(op.mask.mask), op.keys.type
     if mask != CAUSAL or op.softcap is not None:
         what = "a soft cap" if op.softcap is not None else f"mask '{mask}'"
         raise NybbleError(f"attention with {what} has no kernel on a GPU", accepted=CAUSAL)
     cache, room = cache_of(kind)
-    storage.require(op.query, HALF)
+    half = half_of(kind)
+    storage.require(op.query, half)
     heads, context, size = cache_shape(op.keys)
     tokens, columns = pair(op.query)
     group, scale = columns // (heads * size), op.scale.value.data
-    if tokens > 1 and room:
-        raise NybbleError(
-            f"attention of {tokens} tokens over {kind} has no kernel on a GPU",
-            accepted="one token, or a cache of f16",
-        )
     if tokens > 1:
-        spec: Spec = PrefillSpec(1, heads, group, size, context, tokens, scale)
+        name = cache if room else ""
+        spec: Spec = PrefillSpec(
+            1, heads, group, size, context, tokens, scale, half, cache=name, room=room
+        )  # fmt: skip
     else:
         splits = max(1, min(context // KEYS_A_BLOCK, 2 * arch.board.sms // heads))
         unified = op.softmax is not None and op.softmax.data == "unified"
@@ -50,8 +49,7 @@ def attention_step(op: AttentionOp, storage: Storage, arch: Arch) -> Step:
         "lengths": Slot(form=LENGTHS), "out": Slot((op.result,)),
     }  # fmt: skip
     if room:
-        slots |= {f"k_{part}": Slot((op.keys,), part) for part in PARTS}
-        slots |= {f"v_{part}": Slot((op.values,), part) for part in PARTS}
+        slots |= cache_slots(KEYS, op.keys) | cache_slots(VALUES, op.values)
     return Step(spec, slots)
 
 
@@ -63,5 +61,5 @@ def cache_of(kind: Attribute) -> tuple[str, int]:
         return HALF, 0
     raise NybbleError(
         f"attention over {kind} has no kernel on a GPU",
-        accepted="a cache of f16, kvN or kiviN",
+        accepted="a cache of f16, bf16, kvN or kiviN",
     )

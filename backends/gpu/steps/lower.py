@@ -11,7 +11,7 @@ from nybble.backends.gpu.dataflows import ProductSpec
 from nybble.backends.gpu.kernels.matmul.lookup import LookupSpec
 from nybble.backends.gpu.kernels.matmul.spec import Quantized
 from nybble.backends.gpu.steps.attention import attention_step
-from nybble.backends.gpu.steps.rotation import rotation_step
+from nybble.backends.gpu.steps.rotation import rotation_steps
 from nybble.backends.gpu.steps.rows import (
     add_step,
     embed_step,
@@ -82,7 +82,7 @@ class FunctionSteps:
             case AttentionOp():
                 return [attention_step(op, storage, self.arch)]
             case KernelOp():
-                return [rotation_step(op, storage)]
+                return rotation_steps(op, storage)
             case _:
                 return [self._row(op)]
 

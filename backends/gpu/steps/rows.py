@@ -11,8 +11,9 @@ from nybble.backends.gpu.kernels.matmul.spec import Quantized
 from nybble.backends.gpu.kernels.rows.norm import NormBefore, NormSpec
 from nybble.backends.gpu.kernels.rows.simple import AddSpec, EmbedSpec, GluSpec, LastRowSpec
 from nybble.backends.gpu.steps.step import LAST, TABLE, Slot, Step
-from nybble.backends.gpu.steps.values import FULL, Storage, shape_of
+from nybble.backends.gpu.steps.values import BRAIN, FULL, Storage, shape_of
 from nybble.backends.gpu.steps.works import Work
+from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.ops import EmbedOp, GluOp, LastRowOp, RmsNormOp
 from nybble.dialects.lowbit.ops import QuantizeOp
 from nybble.dialects.lowbit.types import LowBitTensorType
@@ -76,7 +77,7 @@ def quantize_step(work: Work, wanted: Quantized, storage: Storage) -> Step:
     op, norm = work.op, work.norm
     assert isinstance(op, QuantizeOp)
     source = op.input if norm is None else norm.input
-    spec = replace(wanted, source=storage.of(source))
+    spec = replace(wanted, source=rounded_source(source, storage))
     slots = {"input": Slot((source,))}
     if norm is not None:
         storage.require(source, FULL)
@@ -87,8 +88,20 @@ def quantize_step(work: Work, wanted: Quantized, storage: Storage) -> Step:
 
 def tables_step(op: LutPrecomputeOp, storage: Storage) -> Step:
     """The tables of an activation."""
-    spec = TablesSpec(*pair(op.activation), storage.of(op.activation))
+    spec = TablesSpec(*pair(op.activation), rounded_source(op.activation, storage))
     return Step(spec, {"x": Slot((op.activation,)), "tables": Slot((op.tables,))})
+
+
+def rounded_source(value: SSAValue, storage: Storage) -> str:
+    """The type that a value which is rounded is kept as; raises NybbleError for bf16."""
+    kept = storage.of(value)
+    if kept == BRAIN:
+        raise NybbleError(
+            f"a value that is kept as {kept} and rounded to integers or to tables has no kernel "
+            "on a GPU",
+            accepted="f32, f16",
+        )
+    return kept
 
 
 def quantized_slots(value: SSAValue, wanted: Quantized) -> dict[str, Slot]:

@@ -26,6 +26,7 @@ from nybble.backends.gpu.kernels.matmul.lookup import (
     tables_kernel,
 )
 from nybble.backends.gpu.kernels.matmul.spec import StreamSpec
+from nybble.backends.gpu.kernels.rows.codes import CodesSpec, codes_kernel
 from nybble.backends.gpu.kernels.rows.machine import RowKernel, RowSpec
 from nybble.backends.gpu.kernels.rows.norm import NormSpec, norm_kernel
 from nybble.backends.gpu.kernels.rows.planes import PlanesSpec, planes_kernel
@@ -154,5 +155,5 @@ ROW_KERNELS: Mapping[type[RowSpec], Callable[[Any, str], RowKernel]] = {
     NormSpec: norm_kernel, QuantizeSpec: quantize_kernel, PlanesSpec: planes_kernel,
     RotateSpec: rotate_kernel, AddSpec: add_kernel, GluSpec: glu_kernel, EmbedSpec: embed_kernel,
     LastRowSpec: last_row_kernel, LargestSpec: largest_kernel, TablesSpec: tables_kernel,
-    LookupSpec: lookup_kernel,
+    LookupSpec: lookup_kernel, CodesSpec: codes_kernel,
 }  # fmt: skip

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from xdsl.dialects import arith, func
 from xdsl.dialects.builtin import DYNAMIC_INDEX, TensorType
-from xdsl.ir import BlockArgument, OpResult, SSAValue, Use
+from xdsl.ir import Attribute, BlockArgument, OpResult, SSAValue, Use
 
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.fused.kernel import KernelOp, YieldOp
@@ -13,9 +13,16 @@ from nybble.dialects.fused.ops import GluOp, LastRowOp
 from nybble.dialects.lowbit.ops import QuantizeOp
 from nybble.dialects.mpgemm.lut import LutPrecomputeOp
 from nybble.dialects.mpgemm.stream import StreamFloatProductOp
+from nybble.dialects.sparse_attn.cache_type import CacheType
 from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
 
 FULL, HALF = "f32", "f16"
+BRAIN = "bf16"
+
+
+def half_of(cache: Attribute) -> str:
+    """The type of queries, results and products of an attention over a cache."""
+    return BRAIN if isinstance(cache, CacheType) and cache.spec.data == BRAIN else HALF
 
 
 def origin(value: SSAValue) -> SSAValue:
@@ -83,7 +90,7 @@ class Storage:
         """ "f32", or the type of 16 bits that all readers take; "f32" where they differ."""
         source = origin(value)
         if isinstance(source.owner, AttentionOp):
-            return HALF
+            return half_of(source.owner.keys.type)
         wanted = {self._read_as(use) for use in uses_of(source)} - {""}
         if not wanted:
             return _made_as(source)
@@ -104,7 +111,7 @@ class Storage:
         if isinstance(op, StreamFloatProductOp):
             return op.precision.data
         if isinstance(op, AttentionOp):
-            return HALF
+            return half_of(op.keys.type)
         if isinstance(op, func.ReturnOp):
             return self.returned
         if isinstance(op, arith.AddfOp):

@@ -26,11 +26,12 @@ from nybble.backends.gpu.arch import Arch
 from nybble.backends.gpu.builder import GpuBuilder
 from nybble.backends.gpu.codegen import compile_kernel
 from nybble.backends.gpu.image import KernelImage
+from nybble.backends.gpu.kernels.attention.coded import TILE
 from nybble.backends.gpu.kernels.attention.exact import ExactRows
 from nybble.backends.gpu.kernels.attention.fragments import RowPart, across, gather
 from nybble.backends.gpu.kernels.attention.merge import Merge, shared_bytes
 from nybble.backends.gpu.kernels.attention.scales import Scales, stage_bytes
-from nybble.backends.gpu.kernels.attention.spec import ROWS, TILE, DecodeSpec
+from nybble.backends.gpu.kernels.attention.spec import ROWS, DecodeSpec
 from nybble.backends.gpu.kernels.instructions import (
     any_lane,
     butterfly,

@@ -15,8 +15,9 @@ from xdsl.dialects.builtin import i64
 
 from nybble.backends.building.values import Value
 from nybble.backends.gpu.builder import GpuBuilder
+from nybble.backends.gpu.kernels.attention.coded import TILE
 from nybble.backends.gpu.kernels.attention.fragments import gather
-from nybble.backends.gpu.kernels.attention.spec import TILE, DecodeSpec
+from nybble.backends.gpu.kernels.attention.spec import DecodeSpec
 
 Elements = Sequence[tuple[int, int]]
 
@@ -29,10 +30,9 @@ class ExactRows:
     ) -> None:
         kv = spec.format
         self.b, self.spec = b, spec
-        start = b.sext(head, i64) * (spec.exact_rows * spec.head_dim * 2)
+        start = b.sext(head, i64) * (spec.coded.exact_rows * spec.head_dim * 2)
         self.bases = {name: b.offset(at[f"{name}_exact"], start) for name in "kv"}
-        old = b.max(length - (1 + kv.recent), 0)
-        self.first = b.max(old // kv.page * kv.page, kv.pinned)
+        self.first = b.max(spec.coded.boundary(b, length - 1), kv.pinned)
         """The first token that is no code, but for pinned ones."""
         self.pinned = (b.min(length, kv.pinned) + (TILE - 1)) // TILE
         in_ring = (b.max(length - self.first, 0) + (TILE - 1)) // TILE
@@ -41,7 +41,7 @@ class ExactRows:
 
     def place(self, tile: Value) -> tuple[Value, Value]:
         """The first row of a tile, and its first token."""
-        b, ring = self.b, self.spec.ring
+        b, ring = self.b, self.spec.coded.ring
         recent = self.first + (tile - self.pinned) * TILE
         if not self.spec.format.pinned:
             return recent % ring, recent

@@ -21,7 +21,23 @@ from nybble.backends.gpu.arch import Arch
 from nybble.backends.gpu.builder import GpuBuilder
 from nybble.backends.gpu.codegen import compile_kernel
 from nybble.backends.gpu.image import Access, KernelImage, Parameter
-from nybble.backends.gpu.kernels.attention.spec import HEAD_DIMS, AttentionError
+from nybble.backends.gpu.kernels.attention.coded import CodedCache
+from nybble.backends.gpu.kernels.attention.spans import (
+    KEYS_OF_TILE,
+    PART,
+    THREADS,
+    Codes,
+    Exact,
+    KeySpan,
+    Numbers,
+    Room,
+)
+from nybble.backends.gpu.kernels.attention.spec import (
+    ACCEPTED,
+    HEAD_DIMS,
+    AttentionError,
+    is_read,
+)
 from nybble.backends.gpu.kernels.instructions import (
     butterfly,
     exp2,
@@ -30,13 +46,12 @@ from nybble.backends.gpu.kernels.instructions import (
     pack_halves,
     total_of_four,
 )
+from nybble.dialects.sparse_attn.kv import parse
 
-ROWS = 64
+ROWS = KEYS_OF_TILE
 """Tokens of a block, and keys of a tile."""
-WARPS = 4
+WARPS = THREADS // 32
 LOWEST = -1e30
-_PART = 16
-"""Bytes that a lane copies, and of a row of a matrix of `ldmatrix`."""
 _STAGES = 2
 
 
@@ -44,7 +59,9 @@ _STAGES = 2
 class PrefillSpec:
     """New tokens of each sequence, the last of the keys that are cached for it.
 
-    tokens: new ones of every sequence. block_lists: whether each 64 tokens of a head see only the
+    tokens: new ones of every sequence. cache: of a cache with codes, the name of its format, and
+    room: rows of its ring of tokens as they are; empty where keys are of the type `half`.
+    block_lists: whether each 64 tokens of a head see only the
     blocks of 64 keys that a list names. half: "f16" or "bf16". Otherwise as DecodeSpec.
     """
 
@@ -58,6 +75,8 @@ class PrefillSpec:
     half: str = "f16"
     block_lists: bool = False
     blocks: int = 2
+    cache: str = ""
+    room: int = 0
 
     def __post_init__(self) -> None:
         if self.head_dim not in HEAD_DIMS:
@@ -72,6 +91,31 @@ class PrefillSpec:
             raise AttentionError(f"{self.tokens} new tokens", accepted=accepted)
         if not self.scale > 0:
             raise AttentionError(f"a scale of {self.scale}", accepted="a positive one")
+        if self.cache:
+            self._check_cache()
+
+    def _check_cache(self) -> None:
+        """Raise AttentionError for codes that are not read."""
+        if not (is_read(self.cache) and parse(self.cache).is_coded):
+            raise AttentionError(f"a cache of '{self.cache}'", accepted=ACCEPTED)
+        if self.half != "f16" or self.block_lists:
+            what = "lists of blocks" if self.block_lists else f"queries of {self.half}"
+            raise AttentionError(f"{what} over '{self.cache}'", accepted="f16, all blocks")
+        least = parse(self.cache).room(self.tokens)
+        if self.room < least:
+            raise AttentionError(
+                f"room for {self.room} tokens as they are in '{self.cache}'",
+                accepted=f"{least} or more",
+            )
+        parse(self.cache).check(self.context, self.head_dim)
+
+    @property
+    def coded(self) -> CodedCache | None:
+        """Where what a cache with codes has lies."""
+        if not self.cache:
+            return None
+        heads = self.sequences * self.kv_heads
+        return CodedCache(heads, self.head_dim, self.context, self.cache, self.room)
 
     @property
     def heads(self) -> int:
@@ -93,8 +137,9 @@ class PrefillSpec:
         """The kernel's parameters.
 
         q, out: [sequences, tokens, heads, head_dim]; k, v: [sequences, kv_heads, context,
-        head_dim]; lengths: keys of each sequence, the new tokens' too. block_list: [sequences,
-        heads, row_tiles, context / 64], of which the first `block_counts` count.
+        head_dim], or `CodedCache.parameters`; lengths: keys of each sequence, the new
+        tokens' too. block_list: [sequences, heads, row_tiles, context / 64], of which the first
+        `block_counts` count.
         """
         cache = self.sequences * self.kv_heads * self.context * self.head_dim * 2
         rows = self.sequences * self.tokens * self.heads * self.head_dim * 2
@@ -103,10 +148,12 @@ class PrefillSpec:
             Parameter("block_list", "i32", Access.READ, lists * (self.context // ROWS)),
             Parameter("block_counts", "i32", Access.READ, lists),
         )
+        keys = [Parameter(one, self.half, Access.READ, cache) for one in "kv"]
+        if self.coded is not None:
+            keys = self.coded.parameters(Access.READ)
         return (
             Parameter("q", self.half, Access.READ, rows),
-            Parameter("k", self.half, Access.READ, cache),
-            Parameter("v", self.half, Access.READ, cache),
+            *keys,
             Parameter("lengths", "i32", Access.READ, self.sequences * 4),
             *(named if self.block_lists else ()),
             Parameter("out", self.half, Access.WRITE, rows),
@@ -141,7 +188,8 @@ class Prefill:
         names = (one.name for one in spec.parameters)
         self.at = dict(zip(names, b.parameters, strict=True))
         self.kind = f"m16n8k16.row.col.f32.{spec.half}.{spec.half}.f32"
-        self.parts = spec.head_dim * 2 // _PART
+        self.parts = spec.head_dim * 2 // PART
+        self.room = Room(b, self.parts)
         thread = b.thread()
         self.warp, self.lane = thread // 32, thread % 32
         self.g, self.t = self.lane // 4, self.lane % 4
@@ -161,22 +209,49 @@ class Prefill:
         length = b.load(b.offset(self.at["lengths"], self.sequence * 4), i32)
         self.past = length - spec.tokens
         self.length = length
-        cache_head = self.sequence * spec.kv_heads + self.head // spec.group
-        first = b.sext(cache_head, i64) * (spec.context * spec.head_dim * 2)
-        self.keys, self.values = (b.offset(self.at[one], first) for one in "kv")
+        self.cache_head = self.sequence * spec.kv_heads + self.head // spec.group
         self.query = self._query()
         lowest = b.const(LOWEST, f32)
         state = Rows([lowest] * 2, [self.zero] * 2, [self.zero] * (spec.head_dim // 8 * 4))
-        whole, every = self._tiles()
-        self.last_tile = b.max(every - 1, 0)
-        self._copy(self._place(b.const(0, i32)), b.const(0, i32))
-        b.commit()
-        if not spec.block_lists:
-            state = self._loop(b.const(0, i32), whole, state, masked=False)
-        state = self._loop(whole, every, state, masked=True)
-        b.arrive(0)
+        state = self._of_numbers(state) if spec.coded is None else self._of_codes(spec.coded, state)
         self._write(state)
         return b.finish(32 * WARPS, spec.blocks)
+
+    def _of_numbers(self, state: Rows) -> Rows:
+        """The state after all keys of a cache of numbers."""
+        b, spec = self.b, self.spec
+        first = b.sext(self.cache_head, i64) * (spec.context * spec.head_dim * 2)
+        bases = [b.offset(self.at[one], first) for one in "kv"]
+        span = Numbers(self.room, self.past, bases, self._place)
+        whole, every = self._tiles()
+        self._start(span, every)
+        if not spec.block_lists:
+            state = self._loop(span, b.const(0, i32), whole, state, masked=False)
+        state = self._loop(span, whole, every, state, masked=True)
+        b.arrive(0)
+        return state
+
+    def _of_codes(self, cache: CodedCache, state: Rows) -> Rows:
+        """The state after the codes that some row sees, and what some row sees as it is."""
+        b, zero = self.b, self.b.const(0, i32)
+        at = cache.of_head(b, self.at, self.cache_head)
+        first = self.row_tile * ROWS
+        end = b.min(self.past + first + ROWS, self.length)
+        codes = Codes(self.room, self.past, cache, at)
+        exact = Exact(self.room, self.past, cache, at, first, end)
+        spans = (codes, codes.tiles(end - 1 - self.past)), (exact, exact.count)
+        for span, count in spans:
+            self._start(span, count)
+            state = self._loop(span, zero, count, state, masked=True)
+            b.arrive(0)
+            b.barrier()  # the next span begins where this one may still be read
+        return state
+
+    def _start(self, span: KeySpan, count: Value) -> None:
+        """Fill the first stage of a span of so many tiles."""
+        self.last_tile = self.b.max(count - 1, 0)
+        span.copy(self.b.const(0, i32), self.b.const(0, i32))
+        self.b.commit()
 
     def build(self, arch: Arch) -> KernelImage:
         """The image; raises CodegenError."""
@@ -234,43 +309,29 @@ class Prefill:
 
     # -- shared memory
 
-    def _copy(self, tile: Value, stage: Value) -> None:
-        """Ask for a tile of keys and of values, into a stage."""
-        b, spec = self.b, self.spec
-        thread, each = b.thread(), 32 * WARPS
-        rows = each // self.parts
-        row, part = thread // self.parts, thread % self.parts
-        target = stage * (2 * spec.tile_bytes) + row * (self.parts * _PART)
-        target = b.offset(b.shared(), target + (part ^ (row % 8)) * _PART)
-        source = tile * spec.tile_bytes + thread * _PART
-        for i, base in enumerate((self.keys, self.values)):
-            start, into = b.offset(base, source), b.offset(target, i * spec.tile_bytes)
-            for more in range(0, ROWS, rows):
-                b.copy_async(into, start, more * self.parts * _PART)
-
     def _matrices(
         self, base: Value, row: Value, part: Value | int, *, transposed: bool
     ) -> list[Value]:
         """Four 8 x 8 matrices; row, part: where this lane's row of eight elements begins."""
         b = self.b
-        at = row * (self.parts * _PART) + ((row % 8) ^ part) * _PART
+        at = row * (self.parts * PART) + ((row % 8) ^ part) * PART
         return load_matrices(b, b.offset(base, at), transposed=transposed)
 
     # -- a tile
 
-    def _loop(self, first: Value, last: Value, start: Rows, *, masked: bool) -> Rows:
+    def _loop(self, span: KeySpan, first: Value, last: Value, start: Rows, *, masked: bool) -> Rows:
         b = self.b
         with b.for_(first, last, 1, start.flat()) as loop:
             b.arrive(0)
             b.barrier()
             stage = loop.iv % _STAGES
             after = b.min(loop.iv + 1, self.last_tile)
-            self._copy(self._place(after), (loop.iv + 1) % _STAGES)
+            span.copy(after, (loop.iv + 1) % _STAGES)
             b.commit()
             keys = b.offset(b.shared(), stage * (2 * self.spec.tile_bytes))
             logits = self._logits(keys)
             if masked:
-                logits = self._visible(logits, self._place(loop.iv))
+                logits = self._visible(logits, span, loop.iv)
             state, weights = self._weigh(Rows.of(loop.args), logits)
             self._add_values(state, weights, b.offset(keys, self.spec.tile_bytes))
             loop.yield_(*state.flat())
@@ -291,13 +352,19 @@ class Prefill:
                     found[at] = b.mma(self.kind, a, words[2 * j : 2 * j + 2], found[at])
         return found
 
-    def _visible(self, logits: list[list[Value]], tile: Value) -> list[list[Value]]:
-        """The logits, without those of keys behind their row."""
+    def _visible(self, logits: list[list[Value]], span: KeySpan, tile: Value) -> list[list[Value]]:
+        """The logits, without those of keys that their row does not see."""
         b = self.b
-        none = b.const(float("-inf"), f32)
-        left = self.past + self.first_row + self.g - tile * ROWS - self.t * 2
+        none, key = b.const(float("-inf"), f32), self.t * 2
+        ends = [span.seen(tile, self.first_row + self.g + more) for more in (0, 8)]
+
+        def inside(half: int, more: int) -> Value:
+            last, first = ends[half]
+            seen = last - key >= more
+            return seen if first is None else seen & (first - key <= more)
+
         return [
-            [b.select(left >= 8 * i + j % 2 - 8 * (j // 2), x, none) for j, x in enumerate(one)]
+            [b.select(inside(j // 2, 8 * i + j % 2), x, none) for j, x in enumerate(one)]
             for i, one in enumerate(logits)
         ]
 

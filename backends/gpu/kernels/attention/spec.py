@@ -5,11 +5,10 @@ from math import ceil
 from typing import Literal
 
 from nybble.backends.gpu.image import Access, Parameter
+from nybble.backends.gpu.kernels.attention.coded import TILE, CodedCache
 from nybble.dialects.errors import NybbleError
 from nybble.dialects.sparse_attn.kv import KEYS, KvError, KvFormat, parse
 
-TILE = 16
-"""Keys of a tile: the depth of the products with the values."""
 ROWS = 8
 """Query heads of a tile: those that share a cache head stand side by side."""
 CACHES = ("f16", "bf16", "kv8", "kv4", "kv2")
@@ -112,17 +111,12 @@ class DecodeSpec:
     @property
     def value_groups(self) -> int:
         """Scales of a token's values."""
-        return self.head_dim // self.format.value_group(self.head_dim) if self.quantized else 0
+        return self.coded.value_groups if self.quantized else 0
 
     @property
-    def ring(self) -> int:
-        """Rows of the ring of tokens as they are: whole tiles, so that none has its end within."""
-        return ceil(self.room / TILE) * TILE
-
-    @property
-    def exact_rows(self) -> int:
-        """Rows of f16 of a head: the ring, and behind it the pinned tokens."""
-        return self.ring + self.format.pinned if self.room else 0
+    def coded(self) -> CodedCache:
+        """Where what a cache with codes has lies."""
+        return CodedCache(self.heads, self.head_dim, self.context, self.cache, self.room)
 
     @property
     def bits(self) -> int:
@@ -174,35 +168,20 @@ class DecodeSpec:
         """The kernel's parameters.
 
         q, out: [sequences, kv_heads * group, head_dim]; k, v: [sequences, kv_heads, context,
-        head_dim], codes of a byte lowest bits first; k_scales, k_minima: [.., context / key_group,
-        head_dim]; v_scales, v_minima: [.., value_groups, context]; k_exact, v_exact: [..,
-        exact_rows, head_dim], numbers all of them, token t of the pinned ones in row ring + t, any
-        other that is no code in row t % ring; lengths: keys of each sequence, so that what is a
-        code follows from its last one (`KvFormat.boundary`); block_list: [.., context / block], of
-        which the first `block_counts` [..] count, and the very first is always the number of a
-        block; each stands there once. Where keys are split: partial and statistics are scratch,
-        counters are 0 before the first launch and after every one.
+        head_dim]; of a cache with codes also `CodedCache.parameters` of each; lengths: keys of each
+        sequence, so that what is a code follows from its last one (`KvFormat.boundary`);
+        block_list: [.., context / block], of which the first `block_counts` [..] count, and the
+        very first is always the number of a block; each stands there once. Where keys are split:
+        partial and statistics are scratch, counters are 0 before the first launch and after every
+        one.
         """
         rows = self.heads * self.group
-        half, element = self.half, "u8" if self.quantized else self.half
-        found = [
-            Parameter("q", half, Access.READ, rows * self.head_dim * 2),
-            Parameter("k", element, Access.READ, self.cache_bytes),
-            Parameter("v", element, Access.READ, self.cache_bytes),
-        ]
+        half = self.half
+        found = [Parameter("q", half, Access.READ, rows * self.head_dim * 2)]
         if self.quantized:
-            groups = self.heads * self.context // self.key_group * self.head_dim * 2
-            tokens = self.heads * self.value_groups * self.context * 2
-            for one, size in (
-                ("k_scales", groups),
-                ("k_minima", groups),
-                ("v_scales", tokens),
-                ("v_minima", tokens),
-            ):
-                found.append(Parameter(one, "f16", Access.READ, size))
-        if self.room:
-            exact = self.heads * self.exact_rows * self.head_dim * 2
-            found += [Parameter(one, "f16", Access.READ, exact) for one in ("k_exact", "v_exact")]
+            found += self.coded.parameters(Access.READ)
+        else:
+            found += [Parameter(one, half, Access.READ, self.cache_bytes) for one in "kv"]
         found.append(Parameter("lengths", "i32", Access.READ, self.sequences * 4))
         if self.block:
             entries = self.heads * (self.context // self.block) * 4

@@ -12,6 +12,7 @@ from xdsl.dialects.builtin import i32
 from nybble.backends.building.values import Value, f32
 from nybble.backends.gpu.builder import GpuBuilder
 from nybble.backends.gpu.image import Access, Parameter
+from nybble.backends.gpu.kernels.attention.coded import exact_slot
 from nybble.backends.gpu.kernels.instructions import butterfly
 from nybble.backends.gpu.kernels.rows.machine import WARPS, RowKernel, Rows, RowSpec, buffer
 from nybble.backends.gpu.kernels.rows.norm import NormBefore
@@ -25,7 +26,8 @@ class Part:
 
     norm: of each head, before. rotates: whether heads are turned by their position (half-split
     form). cached: whether head h of token t goes to row `position + t` of [heads, context,
-    head_dim] in f16. output: otherwise, the type of y.
+    head_dim]. output: the type of y. ring: where it is not 0, the cache has so
+    many rows and `pinned` more, see `attention.coded`.
     """
 
     heads: int
@@ -33,6 +35,8 @@ class Part:
     cached: bool = False
     norm: NormBefore | None = None
     output: str = "f16"
+    ring: int = 0
+    pinned: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class RotateSpec(RowSpec):
 
     @property
     def name(self) -> str:
-        """What it is for; specs that differ in norms alone share it."""
+        """What it is for; specs that differ in norms or in rings alone share it."""
         heads = "_".join(str(one.heads) for one in self.parts)
         kind = "rotate" if self.rotates else "append"
         return f"{kind}_{self.tokens}x{heads}x{self.head_dim}_{self.context}"
@@ -77,7 +81,8 @@ class RotateSpec(RowSpec):
             if part.norm is not None:
                 found.append(buffer(f"norm{number}", "f32", Access.READ, 1, self.head_dim))
             if part.cached:
-                found.append(buffer(f"y{number}", "f16", Access.UPDATE, self.context, columns))
+                rows = part.ring + part.pinned if part.ring else self.context
+                found.append(buffer(f"y{number}", part.output, Access.UPDATE, rows, columns))
             else:
                 found.append(buffer(f"y{number}", part.output, Access.WRITE, self.tokens, columns))
         return tuple(found)
@@ -108,7 +113,7 @@ class Head:
     ) -> None:
         self.b, self.spec, self.part = b, spec, part
         self.x = Rows(b, at[f"x{index}"], "f32", spec.head_dim)
-        self.y = Rows(b, at[f"y{index}"], "f16" if part.cached else part.output, spec.head_dim)
+        self.y = Rows(b, at[f"y{index}"], part.output, spec.head_dim)
         self.norm = at.get(f"norm{index}")
         self.tables = [Rows(b, at[one], "f32", spec.head_dim // 2) for one in ("cos", "sin")
                        if one in at]  # fmt: skip
@@ -118,7 +123,7 @@ class Head:
         """Read a head of a token, norm it, turn it and put it where it belongs."""
         b, half = self.b, self.spec.head_dim // 2
         row = token * self.part.heads + head
-        target = head * self.spec.context + place if self.part.cached else row
+        target = self.cached(head, place) if self.part.cached else row
         lane = b.thread() & (LANES - 1)
         columns = [b.min(lane + LANES * i, half - 1) for i in range(self.columns)]
         pairs = [[self.x.read(row, column + more) for more in (0, half)] for column in columns]
@@ -128,6 +133,13 @@ class Head:
             with b.if_(lane + LANES * i < half):
                 self.y.write(target, column, first)
                 self.y.write(target, column + half, second)
+
+    def cached(self, head: Value, place: Value) -> Value:
+        """The row of a cache that a head of a token goes to."""
+        part = self.part
+        if not part.ring:
+            return head * self.spec.context + place
+        return head * (part.ring + part.pinned) + exact_slot(self.b, place, part.ring, part.pinned)
 
     def normed(
         self, pairs: list[list[Value]], columns: Sequence[Value], lane: Value

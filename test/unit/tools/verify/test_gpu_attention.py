@@ -19,6 +19,7 @@ def test_cases_follow_from_the_seed_and_have_every_kind():
     assert {bool(one.block) for one in decode} == {one.block_lists for one in prefill}
     assert {one.splits for one in decode} == {1, 2}
     assert {one.half for one in prefill} == {"f16", "bf16"}
+    assert {one.cache for one in prefill} == {"", *KEPT}
 
 
 def test_kernels_are_right_and_a_wrong_one_is_found(run_nybble, monkeypatch):

@@ -13,11 +13,16 @@ from nybble.backends.gpu.cuda.source import NVRTC_OPTIONS, cuda_source
 from nybble.backends.gpu.cuda.types import literal
 from nybble.backends.gpu.driver import GpuError
 from nybble.backends.gpu.image import Access, KernelImage, Parameter
+from nybble.backends.gpu.kernels.attention.coded import CodedCache
 from nybble.backends.gpu.kernels.attention.decode import Decode
+from nybble.backends.gpu.kernels.attention.prefill import PrefillSpec
 from nybble.backends.gpu.kernels.attention.spec import DecodeSpec
+from nybble.backends.gpu.kernels.rows.codes import CodesSpec
+from nybble.backends.gpu.kernels.rows.rotate import Part, RotateSpec
 from nybble.backends.gpu.nvrtc import compile_cuda, version
 from nybble.backends.gpu.products import compile_product
 from nybble.backends.gpu.sim.simulate import simulate
+from nybble.backends.gpu.steps.step import Step
 from nybble.dialects.errors import InternalError
 from nybble.dialects.lowbit import formats
 
@@ -92,6 +97,37 @@ def test_attention_is_that_of_the_ptx(by_nvrtc):
     found = run(by_nvrtc(image, source))
     random = np.random.default_rng(7)
     np.testing.assert_array_equal(found, run(image))
+
+
+CACHE = ("kivi2(16,16)", 100)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        CodesSpec(20, CodedCache(2, 64, 128, *CACHE), ("keys", "values")),
+        PrefillSpec(1, 1, 2, 64, 128, 20, 0.125, cache=CACHE[0], room=CACHE[1]),
+        RotateSpec(3, 64, 128, (Part(2, output="bf16"), Part(1, ring=96, pinned=16, cached=True))),
+    ],
+    ids=["codes", "prefill", "rotate"],
+)
+def test_what_fills_and_reads_a_cache_is_that_of_the_ptx(by_nvrtc, spec):
+    made = Step(spec).compile(find_arch(ARCH), "k")
+
+    def run(image: KernelImage) -> list[np.ndarray]:
+        random, arguments = np.random.default_rng(7), {}
+        for one in image.parameters:
+            halves = random.integers(0x2C00, 0x3C00, one.bytes // 2, np.uint16).view(np.float16)
+            kinds = {"u8": halves.view(np.uint8), "i32": np.array([70], np.int32)}
+            arguments[one.name] = kinds.get(one.dtype, halves[::2].astype(np.float32))
+            if one.dtype in ("f16", "bf16"):
+                arguments[one.name] = halves
+        simulate(image, arguments).check()
+        written = [one.name for one in image.parameters if one.access is not Access.READ]
+        return [arguments[name].view(np.uint8) for name in written]
+
+    for mine, other in zip(run(made.image), run(by_nvrtc(made.image, made.source())), strict=True):
+        np.testing.assert_array_equal(mine, other)
 
 
 def test_a_kernel_reads_as_what_it_is():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nybble.backends.gpu.arch import find_arch
+from nybble.backends.gpu.image import Boxes
 from nybble.backends.gpu.kernels.rows.simple import AddSpec, add_kernel
 from nybble.backends.gpu.model.plan import Buffer, GpuPlan, Launch, PlanError, from_json
 from nybble.backends.gpu.model.simulated import SimulatedModel
@@ -31,6 +32,14 @@ def test_launches_run_in_order_on_named_buffers(plan):
     assert [model.memory[one].view(np.int32)[0] for one in ("position", "lengths")] == [1, 2]
     with pytest.raises(PlanError, match=r"token 2 \(accepted: 2 tokens at most\)"):
         model.feed(1)
+
+
+def test_json_gives_tensor_maps_back(plan):
+    image = plan.images["add"]
+    boxed = replace(image.parameters[0], boxes=Boxes((8, 1), (8, 1), 128))
+    image = replace(image, parameters=(boxed, *image.parameters[1:]))
+    mapped = replace(plan, images={"add": image})
+    assert from_json(json.loads(json.dumps(mapped.to_json())), {"add": image.ptx}) == mapped
 
 
 def test_json_gives_the_plan_back(plan):

@@ -15,6 +15,7 @@ from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
 from nybble.passes.options import configure
 from nybble.passes.pipeline import build_pipeline, run_passes
+from nybble.passes.quantize_cache import quantize_caches
 from nybble.passes.stages import stages_between
 
 MLP = """
@@ -52,8 +53,10 @@ TOKENS = 4
 NORM = NormBefore(2.0**-17)
 
 
-def steps(text, mode="f16", phase="prefill", returned="f32", tokens=TOKENS):
+def steps(text, mode="f16", phase="prefill", returned="f32", tokens=TOKENS, kv=""):
     module = parse_module(make_context(), text, "<test>")
+    if kv:
+        quantize_caches(module, kv, tokens)
     options = {"target": "cuda", "isa": "sm_90a", "activations": mode, "prefill": mode}
     options["tokens"] = tokens
     for stage in stages_between("operators", "scheduled"):
@@ -112,6 +115,50 @@ def test_rotations_norms_of_heads_and_appends_are_one_launch(phase):
     assert rotate.spec.tokens == tokens
     assert attention.name == phase
     assert [one.name for one in attention.spec.parameters][:5] == ["q", "k", "v", "lengths", "out"]
+
+
+PROJECTED = ATTENTION.replace("KV", "f16").replace(
+    "%at: index", '%w: !lowbit.tensor<64x128, "w4g64">, %at: index'
+)
+PROJECTED = PROJECTED.replace(
+    "  func.return %2 : tensor<?x128xf32>",
+    """  %3 = mpgemm.matmul %2, %w : tensor<?x128xf32>, !lowbit.tensor<64x128, "w4g64">
+      -> tensor<?x64xf32>
+  func.return %3 : tensor<?x64xf32>""",
+).replace("index) -> tensor<?x128xf32>", "index) -> tensor<?x64xf32>")
+
+
+@pytest.mark.parametrize("phase", ["decode", "prefill"])
+def test_over_a_cache_of_bf16_all_is_bf16(phase):
+    rotate, attention, product = steps(PROJECTED, "bf16", phase, kv="bf16")
+    assert {dtypes(rotate)[f"y{i}"] for i in range(3)} == {"bf16"}
+    assert {dtypes(attention)[one] for one in ("q", "k", "v", "out")} == {"bf16"}
+    assert dtypes(product)["x"] == "bf16"
+
+
+@pytest.mark.parametrize("phase", ["decode", "prefill"])
+def test_a_cache_with_codes_is_filled_and_read_in_its_parts(phase):
+    rotate, codes, attention = steps(ATTENTION.replace("KV", "f16"), phase=phase, kv="kv4")
+    keys, values = held(codes, "k")[0], held(codes, "v")[0]
+    assert (held(rotate, "y1"), held(rotate, "y2")) == ((keys, "exact"), (values, "exact"))
+    assert [(one.ring, one.pinned) for one in rotate.spec.parts] == [(0, 0), (80, 0), (80, 0)]
+    for name in ("k", "v_scales", "k_minima", "v_exact"):
+        assert held(codes, name) == held(attention, name)
+    assert attention.name == phase
+
+
+@pytest.mark.parametrize(
+    ("mode", "kv", "message"),
+    [
+        ("f16", "bf16", "kept as bf16 where a kernel of a GPU reads f16"),
+        ("bf16", "kv4", "kept as f16 where a kernel of a GPU reads bf16"),
+        ("i8", "bf16", "kept as bf16 and rounded to integers"),
+        ("f16", "kv4-i8", "a cache .*kv4-i8.* has no kernel on a GPU"),
+    ],
+)
+def test_caches_that_do_not_go_with_products_are_refused(mode, kv, message):
+    with pytest.raises(NybbleError, match=message):
+        steps(PROJECTED, mode, kv=kv)
 
 
 TWO_TABLES = ATTENTION.replace("KV", "f16").replace(
