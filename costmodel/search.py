@@ -4,8 +4,9 @@ Up to ENUMERATED candidates are all predicted; of more, an evolution over predic
 ones: a population of random candidates, of which the better half has children that differ in a
 size or mix two parents. The lowering's own choice and an incumbent are always candidates, and the
 incumbent stays unless another is predicted to be MARGIN faster, in calls of every size that the
-kernel may get: a model that is unsure changes nothing, and what is gained for some prompts is not
-lost for others. Where the workload is far from all that the model has seen, nothing changes either.
+kernel may get, and by more than starting a kernel takes, below which a model shows no gain. So one
+that is unsure changes nothing, and what is gained for some prompts is not lost for others. Where the
+workload is far from all that the model has seen, nothing changes either.
 """
 
 import random
@@ -146,8 +147,9 @@ def _first_faster(
     target: Target,
 ) -> int:
     """The first of some places whose candidate is MARGIN faster than the incumbent, which is at
-    place 0, in every call; 0 if there is none."""
-    able = [one for one in few if prediction.seconds[one] < (1 - MARGIN) * prediction.seconds[0]]
+    place 0, in every call, and in the first by more than a launch takes; 0 if there is none."""
+    most = min((1 - MARGIN) * prediction.seconds[0], prediction.seconds[0] - target.launch.value)
+    able = [one for one in few if prediction.seconds[one] < most]
     for call in question.others if able else ():
         asked = [candidates[one] for one in (0, *able)]
         seconds = model.predict(question.facts, call, asked, target).seconds

@@ -48,6 +48,8 @@ TREES = ("residual", "order", "strange", *COUNTS)
 """The names of all trees."""
 REFINED = 32
 """Of the fastest candidates, how many are ordered more finely."""
+TRUST = 0.5
+"""What a factor's logarithm counts that trees say of a family that they have not seen."""
 UNKNOWN_WIDTH = 2.0
 """Half the width of the analytic interval of a family without measurements, as a logarithm."""
 
@@ -110,7 +112,7 @@ class CostModel:
         base = self.calibration.seconds(kind, parts.matrix(), parts.total())
         if novelty > 1.0:
             width = self.analytic_widths.get(facts.family, UNKNOWN_WIDTH)
-            guess = parts.total() * np.exp(self.raw("strange", x))
+            guess = parts.total() * np.exp(TRUST * self.raw("strange", x))
             seconds, order, source = base, np.argsort(guess, kind="stable"), ANALYTIC
         else:
             width = self.widths.get(facts.family, UNKNOWN_WIDTH)

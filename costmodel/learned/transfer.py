@@ -5,8 +5,8 @@ with its own doubt. Where `Novelty` finds a workload too far from all that was s
 analytic time, and an order by trees that know no family; elsewhere trees correct the time.
 
 A model is moved to another machine with few of its measurements: the trees, which know what a
-schedule does to a loop, stay; the rates of the analytic terms are fitted anew to what the trees
-leave (`adapted`). Beside it stands a model that was trained on all of the other machine.
+schedule does to a loop, stay; the rates of the analytic terms are fitted anew, half-way, to what
+the trees leave (`adapted`). Beside it stands a model that was trained on all of the other machine.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,12 +16,19 @@ import numpy as np
 import numpy.typing as npt
 
 from nybble.costmodel.features.facts import Facts
-from nybble.costmodel.learned.boosting import grown, said
+from nybble.costmodel.learned.boosting import Growth, grown, regress, said
 from nybble.costmodel.learned.calibration import Calibration, calibrate
 from nybble.costmodel.learned.evaluation import Judge, kendall
+from nybble.costmodel.learned.model import INPUTS, TRUST
 from nybble.costmodel.learned.novelty import Novelty, place
 from nybble.costmodel.learned.split import folds_of
-from nybble.costmodel.learned.training import Rows, fit_strange, fit_times, out_of_fold
+from nybble.costmodel.learned.training import (
+    IDENTITY,
+    Rows,
+    fit_strange,
+    fit_times,
+    out_of_fold,
+)
 from nybble.dialects.errors import NybbleError
 
 F64 = npt.NDArray[np.float64]
@@ -30,6 +37,7 @@ FEW = 12
 """Candidates of a workload among the rows left out that a figure about choices counts."""
 ADAPTED = 200
 """Measurements of another machine that a model is moved with."""
+CORRECTION = Growth(trees=20, leaves=4, rate=0.2)
 WITHIN = 3.0
 """Points of error that a moved model may be behind a native one."""
 
@@ -62,7 +70,7 @@ def left_out(rows: Rows, held: Mask) -> Said:
     base, factor = fit_times(rows, ~held).of(rows)
     known = near(rows, held)
     seconds = np.where(known, base * factor, base)
-    guess = rows.analytic * np.exp(said(grown(fit_strange(rows, ~held)), rows.x))
+    guess = rows.analytic * np.exp(TRUST * said(grown(fit_strange(rows, ~held)), rows.x))
     return Said(seconds, known, np.where(known, seconds, guess))
 
 
@@ -141,31 +149,44 @@ def _means(found: Sequence[object]) -> dict[str, float]:
 
 
 def chosen(rows: Rows, count: int) -> Mask:
-    """Rows to measure on another machine: so many, the same number of each kind where it has them,
-    in a fixed random order."""
+    """Rows to measure on another machine: so many, in a fixed random order; a kind with four times
+    as many has twice as many of them."""
     order = np.random.default_rng(0).permutation(len(rows.seconds))
     kinds = np.array(rows.kinds)[order]
-    turn = np.zeros(len(order), np.int64)
+    turn = np.zeros(len(order))
     for kind in dict.fromkeys(kinds.tolist()):
         own = kinds == kind
-        turn[own] = np.arange(own.sum())
+        turn[own] = np.arange(own.sum()) / np.sqrt(own.sum())
     mask = np.zeros(len(order), np.bool_)
     mask[order[np.argsort(turn, kind="stable")[:count]]] = True
     return mask
 
 
 def adapted(rows: Rows, own: Rows, few: Mask) -> F64:
-    """Seconds of every row of another machine: trees of `own`, rates of `few` of the others."""
+    """Seconds of every row of another machine: trees of `own`, rates of `few` of the others.
+
+    Rates are the geometric mean of those that fit the few and of those of `own` times a factor for
+    each kind; a few small trees then correct what both leave.
+    """
     times = fit_times(own, np.ones(len(own.seconds), np.bool_))
-    _, factor = times.of(rows)
-    kinds = [kind for kind, wanted in zip(rows.kinds, few, strict=True) if wanted]
-    rates = calibrate(kinds, rows.terms[few], (rows.seconds / factor)[few])
-    base = rows.calibrated(Calibration({**times.calibration.factors, **rates.factors}))
-    missing = ~np.isin(np.array(rows.kinds), [*rates.factors])
-    off = np.log(rows.seconds / (base * factor))
-    if (few & missing).any():
-        base = np.where(missing, base * np.exp(np.median(off[few & missing])), base)
-    return base * factor
+    before, factor = times.of(rows)
+    named = np.array(rows.kinds)
+    rates = calibrate(named[few].tolist(), rows.terms[few], (rows.seconds / factor)[few])
+    fitted = rows.calibrated(Calibration({**times.calibration.factors, **rates.factors}))
+    scaled = before * _off(rows.seconds / (before * factor), named, few)
+    known = np.isin(named, [*rates.factors])
+    seconds = np.where(known, np.sqrt(fitted * scaled), scaled) * factor
+    rest = np.log(rows.seconds / seconds)[few]
+    trees = regress(rows.x[few], rest, CORRECTION, INPUTS, without=IDENTITY)
+    return seconds * np.exp(said(trees, rows.x))
+
+
+def _off(ratios: F64, kinds: npt.NDArray[np.str_], few: Mask) -> F64:
+    """The median of each kind's few ratios, as far as it has any; of all few where it has none."""
+    found = np.full(len(ratios), np.median(ratios[few]))
+    for kind in dict.fromkeys(kinds[few].tolist()):
+        found[kinds == kind] = np.median(ratios[few & (kinds == kind)])
+    return found
 
 
 def moved(rows: Rows, own: Rows, say: Callable[[str], None]) -> dict[str, object]:

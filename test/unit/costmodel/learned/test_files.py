@@ -11,7 +11,7 @@ from nybble.costmodel.features.table import Call
 from nybble.costmodel.learned import files
 from nybble.costmodel.learned.boosting import Growth, ModelFileError, regress
 from nybble.costmodel.learned.files import from_text, read_model, shipped, to_text, write_model
-from nybble.costmodel.learned.model import inputs
+from nybble.costmodel.learned.model import TRUST, inputs
 from nybble.costmodel.targets.reader import find_target
 
 TARGET = find_target("cpu-avx2")
@@ -48,7 +48,7 @@ def test_what_is_strange_is_ordered_by_trees_that_know_no_family():
     sizes = [{"unroll": size, "prefetch": ahead} for size in (1, 2, 4, 8) for ahead in (0, 4096)]
     found = model.predict(STRANGE, call, sizes, TARGET)
     x, parts = inputs(STRANGE, call, sizes, TARGET)
-    guess = parts.total() * np.exp(model.raw("strange", x))
+    guess = parts.total() * np.exp(TRUST * model.raw("strange", x))
     assert found.order.tolist() == np.argsort(guess, kind="stable").tolist()
     assert len(set(found.seconds.tolist())) < len(set(guess.tolist()))
 
