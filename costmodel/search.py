@@ -5,8 +5,8 @@ ones: a population of random candidates, of which the better half has children t
 size or mix two parents. The lowering's own choice and an incumbent are always candidates, and the
 incumbent stays unless another is predicted to be MARGIN faster, in calls of every size that the
 kernel may get, and by more than starting a kernel takes, below which a model shows no gain. So one
-that is unsure changes nothing, and what is gained for some prompts is not lost for others. Where the
-workload is far from all that the model has seen, nothing changes either.
+that is unsure changes nothing, and what is gained for some prompts is not lost for others. Where
+the workload is far from all that the model has seen, nothing changes either.
 """
 
 import random
