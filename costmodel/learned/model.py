@@ -8,8 +8,9 @@ What a prediction is made of:
   LambdaMART, which knows nothing of times and tells the best ones better apart;
 - a 90% interval by split conformal prediction (Lei et al., JASA 113(523), 2018), per family;
 - `source`: "learned", or "analytic" where the workload is far from all that was seen. Then the time
-  is that of the terms alone, and candidates are ordered by it times what trees say that know no
-  family ("strange"): how loops and registers go together is much alike in all of them.
+  is that of the terms alone, and candidates are ordered by the written-down terms times the root of
+  the factor that trees say which know no family ("strange"): how loops and registers go together is
+  somewhat alike in all of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,7 @@
 """Points of a grid as short texts: of each axis the values that occur, and letters for them.
 
-Workloads that were measured have few sizes each, in many combinations. Written as numbers they take
-most of a model's file; as letters, a seventh of that.
+Workloads that were measured have few sizes each, in many combinations. Written as numbers those of
+the model that comes with nybble would take 473 kB; as letters they take 79.
 """
 
 from collections.abc import Mapping, Sequence

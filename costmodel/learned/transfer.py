@@ -6,7 +6,8 @@ analytic time, and an order by trees that know no family; elsewhere trees correc
 
 A model is moved to another machine with few of its measurements: the trees, which know what a
 schedule does to a loop, stay; the rates of the analytic terms are fitted anew, half-way, to what
-the trees leave (`adapted`). Beside it stands a model that was trained on all of the other machine.
+the trees leave, and few small trees learn what is left then (`adapted`). Beside it stands a model
+that was trained on all of the other machine.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +39,7 @@ FEW = 12
 ADAPTED = 200
 """Measurements of another machine that a model is moved with."""
 CORRECTION = Growth(trees=20, leaves=4, rate=0.2)
+"""Of the trees that learn from those measurements."""
 WITHIN = 3.0
 """Points of error that a moved model may be behind a native one."""
 

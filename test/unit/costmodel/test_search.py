@@ -55,6 +55,7 @@ class Bowl:
     goal: int
     source: str = "learned"
     least: float = 1.0
+    step: float = 1.0
     asked: int = 0
 
     def predict(
@@ -63,7 +64,7 @@ class Bowl:
         """See CostModel."""
         self.asked += len(options)
         far = [abs(one["x"] - self.goal) + abs(one["y"] - self.goal + 1) for one in options]
-        seconds = self.least + np.array(far, np.float64)
+        seconds = self.least + self.step * np.array(far, np.float64)
         terms = Terms({"multiply": seconds, "memory": seconds * 0})
         order = np.argsort(seconds, kind="stable")
         return Prediction(seconds, seconds, seconds, order, self.source, 0.5, terms)
@@ -93,6 +94,14 @@ def test_an_incumbent_stays_unless_another_is_clearly_faster():
     found = ask(Grid(9), Bowl(7, least=100.0), {"x": 7, "y": 5})
     assert not found.changed
     assert found.order[0] != found.taken
+
+
+@pytest.mark.parametrize(("launches", "changes"), [(0.9, False), (1.1, True)])
+def test_what_gains_less_than_a_launch_is_left_alone(launches: float, changes: bool):
+    step = TARGET.launch.value * launches / 3  # the default is three steps from the best
+    found = ask(Grid(4), Bowl(2, least=step, step=step), {})
+    assert found.candidates[found.order[0]] == {"x": 2, "y": 1}
+    assert found.changed == changes
 
 
 def test_nothing_changes_far_from_what_was_measured():

@@ -9,7 +9,7 @@ import pytest
 from nybble.costmodel.features.facts import ProductSketch
 from nybble.costmodel.features.table import Call
 from nybble.costmodel.learned import files
-from nybble.costmodel.learned.boosting import Growth, ModelFileError, regress
+from nybble.costmodel.learned.boosting import Growth, ModelFileError, grown, regress, slim
 from nybble.costmodel.learned.files import from_text, read_model, shipped, to_text, write_model
 from nybble.costmodel.learned.model import TRUST, inputs
 from nybble.costmodel.targets.reader import find_target
@@ -112,3 +112,13 @@ def test_trees_do_not_look_at_what_they_may_not():
     bound = regress(x, x[:, 0], growth, ("a", "b"), np.ones(200), {"a"})
     assert free.feature_importance()[0] > 0
     assert bound.feature_importance()[0] == 0
+
+
+def test_what_explains_is_kept_where_it_is_asked_for():
+    x = np.random.default_rng(0).uniform(0, 1, (200, 2))
+    trees = regress(x, x[:, 0], Growth(trees=5), ("a", "b"))
+    plain, explained = grown(slim(trees)), grown(slim(trees, explained=True))
+    assert len(slim(trees)) < len(slim(trees, explained=True))
+    assert np.allclose(plain.predict(x), explained.predict(x))
+    shares = np.asarray(explained.predict(x, pred_contrib=True))
+    assert np.allclose(shares, trees.predict(x, pred_contrib=True), atol=1e-5)

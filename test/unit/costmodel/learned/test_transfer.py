@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -114,3 +115,11 @@ def test_a_family_that_was_not_seen_is_ordered_by_what_loops_have_in_common(slow
     better = figures(rows, held, model.seconds, model.order)
     assert better["mape"] == plain["mape"]
     assert better["tau"] != plain["tau"]
+
+
+def test_a_kind_with_four_times_as_many_rows_is_measured_twice_as_often():
+    kinds = ["int_dot/many"] * 400 + ["lut/one"] * 100
+    rows = SimpleNamespace(kinds=kinds, seconds=np.ones(len(kinds)))
+    few = chosen(rows, 60)  # type: ignore[arg-type]
+    assert few.sum() == 60
+    assert few[:400].sum() == 40
