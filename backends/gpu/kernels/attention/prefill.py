@@ -105,7 +105,7 @@ class PrefillSpec:
         if self.room < least:
             raise AttentionError(
                 f"room for {self.room} tokens as they are in '{self.cache}'",
-                accepted=f"{least} or more",
+                accepted=f"{least} or more for {self.tokens} new tokens",
             )
         parse(self.cache).check(self.context, self.head_dim)
 

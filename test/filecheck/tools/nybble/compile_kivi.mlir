@@ -15,8 +15,8 @@
 // CHECK: "name": "k_exact"
 // CHECK: "name": "v_exact"
 // CHECK: "room": 97
-// PROMPT: error: attention of 8 tokens over !sparse_attn.cache<keys 1x128x128, "kivi4(32,32)", 97> has no kernel on a GPU
-// PROMPT: note: accepted: one token, or a cache of f16
+// PROMPT: error: room for 97 tokens as they are in 'kivi4(32,32)'
+// PROMPT: note: accepted: 104 or more for 8 new tokens
 func.func @f(%q: tensor<1x256xf32>, %k: !sparse_attn.cache<keys 1x128x128, "kivi4(32,32)", 97>, %v: !sparse_attn.cache<values 1x128x128, "kivi4(32,32)", 97>, %p: index) -> tensor<1x256xf32> {
   %r = sparse_attn.attention %q, %k, %v at %p mask <"causal"> scale 0.125 : tensor<1x256xf32>, !sparse_attn.cache<keys 1x128x128, "kivi4(32,32)", 97>, !sparse_attn.cache<values 1x128x128, "kivi4(32,32)", 97> -> tensor<1x256xf32>
   func.return %r : tensor<1x256xf32>
