@@ -22,11 +22,11 @@ import numpy.typing as npt
 
 from nybble.backends.cpu.float_bytes import Bytes, Floats
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE, VECTOR, LayoutError
+from nybble.dialects.lowbit.formats.high_bytes import ENTRIES, split
 from nybble.dialects.lowbit.formats.weight import Outlying
 
 STEP = 8
 """Columns of a step."""
-ENTRIES = 16
 STEP_BYTES = STEP * TILE * 12 // 8
 
 
@@ -75,15 +75,10 @@ def pack_split(values: Floats, layout: SplitLayout) -> tuple[Bytes, Outlying]:
     left = np.zeros(values.shape, bool)
     for tile in range(layout.tiles):
         rows = slice(tile * TILE, (tile + 1) * TILE)
-        high, low = (halves[rows] >> 8).astype(np.uint8), halves[rows].astype(np.uint8)
-        table = _commonest(high)
-        index = np.zeros(256, np.uint8)
-        index[table[::-1]] = np.arange(len(table))[::-1]
-        code = index[high]
-        left[rows] = table[code] != high
-        low[left[rows]] = 0
-        out[tile, :VECTOR] = np.tile(table, VECTOR // ENTRIES)
-        out[tile, VECTOR:] = _steps(low, code)
+        found = split(halves[rows])
+        left[rows] = found.left
+        out[tile, :VECTOR] = np.tile(found.table, VECTOR // ENTRIES)
+        out[tile, VECTOR:] = _steps(found.low, found.index)
     at, columns = (place.astype(np.int32) for place in np.nonzero(left))
     return out.reshape(-1), Outlying(at, columns, values[left])
 
@@ -98,14 +93,6 @@ def unpack_split(data: Bytes, layout: SplitLayout) -> npt.NDArray[np.uint16]:
     high = np.take_along_axis(tiles[:, None, :ENTRIES], codes.astype(np.int64), axis=2)
     both = (high.astype(np.uint16) << np.uint16(8) | low).astype(np.uint16)
     return both.reshape(-1, layout.cols)[: layout.rows]
-
-
-def _commonest(high: Bytes) -> Bytes:
-    """The table of a tile: the byte 0, then the 15 others that occur most, u8 [16]."""
-    counts = np.bincount(high.reshape(-1), minlength=256)
-    counts[0] = 0
-    found = np.argsort(-counts, kind="stable")[: ENTRIES - 1]
-    return np.concatenate([[0], found]).astype(np.uint8)
 
 
 def _steps(low: Bytes, code: Bytes) -> Bytes:

@@ -18,7 +18,7 @@ Launches that share `sums` and `counters` must not overlap.
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -51,8 +51,17 @@ from nybble.backends.gpu.kernels.rows.planes import PlanesSpec, planes_kernel
 from nybble.backends.gpu.kernels.rows.quantize import quantize_kernel
 from nybble.backends.gpu.kernels.warpgroup import WARPS
 from nybble.backends.gpu.packing.fields import MANTISSA
-from nybble.backends.gpu.packing.kind import Line, Meaning, Small, Table, WeightKind, weight_kind
-from nybble.backends.gpu.packing.pack import pack_stream
+from nybble.backends.gpu.packing.kind import (
+    Line,
+    Meaning,
+    Small,
+    Split,
+    Table,
+    WeightKind,
+    weight_kind,
+)
+from nybble.backends.gpu.packing.outliers import split_rows, with_outliers, with_tables
+from nybble.backends.gpu.packing.pack import Codes, pack_stream
 from nybble.backends.gpu.packing.placement import Placement, fewest_fragments
 from nybble.backends.gpu.packing.stream import UNIT, PlaneLayout, StreamLayout
 from nybble.dialects.errors import NybbleError
@@ -66,6 +75,8 @@ PLANES: dict[str, int] = {"b1": 1, "b2": 2, "b3": 3, "b4": 4}
 MOST_PLANES = 4
 BLOCKS = (256, 128)
 """Columns of an `mma` on bits."""
+LEAST_OUTLIERS = 64
+"""Outliers that there is room for beside the share of a format: small matrices may have more."""
 Activations = Literal["f16", "bf16", "i8", "b1", "b2", "b3", "b4"]
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -118,15 +129,30 @@ class Product:
                 )
         if (gate is not None) != bool(self.spec.epilogue.gate):
             raise ProductError(f"{len(given)} weight(s)", accepted="one, and one of a gate if any")
-        (codes, scale, zero), *others = (self._parts(one) for one in given)
-        for more_codes, more_scale, more_zero in others:
-            codes, scale = alternating(codes, more_codes), alternating(scale, more_scale)
-            zero = None if zero is None or more_zero is None else alternating(zero, more_zero)
-        return pack_stream(self.spec.layout, codes, scale, zero)
+        layout = self.spec.layout
+        found = [self._parts(one) for one in given]
+        codes, scale, zero = (
+            None if any(part is None for part in parts) else reduce(alternating, parts)
+            for parts in zip(*found, strict=True)
+        )
+        assert codes is not None
+        alone = len(given) == 1
+        added = [
+            one.outliers if alone else replace(one.outliers, rows=alternate(one.outliers.rows, i))
+            for i, one in enumerate(given)
+            if one.outliers is not None
+        ]
+        if not isinstance(self.spec.kind.meaning, Split):
+            return with_outliers(layout, pack_stream(layout, codes, scale, zero), added)
+        codes, tables, left = split_rows(layout, codes)
+        stream = with_tables(layout, pack_stream(layout, codes, None), tables)
+        return with_outliers(layout, stream, [*added, left])
 
-    def _parts(self, weight: Weight) -> tuple[Bytes, Floats, Floats | None]:
-        """Codes, scales and zeros as the stream has them."""
+    def _parts(self, weight: Weight) -> tuple[Codes, Floats | None, Floats | None]:
+        """Codes, scales and zeros as the stream has them; the bits of lossless weights."""
         zero, kind = weight.zero, self.spec.kind
+        if isinstance(kind.meaning, Split):
+            return bf16_bits(weight.require_values()), None, None
         if self.spec.layout.zero == "points":
             assert weight.zero_codes is not None
             zero = weight.zero_codes.astype(np.float32)
@@ -149,6 +175,16 @@ class Product:
         if residual is not None:
             exact = exact + residual
         return exact.astype(np.float32)
+
+
+def alternate(rows: npt.NDArray[np.int32], which: int) -> npt.NDArray[np.int32]:
+    """Where rows of the first matrix, or of the second if `which` is 1, are in `alternating`."""
+    return rows // 16 * 32 + 16 * which + rows % 16
+
+
+def bf16_bits(values: Floats) -> npt.NDArray[np.uint16]:
+    """The patterns of f32 that are bf16."""
+    return (np.ascontiguousarray(values).view(np.uint32) >> np.uint32(16)).astype(np.uint16)
 
 
 def alternating(first: npt.NDArray[T], second: npt.NDArray[T]) -> npt.NDArray[T]:
@@ -245,9 +281,11 @@ def product_spec(
             accepted=f"1 to {MOST_TOKENS} tokens, and at least one row and column",
         )
     kind = weight_kind(description, cols)
+    check_outliers(kind, activations, warpgroups=warpgroups)
     if warpgroups:
         check_warpgroups(found, tokens, activations, tuning)
     chosen = tuning or usual_tuning(kind, tokens, activations, warpgroups=warpgroups)
+    chosen = replace(chosen, scale=chosen.scale or not kind.scale)
     if epilogue.gate:
         if chosen.fragments % 2:
             raise ProductError(f"a gated unit of {chosen.fragments} fragments", accepted="2, 4")
@@ -265,6 +303,16 @@ def product_spec(
         spec = _serial_spec(kind, shape, tokens, found, PLANES[activations], output, chosen)
     spec = replace(spec, epilogue=epilogue)
     return spec.fitted()
+
+
+def check_outliers(kind: WeightKind, activations: Activations, *, warpgroups: bool) -> None:
+    """Raise ProductError for weights with outliers where nothing adds them."""
+    if kind.outliers and (warpgroups or activations not in MANTISSA):
+        what = "of warpgroups" if warpgroups else f"with activations {activations}"
+        raise ProductError(
+            f"products {what} of weights with outliers, or without scales",
+            accepted="stream, with activations f16 or bf16",
+        )
 
 
 def check_warpgroups(
@@ -316,6 +364,8 @@ def usual_tuning(
     sums, are short.
     """
     small = Tuning(warps=4, stages=3, blocks_per_sm=2)
+    if not kind.scale:
+        return replace(small, evict_first=tokens <= 8, scale=True)
     if tokens <= 8 or dtype not in MANTISSA:
         return replace(small, evict_first=tokens <= 8)
     if tokens <= 16 and not warpgroups:
@@ -342,8 +392,12 @@ def stream_layout(
     count = fragments or usual_fragments(kind.bits)
     size = kind.bits * count
     step = step_columns(kind, cols, 256 if size <= 4 else 128 if size <= 12 else UNIT)
-    placement = Placement(kind.bits, count, apart=not isinstance(kind.meaning, Table))
-    return StreamLayout(rows, cols, placement, kind.group, step, kind.scale, kind.zero)
+    is_split = isinstance(kind.meaning, Split)
+    placement = Placement(kind.bits, count, apart=not isinstance(kind.meaning, Table | Split))
+    room = rows * cols * kind.outliers // 1000 + LEAST_OUTLIERS if kind.outliers else 0
+    return StreamLayout(
+        rows, cols, placement, kind.group, step, kind.scale, kind.zero, is_split, room
+    )
 
 
 def plane_layout(kind: WeightKind, rows: int, cols: int, fragments: int = 0) -> PlaneLayout:
@@ -365,7 +419,7 @@ def plane_layout(kind: WeightKind, rows: int, cols: int, fragments: int = 0) -> 
     assert size * (2**kind.bits - 1) <= 2**11, "sums of codes are exact in f16"
     scale = "f16" if kind.scale == "f16" else "f32"
     placement = Placement(kind.bits, count)
-    return PlaneLayout(rows, cols, placement, kind.group, step, scale, kind.zero, block)
+    return PlaneLayout(rows, cols, placement, kind.group, step, scale, kind.zero, block=block)
 
 
 def check_decoded(kind: WeightKind, dtype: Activations) -> None:
@@ -377,6 +431,8 @@ def check_decoded(kind: WeightKind, dtype: Activations) -> None:
                 accepted="activations f16",
             )
         return
+    if isinstance(kind.meaning, Split) and dtype != "bf16":
+        raise ProductError(f"bf16 weights with activations {dtype}", accepted="activations bf16")
     if isinstance(kind.meaning, Line) and kind.bits > MANTISSA[dtype]:
         raise ProductError(
             f"codes of {kind.bits} bits with activations {dtype}", accepted="activations f16"

@@ -1,7 +1,9 @@
-"""What a kernel of a GPU knows of its weights: `W = S * T(c) + Z`, as data.
+"""What a kernel of a GPU knows of its weights: `W = S * T(c) + Z`, and outliers, as data.
 
 T is a line, a small float or a table of 16 numbers; S and Z are floats per group, held in the type
-that has them exactly. What a format has beyond that is refused, with the reason.
+that has them exactly. Lossless bf16 (DFloat11) is a low byte and an index into a table of 16 high
+bytes for each tile of rows, without S and Z; what such tables have not are outliers. What a format
+has beyond that is refused, with the reason.
 """
 
 from dataclasses import dataclass
@@ -9,19 +11,23 @@ from dataclasses import dataclass
 from nybble.backends.gpu.packing.stream import ZeroKind
 from nybble.dialects.lowbit.formats import Format, FormatError
 from nybble.dialects.lowbit.formats.affine import affine
-from nybble.dialects.lowbit.formats.element import Element
+from nybble.dialects.lowbit.formats.element import Element, EntropyCoded
 from nybble.dialects.lowbit.formats.scale import (
     FloatScale,
     IntegerZero,
     ScaleTree,
-    StoredMin,
+    ScaledZero,
     Zero,
 )
+from nybble.dialects.lowbit.formats.structure import Outliers
 from nybble.dialects.lowbit.formats.table_element import Codebook, SmallFloat
 
 _HOLDS = {"f32": "f32", "f16": "f16", "bf16": "bf16", "e8m0": "bf16", "e4m3": "f16"}
 """The type that holds a stored scale exactly."""
 TABLE_BITS = 4
+SPLIT_BITS = 12
+SPLIT_OUTLIERS = 2
+"""Of 1000 lossless weights, those whose high byte may be in no table."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +63,22 @@ class Table:
     values: tuple[float, ...]
 
 
-Meaning = Line | Small | Table
+@dataclass(frozen=True)
+class Split:
+    """T(c) is the bf16 of the low byte `c >> 4`, and the high byte that is entry `c & 15` of the
+    table of its tile of rows."""
+
+
+Meaning = Line | Small | Table | Split
 
 
 @dataclass(frozen=True)
 class WeightKind:
     """Weights as codes of `bits` bits, whose groups of `group` columns have a scale.
 
-    scale: the type of scales and zeros. zero: see `stream.ZeroKind`. unit: what scales were
-    multiplied by, a power of two, so that the stored ones are exact in their type.
+    scale: the type of scales and zeros; empty where there are none. zero: see `stream.ZeroKind`.
+    unit: what scales were multiplied by, a power of two, so that the stored ones are exact in their
+    type. outliers: of 1000 weights, those that may also have an exact value that is added.
     """
 
     bits: int
@@ -74,24 +87,32 @@ class WeightKind:
     scale: str
     zero: ZeroKind = ""
     unit: float = 1.0
+    outliers: int = 0
 
 
 def weight_kind(description: Format, cols: int) -> WeightKind:
     """What kernels see of a format in rows of `cols` weights; FormatError for what they cannot."""
     spec, element = description.spec, description.element
-    if not description.has_codes or description.scale is None:
+    is_split = isinstance(element, EntropyCoded)
+    if not is_split and (not description.has_codes or description.scale is None):
         raise FormatError(f"'{spec}' on a GPU: it has no code per weight")
-    fixes = [one.spell for one in description.corrections]
+    added = [one for one in description.corrections if isinstance(one, Outliers)]
+    fixes = [one.spell for one in description.corrections if one not in added]
     fixes += [description.sparsity.spell] if description.sparsity is not None else []
     if fixes:
         raise FormatError(f"'{spec}' on a GPU: {', '.join(fixes)} has no kernel there")
-    if description.grouping.axis != "cols":
+    if description.grouping.axis == "rows":
         raise FormatError(f"'{spec}' on a GPU: groups across rows have no kernel there")
-    zero, zero_holds = _zero(description.zero, spec)
+    outliers = sum(one.permille for one in added)
+    if is_split:
+        return WeightKind(SPLIT_BITS, Split(), cols, "", outliers=outliers + SPLIT_OUTLIERS)
+    assert description.scale is not None
+    zero, zero_holds = _zero(description.zero)
     holds = {_holds(description.scale), *zero_holds}
     scale = holds.pop() if len(holds) == 1 else "f32"
     group = description.group_size(cols)
-    return WeightKind(element.bits, _meaning(element, spec), group, scale, zero, element.unit)
+    meaning = _meaning(element, spec)
+    return WeightKind(element.bits, meaning, group, scale, zero, element.unit, outliers)
 
 
 def _meaning(element: Element, spec: str) -> Meaning:
@@ -110,12 +131,12 @@ def _holds(tree: ScaleTree) -> str:
     return _HOLDS[tree.dtype] if isinstance(tree, FloatScale) else "f32"
 
 
-def _zero(zero: Zero | None, spec: str) -> tuple[ZeroKind, set[str]]:
+def _zero(zero: Zero | None) -> tuple[ZeroKind, set[str]]:
     """The kind of a zero, and the type that it demands of scales and zeros."""
     if zero is None:
         return "", set()
     if isinstance(zero, IntegerZero):
         return "points", set()
-    if isinstance(zero, StoredMin):
-        return "minimum", {_holds(zero.tree)}
-    raise FormatError(f"'{spec}' on a GPU: zeros {zero.spell} have no kernel there")
+    if isinstance(zero, ScaledZero):
+        return "minimum", {"f32"}
+    return "minimum", {_holds(zero.tree)}

@@ -10,6 +10,7 @@ from nybble.backends.gpu.packing.stream import LANES, LOAD, TILES, PlaneLayout, 
 from nybble.dialects.errors import NybbleError
 
 Bytes = npt.NDArray[np.uint8]
+Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Words = npt.NDArray[np.uint32]
 Floats = npt.NDArray[np.float32]
 
@@ -19,37 +20,41 @@ class PackingError(NybbleError):
 
 
 def pack_stream(
-    layout: StreamLayout, codes: Bytes, scale: Floats, zero: Floats | None = None
+    layout: StreamLayout, codes: Codes, scale: Floats | None, zero: Floats | None = None
 ) -> Bytes:
-    """u8 [layout.bytes] of codes u8 [rows, cols] and scales and zeros f32 [rows, groups].
+    """u8 [layout.bytes] of codes u8 [rows, cols], or u16 of more than 8 bits, and scales and zeros
+    f32 [rows, groups]; tables and outliers are zeros, see `outliers`.
 
     Raises PackingError where a scale or zero is no number of the layout's type.
     """
-    records = np.zeros((layout.tiles, layout.steps, layout.record_bytes), np.uint8)
+    stream = np.zeros(layout.bytes, np.uint8)
+    records = stream[: layout.starts].reshape(layout.tiles, layout.steps, layout.record_bytes)
     is_planes = isinstance(layout, PlaneLayout)
-    words = plane_words(layout, codes) if is_planes else _words(layout, codes)
+    words = plane_words(layout, codes.astype(np.uint8)) if is_planes else _words(layout, codes)
     records[..., : layout.code_bytes] = words.view(np.uint8).reshape(*records.shape[:2], -1)
     kinds = [_repeated(layout, one) for one in (scale, zero) if one is not None]
     if is_planes:
-        kinds.insert(1, code_sums(layout, codes))
+        kinds.insert(1, code_sums(layout, codes.astype(np.uint8)))
     first = layout.code_bytes
     for values in kinds:
         records[..., first : first + layout.scale_bytes] = _by_record(layout, values)
         first += layout.scale_bytes
-    return records.reshape(-1)
+    return stream
 
 
-def unpack_stream(layout: StreamLayout, stream: Bytes) -> tuple[Bytes, Floats, Floats | None]:
+def unpack_stream(
+    layout: StreamLayout, stream: Bytes
+) -> tuple[Codes, Floats | None, Floats | None]:
     """The inverse of `pack_stream`."""
-    records = stream.reshape(layout.tiles, layout.steps, layout.record_bytes)
+    records = stream[: layout.starts].reshape(layout.tiles, layout.steps, layout.record_bytes)
     words = np.ascontiguousarray(records[..., : layout.code_bytes]).view(np.uint32)
     first, found = layout.code_bytes, list[Floats]()
-    for _ in range(layout.numbers):
+    for _ in range(layout.numbers if layout.scale else 0):
         part = np.ascontiguousarray(records[..., first : first + layout.scale_bytes])
         found.append(_from_records(layout, part))
         first += layout.scale_bytes
     codes = plane_codes(layout, words) if isinstance(layout, PlaneLayout) else _codes(layout, words)
-    return codes, found[0], found[-1] if layout.zero else None
+    return codes, found[0] if found else None, found[-1] if layout.zero else None
 
 
 def _places(layout: StreamLayout) -> Iterator[tuple[int, int, int, int, int, int, int]]:
@@ -73,7 +78,7 @@ def _columns(layout: StreamLayout, tile: int, column: int) -> npt.NDArray[np.int
     return np.array([layout.first_column(tile, quad) + column for quad in range(4)])
 
 
-def _words(layout: StreamLayout, codes: Bytes) -> Words:
+def _words(layout: StreamLayout, codes: Codes) -> Words:
     """u32 [tiles, steps * units, loads, lanes, 4]."""
     rows, cols = layout.tiles * layout.tile_rows, layout.steps * layout.step
     padded = np.pad(codes, ((0, rows - layout.rows), (0, cols - layout.cols)))
@@ -83,20 +88,21 @@ def _words(layout: StreamLayout, codes: Bytes) -> Words:
     for tile, row, column, word, bit, width, low in _places(layout):
         part = blocks[:, row : row + 8][..., _columns(layout, tile, column)]
         lanes = part.transpose(0, 2, 1, 3).reshape(layout.tiles, units, LANES)
-        piece = (lanes >> np.uint8(low)) & np.uint8(2**width - 1)
+        piece = (lanes >> low) & (2**width - 1)
         words[word] |= piece.astype(np.uint32) << np.uint32(bit)
     ordered = words.reshape(layout.loads, LOAD // 4, layout.tiles, units, LANES)
     return np.ascontiguousarray(ordered.transpose(2, 3, 0, 4, 1))
 
 
-def _codes(layout: StreamLayout, words: Words) -> Bytes:
+def _codes(layout: StreamLayout, words: Words) -> Codes:
     units = layout.steps * layout.units
     shape = (layout.tiles, units, layout.loads, LANES, LOAD // 4)
     by_word = words.reshape(shape).transpose(2, 4, 0, 1, 3).reshape(-1, layout.tiles, units, 8, 4)
-    blocks = np.zeros((layout.tiles, layout.tile_rows, units, 64), np.uint8)
+    kind = np.uint8 if layout.placement.bits <= 8 else np.uint16
+    blocks = np.zeros((layout.tiles, layout.tile_rows, units, 64), kind)
     for tile, row, column, word, bit, width, low in _places(layout):
         piece = (by_word[word] >> np.uint32(bit)) & np.uint32(2**width - 1)
-        lanes = piece.astype(np.uint8).transpose(0, 2, 1, 3) << np.uint8(low)
+        lanes = piece.astype(kind).transpose(0, 2, 1, 3) << low
         blocks[:, row : row + 8, :, _columns(layout, tile, column)] |= lanes
     return blocks.reshape(layout.tiles * layout.tile_rows, -1)[: layout.rows, : layout.cols]
 

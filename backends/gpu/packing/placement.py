@@ -3,13 +3,18 @@
 A register of the A operand of `mma.m16n8k16` holds two 16-bit floats, of columns that are
 neighbours. Where codes are put together with masks ("apart"), two neighbours lie 16 bits apart in a
 word, so that one `lop3` serves both; the registers of columns k and k + 8 of one row are 8 bits
-apart. Where a byte permutation looks codes up, neighbours lie beside each other.
+apart. Where a byte permutation looks codes up, or puts bytes together, neighbours lie beside each
+other.
 
 Codes of a width that is no power of two lie in planes of 4, 2 and 1 bits.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
+
+
+WORD = 32
+"""Bits of a word."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Placement:
     apart: bool = True
 
     def __post_init__(self) -> None:
-        assert self.apart or len(self.planes) == 1
+        assert self.apart or all(plane.width <= WORD // 2 for plane in self.planes)
 
     @property
     def is_full(self) -> bool:
@@ -57,7 +62,7 @@ class Placement:
     def position(self, plane: Plane, fragment: int, register: int) -> tuple[int, int]:
         """The word and the bit where the first code of a register begins in a plane."""
         if not self.apart:
-            word, place = divmod(8 * fragment + 2 * register, 32 // plane.width)
+            word, place = divmod(8 * fragment + 2 * register, WORD // plane.width)
             return plane.first + word, place * plane.width
         row, upper = 2 * fragment + register % 2, register // 2
         word, rest = divmod(row, 8 // plane.width)

@@ -1,11 +1,14 @@
 """Weights as a stream of records, in the order in which warps read them.
 
 A warp multiplies a tile of `16 * fragments` rows; it walks along the columns in steps. All that it
-needs for a step is one record: the codes, 16 bytes for a lane at a time, then scales, then zeros.
-Records of a tile follow each other, then those of the next tile. So a warp reads one stretch of
-memory from its beginning to its end, whatever the format is.
+needs for a step is one record: the codes, 16 bytes for a lane at a time, then scales, then zeros,
+then a table that the codes index. Records of a tile follow each other, then those of the next tile.
+So a warp reads one stretch of memory from its beginning to its end, whatever the format is.
 
-    [tile][step]{ [unit of 64 columns][load][lane][16 bytes], scales, zeros }
+    [tile][step]{ [unit of 64 columns][load][lane][16 bytes], scales, zeros, table }
+
+Behind all records are outliers: where those of each row start, u32 [rows of all tiles + 1], then by
+row their columns, i32, and what is added to the weights there, f32, side by side.
 
 The columns of a unit are permuted so that a lane's activations are 16 bytes in a row, too: column
 k of fragment tile j of lane (g, t), where the instruction has columns 2t, 2t+1, 2t+8, 2t+9, is
@@ -27,7 +30,9 @@ WORD = 4
 LOAD = 16
 ZeroKind = Literal["", "points", "minimum"]
 """What a group has beside its scale: none, z of `scale * (code - z)`, m of `scale * code + m`."""
-SCALE_BYTES = {"f16": 2, "bf16": 2, "f32": 4}
+SCALE_BYTES = {"f16": 2, "bf16": 2, "f32": 4, "": 0}
+OUTLIER = 8
+"""Bytes of an outlier."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,8 @@ class StreamLayout:
     """The layout of a [rows, cols] weight.
 
     group: columns that share a scale. step: columns of a record, a multiple or a divisor of it.
-    scale: type of scales and zeros. zero: see ZeroKind.
+    scale: type of scales and zeros, empty where there are none. zero: see ZeroKind. has_table:
+    whether records have the table of 16 bytes of their tile. outliers: for how many there is room.
     """
 
     rows: int
@@ -45,6 +51,8 @@ class StreamLayout:
     step: int
     scale: str = "f16"
     zero: ZeroKind = ""
+    has_table: bool = False
+    outliers: int = 0
 
     def __post_init__(self) -> None:
         assert self.step % self.unit == 0
@@ -117,15 +125,31 @@ class StreamLayout:
         """Bytes of them that are loaded at once."""
         return min(LOAD, self.lane_scale_bytes & -self.lane_scale_bytes)
 
+    @property
+    def table_start(self) -> int:
+        """Where the table of a record begins."""
+        return -(-(self.code_bytes + self.numbers * self.scale_bytes) // LOAD) * LOAD
+
     @cached_property
     def record_bytes(self) -> int:
         """Bytes of a record, a multiple of 16."""
-        return -(-(self.code_bytes + self.numbers * self.scale_bytes) // LOAD) * LOAD
+        return self.table_start + LOAD * self.has_table
+
+    @property
+    def starts(self) -> int:
+        """Where the outliers' starts begin: the bytes of all records."""
+        return self.tiles * self.steps * self.record_bytes
+
+    @property
+    def added(self) -> int:
+        """Where outliers begin."""
+        count = self.tiles * self.tile_rows + 1 if self.outliers else 0
+        return self.starts + -(-count * WORD // LOAD) * LOAD
 
     @property
     def bytes(self) -> int:
-        """Bytes of all records."""
-        return self.tiles * self.steps * self.record_bytes
+        """Bytes of all records, and of outliers."""
+        return self.added + self.outliers * OUTLIER
 
     def first_column(self, tile: int, quad: int) -> int:
         """The first of the four columns, in a unit, that lane `quad` of four has in a tile."""

@@ -19,7 +19,7 @@ from nybble.backends.gpu.packing.fields import (
     Integers,
     Take,
 )
-from nybble.backends.gpu.packing.kind import Line, Meaning, Small, Table
+from nybble.backends.gpu.packing.kind import Line, Meaning, Small, Split, Table
 from nybble.backends.gpu.packing.placement import Placement
 
 HALVES = 0x10001
@@ -27,11 +27,15 @@ HALVES = 0x10001
 
 
 class Words:
-    """The words of one tile of 16 columns; a word moved by the same distance is moved once."""
+    """The words of one tile of 16 columns; a word moved by the same distance is moved once.
 
-    def __init__(self, b: GpuBuilder, words: Sequence[Value]):
+    table: the words of the record's table, if it has one.
+    """
+
+    def __init__(self, b: GpuBuilder, words: Sequence[Value], table: Sequence[Value] = ()):
         self.b = b
         self.words = words
+        self.table = table
         self._moved: dict[tuple[int, int], Value] = {}
 
     def moved(self, word: int, shift: int) -> Value:
@@ -127,16 +131,38 @@ class TableDecoder(Decoder):
         made: list[Value] = []
         for shift in (0, 16):
             low, high = (looked_up(self.b, words, index, shift, one) for one in self.bytes)
-            made += [self.b.permute(low, high, 0x5140), self.b.permute(low, high, 0x7362)]
+            made += joined(self.b, low, high)
         return made
 
 
-def looked_up(b: GpuBuilder, words: Words, index: int, shift: int, table: Sequence[int]) -> Value:
+class SplitDecoder(Decoder):
+    """bf16 of a low byte, and a high byte that is looked up in the table of the record."""
+
+    def fragment(self, words: Words, index: int) -> list[Value]:
+        """See Decoder: the words of low bytes, two for a fragment, come before those of indices."""
+        low, indices = self.placement.planes
+        made: list[Value] = []
+        for half in (0, 1):
+            high = looked_up(self.b, words, indices.first + index, 16 * half, words.table)
+            made += joined(self.b, words.words[low.first + 2 * index + half], high)
+        return made
+
+
+def joined(b: GpuBuilder, low: Value, high: Value) -> list[Value]:
+    """Four 16-bit numbers, as two registers, of their low and their high bytes."""
+    return [b.permute(low, high, 0x5140), b.permute(low, high, 0x7362)]
+
+
+def looked_up(
+    b: GpuBuilder, words: Words, index: int, shift: int, table: Sequence[int] | Sequence[Value]
+) -> Value:
     """Four bytes of a table of 16, which four words hold, by the four codes at `shift` of a word.
 
     A byte permutation looks up eight; the codes' highest bits choose between two.
     """
-    first, second, third, fourth = (b.word(word) for word in table)
+    first, second, third, fourth = (
+        b.word(word) if isinstance(word, int) else word for word in table
+    )
     within = words.moved(index, shift) & 0x7777
     small, large = b.permute(first, second, within), b.permute(third, fourth, within)
     which = b.and_or(words.moved(index, shift + 1), 0x4444, 0x3210)
@@ -152,6 +178,8 @@ def decoder(b: GpuBuilder, placement: Placement, dtype: FloatType, meaning: Mean
             return SmallDecoder(b, placement, dtype, meaning)
         case Table():
             return TableDecoder(b, placement, dtype, meaning)
+        case Split():
+            return SplitDecoder(b, placement, dtype)
         case _:
             assert_never(meaning)
 

@@ -235,14 +235,17 @@ def lookup_spec(format: str, rows: int, cols: int, tokens: int, output: str = "f
     description = formats.get(format)
     description.check_shape((rows, cols))
     kind = weight_kind(description, cols)
-    if not isinstance(kind.meaning, Line) or kind.bits not in ACCEPTED or kind.zero == "minimum":
+    is_line = isinstance(kind.meaning, Line) and kind.bits in ACCEPTED
+    if not is_line or kind.zero == "minimum" or kind.outliers:
         raise NybbleError(
-            f"'{format}' by lmma", accepted="codes on a line of 1, 2 or 4 bits, without minima"
+            f"'{format}' by lmma",
+            accepted="codes on a line of 1, 2 or 4 bits, without minima and outliers",
         )
     if cols % 16 or kind.group % 16:
         raise NybbleError(
             f"{cols} columns in groups of {kind.group} by lmma", accepted="multiples of 16"
         )
+    assert isinstance(kind.meaning, Line)
     has_addends = bool(kind.zero) or beyond(kind.meaning, kind.bits) != 0
     pairs = next(one for one in MOST_PAIRS if one <= -(-tokens // ROWS))
     tiles = MOST_TILES if pairs == MOST_PAIRS[0] and rows > FEATURES else 1

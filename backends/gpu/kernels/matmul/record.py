@@ -51,10 +51,10 @@ class Record:
         """Multiply, scale, and add to the sums."""
         layout, words = self.layout, self.layout.placement.words
         read = self.stored.halves if self.spec.tuning.scale else self.stored.scales
-        scales = [read(0, group) for group in range(layout.groups)]
+        scales = [read(0, group) if layout.scale else [] for group in range(layout.groups)]
         zeros = [read(1, group) if layout.zero else None for group in range(layout.groups)]
         per_group = layout.units * TILES // layout.groups
-        unit: list[Value] = []
+        unit, table = list[Value](), self.stored.table()
         for index in range(layout.groups):
             group = Group(self.by, scales[index], zeros[index], sums)
             for tile in range(index * per_group, (index + 1) * per_group):
@@ -62,7 +62,7 @@ class Record:
                     unit = self.stored.unit_words(tile // TILES)
                 first = tile % TILES * words
                 tokens = [self.activations(tile, n) for n in range(self.spec.token_tiles)]
-                group.multiply(tokens, Words(self.b, unit[first : first + words]))
+                group.multiply(tokens, Words(self.b, unit[first : first + words], table))
             if not self.spec.tuning.scale:
                 group.add_to(sums)
 
@@ -135,7 +135,7 @@ class Group:
         for i, whole in enumerate(registers):
             for one in less[i % 2]:
                 whole = b.subtract_halves(whole, one, dtype)
-            if spec.tuning.scale:
+            if spec.tuning.scale and spec.layout.scale:
                 zero = b.word(0x80008000)
                 if self.zeros is not None and spec.layout.zero == "minimum":
                     zero = self.zeros[2 * fragment + i % 2]

@@ -7,19 +7,23 @@ from xdsl.dialects.builtin import i32, i64
 
 from nybble.backends.building.values import Value
 from nybble.backends.gpu.builder import ELEMENTS, GpuBuilder
+from nybble.backends.gpu.kernels.matmul.outliers import Outliers
 from nybble.backends.gpu.kernels.matmul.spec import FLOAT_BYTES, TOKEN_TILE, StreamSpec
 from nybble.backends.gpu.kernels.rows.simple import sigmoid, slope
 
 
 @dataclass(frozen=True)
 class Results:
-    """finished: gives the product that a sum is, of a token. y, residual: matrices of results."""
+    """finished: gives the product that a sum is, of a token. y, residual: matrices of results.
+    outliers: of the weight, if it has some.
+    """
 
     b: GpuBuilder
     spec: StreamSpec
     finished: Callable[[Value, Value], Value]
     y: Value
     residual: Value | None
+    outliers: Outliers | None = None
 
     def write(
         self, tile: Value, part: Value, first: Value, quads: Sequence[int], sums: list[Value]
@@ -39,7 +43,7 @@ class Results:
             quad = part * spec.own_quads + index
             fragment, number = (b.binary(kind, quad, tiles) for kind in ("udiv", "urem"))
             row = tile * spec.layout.tile_rows + fragment * 16
-            self.write_quad(row, first + number * TOKEN_TILE, [values])
+            self.write_quad(row, first + number * TOKEN_TILE, [values], row)
 
     def write_gated(self, tile: Value, first: Value, own: dict[int, list[Value]]) -> None:
         """Fragments are of the gate and of the other factor in turn; no warps share rows."""
@@ -49,19 +53,36 @@ class Results:
             if fragment % 2 == 0:
                 row = tile * (spec.layout.tile_rows // 2) + 8 * fragment
                 pair = [values, own[quad + spec.token_tiles]]
-                self.write_quad(row, first + n * TOKEN_TILE, pair)
+                packed = tile * spec.layout.tile_rows + 16 * fragment
+                self.write_quad(row, first + n * TOKEN_TILE, pair, packed)
 
-    def write_quad(self, first_row: Value, first_token: Value, quads: list[list[Value]]) -> None:
-        """The results of four sums, or of those of a gate and of the other factor."""
+    def write_quad(
+        self, first_row: Value, first_token: Value, quads: list[list[Value]], packed: Value
+    ) -> None:
+        """The results of four sums, or of those of a gate and of the other factor.
+
+        packed: the first row of the weight as it is packed.
+        """
         b, spec = self.b, self.spec
         lane = b.thread() & 31
+        column = first_token + (lane & 3) * 2
+        more = [self.more(packed + 16 * i + lane.shr(2), column) for i in range(len(quads))]
         for e in range(4):
             row = first_row + lane.shr(2) + 8 * (e // 2)
-            token = first_token + (lane & 3) * 2 + e % 2
-            value, *factors = (self.finished(token, quad[e]) for quad in quads)
+            token = column + e % 2
+            value, *factors = (
+                self.finished(token, quad[e]) + added[e] if added else self.finished(token, quad[e])
+                for quad, added in zip(quads, more, strict=True)
+            )
             for factor in factors:
                 value = value * sigmoid(b, slope(value, spec.epilogue.gate)) * factor
             self.write_one(token, row, value)
+
+    def more(self, row: Value, token: Value) -> list[Value]:
+        """What outliers add to rows `row` and `row + 8`, of two tokens each; empty without any."""
+        if self.outliers is None:
+            return []
+        return [one for upper in (0, 8) for one in self.outliers.added(row + upper, token)]
 
     def write_one(self, token: Value, row: Value, value: Value) -> None:
         """Write one result, if it exists."""

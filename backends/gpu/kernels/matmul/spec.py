@@ -38,7 +38,7 @@ class Tuning:
     read once leave the second-level cache early. subtract: whether codes lose their offset before
     they are multiplied, and not sums. prefetch: whether a record's activations are loaded before
     its weights are waited for. scale: whether fragments are scaled, and not sums of groups; this
-    rounds weights to the activations' type.
+    rounds weights to the activations' type. Weights without scales are always final so.
     """
 
     warps: int = 16

@@ -49,6 +49,13 @@ class Stored:
             found += b.lanes_of(b.load(b.offset(mine, at), vec(4, i32)))
         return found
 
+    def table(self) -> list[Value]:
+        """The words of the record's table, none if it has none."""
+        if not self.layout.has_table:
+            return []
+        at = self.b.offset(self.place, self.layout.table_start)
+        return self.b.lanes_of(self.b.load(at, vec(LOAD // WORD, i32)))
+
     def scales(self, kind: int, group: int) -> list[Value]:
         """f32 of each fragment's two rows in a group of the record. kind: 0 scales, 1 zeros."""
         b, numbers = self.b, list[Value]()

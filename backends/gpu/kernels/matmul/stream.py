@@ -18,6 +18,7 @@ from xdsl.dialects.builtin import ModuleOp, f32, i32, i64
 
 from nybble.backends.building.values import Value
 from nybble.backends.gpu.builder import GpuBuilder
+from nybble.backends.gpu.kernels.matmul.outliers import Outliers
 from nybble.backends.gpu.kernels.matmul.results import Results
 from nybble.backends.gpu.kernels.matmul.spec import TOKEN_TILE, StreamSpec
 from nybble.backends.gpu.kernels.matmul.stored import Tokens
@@ -82,7 +83,8 @@ class StreamKernel(ABC, Generic[A]):
         self.carried: list[Value] = []
         self.reduction = Reduction(b, spec, partials, counters)
         residual = added[0] if added else None
-        self.results = Results(b, spec, self.finished, y, residual)
+        outliers = Outliers(b, spec, self.w, self.inputs[0]) if spec.layout.outliers else None
+        self.results = Results(b, spec, self.finished, y, residual, outliers)
 
     @abstractmethod
     def activations(self, job: Value) -> A:

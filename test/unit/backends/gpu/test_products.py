@@ -25,10 +25,12 @@ SIDE = 4096
 HOT = [
     ("w4g128", 1, "f16"), ("w4g128", 16, "f16"), ("w4g128", 64, "f16"), ("w2g128", 1, "f16"),
     ("w1g128", 1, "f16"), ("mxfp4", 8, "f16"), ("w4g128", 64, "i8"), ("w2g128", 16, "i8"),
-    ("w4g256", 32, "b4"), ("w1g256", 8, "b1"),
+    ("w4g256", 32, "b4"), ("w1g256", 8, "b1"), ("spqr3", 1, "f16"), ("spqr3", 64, "f16"),
+    ("df11", 1, "bf16"), ("df11", 64, "bf16"),
 ]  # fmt: skip
 MATRIX = {
     "f16": "HMMA.16816.F32",
+    "bf16": "HMMA.16816.F32.BF16",
     "i8": "IMMA.16832.U8.S8",
     "b1": "BMMA.168256.AND.POPC",
     "b4": "BMMA.168128.AND.POPC",
@@ -145,7 +147,10 @@ def test_shared_memory_of_every_architecture_is_enough(arch: str):
         (("w4g96", 64, 192, 1), "groups of 96 columns"),
         (("w4g32", 64, 96, 1), "96 columns"),
         (("w4g128", 64, 256, 0), "a product of 0 tokens"),
+        (("df11", 64, 256, 1, "sm_90a", "b2"), "with activations b2 of weights with outliers"),
         (("f16", 64, 256, 1), "no code per weight"),
+        (("df11", 64, 256, 1), "bf16 weights with activations f16"),
+        (("spqr3", 64, 256, 1, "sm_90a", "i8"), "with activations i8 of weights with outliers"),
     ],
 )
 def test_what_has_no_kernel_is_refused(arguments: tuple, message: str):

@@ -17,7 +17,7 @@ from nybble.dialects.lowbit.formats import FormatError
 FORMATS = [
     *(f"w{bits}g128" for bits in range(1, 9)), "w4g16", "w4g32z", "w4g64m", "w2", "w4g512",
     "b1_58", "q4_0", "q4_1", "q8_0", "q2_k", "q4_k", "q6_k", "nf4", "iq4_nl", "bnb_fp4", "fp4",
-    "mxfp4", "nvfp4", "nvfp4_scaled", "mxfp6_e2m3", "mxfp8_e4m3", "fp8_e5m2",
+    "mxfp4", "nvfp4", "nvfp4_scaled", "mxfp6_e2m3", "mxfp8_e4m3", "fp8_e5m2", "spqr3",
 ]  # fmt: skip
 
 
@@ -151,10 +151,9 @@ def test_halves_are_rounded_to_nearest_even():
     [
         ("f16", "no code per weight"),
         ("iq2_xxs", "no code per weight"),
-        ("spqr3", "fix=outliers|outliers"),
+        ("i4:g=32:s=f16:fix=lowrank.4.f16", "lowrank.4.f16"),
         ("bitmod4", "codes of bitmod4"),
         ("i4:g=32:s=f16:sparse=2of4", "2of4"),
-        ("u4:g=32:s=f16:z=scaled.f16", "zeros scaled.f16"),
         ("table[0.0,1.0,2.5,4.0]:g=32:s=f16", "codes of table"),
         ("i4:g=32.rows:s=f16", "groups across rows"),
     ],

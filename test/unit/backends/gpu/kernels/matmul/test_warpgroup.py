@@ -82,6 +82,12 @@ def test_what_warpgroups_do_not_multiply(arguments, message):
         product_spec("w4g128", 64, 256, **{"tokens": 64, **arguments}, **WARPGROUPS)
 
 
+@pytest.mark.parametrize(("name", "activations"), [("spqr3", "f16"), ("df11", "bf16")])
+def test_warpgroups_add_no_outliers(name, activations):
+    with pytest.raises(ProductError, match="of warpgroups of weights with outliers"):
+        product_spec(name, 64, 256, 64, activations=activations, **WARPGROUPS)
+
+
 def test_shared_memory_is_enough_for_every_width():
     for name in ("w1g16", "w3g16", "w7g16", "w8g16", "w8g16z", "q6_k", "mxfp4", "q4_k"):
         spec = product_spec(name, 4096, 4096, 512, **WARPGROUPS)
