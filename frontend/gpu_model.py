@@ -99,7 +99,8 @@ class GpuModel:
         entry = self.preparer.tensors[source.tensor]
         raw = self.preparer.raw(source.tensor, source.steps, source.layer)
         rows, cols = entry.shape
-        return formats.get(entry.format).unpack(raw.reshape(rows, -1), cols)
+        form = formats.get(entry.format)
+        return form.unpack(raw.reshape(-1) if form.is_streamed else raw.reshape(rows, -1), cols)
 
 
 def compile_gpu_model(

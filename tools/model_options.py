@@ -18,10 +18,19 @@ from nybble.tools.diagnostics import UsageError
 from nybble.tools.files import display_name, read_text
 
 MODES = ("i8", "i8-only", "i8-lut", "i16", "b1", "b2", "b3", "b4", "f32")
+FLOAT_MODES = ("f16", "bf16")
+"""Those that only GPUs have."""
 MAX_THREADS = 64
 POLICY_KEYS = {"default", "layers"}
 
 Result = TypeVar("Result")
+
+
+def cpu_mode(given: str | None) -> str | None:
+    """The mode of activations that is asked for; UsageError for one that no CPU has."""
+    if given in FLOAT_MODES:
+        raise UsageError(f"--activations {given} without a target cuda", accepted=", ".join(MODES))
+    return given
 
 
 def kv_format(text: str) -> str:
@@ -46,10 +55,11 @@ json_option = click.option(
 )
 activations_option = click.option(
     "--activations",
-    type=click.Choice(MODES),
+    type=click.Choice((*MODES, *FLOAT_MODES)),
     help="i8: 8-bit integer products, of two digits or bf16 where precision needs it (default); "
     "i8-only: of one digit; i8-lut: of one, and lookup tables of 8 bits; i16: of two digits; "
-    "bN: bipolar integers of N bits, by popcounts; f32: exact.",
+    "bN: bipolar integers of N bits, by popcounts; f32: exact. Targets cuda have f16 (default), "
+    "bf16, i8 and bN.",
 )
 threads_option = click.option(
     "--threads",

@@ -33,6 +33,7 @@ from nybble.frontend.scorers import with_scorers
 from nybble.frontend.text import Tokenizer, read_tokenizer, tokenizer_of
 from nybble.frontend.weight_choice import AS_STORED, WeightChoice
 from nybble.tools.import_child import import_in_child
+from nybble.tools.model_options import cpu_mode
 
 CACHE_VARIABLE = "NYBBLE_CACHE"
 DEFAULT_CONTEXT = 2048
@@ -261,7 +262,7 @@ def choose(
     """The choice that options make; None leaves an option to nybble. NybbleError for a bad isa."""
     check_isa(isa)
     given = {
-        "activations": activations,
+        "activations": cpu_mode(activations),
         "kv": kv,
         "context": context,
         "isa": isa,

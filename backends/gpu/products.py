@@ -58,6 +58,7 @@ from nybble.backends.gpu.packing.kind import (
     Split,
     Table,
     WeightKind,
+    of_integers,
     weight_kind,
 )
 from nybble.backends.gpu.packing.outliers import split_rows, with_outliers, with_tables
@@ -293,6 +294,7 @@ def product_spec(
         rows = 2 * (-(-rows // 16) * 16)
     shape = (rows, cols)
     if activations == "i8":
+        kind = of_integers(kind)
         layout = stream_layout(kind, *shape, activations, chosen.fragments)
         spec = IntegerSpec(layout, kind, tokens, found, output or "f32", chosen)
     elif activations == "f16" or activations == "bf16":

@@ -87,12 +87,16 @@ def compiled(folder):
 
 CODES = RULES.replace("q8_0", "w4g64")
 LOOKED_UP = ("f16", CODES, "sm_90a+lmma", "stream_lookup")
+OUTLYING = RULES.replace("w4g64", "spqr3")
+LOSSLESS = "df11,embed=q8_0,head=df11"
 LOST = {"f16": 2e-3, "bf16": 16e-3}
 """Of the largest logit: what is rounded to bf16 loses three more bits."""
 
 
 @pytest.mark.parametrize(
-    "choice", [("f16", RULES), ("bf16", CODES), LOOKED_UP], ids=["stream", "bf16", "stream_lookup"]
+    "choice",
+    [("f16", RULES), ("bf16", CODES), LOOKED_UP, ("f16", OUTLYING), ("bf16", LOSSLESS)],
+    ids=["stream", "bf16", "stream_lookup", "outliers", "lossless"],
 )
 def test_the_model_answers_as_transformers_does(compiled, reference, logits_of, choice):
     checkpoint, model = compiled(*choice)

@@ -92,15 +92,16 @@ def command(
     whether and how one operator can be compiled."""
     if (model is None) == (op is None):
         raise UsageError("explain needs either MODEL or --op", accepted="see --help")
-    choice = choose(model or "", activations, kv, context, None, threads, weights, attention)
+    chosen = None if op is None else code_target(target, isa)
+    mode = activations if chosen is None or chosen.name == CPU else None
+    choice = choose(model or "", mode, kv, context, None, threads, weights, attention)
     # nothing runs here, so that a level may be asked about that this machine lacks
     options = replace(choice.options, threads=threads or 1, dataflow=dataflow, isa=isa)
     choice = replace(choice, options=options)
     level = levels.get(str(options.pass_options()["isa"]))
     reported = level.name
-    if op is not None:
+    if op is not None and chosen is not None:
         question = Question(op, checked_format(spec), *parse_shape(shape), n)
-        chosen = code_target(target, isa)
         target, reported = chosen.name, chosen.level or reported
         found = ask_operator(question, options, chosen, activations)
     elif is_mlir(model or ""):

@@ -14,7 +14,13 @@ from nybble.tools.diagnostics import Session, UsageError
 from nybble.tools.files import write_output
 from nybble.tools.gpu_model import is_gpu_model, simulate_gpu_model
 from nybble.tools.mlir_file import is_mlir
-from nybble.tools.model_options import activations_option, isa_option, json_option, threads_option
+from nybble.tools.model_options import (
+    activations_option,
+    cpu_mode,
+    isa_option,
+    json_option,
+    threads_option,
+)
 from nybble.tools.models import check_isa
 from nybble.tools.run_file import FileRun, run_file
 from nybble.tools.run_model import run_model
@@ -123,7 +129,7 @@ def command(
     elif is_mlir(what):
         _refuse({"ids": ids}, "an MLIR file")
         check_isa(isa)
-        mode = activations or "i8"
+        mode = cpu_mode(activations) or "i8"
         run = FileRun(function, tokens, position, seed, threads or 1, isa, mode)
         result = run_file(what, run, session)
     else:

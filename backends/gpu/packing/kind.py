@@ -6,7 +6,7 @@ bytes for each tile of rows, without S and Z; what such tables have not are outl
 has beyond that is refused, with the reason.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from nybble.backends.gpu.packing.stream import ZeroKind
 from nybble.dialects.lowbit.formats import Format, FormatError
@@ -15,8 +15,8 @@ from nybble.dialects.lowbit.formats.element import Element, EntropyCoded
 from nybble.dialects.lowbit.formats.scale import (
     FloatScale,
     IntegerZero,
-    ScaleTree,
     ScaledZero,
+    ScaleTree,
     Zero,
 )
 from nybble.dialects.lowbit.formats.structure import Outliers
@@ -43,12 +43,14 @@ class Small:
     """unit * T(c) is a float of a sign, `exponent` and `mantissa` bits.
 
     has_nan: whether the largest code is no number although its exponent is one of numbers.
+    integers: T(c) of each code of 4 bits, all integers; else none.
     """
 
     exponent: int
     mantissa: int
     unit: float
     has_nan: bool
+    integers: tuple[float, ...] = field(default=(), repr=False)
 
     @property
     def bias(self) -> int:
@@ -115,13 +117,21 @@ def weight_kind(description: Format, cols: int) -> WeightKind:
     return WeightKind(element.bits, meaning, group, scale, zero, element.unit, outliers)
 
 
+def of_integers(kind: WeightKind) -> WeightKind:
+    """The kind as products of integers see it: small floats of 4 bits are a table of integers."""
+    if isinstance(kind.meaning, Small) and kind.meaning.integers:
+        return replace(kind, meaning=Table(kind.meaning.integers))
+    return kind
+
+
 def _meaning(element: Element, spec: str) -> Meaning:
     line = affine(element)
     if line is not None and line.step in (1, 2):
         return Line(line.step, line.first)
     if isinstance(element, SmallFloat):
         has_nan = element.exponent == 4
-        return Small(element.exponent, element.mantissa, element.unit, has_nan)
+        integers = tuple(map(float, element.table)) if element.bits == TABLE_BITS else ()
+        return Small(element.exponent, element.mantissa, element.unit, has_nan, integers)
     if isinstance(element, Codebook) and element.bits == TABLE_BITS:
         return Table(element.values)
     raise FormatError(f"'{spec}' on a GPU: codes of {element.spell[:40]} have no kernel there")

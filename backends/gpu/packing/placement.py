@@ -12,7 +12,6 @@ Codes of a width that is no power of two lie in planes of 4, 2 and 1 bits.
 from dataclasses import dataclass
 from functools import cached_property
 
-
 WORD = 32
 """Bits of a word."""
 

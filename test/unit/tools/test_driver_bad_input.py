@@ -315,6 +315,16 @@ COMMANDS = {
         EXIT_USAGE,
         "tpu",
     ),
+    "floats of a GPU for a CPU": (
+        ["compile", "{tiny}", "-o", "{work}/o", "--activations", "bf16"],
+        EXIT_USAGE,
+        "--activations bf16 without a target cuda",
+    ),
+    "floats of a GPU for a run": (
+        ["run", "{work}/good.mlir", "--activations", "f16"],
+        EXIT_USAGE,
+        "--activations f16 without a target cuda",
+    ),
     "isa for a GPU": (
         ["compile", "{tiny}", "-o", "{work}/o", "--target", "cuda", "--isa", "x86-64-v3"],
         EXIT_USAGE,

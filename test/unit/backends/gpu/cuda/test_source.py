@@ -49,7 +49,7 @@ def by_nvrtc():
     ("name", "tokens", "activations", "warpgroups"),
     [
         ("w3g64z", 17, "bf16", False), ("mxfp4", 9, "bf16", False), ("nf4", 1, "f16", False),
-        ("w4g32m", 17, "bf16", True),
+        ("w4g32m", 17, "bf16", True), ("spqr3", 9, "f16", False), ("df11", 17, "bf16", False),
     ],
 )  # fmt: skip
 def test_products_are_those_of_the_ptx(by_nvrtc, name, tokens, activations, warpgroups):

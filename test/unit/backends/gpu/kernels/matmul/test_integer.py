@@ -21,7 +21,10 @@ SHAPES = [
     ("w8g64", 40, 192, 16), ("w1g128", 70, 256, 3),
 ]  # fmt: skip
 NO_IMAGE = KernelImage("none", "sm_80", "", (), (1, 1, 1), (1, 1, 1))
-FORMATS = ["w3g64m", "w6g32z", "w7g128", "b1_58", "q4_1", "q3_k", "iq4_nl"]
+FORMATS = [
+    "w3g64m", "w6g32z", "w7g128", "b1_58", "q4_1", "q3_k", "iq4_nl", "mxfp4", "nvfp4", "fp4",
+    "nvfp4_scaled",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "rows", "cols", "tokens"), SHAPES)
