@@ -65,6 +65,9 @@ _BYTES = {"f64": 8, "i64": 8, "f32": 4, "i32": 4, "f16": 2, "bf16": 2, "i16": 2}
 _CLASSES[str(GLOBAL)], _CLASSES[str(SHARED)], _CLASSES[str(TENSOR_MAP)] = "l", "r", "l"
 
 
+BARRIER = "llvm.nvvm.barrier.cta.sync.aligned.all"
+
+
 @irdl_attr_definition
 class KernelConvention(ParametrizedAttribute):
     """The calling convention of a kernel, which xDSL's own attribute does not know."""
@@ -306,8 +309,12 @@ class GpuBuilder(Expressions):
         self.ptx("bar.warp.sync 0xffffffff;", effects=True)
 
     def barrier(self) -> None:
-        """All threads of the block meet here and see each other's shared memory."""
-        self.ptx("bar.sync 0;", effects=True)
+        """All threads of the block meet here and see each other's shared memory.
+
+        LLVM may copy inline PTX into the branches of a condition, where threads would meet at
+        different barriers; of the intrinsic it knows that they must not.
+        """
+        self.intrinsic_effect(BARRIER, [self.const(0, i32)])
 
     def count_arrival(self, pointer: Value, lane: Value) -> Value:
         """Lane 0 adds 1 to an i32 of global memory; what was there before, in all lanes.

@@ -12,7 +12,7 @@ from xdsl.dialects import llvm, scf
 from xdsl.dialects.builtin import ArrayAttr, ModuleOp, StringAttr
 from xdsl.ir import Block, Operation, SSAValue
 
-from nybble.backends.gpu.builder import TENSOR_MAP
+from nybble.backends.gpu.builder import BARRIER, TENSOR_MAP
 from nybble.backends.gpu.cuda.expressions import EXPRESSIONS
 from nybble.backends.gpu.cuda.types import PRELUDE, SIGNED, as_signed, constant_type, cpp_type
 from nybble.dialects.errors import InternalError
@@ -77,7 +77,9 @@ class _Writer:
 
     def operation(self, op: Operation) -> None:
         """One operation: a statement, or an expression that is kept for its use."""
-        if type(op) in EXPRESSIONS:
+        if isinstance(op, llvm.CallIntrinsicOp) and op.intrin.data == BARRIER:
+            self.say("__syncthreads();")
+        elif type(op) in EXPRESSIONS:
             self.expression(op)
         elif isinstance(op, llvm.InlineAsmOp):
             self.inline(op)

@@ -10,7 +10,12 @@ from nybble.backends.gpu.arch import Arch
 from nybble.backends.gpu.dataflows import ProductSpec
 from nybble.backends.gpu.kernels.matmul.lookup import LookupSpec
 from nybble.backends.gpu.kernels.matmul.spec import Quantized
-from nybble.backends.gpu.steps.attention import attention_step
+from nybble.backends.gpu.steps.attention import (
+    attention_steps,
+    finish_step,
+    merge_step,
+    partial_steps,
+)
 from nybble.backends.gpu.steps.rotation import rotation_steps
 from nybble.backends.gpu.steps.rows import (
     add_step,
@@ -31,12 +36,12 @@ from nybble.dialects.fused.ops import EmbedOp, GluOp, LastRowOp, RmsNormOp
 from nybble.dialects.lowbit.ops import QuantizeOp
 from nybble.dialects.mpgemm.lut import LutPrecomputeOp
 from nybble.dialects.mpgemm.ops import ProductOp, QuantizedProductOp
-from nybble.dialects.sparse_attn.ops import AttentionOp
+from nybble.dialects.sparse_attn.ops import AttentionOp, FinishOp, MergeOp, PartialOp
 from nybble.passes.targets import Product
 
 ACCEPTED = (
     "products of a number of tokens that is known, without a bias, norms, sums, gates, rotations "
-    "with their appends, causal attention, embeddings"
+    "with their appends, attention that is causal or to listed blocks, parts of it, embeddings"
 )
 
 
@@ -80,7 +85,9 @@ class FunctionSteps:
             case LastRowOp():
                 return last_row_step(op, storage)
             case AttentionOp():
-                return [attention_step(op, storage, self.arch)]
+                return attention_steps(op, storage, self.arch)
+            case PartialOp():
+                return partial_steps(op, storage, self.arch)
             case KernelOp():
                 return rotation_steps(op, storage)
             case _:
@@ -96,6 +103,10 @@ class FunctionSteps:
                 return glu_step(op, self.storage)
             case EmbedOp():
                 return embed_step(op, self.storage)
+            case MergeOp():
+                return merge_step(op, self.storage)
+            case FinishOp():
+                return finish_step(op, self.storage)
             case LutPrecomputeOp():
                 return tables_step(op, self.storage)
             case _:

@@ -13,6 +13,13 @@ from nybble.backends.gpu.arch import Arch
 from nybble.backends.gpu.cuda.source import cuda_source
 from nybble.backends.gpu.image import KernelImage, Parameter
 from nybble.backends.gpu.kernels.attention.decode import decode_image, decode_module
+from nybble.backends.gpu.kernels.attention.lists import ListsSpec, lists_kernel
+from nybble.backends.gpu.kernels.attention.parts import (
+    FinishSpec,
+    MergeSpec,
+    finish_kernel,
+    merge_kernel,
+)
 from nybble.backends.gpu.kernels.attention.prefill import (
     PrefillSpec,
     prefill_image,
@@ -155,5 +162,6 @@ ROW_KERNELS: Mapping[type[RowSpec], Callable[[Any, str], RowKernel]] = {
     NormSpec: norm_kernel, QuantizeSpec: quantize_kernel, PlanesSpec: planes_kernel,
     RotateSpec: rotate_kernel, AddSpec: add_kernel, GluSpec: glu_kernel, EmbedSpec: embed_kernel,
     LastRowSpec: last_row_kernel, LargestSpec: largest_kernel, TablesSpec: tables_kernel,
-    LookupSpec: lookup_kernel, CodesSpec: codes_kernel,
+    LookupSpec: lookup_kernel, CodesSpec: codes_kernel, ListsSpec: lists_kernel,
+    MergeSpec: merge_kernel, FinishSpec: finish_kernel,
 }  # fmt: skip

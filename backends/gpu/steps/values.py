@@ -14,7 +14,7 @@ from nybble.dialects.lowbit.ops import QuantizeOp
 from nybble.dialects.mpgemm.lut import LutPrecomputeOp
 from nybble.dialects.mpgemm.stream import StreamFloatProductOp
 from nybble.dialects.sparse_attn.cache_type import CacheType
-from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp
+from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp, PartialOp
 
 FULL, HALF = "f32", "f16"
 BRAIN = "bf16"
@@ -110,7 +110,7 @@ class Storage:
         op = use.operation
         if isinstance(op, StreamFloatProductOp):
             return op.precision.data
-        if isinstance(op, AttentionOp):
+        if isinstance(op, AttentionOp | PartialOp):
             return half_of(op.keys.type)
         if isinstance(op, func.ReturnOp):
             return self.returned

@@ -101,11 +101,11 @@ class Decode:
         thread = b.thread()
         self.warp, lane = thread // 32, thread % 32
         self.g, self.t = lane // 4, lane % 4
-        self.head = b.block_id() // spec.splits
+        self.merge = Merge(b, spec, self.at, self.value_part.run)
+        self.head = self.merge.head
         self.split = b.block_id() % spec.splits
         self.kind = f"m16n8k16.row.col.f32.{spec.half}.{spec.half}.f32"
         self.zero = b.const(0.0, f32)
-        self.merge = Merge(b, spec, self.at, self.value_part.run)
 
     def module(self) -> ModuleOp:
         """The kernel; once."""
@@ -132,7 +132,7 @@ class Decode:
             arch.name,
             compile_kernel(self.module(), arch),
             spec.parameters,
-            (spec.heads * spec.splits, 1, 1),
+            (spec.jobs * spec.splits, 1, 1),
             (spec.threads, 1, 1),
             max(shared_bytes(spec), spec.warps * warp_bytes(spec)),
             facts={"attention": "decode", **asdict(spec)},
@@ -238,14 +238,13 @@ class Decode:
         return b.offset(self.at[name], b.sext(self.head, i64) * (self.spec.context * row_bytes))
 
     def _query(self) -> list[list[Value]]:
-        """For each tile of queries the pairs of elements; those of heads past the group are 0."""
+        """For each tile of queries the pairs of elements; those of queries that are not are 0."""
         b, spec = self.b, self.spec
-        first = self.head * spec.group
         tiles: list[list[Value]] = []
         for tile in range(spec.query_tiles):
             mine = self.g + tile * ROWS
-            inside = mine < spec.group
-            index = first + b.select(inside, mine, 0)
+            inside = self.merge.exists(mine)
+            index = self.merge.row(b.select(inside, mine, 0))
             row = b.offset(self.at["q"], index * (spec.head_dim * 2) + self._key_element() * 2)
             pairs = gather(row, self.key_part.elements(), self._four)
             tiles.append([b.select(inside, pair, 0) for pair in pairs])
@@ -411,7 +410,7 @@ class Decode:
             for distance in (1, 2):
                 most = maximum(b, most, butterfly(b, most, distance))
             far = (most > anchor + MOST_ABOVE) | (most < anchor - MOST_BELOW)
-            wrong = wrong | (far & (self.g + tile * ROWS < self.spec.group))
+            wrong = wrong | (far & self.merge.exists(self.g + tile * ROWS))
             state.largest[tile] = b.const(anchor, f32)
         return any_lane(b, wrong)
 
@@ -504,7 +503,8 @@ class Decode:
 def name(spec: DecodeSpec) -> str:
     """The kernel's name."""
     cache = "_".join(re.findall(r"\w+", spec.cache))
-    return f"decode_{cache}_{spec.softmax}_g{spec.group}_d{spec.head_dim}"
+    kind = "part" if spec.part else "decode"
+    return f"{kind}_{cache}_{spec.softmax}_g{spec.queries}_d{spec.head_dim}"
 
 
 def decode_image(spec: DecodeSpec, arch: Arch, called: str = "") -> KernelImage:

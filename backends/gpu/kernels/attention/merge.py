@@ -11,6 +11,7 @@ the last of its head to write its partial result merges all of them; it leaves t
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import e, log2
 
 from xdsl.dialects.builtin import i32
 
@@ -77,10 +78,30 @@ class Merge:
     ) -> None:
         assert run % (2 * LANES) == 0
         self.b, self.spec, self.buffers, self.run = b, spec, buffers, run
-        self.head, self.split = b.block_id() // spec.splits, b.block_id() % spec.splits
+        self.job, self.split = b.block_id() // spec.splits, b.block_id() % spec.splits
+        self.head, self.chunk = self.job, b.const(0, i32)
+        if spec.texts > 1:
+            self.head, self.chunk = self.job % spec.heads, self.job // spec.heads
         rows = spec.warps * spec.query_tiles * ROWS
         self._rows = b.offset(b.shared(), rows * 2 * _FLOAT)
         self._flag = b.offset(b.shared(), shared_bytes(spec) - 16)
+
+    def exists(self, query: Value) -> Value:
+        """Whether a query of the block is one: not beyond the group, nor of a text that is not."""
+        spec = self.spec
+        inside = query < spec.queries
+        if spec.texts % spec.texts_at_once:
+            text = self.chunk * spec.texts_at_once + query // spec.group
+            inside = inside & (text < spec.texts)
+        return inside
+
+    def row(self, query: Value) -> Value:
+        """Which of all queries one of the block is."""
+        spec = self.spec
+        if spec.texts == 1:
+            return self.head * spec.group + query
+        text = self.chunk * spec.texts_at_once + query // spec.group
+        return (text * spec.kv_heads + self.head) * spec.group + query % spec.group
 
     def put_statistics(self, warp: Value, query: Value, m: Value, total: Value) -> None:
         """(m, l) of a warp's query into shared memory."""
@@ -113,14 +134,14 @@ class Merge:
 
     def _positions(self) -> list[Value]:
         """Which LANES elements of the block's rows this thread takes, in rounds."""
-        count = self.spec.group * self.spec.head_dim // LANES
+        count = self.spec.queries * self.spec.head_dim // LANES
         rounds = -(-count // self.spec.threads)
         return [self.b.thread() + i * self.spec.threads for i in range(rounds)]
 
     def _each(self, position: Value, action: Callable[[Value, Value], None]) -> None:
         """action(query, first element) where the position exists."""
         each = self.spec.head_dim // LANES
-        with self.b.if_(position < self.spec.group * each):
+        with self.b.if_(position < self.spec.queries * each):
             action(position // each, position % each * LANES)
 
     def _write_block(self, query: Value, element: Value) -> None:
@@ -144,19 +165,38 @@ class Merge:
             store_floats(b, self._partial_statistics(row), [whole.m, whole.l])
 
     def _write_result(self, whole: Partial, query: Value, element: Value) -> None:
+        write = self._write_part if self.spec.part else self._write_whole
+        if self.spec.texts % self.spec.texts_at_once == 0:
+            write(whole, self.row(query), element)
+            return
+        with self.b.if_(self.exists(query)):
+            write(whole, self.row(query), element)
+
+    def _write_part(self, whole: Partial, row: Value, element: Value) -> None:
+        """The sums as they are; the largest logit in its own units, of base e."""
+        b, acc = self.b, self.buffers["acc"]
+        place = b.offset(acc, (row * self.spec.head_dim + element) * _FLOAT)
+        store_floats(b, place, whole.o)
+        with b.if_(element.eq(0)):
+            nothing = b.const(float("-inf"), f32)
+            most = b.select(whole.l > 0.0, whole.m * (1 / log2(e)), nothing)
+            for name, value in (("max", most), ("sum", whole.l)):
+                b.store(value, b.offset(self.buffers[name], row * _FLOAT))
+
+    def _write_whole(self, whole: Partial, row: Value, element: Value) -> None:
         b, spec = self.b, self.spec
         one = b.const(1.0, f32)
         inverse = b.select(whole.l > 0.0, one / whole.l, 0.0)
         scaled = [x * inverse for x in whole.o]
         words = [pack_halves(b, spec.half, *scaled[i : i + 2]) for i in (0, 2)]
-        at = (self.head * spec.group + query) * (spec.head_dim * 2) + element * 2
+        at = row * (spec.head_dim * 2) + element * 2
         text = "st.global.v2.b32 [$0], {$1, $2};"
         b.ptx(text, (), [b.offset(self.buffers["out"], at), *words], effects=True)
 
     # -- the partial results of blocks
 
     def _partial_row(self, split: Value, query: Value) -> Value:
-        return (self.head * self.spec.splits + split) * self.spec.group + query
+        return (self.job * self.spec.splits + split) * self.spec.queries + query
 
     def _partial_element(self, row: Value, element: Value) -> Value:
         at = row * (self.spec.head_dim * _FLOAT) + element * _FLOAT
@@ -169,7 +209,7 @@ class Merge:
         """Count this block in; the last one of a head finds all of them written."""
         b, spec = self.b, self.spec
         b.barrier()
-        counter = b.offset(self.buffers["counters"], self.head * 4)
+        counter = b.offset(self.buffers["counters"], self.job * 4)
         first = b.thread().eq(0)
         with b.if_(first):
             text = "atom.acq_rel.gpu.global.add.u32 $0, [$1], 1;"

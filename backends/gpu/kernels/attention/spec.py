@@ -39,6 +39,10 @@ class DecodeSpec:
     block: where it is not 0, each head of the cache sees only blocks of so many tokens that a list
     names, and of them only tokens within the length.
     splits: blocks that share the keys of one head. warps: of a block. blocks: of a multiprocessor.
+    texts: tokens of different texts that have one sequence's keys in common, each with queries of
+    its own (Hydragen, arXiv:2402.05099): as many as fit are multiplied with them at once.
+    part: whether the result is left before its division, with the largest logit and the sum of
+    weights, to be merged with that of other keys.
     """
 
     sequences: int
@@ -55,6 +59,8 @@ class DecodeSpec:
     splits: int = 1
     warps: int = 4
     blocks: int = 2
+    texts: int = 1
+    part: bool = False
 
     def __post_init__(self) -> None:
         if self.head_dim not in HEAD_DIMS:
@@ -71,6 +77,11 @@ class DecodeSpec:
             raise AttentionError(f"blocks of {self.block} tokens", accepted=accepted)
         if not self.scale > 0:
             raise AttentionError(f"a scale of {self.scale}", accepted="a positive one")
+        if self.texts < 1 or (self.texts > 1 and self.sequences > 1):
+            raise AttentionError(
+                f"{self.texts} texts with the keys of {self.sequences} sequences in common",
+                accepted="1 or more of one sequence",
+            )
 
     def _check_cache(self) -> None:
         """Raise AttentionError or KvError for a format or a room that no kernel reads."""
@@ -149,9 +160,29 @@ class DecodeSpec:
         return self.sequences * self.kv_heads
 
     @property
+    def texts_at_once(self) -> int:
+        """Texts whose queries a block of threads has."""
+        return min(self.texts, MOST_GROUP // self.group)
+
+    @property
+    def queries(self) -> int:
+        """Queries of a block: those for one head of the cache, of all its texts."""
+        return self.group * self.texts_at_once
+
+    @property
+    def jobs(self) -> int:
+        """What blocks that share keys have in common: a head of the cache and some texts."""
+        return self.heads * ceil(self.texts / self.texts_at_once)
+
+    @property
+    def rows(self) -> int:
+        """Queries in all."""
+        return self.heads * self.group * self.texts
+
+    @property
     def query_tiles(self) -> int:
-        """Tiles of 8 query heads."""
-        return ceil(self.group / ROWS)
+        """Tiles of 8 queries."""
+        return ceil(self.queries / ROWS)
 
     @property
     def threads(self) -> int:
@@ -167,7 +198,9 @@ class DecodeSpec:
     def parameters(self) -> tuple[Parameter, ...]:
         """The kernel's parameters.
 
-        q, out: [sequences, kv_heads * group, head_dim]; k, v: [sequences, kv_heads, context,
+        q, out: [sequences or texts, kv_heads * group, head_dim], or instead of out, of a part, max
+        and sum [.., kv_heads * group] and acc [.., kv_heads * group, head_dim], see
+        `sparse_attn.partial`; k, v: [sequences, kv_heads, context,
         head_dim]; of a cache with codes also `CodedCache.parameters` of each; lengths: keys of each
         sequence, so that what is a code follows from its last one (`KvFormat.boundary`);
         block_list: [.., context / block], of which the first `block_counts` [..] count, and the
@@ -175,8 +208,7 @@ class DecodeSpec:
         partial and statistics are scratch, counters are 0 before the first launch and after every
         one.
         """
-        rows = self.heads * self.group
-        half = self.half
+        rows, half = self.rows, self.half
         found = [Parameter("q", half, Access.READ, rows * self.head_dim * 2)]
         if self.quantized:
             found += self.coded.parameters(Access.READ)
@@ -187,13 +219,17 @@ class DecodeSpec:
             entries = self.heads * (self.context // self.block) * 4
             found.append(Parameter("block_list", "i32", Access.READ, entries))
             found.append(Parameter("block_counts", "i32", Access.READ, self.heads * 4))
-        found.append(Parameter("out", half, Access.WRITE, rows * self.head_dim * 2))
+        if self.part:
+            found += [Parameter(one, "f32", Access.WRITE, rows * 4) for one in ("max", "sum")]
+            found.append(Parameter("acc", "f32", Access.WRITE, rows * self.head_dim * 4))
+        else:
+            found.append(Parameter("out", half, Access.WRITE, rows * self.head_dim * 2))
         if self.splits > 1:
-            partial = rows * self.splits * 4
+            partial = self.jobs * self.queries * self.splits * 4
             found += [
                 Parameter("partial", "f32", Access.UPDATE, partial * self.head_dim),
                 Parameter("statistics", "f32", Access.UPDATE, partial * 2),
-                Parameter("counters", "i32", Access.UPDATE, self.heads * 4),
+                Parameter("counters", "i32", Access.UPDATE, self.jobs * 4),
             ]
         return tuple(found)
 
