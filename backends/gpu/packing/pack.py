@@ -10,7 +10,8 @@ from nybble.backends.gpu.packing.stream import LANES, LOAD, TILES, PlaneLayout, 
 from nybble.dialects.errors import NybbleError
 
 Bytes = npt.NDArray[np.uint8]
-Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Codes = npt.NDArray[np.unsignedinteger]
+"""u8, or u16 of more than 8 bits."""
 Words = npt.NDArray[np.uint32]
 Floats = npt.NDArray[np.float32]
 

@@ -4,6 +4,7 @@ Where a mask has a list of blocks, one step before puts it in the order in which
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from xdsl.dialects.builtin import DYNAMIC_INDEX, TensorType, f16
 from xdsl.ir import Attribute, SSAValue
@@ -38,7 +39,8 @@ def attention_steps(op: AttentionOp, storage: Storage, arch: Arch) -> Iterator[S
     storage.require(op.query, half_of(op.keys.type))
     if pair(op.query)[0] == 1:
         unified = op.softmax is not None and op.softmax.data == "unified"
-        spec: Spec = decode_spec(op, arch, block, softmax="unified" if unified else "online")
+        softmax = "unified" if unified else "online"
+        spec: Spec = replace(decode_spec(op, arch, block), softmax=softmax)
         copies = 1
     else:
         spec = prefill_spec(op, block)
@@ -64,7 +66,7 @@ def partial_steps(op: PartialOp, storage: Storage, arch: Arch) -> Iterator[Step]
         yield lists_step(op, block, 1)
         listed = list_slots(op)
     made = {name: Slot((getattr(op, name),)) for name in PART}
-    spec = decode_spec(op, arch, block, texts=rows, part=True)
+    spec = replace(decode_spec(op, arch, block), texts=rows, part=True)
     yield Step(spec, {**read_slots(op), **listed, **made})
 
 
@@ -93,17 +95,15 @@ def heads_of(total: SSAValue, acc: SSAValue) -> tuple[int, int]:
     return rows * heads, shape_of(acc)[1] // heads
 
 
-def decode_spec(
-    op: AttentionOp | PartialOp, arch: Arch, block: int, **options: object
-) -> DecodeSpec:
-    """What the kernel of one token is made for, or of some of different texts."""
+def decode_spec(op: AttentionOp | PartialOp, arch: Arch, block: int) -> DecodeSpec:
+    """What the kernel of one token is made for."""
     cache, room = cache_of(op.keys.type)
     heads, context, size = cache_shape(op.keys)
     group = pair(op.query)[1] // (heads * size)
     splits = max(1, min(context // KEYS_A_BLOCK, 2 * arch.board.sms // heads))
     return DecodeSpec(
         1, heads, group, size, context, op.scale.value.data, cache, room, block=block,
-        splits=splits, **options,
+        splits=splits,
     )  # fmt: skip
 
 

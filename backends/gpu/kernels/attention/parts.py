@@ -61,12 +61,9 @@ def merge_kernel(spec: MergeSpec, name: str = "") -> RowKernel:
         largest = [side[0].read(row, first) for side in sides]
         most = maximum(b, *largest)
         weights = [_weight(b, one, most) for one in largest]
-        total, acc = (
-            b.fma(
-                weights[1], sides[1][i].read(row, place), weights[0] * sides[0][i].read(row, place)
-            )
-            for i, place in ((1, first), (2, column))
-        )
+        sums = [[side[1].read(row, first), side[2].read(row, column)] for side in sides]
+        pairs = zip(*sums, strict=True)
+        total, acc = (b.fma(weights[1], right, weights[0] * left) for left, right in pairs)
         made[2].write(row, column, acc)
         with b.if_(column.eq(0)):
             made[0].write(row, first, most)

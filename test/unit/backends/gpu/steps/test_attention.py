@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from nybble.backends.gpu.kernels.attention.decode import decode_image
 from nybble.backends.gpu.kernels.attention.parts import FinishSpec, MergeSpec
 from nybble.backends.gpu.kernels.attention.prefill import PrefillSpec
 from nybble.backends.gpu.kernels.attention.spec import AttentionError, DecodeSpec
@@ -79,13 +78,13 @@ PART = """
 """
 
 
-def merged(texts, heads=2, group=2, context=128, kind=""):
+def merged(texts, heads=2, group=2, context=512):
     """A text's own keys, and those that it has in common with others.
 
     Of one text both parts are of one token; of several the second is of the keys they share.
     """
     width = heads * group * 64
-    cache = CACHE.format(heads, context) if not kind else kind
+    cache = CACHE.format(heads, context)
     types = {"qt": f"tensor<{texts}x{width}xf32>", "row": f"tensor<{texts}x{heads * group}xf32>"}
     parts = [
         PART.format(
@@ -106,7 +105,7 @@ func.func @f(%q: {types["qt"]}, {arguments}, %xp: index, %yp: index) -> {types["
 
 
 @pytest.mark.parametrize(
-    ("texts", "group", "length"), [(1, 2, 100), (1, 16, 128), (3, 2, 128), (5, 4, 65), (20, 1, 7)]
+    ("texts", "group", "length"), [(1, 2, 100), (1, 16, 128), (3, 2, 500), (5, 4, 65), (20, 1, 7)]
 )
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
 def test_parts_over_shared_keys_are_merged(launches, arch, texts, group, length):
@@ -114,7 +113,7 @@ def test_parts_over_shared_keys_are_merged(launches, arch, texts, group, length)
     kinds = [type(made.lowering._steps[one.kernel].spec) for one in made.launches]
     assert kinds == [DecodeSpec, DecodeSpec, MergeSpec, FinishSpec]
     q = normal(texts, 2 * group * 64)
-    caches = [normal(2, 128, 64, seed=i) for i in range(1, 5)]
+    caches = [normal(2, 512, 64, seed=i) for i in range(1, 5)]
     memory = made.run((q, *caches, None, None), length)
     found = memory[made.results[0]][: 4 * q.size].view(np.float32).reshape(q.shape)
     wide = q.astype(np.float32)
@@ -128,7 +127,7 @@ def test_parts_over_shared_keys_are_merged(launches, arch, texts, group, length)
 
 def test_a_part_of_no_keys_weighs_nothing(launches):
     made = launches(merged(3), tokens=3)
-    q, caches = normal(3, 256), [normal(2, 128, 64, seed=i) for i in range(1, 5)]
+    q, caches = normal(3, 256), [normal(2, 512, 64, seed=i) for i in range(1, 5)]
     memory = made.run((q, *caches, None, None), 0)
     found = memory[made.results[0]][: 4 * q.size].view(np.float32)
     assert not found.any()
@@ -165,4 +164,3 @@ def test_prefill_reads_a_list_for_each_head_and_tile(launches):
     assert isinstance(spec, PrefillSpec)
     lists = made.lowering._steps[made.launches[0].kernel].spec
     assert (spec.block_lists, lists.copies) == (True, 3 * 2)
-    assert decode_image.__doc__
