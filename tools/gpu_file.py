@@ -10,7 +10,7 @@ from nybble.backends.gpu.dataflows import ROWS
 from nybble.backends.gpu.driver import GpuError
 from nybble.backends.gpu.image import KernelImage
 from nybble.backends.gpu.program import Compiled, compile_program, described
-from nybble.backends.gpu.ptxas import assemble
+from nybble.backends.gpu.ptxas import Assembled, assemble
 from nybble.backends.llvm.toolchain import versions
 from nybble.backends.llvm.workers import close_idle
 from nybble.passes.options import Option
@@ -79,7 +79,11 @@ def compile_for_gpu(request: CompileRequest) -> None:
         files |= {f"{one.image.name}.ptx": one.image.ptx.encode() for one in kernels}
         if request.given["emit"]:
             files |= {f"{one.image.name}.cu": one.source().encode() for one in kernels}
-        listed = [{**described(one.image), "assembled": assembled(one.image)} for one in kernels]
+        found = {one.image.name: assembled(one.image) for one in kernels}
+        files |= {
+            f"{name}.cubin": one.cubin for name, one in found.items() if isinstance(one, Assembled)
+        }
+        listed = [{**described(one.image), **in_manifest(found[one.image.name])} for one in kernels]
         described_by |= {"kernels": listed}
     files[MANIFEST] = (json.dumps(described_by, indent=1) + "\n").encode()
     write_folder(output, files, MANIFEST)
@@ -93,14 +97,22 @@ def compile_kernels(module: ModuleOp, arch: str) -> list[Compiled]:
         close_idle()
 
 
-def assembled(image: KernelImage) -> dict[str, int] | None:
-    """Registers and bytes, as `ptxas` says; None where there is none."""
+def assembled(image: KernelImage) -> Assembled | str:
+    """What `ptxas` makes of a kernel, or why it makes nothing: the PTX is what runs anywhere."""
     try:
-        found = asdict(assemble(image.ptx, image.arch))
-    except GpuError:
-        return None
-    del found["cubin"]
-    return found
+        return assemble(image.ptx, image.arch)
+    except GpuError as error:
+        return str(error)
+
+
+def in_manifest(found: Assembled | str) -> dict[str, object]:
+    """What a manifest has of it: registers and bytes, as the cubin is a file of its own; or that
+    there is none, and why."""
+    if isinstance(found, str):
+        return {"assembled": None, "not_assembled": found}
+    fields = asdict(found)
+    del fields["cubin"]
+    return {"assembled": fields}
 
 
 def buffers_of(product: Product, dataflow: str) -> dict[str, int]:

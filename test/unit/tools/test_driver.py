@@ -10,6 +10,7 @@ import pytest
 
 from nybble.backends.gpu.driver import NO_DRIVER, Device, GpuError
 from nybble.backends.llvm.toolchain import CodegenError
+from nybble.tools import gpu_file
 from nybble.tools.driver import VERBS
 
 PRODUCT = """func.func @f(%x: tensor<?x64xf32>, %w: !lowbit.tensor<8x64, "q4_0">)
@@ -218,6 +219,28 @@ def test_compile_a_file_to_ptx(run_nybble, tmp_path):
     assert ".target sm_80" in (folder / kernel["file"]).read_text()
     assert "stream_matmul" in (folder / "scheduled.mlir").read_text()
     assert not list(folder.glob("*.cu"))
+    cubins = list(folder.glob("*.cubin"))
+    if kernel["assembled"] is None:
+        assert "ptxas is not installed" in kernel["not_assembled"]
+        assert not cubins
+    else:
+        assert kernel["assembled"]["registers"] > 0
+        assert [one.read_bytes()[:4] for one in cubins] == [b"\x7fELF"]
+
+
+def test_a_missing_assembler_is_named_in_the_manifest(run_nybble, tmp_path, monkeypatch):
+    def missing(ptx, arch):
+        raise GpuError("the program ptxas is not installed", accepted="pip install it")
+
+    monkeypatch.setattr(gpu_file, "assemble", missing)
+    source, folder = tmp_path / "f.mlir", tmp_path / "out"
+    source.write_text(STREAMED)
+    outcome = run_nybble("compile", str(source), "--target", "cuda:sm_80", "-o", str(folder))
+    assert outcome.code == 0, outcome.err
+    (kernel,) = json.loads((folder / "manifest.json").read_text())["kernels"]
+    assert kernel["assembled"] is None
+    assert "ptxas is not installed (accepted: pip install it)" in kernel["not_assembled"]
+    assert not list(folder.glob("*.cubin"))
 
 
 def test_compile_a_file_for_integers_on_a_gpu(run_nybble, tmp_path):
