@@ -80,11 +80,14 @@ class Builder:
         return found
 
     def type(self) -> Scalar:
-        """The last type among the modifiers."""
+        """The one type among the modifiers."""
         found = self.types()
         if not found:
             raise self.fail(f"'{self.instruction}' has no type")
-        return found[-1]
+        if len(found) > 1:
+            names = ", .".join(one.name for one in found)
+            raise self.fail(f"'{self.instruction}' of types .{names} is not modelled")
+        return found[0]
 
     def space(self) -> str:
         """The state space, "" for generic addresses."""

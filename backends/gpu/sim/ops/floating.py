@@ -25,7 +25,7 @@ def either(of_integers: Callable[[Builder], Action], of_floats: Callable[[Builde
     """A builder for an opcode that both kinds of numbers have."""
 
     def build(b: Builder) -> Action:
-        return of_floats(b) if b.type().is_float else of_integers(b)
+        return of_floats(b) if any(one.is_float for one in b.types()) else of_integers(b)
 
     return build
 
@@ -33,22 +33,25 @@ def either(of_integers: Callable[[Builder], Action], of_floats: Callable[[Builde
 def elementwise(b: Builder, count: int, compute: Function) -> Action:
     """d = compute(a, ..) of `count` sources on decoded values, rounded into the type.
 
-    Modifiers: ftz flushes denormal numbers of f32, sat clamps to [0, 1], relu to 0 and above.
+    Modifiers: ftz flushes denormal numbers of f32, sat clamps to [0, 1], relu to 0 and above. Of
+    two types the first is that of the result and of the last source, see `_is_mixed`.
     """
-    type_ = b.type()
+    type_, *narrow = b.types() if _is_mixed(b) else (b.type(),)
+    kinds = [*narrow * (count - 1), type_] if narrow else [type_] * count
     mode = b.one_of(*ROUNDINGS, default="rn")
     flushes = b.has("ftz") and type_.name == "f32"
     saturates = b.has("sat")
     relu = b.has("relu")
-    reads = [b.source(i + 1, type_) for i in range(count)]
+    reads = [b.source(i + 1, kind) for i, kind in enumerate(kinds)]
     write = b.target(0, type_)
     plain = type_.name in ("f32", "f64") and mode == "rn"
 
-    if plain and not (flushes or saturates or relu):
+    if plain and not (flushes or saturates or relu or narrow):
         return _plain(reads, write, type_, compute)
 
     def run(lanes: Lanes) -> None:
-        values = [floats.decode(type_, np.asarray(read(lanes))) for read in reads]
+        pairs = zip(kinds, reads, strict=True)
+        values = [floats.decode(kind, np.asarray(read(lanes))) for kind, read in pairs]
         if flushes:
             values = [floats.flush(one) for one in values]
         made = compute(*(_exact(values) if mode != "rn" else values))
@@ -60,6 +63,13 @@ def elementwise(b: Builder, count: int, compute: Function) -> Action:
         write(lanes, floats.flush(rounded) if flushes else rounded)
 
     return run
+
+
+def _is_mixed(b: Builder) -> bool:
+    """Whether sources but the last are halves of a result in f32 (PTX ISA 8.6, mixed precision)."""
+    names = [one.name for one in b.types()]
+    mixed = len(names) == 2 and names[0] == "f32" and names[1] in ("f16", "bf16")
+    return mixed and b.instruction.opcode in ("add", "sub", "fma")
 
 
 def _plain(reads: list[Reader], write: Writer, type_: Scalar, compute: Function) -> Action:

@@ -86,6 +86,7 @@ def test_ptxas_keeps_products_of_warpgroups_in_registers(name: str):
         ("w4g128", 1, "f16", 11.5), ("w4g128", 16, "f16", 8), ("w4g128", 64, "f16", 4),
         ("w2g128", 1, "f16", 11.5), ("w4g128", 16, "i8", 9.5), ("w4g128", 64, "i8", 5.5),
         ("w2g128", 16, "i8", 9), ("w4g128", 32, "b4", 5), ("w2g256", 16, "b2", 13),
+        ("df11", 1, "bf16", 24), ("df11", 16, "bf16", 12.5), ("df11", 64, "bf16", 4.5),
     ],
 )  # fmt: skip
 def test_instructions_per_product(name: str, tokens: int, mode: Activations, most: float):
@@ -95,7 +96,7 @@ def test_instructions_per_product(name: str, tokens: int, mode: Activations, mos
     reads = [one for one in body if re.match(r"ld.(global|shared)", one)]
     wide = [one for one in reads if ".v4" in one]
     # beside scales, pairs of what the tokens of integers have for a group
-    numbers = 1 if mode == "f16" else 1 + 2 * -(-tokens // 8)
+    numbers = 1 if mode in ("f16", "bf16") else 1 + 2 * -(-tokens // 8)
     assert len(reads) - len(wide) <= numbers, "16 bytes at once, but for scales"
 
 

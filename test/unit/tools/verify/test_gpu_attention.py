@@ -1,12 +1,14 @@
 """`nybble verify --target cuda --op sparse_attn.attention`: kernels of all kinds, a wrong one."""
 
 import json
+from collections import Counter
 
 import pytest
 
+from nybble.backends.gpu.arch import ARCHS, IMAGINED
 from nybble.backends.gpu.kernels.attention.prefill import PrefillSpec
 from nybble.tools.verify import gpu_attention
-from nybble.tools.verify.gpu_attention import KEPT, drawn
+from nybble.tools.verify.gpu_attention import KEPT, drawn, run_case
 
 
 def test_cases_follow_from_the_seed_and_have_every_kind():
@@ -49,3 +51,13 @@ def test_what_is_refused(run_nybble, options, message):
     outcome = run_nybble("verify", "--target", "cuda:sm_80", *options)
     assert outcome.code == 2
     assert message in outcome.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", [one for one in ARCHS if one not in IMAGINED])
+def test_twenty_shapes_and_more_of_each_kind_on_every_architecture(arch):
+    cases = [drawn(11, number, (arch,)) for number in range(66)]
+    kinds = Counter(isinstance(one.spec, PrefillSpec) for one in cases)
+    assert min(kinds.values()) >= 20
+    faults = [one.report() for one in (run_case(11, case) for case in cases) if one.fault]
+    assert not faults

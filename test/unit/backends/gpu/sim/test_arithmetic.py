@@ -276,6 +276,21 @@ def test_packed_halves(ptx):
     assert (packed.view(np.float16)[::2] == y.astype(np.float16)).all()
 
 
+def test_halves_with_floats(ptx):
+    """Mixed precision of PTX ISA 8.6, which LLVM writes for sm_120a."""
+    wide = RNG.standard_normal(40).astype(np.float32)
+    a, b = (RNG.standard_normal(40).astype(np.float16) for _ in range(2))
+    same(ptx.apply("add.rn.f32.f16 d, a, b;", np.float32, a, wide), a.astype(np.float32) + wide)
+    same(ptx.apply("sub.f32.f16 d, a, b;", np.float32, a, wide), a.astype(np.float32) - wide)
+    exact = a.astype(np.float64) * b.astype(np.float64) + wide
+    found = ptx.apply("fma.rn.f32.f16 d, a, b, c;", np.float32, a, b, wide)
+    same(found, exact.astype(np.float32))
+    bits = bf16(wide)
+    back = (bits.astype(np.uint32) << 16).view(np.float32)
+    other = RNG.standard_normal(40).astype(np.float32)
+    same(ptx.apply("add.f32.bf16 d, a, b;", np.float32, bits, other), back + other)
+
+
 def bf16(values):
     """f32 rounded to bf16, to nearest even, as u16."""
     bits = values.astype(np.float32).view(np.uint32).astype(np.uint64)

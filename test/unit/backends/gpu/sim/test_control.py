@@ -250,6 +250,7 @@ def test_blocks_hand_work_to_each_other_by_flags(ptx):
     [
         ("vset.u32.u32.eq %r1, %r0, %r0;\nret;", "'vset.u32.u32.eq' is not modelled"),
         ("add.cc.u32 %r1, %r0, %r0;\nret;", "'.cc' of 'add.cc.u32' is not modelled"),
+        ("mul.f32.f16 %r1, %r0, %r0;\nret;", "of types .f32, .f16 is not modelled"),
         ("call foo;\nret;", "'call' is not modelled"),
         ("mov.u32 %r1, %nothing;\nret;", "'%nothing' is neither a register nor"),
         ("bra NOWHERE;", "there is no label 'NOWHERE'"),
