@@ -17,6 +17,7 @@ WIDE = np.complex128
 
 _SMALL_FLOATS = {"bf16": 16, "e4m3": 8, "e5m2": 8, "tf32": 32}
 _PACKED = {
+    "f32x2": ("f32", 2),
     "f16x2": ("f16", 2),
     "bf16x2": ("bf16", 2),
     "e4m3x2": ("e4m3", 2),

@@ -39,7 +39,7 @@ def elementwise(b: Builder, count: int, compute: Function) -> Action:
     type_, *narrow = b.types() if _is_mixed(b) else (b.type(),)
     kinds = [*narrow * (count - 1), type_] if narrow else [type_] * count
     mode = b.one_of(*ROUNDINGS, default="rn")
-    flushes = b.has("ftz") and type_.name == "f32"
+    flushes = b.has("ftz") and type_.element.name == "f32"
     saturates = b.has("sat")
     relu = b.has("relu")
     reads = [b.source(i + 1, kind) for i, kind in enumerate(kinds)]
@@ -59,8 +59,12 @@ def elementwise(b: Builder, count: int, compute: Function) -> Action:
             made = np.where(made > 0, np.minimum(made, made.dtype.type(1)), made.dtype.type(0))
         if relu:
             made = np.where(made > 0, made, np.where(np.isnan(made), made, made.dtype.type(0)))
-        rounded = made if plain and made.dtype == type_.dtype else floats.encode(type_, made, mode)
-        write(lanes, floats.flush(rounded) if flushes else rounded)
+        if flushes:
+            made = floats.flush(made if made.dtype == np.float32 else floats.round_f32(made, mode))
+        write(
+            lanes,
+            made if plain and made.dtype == type_.dtype else floats.encode(type_, made, mode),
+        )
 
     return run
 

@@ -276,6 +276,22 @@ def test_packed_halves(ptx):
     assert (packed.view(np.float16)[::2] == y.astype(np.float16)).all()
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_pairs_of_floats(ptx):
+    """Of sm_100 and later, in registers of 64 bits."""
+    x, y, z = (RNG.standard_normal(80).astype(np.float32) for _ in range(3))
+    a, b, c = (one.view(np.uint64) for one in (x, y, z))
+    same(ptx.apply("add.rn.f32x2 d, a, b;", np.uint64, a, b).view(np.float32), x + y)
+    same(ptx.apply("mul.f32x2 d, a, b;", np.uint64, a, b).view(np.float32), x * y)
+    exact = (x.astype(np.float64) * y + z).astype(np.float32)
+    same(ptx.apply("fma.rn.f32x2 d, a, b, c;", np.uint64, a, b, c).view(np.float32), exact)
+    tiny = np.full(80, 2.0**-70, np.float32).view(np.uint64)
+    kept = ptx.apply("mul.rn.f32x2 d, a, b;", np.uint64, tiny, tiny).view(np.float32)
+    gone = ptx.apply("mul.rn.ftz.f32x2 d, a, b;", np.uint64, tiny, tiny).view(np.float32)
+    assert (kept == np.float32(2.0**-140)).all()
+    assert not gone.any()
+
+
 def test_halves_with_floats(ptx):
     """Mixed precision of PTX ISA 8.6, which LLVM writes for sm_120a."""
     wide = RNG.standard_normal(40).astype(np.float32)
