@@ -46,7 +46,8 @@ class Epilogue:
         at = b.value(token) * spec.outputs[output] + row
         if spec.glu and part:
             sums = (self._load("y0", at, mask), *sums)
-        result = GATES[spec.glu](b, sums[0]) * sums[1] if len(sums) > 1 else sums[0]
+        first, *others = sums
+        result = GATES[spec.glu](b, first) * others[0] if others else first
         if spec.residual:
             result = result + self._load(f"y{output}", at, mask)
         if mask is None:
