@@ -6,7 +6,8 @@ size or mix two parents. The lowering's own choice and an incumbent are always c
 incumbent stays unless another is predicted to be MARGIN faster, in calls of every size that the
 kernel may get, and by more than starting a kernel takes, below which a model shows no gain. So one
 that is unsure changes nothing, and what is gained for some prompts is not lost for others. Where
-the workload is far from all that the model has seen, nothing changes either.
+the workload is far from all that the model has seen, or the model is of another level of
+instructions, nothing changes either; `order` still says what is worth measuring.
 """
 
 import random
@@ -17,7 +18,7 @@ from typing import Protocol
 
 from nybble.costmodel.features.facts import Facts
 from nybble.costmodel.features.table import Call
-from nybble.costmodel.learned.model import LEARNED, CostModel, Prediction
+from nybble.costmodel.learned.model import ANALYTIC, CostModel, Prediction
 from nybble.costmodel.targets.target import Target
 
 ENUMERATED = 5000
@@ -88,6 +89,12 @@ class Answer:
         return self.taken != self.incumbent
 
     @property
+    def gain(self) -> float:
+        """What the choice is predicted to take less, of the time of the incumbent."""
+        seconds = self.prediction.seconds
+        return float(1 - seconds[self.taken] / seconds[self.incumbent])
+
+    @property
     def runner_up(self) -> int:
         """The best candidate that was not taken; the choice itself where there is no other."""
         return next((one for one in self.order if one != self.taken), self.taken)
@@ -96,10 +103,12 @@ class Answer:
         """Why, in a sentence."""
         found, before = self.prediction, self.incumbent
         microseconds = found.seconds * 1e6
-        if found.source != LEARNED:
+        if found.source == ANALYTIC:
             return (
                 f"kept: {found.novelty:.1f} times as far from what was measured as anything there"
             )
+        if not found.decides:
+            return f"kept: {found.source}, which tells what to measure and decides nothing here"
         told = f"{microseconds[self.taken]:.1f} us predicted"
         if self.changed:
             told += f", {microseconds[before]:.1f} us as it was"
@@ -132,7 +141,7 @@ def rank(
     prediction = model.predict(question.facts, question.call, candidates, target)
     order = [int(one) for one in prediction.order]
     taken = 0
-    if prediction.source == LEARNED:
+    if prediction.decides:
         few = order[: order.index(0)][:REFINED]
         taken = _first_faster(question, candidates, few, prediction, model, target)
     return Answer(candidates, prediction, order, taken, 0)

@@ -2,6 +2,7 @@
 
 What is compared are kernels with the sizes that their lowering takes by itself, on one thread, in
 calls of at most `USUAL_TOKENS` tokens; what other kernels do to the activation first is estimated.
+A model of another level than that of the code says nothing.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from nybble.costmodel.features.estimate import CLOCK
 from nybble.costmodel.learned.files import read_model, shipped
-from nybble.costmodel.learned.model import LEARNED, CostModel
+from nybble.costmodel.learned.model import CostModel
 from nybble.costmodel.targets.reader import target_for_level
 from nybble.costmodel.targets.target import Target as Machine
 from nybble.passes.targets import LEARNED as SHIPPED
@@ -28,7 +29,7 @@ class Learned:
 
     def costs(self, product: Product, verdicts: Sequence[Verdict]) -> Sequence[Verdict] | None:
         """The verdicts with cycles (of CLOCK) that were learned; None unless the model has
-        measured the like of all that can compute the product."""
+        measured the like of all that can compute the product, at this level."""
         found = [one if one.refusal is not None else self._cost(product, one) for one in verdicts]
         known = [one for one in found if one is not None]
         return known if len(known) == len(found) else None
@@ -40,7 +41,7 @@ class Learned:
         call, *_ = calls_of(sketch.facts, product.tokens, 1)
         sizes = sketch.choices.settle({}) if sketch.choices else {}
         said = self.model.predict(sketch.facts, call, [sizes], self.machine)
-        if said.source != LEARNED:
+        if not said.decides:
             return None
         calls = call.shares * product.tokens / call.tokens
         return replace(verdict, cycles=float(said.seconds[0]) * calls * CLOCK + verdict.setup)

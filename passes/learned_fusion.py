@@ -4,7 +4,7 @@ Operators that are one kernel keep more values alive than each by itself. Where 
 registers for them it moves them to the stack and back, in the innermost loop, which no cost of
 bytes or launches sees. The learned model predicts the spills of a kernel with the sizes that its
 lowering takes by itself; a kernel that spills much more than its operators do one by one is not
-made. What the model has measured nothing like is not vetoed.
+made. What the model has measured nothing like, or in code of another level, is not vetoed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,8 +36,8 @@ Code = Mapping[str, npt.NDArray[np.float64]]
 class CodeModel(Protocol):
     """What is asked of a learned model; see `costmodel.learned.model`."""
 
-    def knows(self, facts: Facts, call: Call) -> bool:
-        """Whether it has measured the like of a workload."""
+    def knows(self, facts: Facts, call: Call, target: Machine) -> bool:
+        """Whether it has measured the like of a workload, in code of a target's level."""
         ...
 
     def counts(
@@ -96,7 +96,7 @@ class SpillVeto:
         assert kernel.schedule is not None
         tokens = kernel.schedule.option(TOKENS) or 1
         call, *_ = calls_of(facts, tokens, 1, keys_of(kernel))
-        if choices is None or not self.model.knows(facts, call):
+        if choices is None or not self.model.knows(facts, call, self.machine):
             return None
         found = self.model.counts(facts, call, [choices.settle({})], self.machine)
         return {name: float(one[0]) for name, one in found.items()}

@@ -31,8 +31,9 @@ func.func @f(%x: tensor<1x64xf32>, %g: tensor<64xf32>) -> tensor<1x64xf32> {
 }
 ```
 
-A kernel keeps the sizes of its lowering where the model sees nothing that is clearly faster, or has
-measured nothing like it: see `costmodel.search`.
+A kernel keeps the sizes of its lowering where the model sees nothing that is clearly faster, has
+measured nothing like it, or is of another level of instructions: see `costmodel.search`. Products
+of one token keep theirs always: see `streams_weights`.
 
 Does not handle: a choice of dataflow (`select-dataflow`); kernels whose lowering has no sizes.
 """
@@ -123,7 +124,8 @@ class Chooser:
         except UnknownKernelError:
             return None
         call, *others = calls_of(facts, tokens, self.threads, keys_of(kernel))
-        fixed = frozenset(choices.values()) - {*SIZES}
+        names = frozenset(choices.values())
+        fixed = names if streams_weights(facts, call) else names - {*SIZES}
         return Question(facts, call, choices, sizes, others, fixed)
 
 
@@ -140,6 +142,15 @@ def calls_of(facts: Facts, tokens: int, threads: int, keys: int = 0) -> list[Cal
     rows = int(facts.numbers["rows"])
     shares = max(min(threads, -(-rows // 64)), -(-rows // MOST_ROWS))
     return [Call(n, shares) for n in counts]
+
+
+def streams_weights(facts: Facts, call: Call) -> bool:
+    """Whether a call waits for weights: a product of one token, which reads all of them.
+
+    A model's come from memory. Measurements, and models that are learned from them, are of weights
+    that lie in the caches, and what is best there was up to a quarter slower.
+    """
+    return call.tokens == 1 and "weight_group" in facts.numbers
 
 
 def keys_of(kernel: KernelOp) -> int:

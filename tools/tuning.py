@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import click
 from xdsl.dialects.builtin import ModuleOp
@@ -70,32 +71,34 @@ def tuned(module: ModuleOp, asked: Chooser, top: int) -> list[Choice]:
             key = kernel_key(kernel)
             if key in done:
                 continue
-            taken = answer.taken
-            if top and answer.prediction.source:
-                taken = best_measured(kernel, answer, asked, top, measurer)
-            done[key] = _choice(kernel, answer, key, taken, measured=top > 0)
+            taken, gain = answer.taken, answer.gain
+            if top:
+                taken, gain = best_measured(kernel, answer, asked, top, measurer)
+            done[key] = _choice(kernel, answer, key, (taken, gain), measured=top > 0)
     close_idle()
     return [*done.values()]
 
 
-def _choice(kernel: KernelOp, answer: Answer, key: str, taken: int, *, measured: bool) -> Choice:
-    schedule = kernel.schedule
+def _choice(
+    kernel: KernelOp, answer: Answer, key: str, made: tuple[int, float], *, measured: bool
+) -> Choice:
+    schedule, (taken, gain) = kernel.schedule, made
     assert schedule is not None
-    seconds = answer.prediction.seconds
     because = answer.because() if not measured else "measured, the best of the model's favourites"
     return Choice(
         key,
         Entry(kernel.kernel_name.data, schedule.dataflow.data, answer.candidates[taken], because),
         taken != answer.incumbent,
-        float(1 - seconds[taken] / seconds[answer.incumbent]),
+        gain,
         measured,
     )
 
 
 def best_measured(
     kernel: KernelOp, answer: Answer, asked: Chooser, top: int, measurer: Measurer
-) -> int:
-    """The fastest of the model's favourites and the incumbent, which all take turns."""
+) -> tuple[int, float]:
+    """The fastest of the model's favourites and the incumbent, which all take turns, and the share
+    of the incumbent's time that it gains."""
     from nybble.backends.cpu import isa as levels
 
     schedule, question = kernel.schedule, asked.question(kernel)
@@ -123,17 +126,21 @@ def best_measured(
 
 def fastest_in_all(
     seconds: Mapping[int, Mapping[Call, float]], incumbent: int, calls: Sequence[Call]
-) -> int:
+) -> tuple[int, float]:
     """The candidate that is fastest on the whole among those that no call makes slower than the
-    incumbent; the incumbent if there is none. seconds: of each place, of each call that was run."""
+    incumbent, and what it gains, in the mean; the incumbent if there is none.
+
+    seconds: of each place, of each call that was run.
+    """
     before = seconds[incumbent]
     shares = {
         place: [taken[call] / before[call] for call in calls]
         for place, taken in seconds.items()
         if all(call in taken and call in before for call in calls)
     }
-    able = {place: sum(ratios) for place, ratios in shares.items() if max(ratios) <= 1.0}
-    return min(able, key=lambda place: able[place], default=incumbent)
+    able = {place: fmean(ratios) for place, ratios in shares.items() if max(ratios) <= 1.0}
+    taken = min(able, key=lambda place: able[place], default=incumbent)
+    return taken, 1 - able.get(taken, 1.0)
 
 
 def database(choices: Sequence[Choice], costs: str) -> Schedules:

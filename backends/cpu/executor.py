@@ -78,6 +78,11 @@ class Executor:
         """The memory of a state or io buffer as a flat array; writing to it is writing to it."""
         return self._memory[buffer].view(dtype)
 
+    def share(self, other: "Executor", buffers: Iterable[str]) -> None:
+        """Let buffers be those of another executor, of at least as many bytes; before any run."""
+        assert not self._lists, "programs that ran have the addresses of their own buffers"
+        self._memory |= {name: other._memory[name] for name in buffers}
+
     def run(self, programs: tuple[str, ...], n: int, pos: int) -> None:
         """Runs these programs one after the other in one launch, for rows pos to pos + n."""
         self._check_rows(n, pos)
@@ -133,7 +138,7 @@ class Executor:
         return calls
 
 
-def _map(plan: Plan, weights: Bytes) -> Mapping[str, Bytes]:
+def _map(plan: Plan, weights: Bytes) -> dict[str, Bytes]:
     """Buffer name -> its memory, zeros but for the weights."""
     temporaries, states, io = arena.temporaries(plan), arena.states(plan), arena.io(plan)
     long = states.bytes > SPARSE_STATE

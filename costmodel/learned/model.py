@@ -7,10 +7,11 @@ What a prediction is made of:
 - an order: by time, and the REFINED fastest by the mean of their ranks by time and by a score of
   LambdaMART, which knows nothing of times and tells the best ones better apart;
 - a 90% interval by split conformal prediction (Lei et al., JASA 113(523), 2018), per family;
-- `source`: "learned", or "analytic" where the workload is far from all that was seen. Then the time
+- `source`: "learned"; or "analytic" where the workload is far from all that was seen. Then the time
   is that of the terms alone, and candidates are ordered by the written-down terms times the root of
   the factor that trees say which know no family ("strange"): how loops and registers go together is
-  somewhat alike in all of them.
+  somewhat alike in all of them. Or "learned for" another level than what is asked about: other
+  instructions and registers make another order, which is good enough to say what to measure.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -59,7 +60,7 @@ UNKNOWN_WIDTH = 2.0
 class Prediction:
     """For each schedule: seconds and their interval, and the analytic terms.
 
-    order: places of the schedules, the best first. source: "learned" or "analytic". novelty: see
+    order: places of the schedules, the best first. source: see the module's text. novelty: see
     `Novelty`; above 1 the source is analytic.
     """
 
@@ -70,6 +71,12 @@ class Prediction:
     source: str
     novelty: float
     terms: Terms
+
+    @property
+    def decides(self) -> bool:
+        """Whether it is of the machine and of the like of the workload that was asked about, so
+        that something may be chosen by it alone."""
+        return self.source == LEARNED
 
 
 def inputs(
@@ -118,14 +125,24 @@ class CostModel:
         else:
             width = self.widths.get(facts.family, UNKNOWN_WIDTH)
             seconds = base * np.exp(self.raw("residual", x))
-            order, source = ordered(seconds, lambda few: self.raw("order", x[few])), LEARNED
+            order = ordered(seconds, lambda few: self.raw("order", x[few]))
+            source = LEARNED if self.is_of(target) else f"{LEARNED} for {self.level}"
         spread = float(np.exp(width))
         low, high = seconds / spread, seconds * spread
         return Prediction(seconds, low, high, order, source, novelty, parts)
 
-    def knows(self, facts: Facts, call: Call) -> bool:
-        """Whether a workload is near enough to what was measured."""
-        return self.novelty.score(facts, call) <= 1.0
+    @property
+    def level(self) -> str:
+        """The instruction-set level of the code that was measured."""
+        return str(self.card.get("level", "a level that it does not tell"))
+
+    def is_of(self, target: Target) -> bool:
+        """Whether it was learned from code of a target's level."""
+        return self.level in target.levels
+
+    def knows(self, facts: Facts, call: Call, target: Target) -> bool:
+        """Whether the like of a workload was measured, in code of a target's level."""
+        return self.is_of(target) and self.novelty.score(facts, call) <= 1.0
 
     def raw(self, name: str, x: F64) -> F64:
         """What some trees say of rows of features."""

@@ -4,6 +4,7 @@ See docs/howto/add-target.md for what is in such a file.
 """
 
 from collections.abc import Hashable
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -70,14 +71,15 @@ def find_target(name: str) -> Target:
 
 
 def target_for_level(level: str) -> Target:
-    """The target that stands for an instruction-set level of the CPU; UnknownNameError."""
+    """The target that stands for an instruction-set level, as a machine of that level alone;
+    UnknownNameError."""
     known = {one: name for name in TARGETS for one in shipped_target(name).levels}
     if level not in known:
         raise UnknownNameError(
             f"no target describes a machine of level '{level}'",
             accepted=f"{', '.join(known)}, or a .yaml file",
         )
-    return find_target(known[level])
+    return replace(find_target(known[level]), levels=(level,))
 
 
 def read_target(text: str, source: str) -> Target:

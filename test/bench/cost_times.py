@@ -22,8 +22,7 @@ from nybble.costmodel.learned.files import shipped
 from nybble.costmodel.learned.model import inputs, ordered
 from nybble.costmodel.learned.split import FOLDS, folds_of
 from nybble.costmodel.learned.training import Rows, fit_counts, fit_order, fit_strange, fit_times
-from nybble.costmodel.targets.reader import target_for_level
-from nybble.tools.cost.learning import LEVEL, Measured, measured
+from nybble.tools.cost.learning import Measured, measured
 from nybble.tools.cost.subject import Subject
 
 TOKENS = 128
@@ -42,11 +41,11 @@ def least(task: Callable[[], object], rounds: int) -> float:
 def predicting(data: Measured, count: int, rounds: int) -> dict[str, float]:
     """Milliseconds that some candidates of one kernel take, in all and by what is done."""
     texts = dict.fromkeys(one.text for one in data.records if one.tokens == TOKENS)
-    subjects = [Subject(text, TOKENS, levels.get(LEVEL)) for text in texts]
+    subjects = [Subject(text, TOKENS, levels.get(data.level)) for text in texts]
     subject = next(one for one in subjects if one.dataflow == "int_dot")
     facts, call = facts_of(subject.kernel), Call(TOKENS)
     options = [*islice(subject.choices.candidates(), count)]
-    model, target = shipped(), target_for_level(LEVEL)
+    model, target = shipped(), data.target
     x, _ = inputs(facts, call, options, target)
     seconds = model.raw("residual", x)
     tasks: dict[str, Callable[[], object]] = {
@@ -64,7 +63,7 @@ def learning(data: Measured, count: int) -> dict[str, float]:
     """Seconds of processor time to learn each part from so many rows."""
     groups = groups_of(data.records)
     copies = -(-count // len(data.records))
-    rows = Rows(groups * copies, target_for_level(LEVEL))
+    rows = Rows(groups * copies, data.target)
     folds = folds_of([group.problem for group in rows.groups])[rows.owner]
     everything = np.ones(len(rows.seconds), np.bool_)
     tasks: dict[str, Callable[[], object]] = {

@@ -26,8 +26,7 @@ from nybble.costmodel.features.tokens import tokens
 from nybble.costmodel.learned.evaluation import Judge, Predicted
 from nybble.costmodel.learned.split import FOLDS, folds_of
 from nybble.costmodel.learned.training import Rows
-from nybble.costmodel.targets.reader import target_for_level
-from nybble.tools.cost.learning import LEVEL, in_order, measured, tokens_of
+from nybble.tools.cost.learning import in_order, measured, tokens_of
 
 I64 = npt.NDArray[np.int64]
 UNKNOWN, BATCH, ALIKE, RATE = 1, 128, 16, 2e-3
@@ -160,7 +159,7 @@ def main(db: str | None, epochs: int, folds: int) -> None:
     """Print the figures of the baseline as JSON."""
     torch.set_num_threads(1)
     data = measured(db)
-    rows = Rows(groups_of(data.records), target_for_level(LEVEL))
+    rows = Rows(groups_of(data.records), data.target)
     records = in_order(data.records, rows)
     y, own = np.log(rows.seconds), folds_of([group.problem for group in rows.groups])[rows.owner]
     found = np.full(len(y), np.nan)

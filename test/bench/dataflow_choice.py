@@ -17,22 +17,22 @@ from nybble.costmodel.data.dataset import Group, groups_of
 from nybble.costmodel.features.estimate import CLOCK
 from nybble.costmodel.learned.split import folds_of
 from nybble.costmodel.learned.training import Rows, out_of_fold
-from nybble.costmodel.targets.reader import target_for_level
 from nybble.dialects.lowbit import formats
 from nybble.passes.targets import Product
-from nybble.tools.cost.learning import LEVEL, measured
+from nybble.tools.cost.learning import measured
 
 MODE = "i8"
 PRODUCTS = ("int_dot", "dequantize", "lut", "lut_dot")
 
 
-def product_of(group: Group) -> Product | None:
-    """The product that a workload is of; None for another kernel, and for several weights."""
+def product_of(group: Group, level: str) -> Product | None:
+    """The product that a workload is of, at a level; None for another kernel, and for several
+    weights."""
     if group.facts[0].family not in PRODUCTS or group.facts[0].numbers["parts"] > 1:
         return None
     spec, shape, *_ = group.problem.split()
     rows, cols = map(int, shape.split("x"))
-    return Product(formats.get(spec), rows, cols, group.call.tokens, MODE, LEVEL)
+    return Product(formats.get(spec), rows, cols, group.call.tokens, MODE, level)
 
 
 def places(group: Group, product: Product) -> Iterator[tuple[int, float, float]]:
@@ -51,13 +51,14 @@ def places(group: Group, product: Product) -> Iterator[tuple[int, float, float]]
 @click.command()
 def main() -> None:
     """Print the regret of both, as JSON."""
-    rows = Rows(groups_of(measured(None).records), target_for_level(LEVEL))
+    data = measured(None)
+    rows = Rows(groups_of(data.records), data.target)
     folds = np.asarray(folds_of([group.problem for group in rows.groups]))[rows.owner]
     learned = out_of_fold(rows, folds, score=False).seconds
     regrets: dict[str, list[float]] = {"estimated": [], "learned": []}
     first = 0
     for group in rows.groups:
-        product, start = product_of(group), first
+        product, start = product_of(group, data.level), first
         first += len(group)
         found = [*places(group, product)] if product else []
         if len(found) < 2:

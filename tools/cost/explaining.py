@@ -10,7 +10,7 @@ from nybble.backends.cpu import isa as levels
 from nybble.backends.cpu.object_code import throughput
 from nybble.backends.llvm.workers import close_idle
 from nybble.costmodel.canonical import canonical
-from nybble.costmodel.learned.model import COUNTS
+from nybble.costmodel.learned.model import ANALYTIC, COUNTS
 from nybble.costmodel.search import Answer
 from nybble.dialects.fused.kernel import KernelOp
 from nybble.passes.tile_kernels import TOKENS, Chooser
@@ -91,7 +91,7 @@ def explained(kernel: KernelOp, answer: Answer, chooser: Chooser, *, compiled: b
     question = chooser.question(kernel)
     assert question is not None
     found, taken, other = answer.prediction, answer.taken, answer.runner_up
-    learned = found.source == "learned"
+    learned = found.source != ANALYTIC
     arguments = (question.facts, question.call)
     factors = chooser.model.factors(*arguments, answer.schedule, chooser.target) if learned else []
     counts = chooser.model.counts(*arguments, [answer.schedule], chooser.target)

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from nybble.backends.cpu.isa import BASELINE, LEVELS
+from nybble.backends.cpu.machine import Machine, for_level
 from nybble.costmodel.canonical import parse
 from nybble.costmodel.data.dataset import Record, groups_of, read_parquet, record
 from nybble.costmodel.data.log import Log
@@ -24,10 +26,10 @@ from nybble.costmodel.learned.split import folds_of
 from nybble.costmodel.learned.training import Rows, train
 from nybble.costmodel.learned.transfer import LABELS, held_out, moved
 from nybble.costmodel.targets.reader import target_for_level
+from nybble.costmodel.targets.target import Target
 from nybble.dialects.errors import NybbleError
 
 DATASET = "cpu_x86_64_v3.parquet"
-LEVEL = "x86-64-v3"
 WORKLOAD, MACHINE = "workload", "machine"
 SPLITS = (WORKLOAD, *LABELS, MACHINE)
 """What is held out together."""
@@ -42,6 +44,16 @@ class Measured:
     stand: Stand
 
     @property
+    def level(self) -> str:
+        """The instruction-set level of their code."""
+        return level_of(self.stand)
+
+    @property
+    def target(self) -> Target:
+        """What their features and analytic times are of."""
+        return target_for_level(self.level)
+
+    @property
     def digest(self) -> str:
         """Stands for all of them, whatever their order."""
         lines = sorted(
@@ -49,6 +61,16 @@ class Measured:
             for one in self.records
         )
         return sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def level_of(stand: Stand) -> str:
+    """The highest level that the machine of a stand has; the baseline where that is not told."""
+    triple, *rest = stand.target.rpartition(" ")[2].split("/")
+    if len(rest) != 2:
+        return BASELINE.name
+    machine = Machine(triple, rest[0], tuple(rest[1].split(",")))
+    able = [isa.name for isa in LEVELS.values() if machine.runs(for_level(isa))]
+    return able[-1] if able else BASELINE.name
 
 
 def measured(path: str | None) -> Measured:
@@ -75,7 +97,7 @@ def quiet(data: Measured, most: float) -> Measured:
     most: how far the least times of one half of the rounds may be from those of the other, in the
     mean over the candidates, as a logarithm.
     """
-    rows = Rows(groups_of(data.records), target_for_level(LEVEL))
+    rows = Rows(groups_of(data.records), data.target)
     noise = [np.abs(np.log(one.halves[:, 0] / one.halves[:, 1])).mean() for one in rows.groups]
     kept = [
         one
@@ -90,6 +112,7 @@ def learn(data: Measured) -> CostModel:
     groups = groups_of(data.records)
     card: dict[str, object] = {
         "target": data.stand.target,
+        "level": data.level,
         "compiler": data.stand.compiler,
         "data": data.digest,
         "date": date.today().isoformat(),
@@ -97,12 +120,12 @@ def learn(data: Measured) -> CostModel:
         "workloads": len(groups),
         "problems": len({group.problem for group in groups}),
     }
-    return train(groups, target_for_level(LEVEL), card)
+    return train(groups, data.target, card)
 
 
 def judge(data: Measured, *, texts: bool, say: Say) -> tuple[Rows, Verdict, dict[str, object]]:
     """Figures on problems that were held out. texts: whether to train the baseline on tokens."""
-    rows = Rows(groups_of(data.records), target_for_level(LEVEL))
+    rows = Rows(groups_of(data.records), data.target)
     folds = folds_of([group.problem for group in rows.groups])
     verdict = evaluate(rows, folds, text_features(data.records, rows) if texts else None, say)
     report = {"split": "workload", "data": data.digest, **as_json(verdict.report)}
@@ -116,7 +139,7 @@ def judge_transfer(
 
     other: measurements of another machine, which `--split machine` needs.
     """
-    target = target_for_level(LEVEL)
+    target = data.target
     rows = Rows(groups_of(data.records), target)
     report: dict[str, object] = {"split": split, "data": data.digest}
     if split != MACHINE:

@@ -36,7 +36,7 @@ from nybble.tools.cost.workloads import Load, fused_loads, product_loads
 from nybble.tools.diagnostics import Session, UsageError
 from nybble.tools.files import write_output
 from nybble.tools.mlir_file import FIRST, advance, read_module
-from nybble.tools.model_options import json_option
+from nybble.tools.model_options import isa_option, json_option
 from nybble.tools.run_file import SCHEDULED
 from nybble.tools.tuning import chooser, cost_model
 
@@ -226,6 +226,7 @@ def table(report: Mapping[str, object]) -> Iterator[str]:
 @click.option("--cost-model", "trained", metavar="FILE", help="Default: the one of nybble.")
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True)
 @click.option("--compiled", is_flag=True, help="Compile, and count what is in the machine code.")
+@isa_option
 @json_option
 @click.pass_obj
 def explain_file(
@@ -234,10 +235,11 @@ def explain_file(
     trained: str | None,
     threads: int,
     compiled: bool,
+    isa: str | None,
     json_file: str | None,
 ) -> None:
     """Say what the kernels of an MLIR file cost, why, and what would be the next best schedule."""
-    options = CompileOptions(threads=threads)
+    options = CompileOptions(threads=threads, isa=isa)
     module = read_module(file, FIRST, session)
     advance(module, FIRST, SCHEDULED, options)
     found = explain(module, chooser(cost_model(trained), options), compiled=compiled)

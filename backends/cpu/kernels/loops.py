@@ -49,6 +49,26 @@ def store(buffer: Buffer, value: Value, at: Operand, mask: Value | None) -> None
         buffer.vstore_masked(value, at, mask)
 
 
+def for_each_few(
+    b: KernelBuilder,
+    bounds: tuple[Operand, Operand],
+    most: int,
+    body: Callable[[list[Value]], None],
+) -> None:
+    """Run `body` over the numbers of a range, `most` at a time and one by one at the end.
+
+    The body is written out twice, unless `most` is 1.
+    """
+    start, stop = map(b.value, bounds)
+    rest = start
+    if most > 1:
+        rest = start + (stop - start) // most * most
+        with b.for_(start, rest, most) as run:
+            body([run.iv + i for i in range(most)])
+    with b.for_(rest, stop) as run:
+        body([run.iv])
+
+
 def for_each_row_part(
     b: KernelBuilder,
     rows: int,

@@ -5,8 +5,8 @@ for itself, in one fixed order, and writes its own part. Prefill is shared out b
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from xdsl.dialects.func import FuncOp
 
@@ -30,6 +30,9 @@ from nybble.backends.cpu.kernels.quantize import QuantizedRows, RowsOutput
 
 CHAINS = 4
 """Sums that squares are added to in turn, by default."""
+SHORT = 4096
+"""Columns of all rows whose norms are found before any is quantized: each is a chain of operations
+that hides behind those of others, and not behind groups that wait for it."""
 
 
 def inverse_rms(
@@ -142,24 +145,44 @@ class NormQuantizer(ABC):
     def build(self, name: str) -> FuncOp:
         """The kernel."""
         b = KernelBuilder(name, self.buffers)
-        for_each_row_part(b, self.output.rows, self.output.groups, self._row_part(b))
+        output = self.output
+        together = SHORT // output.width
+        if output.rows == 1 or together < 2:
+            for_each_row_part(b, output.rows, output.groups, partial(self._row_part, b))
+            return b.finish()
+        lo, hi = b.partition(b.n)
+        with b.for_(lo, hi, together) as block:
+            self._rows(b, (block.iv, b.min(block.iv + together, hi)))
         return b.finish()
 
-    def _row_part(self, b: KernelBuilder) -> Callable[[Value, tuple[Value, Value]], None]:
+    def _row_part(self, b: KernelBuilder, row: Value, bounds: tuple[Value, Value]) -> None:
+        self._write(b, row, self._inverse(b, row), bounds)
+
+    def _rows(self, b: KernelBuilder, rows: tuple[Value, Value]) -> None:
+        """Some rows; what each is divided by waits where its first scale will be."""
+        scales, groups = b.buffer("s"), self.output.groups
+        with b.for_(*rows) as loop:
+            scales.store(b.extract(self._inverse(b, loop.iv), 0), loop.iv * groups)
+        with b.for_(*rows) as loop:
+            inverse = b.broadcast(scales.load(loop.iv * groups), self.output.lanes)
+            self._write(b, loop.iv, inverse, (b.const(0), b.const(groups)))
+
+    def _inverse(self, b: KernelBuilder, row: Value) -> Value:
+        output = self.output
+        span = (row * output.width, output.width)
+        return inverse_rms(b, b.buffer("x"), span, self.eps, output.lanes, self.chains)
+
+    def _write(
+        self, b: KernelBuilder, row: Value, inverse: Value, bounds: tuple[Value, Value]
+    ) -> None:
         x, w, output = b.buffer("x"), b.buffer("w"), self.output
+        base = row * output.width
 
-        def row_part(row: Value, bounds: tuple[Value, Value]) -> None:
-            base = row * output.width
-            span = (base, output.width)
-            inverse = inverse_rms(b, x, span, self.eps, output.lanes, self.chains)
+        def value_at(offset: Value, mask: Value | None = None) -> Value:
+            value = load(b, x, base + offset, output.lanes, mask) * inverse
+            return apply_weight(value, load(b, w, offset, output.lanes, mask), self.offset)
 
-            def value_at(offset: Value, mask: Value | None = None) -> Value:
-                value = load(b, x, base + offset, output.lanes, mask) * inverse
-                return apply_weight(value, load(b, w, offset, output.lanes, mask), self.offset)
-
-            output.write_groups(b, row, bounds, value_at)
-
-        return row_part
+        output.write_groups(b, row, bounds, value_at)
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,19 @@ from xdsl.dialects.func import FuncOp
 
 from nybble.backends.building.values import with_element
 from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Value, f32, i8, i32
-from nybble.backends.cpu.kernels.loops import for_each_row_part, load, padded_rows, tree
+from nybble.backends.cpu.kernels.loops import (
+    for_each_few,
+    for_each_row_part,
+    load,
+    padded_rows,
+    tree,
+)
 from nybble.backends.cpu.kernels.mathlib import round_to_int
 from nybble.dialects.numpy_ref.quantize import GROUPS, LARGEST, SMALLEST_AMAX
 
 MAGNITUDE_BITS = 0x7FFFFFFF
+KEPT = 8
+"""Vectors of groups that are quantized side by side."""
 
 
 class RowValues(Protocol):
@@ -53,7 +61,7 @@ class RowsOutput(Protocol):
 
     @property
     def buffers(self) -> list[BufferSpec]:
-        """What it writes."""
+        """What it writes; "s" are scales, f32 [rows, groups]."""
         ...
 
     def write_groups(
@@ -109,21 +117,35 @@ class QuantizedRows:
             BufferSpec("z", rows * self.groups, i32),
         ]
 
-    def write_group(self, b: KernelBuilder, row: Value, group: Value, values: list[Value]) -> None:
-        """Quantize the vectors of one group and store its codes, scale and sum."""
-        largest = float(LARGEST[self.digits])
-        amax = largest_magnitude(b, values)
-        tiny = amax < float(SMALLEST_AMAX)
-        scale = b.select(tiny, b.const(0.0, f32), amax / largest)
-        inverse = b.select(tiny, b.const(0.0, f32), largest / amax)
-        factor = b.broadcast(inverse, self.lanes)
-        integers = [round_to_int(b, v * factor) for v in values]
-        at_group = row * self.groups + group
-        for i, integer in enumerate(integers):
-            at = row * self.width + group * self.group + i * self.lanes
-            self._write_digits(b, integer, at)
-        b.buffer("s").store(scale, at_group)
-        b.buffer("z").store(b.reduce("add", tree(integers, lambda x, y: x + y)), at_group)
+    def _write(
+        self, b: KernelBuilder, row: Value, groups: list[Value], every: list[list[Value]]
+    ) -> None:
+        """Quantize the vectors of some groups and store their codes, scales and sums.
+
+        A group is one long chain of operations, so those of the others come in between.
+        """
+        nothing, largest = b.const(0.0, f32), float(LARGEST[self.digits])
+        amaxes = [largest_magnitude(b, values) for values in every]
+        tiny = [amax < float(SMALLEST_AMAX) for amax in amaxes]
+        scales = [
+            b.select(none, nothing, amax / largest) for none, amax in zip(tiny, amaxes, strict=True)
+        ]
+        factors = [
+            b.broadcast(b.select(none, nothing, largest / amax), self.lanes)
+            for none, amax in zip(tiny, amaxes, strict=True)
+        ]
+        integers = [
+            [round_to_int(b, value * factor) for value in values]
+            for values, factor in zip(every, factors, strict=True)
+        ]
+        for group, own in zip(groups, integers, strict=True):
+            for i, integer in enumerate(own):
+                at = row * self.width + group * self.group + i * self.lanes
+                self._write_digits(b, integer, at)
+        for group, own, scale in zip(groups, integers, scales, strict=True):
+            at = row * self.groups + group
+            b.buffer("s").store(scale, at)
+            b.buffer("z").store(b.reduce("add", tree(own, lambda x, y: x + y)), at)
 
     def _write_digits(self, b: KernelBuilder, integer: Value, at: Value) -> None:
         if self.digits == 1:
@@ -141,10 +163,14 @@ class QuantizedRows:
         value_at: Callable[[Value], Value],
     ) -> None:
         """Quantize groups `bounds` of a row whose vector at an offset is `value_at(offset)`."""
-        with b.for_(*bounds) as loop:
-            offsets = range(0, self.group, self.lanes)
-            values = [value_at(loop.iv * self.group + offset) for offset in offsets]
-            self.write_group(b, row, loop.iv, values)
+        offsets = range(0, self.group, self.lanes)
+
+        def write(groups: list[Value]) -> None:
+            starts = [group * self.group for group in groups]
+            every = [[value_at(start + offset) for offset in offsets] for start in starts]
+            self._write(b, row, groups, every)
+
+        for_each_few(b, bounds, max(1, KEPT // len(offsets)), write)
 
 
 def largest_magnitude(b: KernelBuilder, values: list[Value]) -> Value:

@@ -104,6 +104,13 @@ def test_what_gains_less_than_a_launch_is_left_alone(launches: float, changes: b
     assert found.changed == changes
 
 
+def test_a_model_of_another_level_orders_and_decides_nothing():
+    found = ask(Grid(9), Bowl(7, source="learned for x86-64-v3"), {})
+    assert found.schedule == {"x": 0, "y": 0}
+    assert found.candidates[found.order[0]] == {"x": 7, "y": 6}
+    assert found.because().startswith("kept: learned for x86-64-v3")
+
+
 def test_nothing_changes_far_from_what_was_measured():
     found = ask(Grid(9), Bowl(7, source="analytic"), {})
     assert found.schedule == {"x": 0, "y": 0}

@@ -96,6 +96,11 @@ def test_what_nobody_measured_stays_estimated():
     assert Learned(learned.model, learned.machine, gpu).costs(on_gpu, gpu.verdicts(on_gpu)) is None
 
 
+def test_a_model_of_another_level_says_nothing():
+    product = Product(formats.get("q4_0"), 512, 1152, 1, "i8", "avx512-vnni")
+    assert learned_costs(CPU, product.isa).costs(product, CPU.verdicts(product)) is None
+
+
 def test_a_model_that_is_none(tmp_path):
     (tmp_path / "bad.model").write_text("{}")
     with pytest.raises(ModelFileError):

@@ -1,11 +1,13 @@
 """A fusion whose code is predicted to spill much more than its parts do is not made."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from nybble.costmodel.analytic.work import CostOptions
 from nybble.costmodel.kernels import AnalyticModel
-from nybble.costmodel.learned.files import ModelFileError
+from nybble.costmodel.learned.files import ModelFileError, shipped
 from nybble.costmodel.targets.reader import target_for_level
 from nybble.dialects.fused.kernel import KernelOp
 from nybble.dialects.parsing import parse_module
@@ -30,7 +32,7 @@ class Spilling:
         self.strange = strange
         self.asked = []
 
-    def knows(self, facts, call):
+    def knows(self, facts, call, target):
         return facts.family not in self.strange
 
     def counts(self, facts, call, options, target):
@@ -120,6 +122,14 @@ def test_the_model_of_nybble_vetoes_none_of_the_usual_fusions(kind):
     kernels = [one for one in module.walk() if isinstance(one, KernelOp)]
     wanted = "product" if kind == "products" else kind
     assert sum(one.kernel_name.data == wanted for one in kernels) == 2
+
+
+def test_a_model_of_another_level_vetoes_nothing():
+    _, module = operators("product_add")
+    ops = [op for op in next(iter(module.ops)).body.block.ops if op.name != "func.return"]
+    found = {isa: replace(veto(shipped()), machine=target_for_level(isa)) for isa in (ISA, "amx")}
+    assert found[ISA].code(ops[1:]) is not None
+    assert found["amx"].code(ops[1:]) is None
 
 
 def test_a_model_that_is_none(tmp_path):

@@ -7,6 +7,7 @@ The second factor is multiplied once per thread, before all tiles. Of an activat
 what they mean, `q * s`, and made once per thread too.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nybble.backends.cpu.additions import AddedLayout
@@ -40,7 +41,7 @@ def _thin_size(spec: ProductSpec) -> int:
 
 def gemv_scratch(spec: ProductSpec) -> int:
     """Bytes of scratch for each thread of one token: sums of a tile too, if they are added to."""
-    return 4 * TILE * len(spec.joined[0]) + scratch_size(spec) if spec.added else 0
+    return 4 * TILE + scratch_size(spec) if spec.added else 0
 
 
 def instructions(spec: ProductSpec) -> float:
@@ -177,20 +178,15 @@ class Corrected:
         size = gemv_scratch(spec)
         own = b.buffer("scratch").view(i8, b.tid * size, size)
         self.b = b
-        self.sums = own.view(f32, 0, TILE * len(spec.joined[0]))
+        self.sums = own.view(f32, 0, TILE)
         first = 4 * self.sums.size
         self.adding = Adding(b, spec, own.view(f32, first, (size - first) // 4))
         self.adding.begin(1)
 
-    def __call__(
-        self, parts: tuple[int, ...], tile: Value, sums: list[list[Value]]
-    ) -> list[list[Value]]:
-        """The sums of each part's four sub-tiles, with what is added."""
-        made: list[list[Value]] = []
-        for i, (part, lanes) in enumerate(zip(parts, sums, strict=True)):
-            places = [self.b.const(i * TILE + r * LANES) for r in range(SUBTILES)]
-            for place, value in zip(places, lanes, strict=True):
-                self.sums.vstore(value, place)
-            self.adding.add(part, tile, self.b.const(0), (self.sums, places[0]))
-            made.append([self.sums.vload(place, LANES) for place in places])
-        return made
+    def __call__(self, part: int, tile: Value, sums: Sequence[Value]) -> list[Value]:
+        """The sums of a part's four sub-tiles, with what is added."""
+        places = [self.b.const(r * LANES) for r in range(SUBTILES)]
+        for place, value in zip(places, sums, strict=True):
+            self.sums.vstore(value, place)
+        self.adding.add(part, tile, self.b.const(0), (self.sums, places[0]))
+        return [self.sums.vload(place, LANES) for place in places]

@@ -19,7 +19,8 @@ class Epilogue:
     def finish(self, part: int, token: Value | int, row: Value, sums: tuple[Value, ...]) -> None:
         """Store rows `row .. row + 16` of one token.
 
-        sums: f32 lanes of the part; with a gate, of both parts (and `part` is 0).
+        sums: f32 lanes of the part; with a gate those of both parts (and `part` is 0), or first
+        those of one, which the outputs then hold, and later those of the other.
         """
         b, rows = self.b, self.spec.rows[part]
         mask = b.first_lanes(b.const(rows) - row, LANES) if rows % TILE else None
@@ -40,11 +41,15 @@ class Epilogue:
         b, spec = self.b, self.spec
         if spec.bias:
             sums = tuple(self._biased(part + i, row, one, mask) for i, one in enumerate(sums))
-        result = GATES[spec.glu](b, sums[0]) * sums[1] if spec.glu else sums[0]
-        y = b.buffer(f"y{part}")
-        at = b.value(token) * spec.outputs[part] + row
+        output = 0 if spec.glu else part
+        y = b.buffer(f"y{output}")
+        at = b.value(token) * spec.outputs[output] + row
+        if spec.glu and part:
+            sums = (self._load("y0", at, mask), *sums)
+        first, *others = sums
+        result = GATES[spec.glu](b, first) * others[0] if others else first
         if spec.residual:
-            result = result + self._load(f"y{part}", at, mask)
+            result = result + self._load(f"y{output}", at, mask)
         if mask is None:
             y.vstore(result, at)
         else:

@@ -3,8 +3,9 @@
 A thread takes its tiles of weight rows a few at a time. For each block of columns it unpacks the
 tiles' weights into scratch, in the order that the product wants, and multiplies them with all token
 rows; sums stay in scratch as f32 `[token][slot][64 rows]` until the last block, when the epilogue
-writes the outputs. A slot is one tile. The parts of a gated pair take turns in the same slots, so
-that what is unpacked stays in the nearest cache; each has its own sums.
+writes the outputs. A slot is one tile. The parts of a gated pair take turns in the same slots, all
+columns of one before the other: what is unpacked stays in the nearest cache, and packed weights are
+read one after the other. Each has its own sums.
 """
 
 from abc import ABC, abstractmethod
@@ -163,8 +164,8 @@ class Gemm:
         """All columns of a few tiles, then their epilogue."""
         b, product = self.b, self.product
         self._clear(tiles)
-        with b.for_(0, self.spec.cols, product.columns) as block:
-            for part, sums in zip(parts, self.sums, strict=True):
+        for part, sums in zip(parts, self.sums, strict=True):
+            with b.for_(0, self.spec.cols, product.columns) as block:
                 with b.for_(0, tiles) as each:
                     product.unpack(part, tile + each.iv, block.iv, each.iv)
                 product.multiply(sums, block.iv, tiles)

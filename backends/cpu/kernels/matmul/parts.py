@@ -1,8 +1,10 @@
 """The share of a thread: a contiguous run of the tiles of all parts, one after the other."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value
+from nybble.backends.cpu.kernels.loops import for_each_few
 from nybble.backends.cpu.kernels.matmul.spec import ProductSpec
 
 
@@ -25,20 +27,16 @@ def for_each_group(
     b: KernelBuilder,
     spec: ProductSpec,
     size: int,
-    body: Callable[[tuple[int, ...], list[Value]], None],
+    body: Callable[[int, list[Value]], None],
 ) -> None:
-    """Run `body(parts, tiles)` over this thread's tiles: `size` of them, and one by one at the end.
+    """Run `body(part, tiles)` over this thread's tiles: `size` of them, and one by one at the end.
 
-    The body is written out twice, unless `size` is 1.
+    The body is written out twice, unless `size` is 1. All tiles of a part come before those of the
+    next, also where parts make one output.
     """
-    for parts, start, stop in _shares(b, spec):
-        rest = start
-        if size > 1:
-            rest = start + (stop - start) // size * size
-            with b.for_(start, rest, size) as run:
-                body(parts, [run.iv + i for i in range(size)])
-        with b.for_(rest, stop) as run:
-            body(parts, [run.iv])
+    runs = [(part, *run) for parts, *run in _shares(b, spec) for part in parts]
+    for part, start, stop in runs:
+        for_each_few(b, (start, stop), size, partial(body, part))
 
 
 def _shares(b: KernelBuilder, spec: ProductSpec) -> Iterator[tuple[tuple[int, ...], Value, Value]]:

@@ -1,7 +1,9 @@
 """Products of tiles of rows that go side by side, whatever multiplies them.
 
 Tiles side by side share what is loaded of the activations, and the processor then has several
-streams of memory to fetch ahead of, where it fetches each only so far: see `Isa.streams`.
+streams of memory to fetch ahead of, where it fetches each only so far: see `Isa.streams`. Parts of
+a gated pair go one after the other, so that each is one stream; meanwhile the outputs hold what the
+first has made.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,21 +29,20 @@ def multiply(b: KernelBuilder, spec: ProductSpec, size: int, sums: Sums) -> None
     epilogue = Epilogue(b, spec)
     corrected = Corrected(b, spec) if spec.added else None
 
-    def finish(parts: tuple[int, ...], tiles: Sequence[Value], token: Value) -> None:
-        found = [sums(part, tiles, token) for part in parts]
+    def finish(part: int, tiles: Sequence[Value], token: Value) -> None:
+        found = sums(part, tiles, token)
         for index, tile in enumerate(tiles):
-            own = [[*one[SUBTILES * index : SUBTILES * (index + 1)]] for one in found]
+            own = found[SUBTILES * index : SUBTILES * (index + 1)]
             if corrected is not None:
-                own = corrected(parts, tile, own)
+                own = corrected(part, tile, own)
             for r in range(SUBTILES):
-                row = tile * TILE + r * LANES
-                epilogue.finish(parts[0], token, row, tuple(one[r] for one in own))
+                epilogue.finish(part, token, tile * TILE + r * LANES, (own[r],))
 
-    def body(parts: tuple[int, ...], tiles: Sequence[Value]) -> None:
+    def body(part: int, tiles: Sequence[Value]) -> None:
         if spec.tokens == 1:
-            finish(parts, tiles, b.const(0))
+            finish(part, tiles, b.const(0))
             return
         with b.for_(0, b.n) as token:
-            finish(parts, tiles, token.iv)
+            finish(part, tiles, token.iv)
 
     for_each_group(b, spec, size, body)

@@ -12,7 +12,7 @@ from nybble.costmodel.learned import files
 from nybble.costmodel.learned.boosting import Growth, ModelFileError, grown, regress, slim
 from nybble.costmodel.learned.files import from_text, read_model, shipped, to_text, write_model
 from nybble.costmodel.learned.model import TRUST, inputs
-from nybble.costmodel.targets.reader import find_target
+from nybble.costmodel.targets.reader import find_target, target_for_level
 
 TARGET = find_target("cpu-avx2")
 KNOWN = ProductSketch("int_dot", "q8_0", (576,), 576, 2, 32).facts()
@@ -35,6 +35,18 @@ def test_a_prediction_is_learned_and_in_its_interval():
     assert (found.low < found.seconds).all()
     assert (found.seconds < found.high).all()
     assert found.seconds[0] < found.seconds[1]
+
+
+def test_a_model_of_another_level_says_so():
+    model, call = shipped(), Call(1)
+    assert model.level == "x86-64-v3"
+    found = model.predict(KNOWN, call, GEMV, target_for_level("avx512-vbmi"))
+    assert found.source == "learned for x86-64-v3"
+    assert not found.decides
+    assert model.predict(KNOWN, call, GEMV, target_for_level("x86-64-v3")).decides
+    assert model.predict(STRANGE, call, GEMV, target_for_level("amx")).source == "analytic"
+    untold = replace(model, card={})
+    assert not untold.predict(KNOWN, call, GEMV, TARGET).decides
 
 
 def test_what_is_strange_is_analytic():

@@ -82,6 +82,13 @@ def test_a_model_moves_with_few_measurements(slow):
     assert found["within_3_points"] is True
 
 
+def test_rates_are_fitted_anew_to_few_measurements(slow):
+    """A factor for the kind and trees of ten measurements alone would leave 22%."""
+    other = rows_of(FAST)
+    few = chosen(other, 10)
+    assert figures(other, ~few, adapted(other, slow, few))["mape"] < 15
+
+
 def _rates(rows: Rows):
     from nybble.costmodel.learned.calibration import calibrate
 

@@ -64,7 +64,7 @@ def test_a_number_that_is_not_finite_spoils_its_group_alone(run, rng, bad):
 
 
 @pytest.mark.parametrize("group", [32, 128])
-@pytest.mark.parametrize(("rows", "n", "threads"), [(1, 1, 1), (1, 1, 4), (9, 9, 2)])
+@pytest.mark.parametrize(("rows", "n", "threads"), [(1, 1, 1), (1, 1, 4), (9, 9, 2), (33, 31, 2)])
 @pytest.mark.parametrize("offset", [False, True])
 def test_fused_norm_is_norm_then_quantize(run, rng, group, rows, n, threads, offset):
     x = rng.standard_normal((n, 640)).astype(np.float32) * 3
