@@ -21,7 +21,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-rtl test-spgemm check lint types lit docs format bench lock clean
+.PHONY: help demo test test-rtl test-spgemm test-gpu check lint types lit docs format bench lock clean
 
 help:
 	@echo "make demo    install, compile a small language model and let it answer a question"
@@ -60,11 +60,11 @@ demo: $(VENV)/run.stamp
 	$(BIN)/nybble generate smollm2 -p "$(PROMPT)"
 
 check: lint types lit docs
-	$(BIN)/python -m pytest $(SPREAD) -m "not slow"
+	$(BIN)/python -m pytest $(SPREAD) -m "not slow and not exhaustive"
 
 # The last line of the output is pytest's summary, which CI reads.
 test: lint types lit docs
-	$(BIN)/python -m pytest $(SPREAD)
+	$(BIN)/python -m pytest $(SPREAD) -m "not exhaustive"
 
 # Long co-simulations, kernels on 10,000 cases of each dataflow and operator, and syntheses against
 # what was recorded.
@@ -85,6 +85,10 @@ test-spgemm: $(VENV)/test.stamp
 	$(BIN)/nybble verify --target spgemm --engines qemu,spike,spike+xspgemm,rvsim \
 	  --harts 1,4,16,64 --cases 60 --seed 1
 	$(BIN)/python test/bench/spgemm_model.py
+
+# Every GPU kernel on every architecture at twenty shapes and more, in the simulator.
+test-gpu: $(VENV)/test.stamp
+	$(BIN)/python -m pytest $(SPREAD) -m exhaustive test/unit
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check $(PYFILES)

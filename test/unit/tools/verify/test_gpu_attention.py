@@ -53,7 +53,7 @@ def test_what_is_refused(run_nybble, options, message):
     assert message in outcome.err
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("arch", [one for one in ARCHS if one not in IMAGINED])
 def test_twenty_shapes_and_more_of_each_kind_on_every_architecture(arch):
     cases = [drawn(11, number, (arch,)) for number in range(66)]

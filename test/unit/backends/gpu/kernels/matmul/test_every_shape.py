@@ -29,7 +29,7 @@ SCALED, ROUNDED = 16, 4.0
 `run_product` allows, which is what is lost on an average over many columns."""
 REAL = [one for one in ARCHS if one not in IMAGINED]
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 
 def test_there_are_twenty_shapes_of_each():

@@ -30,7 +30,7 @@ from nybble.backends.gpu.kernels.rows.simple import (
 from nybble.backends.gpu.sim.simulate import simulate
 from nybble.dialects.numpy_ref import glu, merge, norm, rope
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 SHAPES = [
     # less than a warp, a warp, what a block of threads takes in one round, or a bit more
     (1, 1), (1, 7), (2, 31), (1, 32), (3, 33), (2, 64), (5, 65), (1, 100), (4, 127), (2, 128),
