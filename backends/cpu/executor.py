@@ -17,9 +17,6 @@ from nybble.backends.cpu.plan import Plan, PlanError, Step
 from nybble.backends.cpu.pool import Call, Pool, StepList, Ticks
 from nybble.backends.cpu.runner import EXTERNALS
 
-# Bytes of state above which most texts leave most of it untouched: the cache of a long context.
-SPARSE_STATE = 128 << 20
-
 
 @dataclass(frozen=True)
 class StepTime:
@@ -141,11 +138,10 @@ class Executor:
 def _map(plan: Plan, weights: Bytes) -> dict[str, Bytes]:
     """Buffer name -> its memory, zeros but for the weights."""
     temporaries, states, io = arena.temporaries(plan), arena.states(plan), arena.io(plan)
-    long = states.bytes > SPARSE_STATE
     placed = (
         (arena.weights(plan), weights),
         (temporaries, allocate(temporaries.bytes)),
-        (states, allocate(states.bytes, sparse=long)),
+        (states, allocate(states.bytes, sparse=True)),
         (io, allocate(io.bytes, sparse=True)),
     )
     memory: dict[str, Bytes] = {}

@@ -16,6 +16,8 @@ from nybble.dialects.errors import NybbleError
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 HUGE_PAGE = 2 << 20
 HUGE_FROM = 4 * HUGE_PAGE  # bytes: below this the rounding would cost more than it gives
+HUGE_SHARE = 8
+"""A part of the memory: what takes more, and may be left untouched, has ordinary pages."""
 
 # arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA): Linux, Documentation/arch/x86/xstate.rst
 SYS_ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA = 158, 0x1023, 18
@@ -26,6 +28,12 @@ def thread_count() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@cache
+def memory_size() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @cache
@@ -41,10 +49,12 @@ def allocate(size: int, *, sparse: bool = False) -> NDArray[np.uint8]:
     """`size` bytes of zeros, u8, aligned to 64 bytes, or to huge pages of 2 MiB where it is big.
 
     Linux backs the latter with huge pages if it can, and a stream from memory is a third faster
-    for it (measured). sparse: most of it may never be touched, so take no more than is: ordinary
-    pages. Raises NybbleError if there is not so much memory.
+    for it: decoding after 32768 tokens of a cache of f32 takes 10 ms where it takes 14 with
+    ordinary ones (Zen 4). sparse: most of it may never be touched, and with huge pages more is, so
+    that what takes a good part of the memory has ordinary ones. Raises NybbleError if there is not
+    so much memory.
     """
-    huge = size >= HUGE_FROM and not sparse
+    huge = size >= HUGE_FROM and not (sparse and size > memory_size() // HUGE_SHARE)
     alignment = HUGE_PAGE if huge else ALIGNMENT
     try:
         region = mmap.mmap(-1, size + alignment, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

@@ -192,7 +192,7 @@ def key_block(lists: Sequence[KeyList], page: int = 0) -> int:
 def attention_kernel(site: Site, op: AttentionOp | PartialOp) -> Attention:
     """The kernel of an attention before it is known where its results go."""
     cache, lists = kv_cache(op.keys), key_lists(site, op)
-    return Attention(
+    kernel = Attention(
         cache=cache,
         q_heads=columns(op.query) // cache.head_dim,
         rows=site.tokens,
@@ -205,6 +205,9 @@ def attention_kernel(site: Site, op: AttentionOp | PartialOp) -> Attention:
         isa=site.isa,
         lists=lists,
     )
+    if kernel.pages is not None or not kernel.mask.is_band:
+        return kernel
+    return replace(kernel, key_block=kernel.shape.near_block)
 
 
 def attention_inputs(site: Site, op: AttentionOp | PartialOp) -> tuple[In, ...]:

@@ -13,7 +13,7 @@ from functools import partial
 
 from xdsl.dialects.func import FuncOp
 
-from nybble.backends.cpu.isa import NEON, Isa
+from nybble.backends.cpu.isa import NEON, FourWay, Isa
 from nybble.backends.cpu.kernels.attention_codes import CodedTile, StagedCodes
 from nybble.backends.cpu.kernels.attention_integers import IntegerTile
 from nybble.backends.cpu.kernels.attention_merge import PartialRows
@@ -144,10 +144,11 @@ class Attention:
     def shape(self) -> TileShape:
         """The tile: some query rows in prefill, the group's heads in decode.
 
-        Products of integers are summed twice, in words of 16 bits and of 32.
+        Products of integers two by two are summed twice, in words of 16 bits and of 32.
         """
         corrected = self.pages is not None and self.pages.format.is_corrected
-        sums = max(1, self.accumulators // 2) if self.integers else self.accumulators
+        twice = self.integers and not isinstance(self.isa.int_dot, FourWay)
+        sums = max(1, self.accumulators // 2) if twice else self.accumulators
         staged = (self.rows > 1 and self.cache.dtype != "f32") or corrected
         return TileShape(
             self.exact,

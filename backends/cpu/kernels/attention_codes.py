@@ -120,18 +120,19 @@ class CodedTile(Tile):
             total = b.fma(value, minimum, total)
         scratch.store(b.reduce("add", total), self.at("offset", row))
 
-    def _offsets(self, row: Value) -> list[Value]:
-        rows = (self.at("offset", row + r) for r in range(self.shape.row_tile))
+    def _offsets(self, row: Value, count: int) -> list[Value]:
+        rows = (self.at("offset", row + r) for r in range(count))
         return [self.b.broadcast(self.scratch.load(one), KEY_BLOCK) for one in rows]
 
     def score_start(self, row: Value) -> list[Value]:
         """The minima's share of the scores."""
-        return [one for one in self._offsets(row) for _ in range(self.key_vectors)]
+        offsets = self._offsets(row, self.shape.row_tile)
+        return [one for one in offsets for _ in range(self.key_vectors)]
 
     def output_start(self, row: Value, offset: Operand, *, corrected: bool) -> list[Value]:
         """O so far, and the minima's share of these components."""
         sums = super().output_start(row, offset, corrected=corrected)
-        added = self._offsets(row)
+        added = self._offsets(row, self.value_rows)
         return [one + added[i // self.value_vectors] for i, one in enumerate(sums)]
 
     def key_words(self, first_key: Value, component: Value, block: int) -> Value:

@@ -23,8 +23,8 @@ from nybble.dialects.sparse_attn.kv.products import LARGEST, SMALLEST, middle
 
 _VECTOR = vec(KEY_BLOCK, f32)
 _QUAD = KEY_BLOCK // 4
-Words = Callable[[Value], Value]
-"""Lanes of codes by their number."""
+Words = Callable[[Value], list[Value]]
+"""Lanes of codes of some vectors by their number."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,20 @@ class IntegerTile(CodedTile):
         self._q = Factor("q", pages.head_dim, int_dot(isa, bits, 1))
         self._p = Factor("s", shape.key_block, int_dot(isa, bits, 1))
         self._middle = middle(pages.format)
-        self.key_vectors = self.value_vectors = 1
+        self._divide_registers()
+
+    def _divide_registers(self) -> None:
+        """Vectors and rows of a register tile, whose sums are one for each plane of codes.
+
+        In decode codes of one plane are read as they lie, which memory brings without being asked;
+        others are few bytes, of which more than two rows should have what was extracted.
+        """
+        shape, values = self.shape, len(self.value_runs()[0])
+        room = shape.accumulators // self._q.dot.accumulators
+        self._lies = shape.row_block == 1 and 2 * values <= room
+        self.value_rows = divisor(shape.row_tile, room // values if self._lies else shape.row_tile)
+        self.value_vectors = divisor(values, max(1, room // self.value_rows))
+        self.key_vectors = 1
 
     def _fold(
         self, row: Value, part: str, places: list[Value], scales: list[tuple[Value, Value]]
@@ -77,11 +90,11 @@ class IntegerTile(CodedTile):
         rounded = [b.roundeven(one * wide) for one in scaled]
         spread = b.broadcast(step * (factor.dot.offset - self._middle), KEY_BLOCK)
         total = b.const(0.0, _VECTOR)
-        for index, one in enumerate(rounded):
-            total = b.fma(numbers[index], scales[index][1], total)
-            total = b.fma(scaled[index], b.const(self._middle, _VECTOR), total)
-            total = b.fma(one, spread, total)
-            self._put(factor, row, index, b.fptosi(one, i32))
+        for index, (number, (scale, minimum)) in enumerate(zip(numbers, scales, strict=True)):
+            centre = b.fma(scale, b.const(self._middle, _VECTOR), minimum)
+            total = b.fma(number, centre, total)
+            self._put(factor, row, index, b.fptosi(rounded[index], i32))
+        total = b.fma(tree(rounded, lambda x, y: x + y), spread, total)
         scratch.store(b.reduce("add", total), self.at("offset", row))
         scratch.store(step, self.at("step", row))
 
@@ -98,23 +111,25 @@ class IntegerTile(CodedTile):
         words = factor.width // 4
         return self.at(f"folded_{factor.part}", (row * factor.dot.prepared + turn) * words)
 
-    def _sums(self, factor: Factor, row: Value, words: Words) -> list[Value]:
-        """The products of lanes of codes with each row of a register tile, f32."""
-        b, dot, rows = self.b, factor.dot, range(self.shape.row_tile)
-        count = factor.width // self.pages.span
-        empty = [one for _ in rows for one in dot.start(b, b.const(0, WORDS))]
-        with b.for_(0, count, factor.run, inits=empty) as loop:
-            each = [list(loop.args[r * dot.carried : (r + 1) * dot.carried]) for r in rows]
+    def _sums(
+        self, factor: Factor, row: Value, rows: int, vectors: int, words: Words
+    ) -> list[Value]:
+        """The products of vectors of codes with some rows, f32, row by row."""
+        b, dot, count = self.b, factor.dot, rows * vectors
+        empty = [one for _ in range(count) for one in dot.start(b, b.const(0, WORDS))]
+        with b.for_(0, factor.width // self.pages.span, factor.run, inits=empty) as loop:
+            each = [list(loop.args[i * dot.carried :][: dot.carried]) for i in range(count)]
             runs = [list(dot.open(one)) for one in each]
             for turn in range(factor.run):
-                word = words(loop.iv + turn)
-                for r in rows:
+                lanes = words(loop.iv + turn)
+                for r in range(rows):
                     xs = self._activations(factor, row + r, loop.iv + turn)
-                    runs[r] = dot.step(b, runs[r], word, xs)
+                    for i, word in enumerate(lanes, r * vectors):
+                        runs[i] = dot.step(b, runs[i], word, xs)
             closed = [dot.close(b, *pair) for pair in zip(each, runs, strict=True)]
             loop.yield_(*(one for carried in closed for one in carried))
         found = loop.results
-        parts = (found[r * dot.carried : (r + 1) * dot.carried] for r in rows)
+        parts = (found[i * dot.carried :][: dot.carried] for i in range(count))
         return [b.sitofp(dot.total(b, part)) for part in parts]
 
     def _activations(self, factor: Factor, row: Value, word: Value) -> list[list[Value]]:
@@ -135,25 +150,34 @@ class IntegerTile(CodedTile):
         return self.b.fma(found, step, start)
 
     def _score_tile(self, row: Value, first_key: Value, block: int) -> None:
-        def words(index: Value) -> Value:
+        def words(index: Value) -> list[Value]:
             place = self.key_words(first_key, index * self.pages.span, block)
             self.prefetch("k", place)
-            return self.codes.words("k", place)
+            return [self.codes.words("k", place)]
 
-        size, found = self.shape.key_block, self._sums(self._q, row, words)
+        size, found = self.shape.key_block, self._sums(self._q, row, self.shape.row_tile, 1, words)
         for r, (start, one) in enumerate(zip(self.score_start(row), found, strict=True)):
             logit = self._capped(self._added(start, row + r, one))
             self.scratch.vstore(logit, self.at("s", (row + r) * size + block * KEY_BLOCK))
 
+    def prefetch(self, side: str, at: Value) -> None:
+        """See CodedTile; what is read as it lies comes by itself."""
+        if not self._lies:
+            super().prefetch(side, at)
+
     def _output_tile(
         self, row: Value, offset: int, first_key: Value, keys: Value, sums: list[Value]
     ) -> None:
-        def words(index: Value) -> Value:
+        vectors = self.value_vectors
+
+        def words(index: Value) -> list[Value]:
             position = first_key + index * self.pages.span
             self.prefetch_values(first_key, offset, index)
-            return self.codes.words("v", self.pages.value_words(self.head, position, offset))
+            offsets = range(offset, offset + vectors * KEY_BLOCK, KEY_BLOCK)
+            places = [self.pages.value_words(self.head, position, one) for one in offsets]
+            return [self.codes.words("v", place) for place in places]
 
-        found = self._sums(self._p, row, words)
+        found = self._sums(self._p, row, self.value_rows, vectors, words)
         places = self._places(row, offset)
-        for r, (place, start, one) in enumerate(zip(places, sums, found, strict=True)):
-            self.scratch.vstore(self._added(start, row + r, one), place)
+        for i, (place, start, one) in enumerate(zip(places, sums, found, strict=True)):
+            self.scratch.vstore(self._added(start, row + i // vectors, one), place)

@@ -13,10 +13,25 @@ from nybble.dialects.errors import NybbleError
 def test_memory_is_aligned_and_zero(size: int, sparse: bool) -> None:
     memory = host.allocate(size, sparse=sparse)
     assert (memory.dtype, memory.shape) == (np.uint8, (size,))
-    big = size >= host.HUGE_FROM and not sparse
+    big = size >= host.HUGE_FROM
     assert memory.ctypes.data % (host.HUGE_PAGE if big else host.ALIGNMENT) == 0
     assert not memory.any()
     memory[:] = 1
+
+
+@pytest.mark.parametrize(("sparse", "most", "big"), [(True, 1, 0), (True, 2, 1), (False, 1, 1)])
+def test_what_may_stay_untouched_has_huge_pages_up_to_a_part_of_the_memory(
+    monkeypatch, sparse, most, big
+):
+    """Regions are as big as asked for and aligned to huge pages, or to the last byte."""
+    asked = []
+    monkeypatch.setattr(host, "memory_size", lambda: most * host.HUGE_FROM * host.HUGE_SHARE // 2)
+    monkeypatch.setattr(
+        host.mmap, "mmap", lambda _, size, flags: asked.append(size) or bytearray(size)
+    )
+    monkeypatch.delattr(host.mmap, "MADV_HUGEPAGE", raising=False)
+    host.allocate(host.HUGE_FROM, sparse=sparse)
+    assert asked == [host.HUGE_FROM + (host.HUGE_PAGE if big else host.ALIGNMENT)]
 
 
 @pytest.mark.parametrize("size", [1 << 60, 1 << 80])
