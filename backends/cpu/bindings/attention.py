@@ -21,7 +21,7 @@ from nybble.backends.cpu.bindings.site import (
 from nybble.backends.cpu.kernels.attention import Attention
 from nybble.backends.cpu.kernels.attention_merge import AttentionMerge
 from nybble.backends.cpu.kernels.attention_parts import PartsFinish, PartsMerge, PartsShape
-from nybble.backends.cpu.kernels.attention_tile import accumulators
+from nybble.backends.cpu.kernels.attention_shape import accumulators
 from nybble.backends.cpu.kernels.attention_walk import KeyList
 from nybble.backends.cpu.kernels.kv import KEY_BLOCK, PADDING, KvCache
 from nybble.backends.cpu.kernels.kv_append import KvQuantize

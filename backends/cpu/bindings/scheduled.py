@@ -8,7 +8,7 @@ from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu.bindings.site import Kernel
 from nybble.backends.cpu.kernels.attention import Attention
-from nybble.backends.cpu.kernels.attention_tile import RegisterTile
+from nybble.backends.cpu.kernels.attention_shape import RegisterTile
 from nybble.backends.cpu.kernels.builder import BufferSpec
 from nybble.backends.cpu.kernels.kv import KEY_BLOCK, PADDING
 from nybble.backends.cpu.schedule_space import (

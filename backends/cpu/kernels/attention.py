@@ -18,13 +18,8 @@ from nybble.backends.cpu.kernels.attention_codes import CodedTile, StagedCodes
 from nybble.backends.cpu.kernels.attention_integers import IntegerTile
 from nybble.backends.cpu.kernels.attention_merge import PartialRows
 from nybble.backends.cpu.kernels.attention_parts import PartsShape
-from nybble.backends.cpu.kernels.attention_tile import (
-    ACCUMULATORS,
-    NOTHING_SEEN,
-    RegisterTile,
-    Tile,
-    TileShape,
-)
+from nybble.backends.cpu.kernels.attention_shape import ACCUMULATORS, RegisterTile, TileShape
+from nybble.backends.cpu.kernels.attention_tile import NOTHING_SEEN, Tile
 from nybble.backends.cpu.kernels.attention_walk import KeyList, Walk, WalkShape
 from nybble.backends.cpu.kernels.builder import BufferSpec, KernelBuilder, Operand, Value, f32
 from nybble.backends.cpu.kernels.kv import KEY_BLOCK, PADDING, KvCache
@@ -159,6 +154,7 @@ class Attention:
             sums,
             self.registers,
             folded=self.integers or (self.pages is not None and not staged),
+            apart=not self.mask.is_band,
         )
 
     @property
@@ -267,7 +263,7 @@ class Attention:
         b, size = exact.b, self.shape.key_block
         with b.for_(*bounds) as loop:
             block = walk.block(loop.iv)
-            ahead = walk.ahead(loop.iv, bounds[1])
+            ahead = walk.ahead(loop.iv, bounds)
             if coded is None:
                 self._one_block(exact, walk, (block, ahead), step)
                 return
@@ -300,7 +296,7 @@ class Attention:
         tile's form of it, and which pairs of query and key do.
         """
         b, size = tile.b, self.shape.key_block
-        block, tile.ahead = place
+        block, tile.asked.blocks = place
         first_key = block * size
         keys = b.min(walk.end - first_key, b.const(size))
         tile.stage(first_key, keys)

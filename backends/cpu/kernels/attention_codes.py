@@ -12,11 +12,14 @@ blocks decoded to the scratch instead, where every row reads them.
 
 from math import gcd
 
-from nybble.backends.cpu.kernels.attention_tile import Tile, TileShape
+from nybble.backends.cpu.kernels.attention_ahead import SECOND_CACHE
+from nybble.backends.cpu.kernels.attention_shape import TileShape
+from nybble.backends.cpu.kernels.attention_tile import Tile
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Operand, Value, f32, i32, vec
 from nybble.backends.cpu.kernels.kv import KEY_BLOCK
 from nybble.backends.cpu.kernels.kv_correct import Corrections
 from nybble.backends.cpu.kernels.kv_pages import KvPages
+from nybble.backends.cpu.kernels.loops import RowLanes, across
 from nybble.dialects.sparse_attn.kv import KEYS, SIDES
 
 _VECTOR = vec(KEY_BLOCK, f32)
@@ -46,7 +49,7 @@ class Codes:
 
     def prefetch(self, side: str, at: Value) -> None:
         """Ask for such lanes."""
-        self.b.buffer(f"{side}_codes").view(i32).prefetch(at)
+        self.b.buffer(f"{side}_codes").view(i32).prefetch(at, SECOND_CACHE)
 
     def number(self, words: Value, number: int) -> Value:
         """The codes of this number of a span, f32."""
@@ -89,36 +92,38 @@ class CodedTile(Tile):
         """Queries times scales, and their sums times minima."""
         pages, width = self.pages, self.pages.head_dim
         base = pages.key_scales(self.head, first_key // pages.format.key_group)
-        with self.b.for_(0, self.shape.rows) as row:
-            places = [row.iv * width + offset for offset in range(0, width, KEY_BLOCK)]
-            scales = [
-                self.codes.scales("k", base + offset, width)
-                for offset in range(0, width, KEY_BLOCK)
-            ]
-            self._fold(row.iv, "q", places, scales)
+        with self.b.for_(0, self.shape.rows, self.shape.few_rows) as rows:
+            offsets = range(0, width, KEY_BLOCK)
+            scales = [self.codes.scales("k", base + offset, width) for offset in offsets]
+            self._fold(rows.iv, "q", width, scales)
 
     def fold_weights(self, first_key: Value, component: int) -> None:
         """Weights times scales, and their sums times minima."""
         pages, block = self.pages, self.shape.key_block
         base = pages.value_scales(self.head, component // pages.value_group, first_key)
-        with self.b.for_(0, self.shape.rows) as row:
-            places = [row.iv * block + offset for offset in range(0, block, KEY_BLOCK)]
-            scales = [
-                self.codes.scales("v", base + offset, pages.padded)
-                for offset in range(0, block, KEY_BLOCK)
-            ]
-            self._fold(row.iv, "s", places, scales)
+        with self.b.for_(0, self.shape.rows, self.shape.few_rows) as rows:
+            offsets = range(0, block, KEY_BLOCK)
+            scales = [self.codes.scales("v", base + offset, pages.padded) for offset in offsets]
+            self._fold(rows.iv, "s", block, scales)
 
     def _fold(
-        self, row: Value, part: str, places: list[Value], scales: list[tuple[Value, Value]]
+        self, first_row: Value, part: str, width: int, scales: list[tuple[Value, Value]]
     ) -> None:
-        b, scratch = self.b, self.scratch
-        total = b.const(0.0, _VECTOR)
-        for place, (scale, minimum) in zip(places, scales, strict=True):
-            value = scratch.vload(self.at(part, place), KEY_BLOCK)
-            scratch.vstore(value * scale, self.at(f"folded_{part}", place))
-            total = b.fma(value, minimum, total)
-        scratch.store(b.reduce("add", total), self.at("offset", row))
+        """Numbers of a few rows from the first on, times scales; `width` of them are a row."""
+        b, scratch, totals = self.b, self.scratch, []
+        for r in range(self.shape.few_rows):
+            total = b.const(0.0, _VECTOR)
+            for index, (scale, minimum) in enumerate(scales):
+                place = (first_row + r) * width + index * KEY_BLOCK
+                value = scratch.vload(self.at(part, place), KEY_BLOCK)
+                scratch.vstore(value * scale, self.at(f"folded_{part}", place))
+                total = b.fma(value, minimum, total)
+            totals.append(total)
+        self._keep_rows("offset", first_row, across(b, totals, lambda x, y: x + y))
+
+    def _keep_rows(self, part: str, first_row: Value, numbers: Value) -> None:
+        lanes = RowLanes(self.b, self.shape.few_rows, KEY_BLOCK)
+        lanes.store(numbers, self.scratch, self.at(part, first_row))
 
     def _offsets(self, row: Value, count: int) -> list[Value]:
         rows = (self.at("offset", row + r) for r in range(count))
@@ -129,11 +134,9 @@ class CodedTile(Tile):
         offsets = self._offsets(row, self.shape.row_tile)
         return [one for one in offsets for _ in range(self.key_vectors)]
 
-    def output_start(self, row: Value, offset: Operand, *, corrected: bool) -> list[Value]:
-        """O so far, and the minima's share of these components."""
-        sums = super().output_start(row, offset, corrected=corrected)
-        added = self._offsets(row, self.value_rows)
-        return [one + added[i // self.value_vectors] for i, one in enumerate(sums)]
+    def output_added(self, row: Value) -> list[Value]:
+        """The minima's share of these components."""
+        return self._offsets(row, self.value_rows)
 
     def key_words(self, first_key: Value, component: Value, block: int) -> Value:
         """Where the lanes of 16 keys of vector `block` lie that hold a component."""
@@ -142,7 +145,7 @@ class CodedTile(Tile):
     def prefetch(self, side: str, at: Value) -> None:
         """Ask for what the next block has where this one has lanes."""
         block = self.shape.key_block * self.pages.head_dim // self.pages.span
-        self.codes.prefetch(side, at + self.ahead * block)
+        self.codes.prefetch(side, at + self.asked.blocks * block)
 
     def prefetch_values(self, first_key: Value, offset: int, number: Value) -> None:
         """Ask for lanes of the next block as they lie, where the lanes of a column are read.

@@ -11,18 +11,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nybble.backends.cpu.isa import Isa
+from nybble.backends.cpu.kernels import mathlib
 from nybble.backends.cpu.kernels.attention_codes import CodedTile
-from nybble.backends.cpu.kernels.attention_tile import TileShape
+from nybble.backends.cpu.kernels.attention_shape import TileShape
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i8, i32, vec
 from nybble.backends.cpu.kernels.kv import KEY_BLOCK
 from nybble.backends.cpu.kernels.kv_pages import KvPages
-from nybble.backends.cpu.kernels.loops import largest_lane, tree
-from nybble.backends.cpu.kernels.matmul.intdot import WORDS, IntDot, int_dot
-from nybble.backends.cpu.kernels.matmul.weights import divisor
+from nybble.backends.cpu.kernels.loops import RowLanes, across, divisor, tree
+from nybble.backends.cpu.kernels.matmul.intdot import ANY_NUMBER, WORDS, IntDot, int_dot
 from nybble.dialects.sparse_attn.kv.products import LARGEST, SMALLEST, middle
 
 _VECTOR = vec(KEY_BLOCK, f32)
 _QUAD = KEY_BLOCK // 4
+KEY_WORDS, VALUE_WORDS = 4, 2
+"""Words of codes in a round of a loop: in longer ones integers for later are kept in registers
+until these do not suffice (Zen 4: rounds of all words take 8% more)."""
 Words = Callable[[Value], list[Value]]
 """Lanes of codes of some vectors by their number."""
 
@@ -32,17 +35,20 @@ class Factor:
     """One side of the products: queries, or weights.
 
     part: of the scratch, where numbers are read and, as `folded_`, integers are put. width:
-    numbers of a row. dot: how they are multiplied.
+    numbers of a row. dot: how they are multiplied. most: words in a round of a loop where
+    sums need no widening.
     """
 
     part: str
     width: int
     dot: IntDot
+    most: int
 
     @property
     def run(self) -> int:
-        """Words in a round of a loop."""
-        return divisor(self.width // (4 * self.dot.planes), self.dot.run)
+        """Words in a round of a loop: as many as may be added up before sums are widened."""
+        most = self.most if self.dot.run == ANY_NUMBER else self.dot.run
+        return divisor(self.width // (4 * self.dot.planes), most)
 
 
 class IntegerTile(CodedTile):
@@ -58,45 +64,53 @@ class IntegerTile(CodedTile):
     ) -> None:
         super().__init__(b, shape, softcap_log2, pages)
         bits = pages.format.bits
-        self._q = Factor("q", pages.head_dim, int_dot(isa, bits, 1))
-        self._p = Factor("s", shape.key_block, int_dot(isa, bits, 1))
+        self._q = Factor("q", pages.head_dim, int_dot(isa, bits, 1), KEY_WORDS)
+        self._p = Factor("s", shape.key_block, int_dot(isa, bits, 1), VALUE_WORDS)
         self._middle = middle(pages.format)
         self._divide_registers()
 
     def _divide_registers(self) -> None:
         """Vectors and rows of a register tile, whose sums are one for each plane of codes.
 
-        In decode codes of one plane are read as they lie, which memory brings without being asked;
-        others are few bytes, of which more than two rows should have what was extracted.
+        In decode codes of one plane are read as they lie; others are few bytes, of which more than
+        two rows should have what was extracted.
         """
         shape, values = self.shape, len(self.value_runs()[0])
         room = shape.accumulators // self._q.dot.accumulators
-        self._lies = shape.row_block == 1 and 2 * values <= room
-        self.value_rows = divisor(shape.row_tile, room // values if self._lies else shape.row_tile)
+        lies = shape.row_block == 1 and 2 * values <= room
+        self.value_rows = divisor(shape.row_tile, room // values if lies else shape.row_tile)
         self.value_vectors = divisor(values, max(1, room // self.value_rows))
         self.key_vectors = 1
 
     def _fold(
-        self, row: Value, part: str, places: list[Value], scales: list[tuple[Value, Value]]
+        self, first_row: Value, part: str, width: int, scales: list[tuple[Value, Value]]
     ) -> None:
-        b, scratch = self.b, self.scratch
-        factor = self._q if part == "q" else self._p
-        numbers = [scratch.vload(self.at(part, place), KEY_BLOCK) for place in places]
-        scaled = [one * scale for one, (scale, _) in zip(numbers, scales, strict=True)]
-        most = largest_lane(b, tree([b.abs(one) for one in scaled], b.max))
-        step = most / float(LARGEST)
-        counts = b.select(most > SMALLEST, b.const(float(LARGEST), f32) / most, 0.0)
-        wide = b.broadcast(counts, KEY_BLOCK)
-        rounded = [b.roundeven(one * wide) for one in scaled]
-        spread = b.broadcast(step * (factor.dot.offset - self._middle), KEY_BLOCK)
-        total = b.const(0.0, _VECTOR)
-        for index, (number, (scale, minimum)) in enumerate(zip(numbers, scales, strict=True)):
-            centre = b.fma(scale, b.const(self._middle, _VECTOR), minimum)
-            total = b.fma(number, centre, total)
-            self._put(factor, row, index, b.fptosi(rounded[index], i32))
-        total = b.fma(tree(rounded, lambda x, y: x + y), spread, total)
-        scratch.store(b.reduce("add", total), self.at("offset", row))
-        scratch.store(step, self.at("step", row))
+        b, factor = self.b, self._q if part == "q" else self._p
+        few = range(self.shape.few_rows)
+        numbers = [self._numbers(part, first_row + r, width) for r in few]
+        scaled = [[x * scale for x, (scale, _) in zip(row, scales, strict=True)] for row in numbers]
+        most = across(b, [tree([b.abs(x) for x in row], b.max) for row in scaled], b.max)
+        steps = most / float(LARGEST)
+        counts = b.select(most > SMALLEST, b.const(float(LARGEST), _VECTOR) / most, 0.0)
+        shares = steps * (factor.dot.offset - self._middle)
+        self._keep_rows("step", first_row, steps)
+        centre = b.const(self._middle, _VECTOR)
+        centres = [b.fma(scale, centre, minimum) for scale, minimum in scales]
+        lanes, totals = RowLanes(b, len(few), KEY_BLOCK), []
+        for r in few:
+            wide, spread = lanes.of(counts, r), lanes.of(shares, r)
+            whole = [mathlib.round_to_int(b, x * wide) for x in scaled[r]]
+            total = b.const(0.0, _VECTOR)
+            for index, (x, c) in enumerate(zip(numbers[r], centres, strict=True)):
+                total = b.fma(x, c, total)
+                self._put(factor, first_row + r, index, whole[index])
+            count = b.sitofp(tree(whole, lambda x, y: x + y))
+            totals.append(b.fma(count, spread, total))
+        self._keep_rows("offset", first_row, across(b, totals, lambda x, y: x + y))
+
+    def _numbers(self, part: str, row: Value, width: int) -> list[Value]:
+        places = (self.at(part, row * width + offset) for offset in range(0, width, KEY_BLOCK))
+        return [self.scratch.vload(place, KEY_BLOCK) for place in places]
 
     def _put(self, factor: Factor, row: Value, index: int, numbers: Value) -> None:
         """Store 16 integers as words of 4."""
@@ -159,11 +173,6 @@ class IntegerTile(CodedTile):
         for r, (start, one) in enumerate(zip(self.score_start(row), found, strict=True)):
             logit = self._capped(self._added(start, row + r, one))
             self.scratch.vstore(logit, self.at("s", (row + r) * size + block * KEY_BLOCK))
-
-    def prefetch(self, side: str, at: Value) -> None:
-        """See CodedTile; what is read as it lies comes by itself."""
-        if not self._lies:
-            super().prefetch(side, at)
 
     def _output_tile(
         self, row: Value, offset: int, first_key: Value, keys: Value, sums: list[Value]

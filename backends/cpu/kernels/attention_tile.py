@@ -10,13 +10,13 @@ key head, head by head. Per block of keys:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels import mathlib
+from nybble.backends.cpu.kernels.attention_ahead import Ahead
+from nybble.backends.cpu.kernels.attention_shape import TileShape
 from nybble.backends.cpu.kernels.builder import Buffer, KernelBuilder, Operand, Value, f32, i32, vec
-from nybble.backends.cpu.kernels.kv import KEY_BLOCK, KvCache
-from nybble.backends.cpu.kernels.loops import largest_lane, tree
+from nybble.backends.cpu.kernels.kv import KEY_BLOCK
+from nybble.backends.cpu.kernels.loops import RowLanes, across, largest_lane, tree
 
 MASKED = -3.0e38
 """The logit of a hidden key: finite, so that the difference of two of them is 0 and not NaN."""
@@ -27,167 +27,11 @@ NOTHING_SEEN = MASKED / 2
 SMALLEST_SUM, LARGEST_SUM = 2.0**-60, 2.0**100
 """A sum of exponentials around a fixed number that is outside of these may have lost some."""
 
-ACCUMULATORS = 24
-"""Sums of 16 lanes that 32 registers of 512 bits keep beside operands."""
-STRIP_BYTES = 2048
-"""Of the values whose components are read side by side in decode.
-
-Measured on Zen 3: 512 to 4096 bytes ahead memory is read at its rate, as long as what is asked for
-lies in a row, whatever the order in which it is used then.
-"""
-BLOCK_BYTES = 16384
-"""Of the keys of a block that are read as they lie.
-
-Measured on Zen 4: blocks of 16 and of 64 kB are read a tenth faster than those of 32 kB, the size
-of its first cache; with those of 16 kB f32 takes 10.4 ms, and bf16 7.0, where 64 kB take 10.7 and
-32 kB 12.0, and 7.9.
-"""
-LINE = 64
-"""Bytes that one prefetch brings."""
 _VECTOR = vec(KEY_BLOCK, f32)
 
 
-def accumulators(isa: Isa) -> int:
-    """The same of a machine: operands take a quarter of the registers, and at least 4 of 16 lanes;
-    where 16 registers of 128 bits are all, one sum is kept.
-
-    Measured on Zen 3, 9 heads of 64: 4 sums instead of 24 halve decode and take 40% of prefill.
-    """
-    room = isa.registers * isa.vector_bits // (32 * KEY_BLOCK)
-    return max(1, room - max(4, room // 4))
-
-
-def _largest_divisor(number: int, limit: int) -> int:
-    return max(d for d in range(1, limit + 1) if number % d == 0)
-
-
-@dataclass(frozen=True)
-class RegisterTile:
-    """rows, and vectors of 16 keys (of S) or components (of O), of which registers keep sums."""
-
-    rows: int
-    keys: int
-    values: int
-
-
-@dataclass(frozen=True)
-class TileShape:
-    """The sizes of a tile and where its parts lie in a thread's scratch (in f32 elements).
-
-    accumulators: sums of 16 lanes that the registers keep, at most; they change no result.
-    own: the register tiles where somebody chose them; None for what follows from `accumulators`.
-    folded: whether there is room for queries and weights times the scales of codes.
-    """
-
-    cache: KvCache
-    group: int
-    row_block: int
-    key_block: int
-    staged: bool
-    accumulators: int = ACCUMULATORS
-    own: RegisterTile | None = None
-    folded: bool = False
-
-    @property
-    def rows(self) -> int:
-        """M."""
-        return self.group * self.row_block
-
-    @property
-    def row_tile(self) -> int:
-        """Rows of a register tile."""
-        if self.own is not None:
-            return self.own.rows
-        limit = 8 if self.row_block == 1 else 4
-        return _largest_divisor(self.rows, min(limit, self.accumulators))
-
-    @property
-    def as_they_lie(self) -> bool:
-        """Whether decode reads keys and values in the order of memory, which then brings them
-        without being asked: where registers keep all components of the sums of two rows."""
-        whole = self.cache.head_dim // KEY_BLOCK
-        if self.row_block > 1 or self.staged or self.folded or self.accumulators < 2 * whole:
-            return False
-        return self.own is None or self.own.values == whole
-
-    @property
-    def key_vectors(self) -> int:
-        """16-key vectors of a register tile of S."""
-        if self.own is not None:
-            return self.own.keys
-        if self.as_they_lie:
-            return 1
-        limit = self.accumulators // self.row_tile
-        return _largest_divisor(self.key_block // KEY_BLOCK, min(limit, 8))
-
-    @property
-    def value_rows(self) -> int:
-        """Rows of a register tile of O."""
-        if not self.as_they_lie:
-            return self.row_tile
-        return _largest_divisor(self.row_tile, self.accumulators // self.value_vectors)
-
-    @property
-    def value_vectors(self) -> int:
-        """16-component vectors of a register tile of O."""
-        if self.own is not None:
-            return self.own.values
-        if self.as_they_lie:
-            return self.cache.head_dim // KEY_BLOCK
-        limit = self.accumulators // self.row_tile
-        return _largest_divisor(self.cache.head_dim // KEY_BLOCK, min(limit, 8))
-
-    @property
-    def near_block(self) -> int:
-        """The keys of a block that memory should bring at a time, of those that one may have."""
-        keys = BLOCK_BYTES // (self.cache.head_dim * self.cache.element_bytes)
-        fitting = max(KEY_BLOCK, 1 << keys.bit_length() - 1)
-        return min(self.key_block, fitting) if self.as_they_lie else self.key_block
-
-    @property
-    def strip(self) -> int:
-        """Values that decode reads side by side."""
-        size = 2 * STRIP_BYTES if self.as_they_lie else STRIP_BYTES
-        keys = size // (self.cache.head_dim * self.cache.element_bytes)
-        return min(16, max(4, 1 << keys.bit_length() - 1))
-
-    @property
-    def parts(self) -> dict[str, int]:
-        """Name -> elements, in the order in which they lie."""
-        width, staged = self.cache.head_dim, self.key_block * self.cache.head_dim
-        folded = self.rows if self.folded else 0
-        return {
-            "q": self.rows * width,
-            "o": self.rows * width,
-            "s": self.rows * self.key_block,
-            "l": self.rows * KEY_BLOCK,
-            "m": self.rows,
-            "alpha": self.rows,
-            "k": staged if self.staged else 0,
-            "v": staged if self.staged else 0,
-            "folded_q": folded * width,
-            "folded_s": folded * self.key_block,
-            "offset": folded,
-            "step": folded,
-        }
-
-    def offset(self, part: str) -> int:
-        """First element of a part; each part starts at a multiple of 16."""
-        names = list(self.parts)
-        before = [self.parts[name] for name in names[: names.index(part)]]
-        return sum(-(-size // 16) * 16 for size in before)
-
-    @property
-    def scratch(self) -> int:
-        """Elements that one thread needs."""
-        return self.offset("step") + self.parts["step"]
-
-
 class Tile:
-    """Emits the steps of one tile; `head` (a key head) is set for the item at hand.
-
-    ahead: blocks from the one at hand to that which is read next.
-    """
+    """Emits the steps of one tile; `head` (a key head) is set for the item at hand."""
 
     def __init__(self, b: KernelBuilder, shape: TileShape, softcap_log2: float | None):
         self.b = b
@@ -197,7 +41,7 @@ class Tile:
         self.k, self.v = b.buffer("k"), b.buffer("v")
         self._base = b.tid * shape.scratch
         self.head = b.const(0)
-        self.ahead: Operand = 1
+        self.asked = Ahead(b, shape)
         self.key_vectors, self.value_vectors = shape.key_vectors, shape.value_vectors
         self.value_rows = shape.value_rows
 
@@ -244,7 +88,7 @@ class Tile:
 
         keys: how many keys of the block exist.
         """
-        self._softmax()
+        self._softmax(first_key)
         self._accumulate(first_key, keys, corrected=True)
 
     def peaks(self, first_key: Value, keys: Value) -> None:
@@ -324,7 +168,7 @@ class Tile:
         rows = (component + (block + i) * shape.cache.head_dim for i in range(self.key_vectors))
         places = [base + row * KEY_BLOCK for row in rows]
         keys = [self.b.to_float(source.vload(place, KEY_BLOCK)) for place in places]
-        self._prefetch(source, places, block)
+        self.asked.by_keys(self.head, first_key, (component, block, turn), places)
         return keys
 
     def key_loops(self, keys: Value) -> list[tuple[Value, Value, int]]:
@@ -377,22 +221,6 @@ class Tile:
                 at = (row + r) * shape.key_block + (block + i) * KEY_BLOCK
                 logit = self._capped(loop.results[r * vectors + i])
                 self.scratch.vstore(logit, self.at("s", at))
-
-    def _prefetch(self, source: Buffer, places: list[Value], block: int) -> None:
-        """In decode, ask for the keys after the vectors from `block` on, which lie at `places`.
-
-        After the last vectors come the first of the next block, `ahead` blocks further on.
-        """
-        if self.shape.row_block != 1 or self.shape.staged or self.shape.as_they_lie:
-            return
-        vectors, size = self.shape.key_block // KEY_BLOCK, KEY_BLOCK * self.shape.cache.head_dim
-        following = block + self.key_vectors
-        if following < vectors:
-            step: Operand = self.key_vectors * size
-        else:
-            step = self.ahead * (vectors * size) - block * size
-        for place in places:
-            source.prefetch(place + step)
 
     def _fma_row(self, scalar: Value, vectors: list[Value], sums: list[Value]) -> list[Value]:
         spread = self.b.broadcast(scalar, KEY_BLOCK)
@@ -448,21 +276,27 @@ class Tile:
             self.scratch.vstore(self.scratch.vload(at_sum, KEY_BLOCK) + added, at_sum)
             self._keep(row.iv, weights)
 
-    def _softmax(self) -> None:
-        b = self.b
-        with b.for_(0, self.shape.rows) as row:
-            logits = self._logits(row.iv)
-            old = self.scratch.load(self.at("m", row.iv))
-            new = b.max(old, largest_lane(b, tree(logits, b.max)))
-            peak = b.broadcast(new, KEY_BLOCK)
-            alpha = mathlib.exp2_nonpositive(b, b.broadcast(old, KEY_BLOCK) - peak)
-            weights = [mathlib.exp2_nonpositive(b, logit - peak) for logit in logits]
-            at_sum = self.at("l", row.iv * KEY_BLOCK)
-            added = tree(weights, lambda x, y: x + y)
-            self.scratch.vstore(b.fma(self.scratch.vload(at_sum, KEY_BLOCK), alpha, added), at_sum)
-            self.scratch.store(new, self.at("m", row.iv))
-            self.scratch.store(b.extract(alpha, 0), self.at("alpha", row.iv))
-            self._keep(row.iv, weights)
+    def _softmax(self, first_key: Value) -> None:
+        """Exponentials of a few rows at a time, whose maxima lie in one vector."""
+        b, count = self.b, self.shape.few_rows
+        lanes = RowLanes(b, count, KEY_BLOCK)
+        with b.for_(0, self.shape.rows, count) as rows:
+            few = [rows.iv + r for r in range(count)]
+            logits = [self._logits(row) for row in few]
+            old = lanes.load(self.scratch, self.at("m", rows.iv))
+            new = b.max(old, across(b, [tree(one, b.max) for one in logits], b.max))
+            alphas = mathlib.exp2_nonpositive(b, old - new)
+            lanes.store(new, self.scratch, self.at("m", rows.iv))
+            lanes.store(alphas, self.scratch, self.at("alpha", rows.iv))
+            for r, (row, mine) in enumerate(zip(few, logits, strict=True)):
+                peak, alpha = lanes.of(new, r), lanes.of(alphas, r)
+                self.asked.by_softmax(self.head, first_key, row)
+                weights = [mathlib.exp2_nonpositive(b, logit - peak) for logit in mine]
+                at_sum = self.at("l", row * KEY_BLOCK)
+                added = tree(weights, lambda x, y: x + y)
+                total = b.fma(self.scratch.vload(at_sum, KEY_BLOCK), alpha, added)
+                self.scratch.vstore(total, at_sum)
+                self._keep(row, weights)
 
     def _accumulate(self, first_key: Value, keys: Value, *, corrected: bool) -> None:
         shape = self.shape
@@ -489,27 +323,16 @@ class Tile:
                 b.for_(lo, hi, strip) as first,
                 b.for_(0, shape.cache.head_dim, step) as offset,
             ):
-                self._prefetch_strip(first_key, first.iv, offset.iv, strip)
+                place = first_key, first.iv, strip
+                self.asked.by_strip(self.head, place, offset.iv)
                 with b.for_(0, shape.rows, self.value_rows) as rows:
                     sums = self.output_start(rows.iv, offset.iv, corrected=False)
                     for turn in range(strip):
                         key = first.iv + turn
+                        self.asked.by_value(self.head, place, rows.iv, turn)
                         values = self.read_values(first_key, key, offset.iv, turn)
                         sums = self._add_value(sums, rows.iv, key, values)
                     self._put_output(rows.iv, offset.iv, sums)
-
-    def _prefetch_strip(self, first_key: Value, key: Value, offset: Value, strip: int) -> None:
-        """Ask for a share of the next strip in the order of memory: column by column it is slow."""
-        shape, b = self.shape, self.b
-        if shape.as_they_lie:
-            return
-        last = key + strip >= shape.key_block
-        jump = b.value((self.ahead - 1) * shape.key_block + strip)
-        following = key + b.select(last, jump, strip)
-        first = shape.cache.value_row(self.head, shape.cache.slot(b, first_key) + following)
-        step = LINE // shape.cache.element_bytes
-        for at in range(0, strip * self.value_vectors * KEY_BLOCK, step):
-            self.v.prefetch(first + offset * strip + at)
 
     def _put_output(self, row: Value, offset: Operand, sums: list[Value]) -> None:
         for place, total in zip(self._places(row, offset), sums, strict=True):
@@ -526,14 +349,20 @@ class Tile:
 
     def output_start(self, row: Value, offset: Operand, *, corrected: bool) -> list[Value]:
         """The vectors of O, each times the alpha of its row if they are corrected by it."""
-        b, vectors = self.b, self.value_vectors
+        b, rows = self.b, range(self.value_rows)
         sums = [self.scratch.vload(place, KEY_BLOCK) for place in self._places(row, offset)]
+        added = [one for one in self.output_added(row) for _ in range(self.value_vectors)]
         if not corrected:
-            return sums
-        rows = range(self.value_rows)
+            return [x + y for x, y in zip(sums, added, strict=True)] if added else sums
         alphas = [self.scratch.load(self.at("alpha", row + r)) for r in rows]
-        wide = [b.broadcast(alpha, KEY_BLOCK) for alpha in alphas]
-        return [one * wide[i // vectors] for i, one in enumerate(sums)]
+        wide = [b.broadcast(one, KEY_BLOCK) for one in alphas for _ in range(self.value_vectors)]
+        if not added:
+            return [x * y for x, y in zip(sums, wide, strict=True)]
+        return [b.fma(*each) for each in zip(sums, wide, added, strict=True)]
+
+    def output_added(self, row: Value) -> list[Value]:
+        """What all components of some rows get; nothing where numbers are what they say."""
+        return []
 
     def _output_tile(
         self, row: Value, offset: int, first_key: Value, keys: Value, sums: list[Value]

@@ -106,12 +106,16 @@ class Walk:
             return index
         return self.b.to_index(self.b.buffer("walk").load(self._base + index))
 
-    def ahead(self, index: Value, last: Value) -> Value | int:
-        """Blocks from the one at a place of the walk, which ends at `last`, to the next one."""
+    def ahead(self, index: Value, bounds: tuple[Value, Value]) -> Value | int:
+        """Blocks from the one at a place of a walk to the next one; after the last one comes the
+        first of this thread's next head, if that walks alike."""
         if self.shape.mask.is_band:
             return 1
-        following = self.b.min(index + 1, last - 1)
-        return self.block(following) - self.block(index)
+        b, (lo, hi) = self.b, bounds
+        is_last = index + 1 >= hi
+        following = self.block(b.select(is_last, lo, index + 1))
+        jump = b.select(is_last, b.nth * self.shape.blocks, 0)
+        return following + jump - self.block(index)
 
     def edge(self, block: Value) -> Value:
         """Whether a query of the item does not see some key of a block."""

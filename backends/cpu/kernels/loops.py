@@ -14,6 +14,12 @@ def padded_rows(rows: int) -> int:
     return 1 if rows == 1 else -(-rows // ROW_BLOCK) * ROW_BLOCK
 
 
+def divisor(total: int, most: int, step: int = 1) -> int:
+    """The largest divisor of `total` that is a multiple of `step` and at most max(most, step)."""
+    counts = range(max(most // step, 1), 0, -1)
+    return step * next(n for n in counts if total % (n * step) == 0)
+
+
 def for_each_vector(
     b: KernelBuilder, total: Value, lanes: int, body: Callable[[Value, Value | None], None]
 ) -> None:
@@ -129,3 +135,53 @@ def largest_lane(b: KernelBuilder, value: Value) -> Value:
         value = b.max(b.shuffle(value, value, range(half)), upper)
         half //= 2
     return b.extract(value, 0)
+
+
+def across(b: KernelBuilder, rows: list[Value], combine: Callable[[Value, Value], Value]) -> Value:
+    """The lanes of each of a few vectors combined; those of the first are the first, and so on.
+
+    rows: 2^i vectors of 2^j lanes, of which each gets 2^(j - i) lanes of the result, all alike.
+    Vectors are halved two at a time, so that 4 of them take little more than one.
+    """
+    rows, lanes = list(rows), lanes_of(rows[0].type)
+    size = lanes
+    while len(rows) > 1:
+        size //= 2
+        lower = [i for i in range(2 * lanes) if i // size % 2 == 0]
+        upper = [i + size for i in lower]
+        pairs = zip(rows[::2], rows[1::2], strict=True)
+        rows = [combine(b.shuffle(x, y, lower), b.shuffle(x, y, upper)) for x, y in pairs]
+    value = rows[0]
+    while size > 1:
+        size //= 2
+        value = combine(value, b.shuffle(value, value, [i ^ size for i in range(lanes)]))
+    return value
+
+
+class RowLanes:
+    """Numbers of a few rows in one vector, as `across` makes them."""
+
+    def __init__(self, b: KernelBuilder, rows: int, lanes: int) -> None:
+        self.b, self.rows, self.lanes = b, rows, lanes
+        self._each = lanes // rows
+
+    def load(self, buffer: Buffer, at: Operand) -> Value:
+        """One number for each row, which follow each other in memory."""
+        if self.rows == 1:
+            return self.b.broadcast(buffer.load(at), self.lanes)
+        found = buffer.vload(at, self.rows)
+        return self.b.shuffle(found, found, [i // self._each for i in range(self.lanes)])
+
+    def store(self, value: Value, buffer: Buffer, at: Operand) -> None:
+        """The reverse."""
+        if self.rows == 1:
+            buffer.store(self.b.extract(value, 0), at)
+        else:
+            firsts = range(0, self.lanes, self._each)
+            buffer.vstore(self.b.shuffle(value, value, firsts), at)
+
+    def of(self, value: Value, row: int) -> Value:
+        """The number of a row in all lanes."""
+        if self.rows == 1:
+            return value
+        return self.b.shuffle(value, value, [row * self._each] * self.lanes)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from nybble.backends.cpu.additions import AddedLayout
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i8, i32, vec
+from nybble.backends.cpu.kernels.loops import divisor
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec, ProductSpec
-from nybble.backends.cpu.kernels.matmul.weights import divisor
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
 
 GATHER = 24.0

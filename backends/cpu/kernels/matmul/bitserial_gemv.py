@@ -8,11 +8,12 @@ from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu.kernels.buffers import Buffer, BufferSpec
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, vec
+from nybble.backends.cpu.kernels.loops import divisor
 from nybble.backends.cpu.kernels.matmul.bitserial import BitserialSpec
 from nybble.backends.cpu.kernels.matmul.bitserial_dot import Counting
 from nybble.backends.cpu.kernels.matmul.bitserial_weights import PlaneReader
 from nybble.backends.cpu.kernels.matmul.side_by_side import multiply, streams
-from nybble.backends.cpu.kernels.matmul.weights import SUBTILES, divisor
+from nybble.backends.cpu.kernels.matmul.weights import SUBTILES
 from nybble.backends.cpu.tile_layout import LANES, TILE
 
 

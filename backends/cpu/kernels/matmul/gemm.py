@@ -17,12 +17,12 @@ from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i8
+from nybble.backends.cpu.kernels.loops import divisor
 from nybble.backends.cpu.kernels.matmul.adding import Adding, scratch_size
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS
 from nybble.backends.cpu.kernels.matmul.epilogue import Epilogue
 from nybble.backends.cpu.kernels.matmul.parts import for_each_run
 from nybble.backends.cpu.kernels.matmul.spec import ProductSpec
-from nybble.backends.cpu.kernels.matmul.weights import divisor
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
 
 ALIGNMENT = 64

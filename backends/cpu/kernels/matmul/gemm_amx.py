@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, bf16, i8, i32, i64, vec
+from nybble.backends.cpu.kernels.loops import divisor
 from nybble.backends.cpu.kernels.matmul.gemm import GemmTiles, Product, Scratch, Sums, column_block
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
-from nybble.backends.cpu.kernels.matmul.weights import divisor, reader
+from nybble.backends.cpu.kernels.matmul.weights import reader
 from nybble.backends.cpu.tile_layout import LANES, TILE
 
 TILE_COLUMNS = 32

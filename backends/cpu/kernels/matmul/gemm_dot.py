@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, i8, i32
+from nybble.backends.cpu.kernels.loops import divisor
 from nybble.backends.cpu.kernels.matmul.codes import Codes
 from nybble.backends.cpu.kernels.matmul.codes_dot import CodesDot, level_dot
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS, WORDS
@@ -18,7 +19,7 @@ from nybble.backends.cpu.kernels.matmul.gemm import (
 )
 from nybble.backends.cpu.kernels.matmul.intdot import BITS
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
-from nybble.backends.cpu.kernels.matmul.weights import CodeReader, divisor, reader
+from nybble.backends.cpu.kernels.matmul.weights import CodeReader, reader
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from nybble.backends.cpu.isa import Isa
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32
+from nybble.backends.cpu.kernels.loops import divisor
 from nybble.backends.cpu.kernels.matmul.gemm import (
     GemmTiles,
     Product,
@@ -15,7 +16,7 @@ from nybble.backends.cpu.kernels.matmul.gemm import (
     register_tiles,
 )
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
-from nybble.backends.cpu.kernels.matmul.weights import divisor, reader
+from nybble.backends.cpu.kernels.matmul.weights import reader
 from nybble.backends.cpu.tile_layout import LANES, TILE
 
 

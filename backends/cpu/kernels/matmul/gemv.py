@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, i32
+from nybble.backends.cpu.kernels.loops import divisor
 from nybble.backends.cpu.kernels.matmul.adding import gemv_scratch
 from nybble.backends.cpu.kernels.matmul.codes_dot import (
     CodesDot,
@@ -24,7 +25,7 @@ from nybble.backends.cpu.kernels.matmul.groups import IntegerGroups, Place
 from nybble.backends.cpu.kernels.matmul.intdot import BITS, Activation, IntDot
 from nybble.backends.cpu.kernels.matmul.side_by_side import multiply, streams
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
-from nybble.backends.cpu.kernels.matmul.weights import Block, CodeReader, divisor
+from nybble.backends.cpu.kernels.matmul.weights import Block, CodeReader
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, VECTOR, TileLayout
 
 VECTORS = 8

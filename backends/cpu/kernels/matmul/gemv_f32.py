@@ -7,19 +7,13 @@ from itertools import product
 from xdsl.dialects.func import FuncOp
 
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, f32, vec
-from nybble.backends.cpu.kernels.loops import tree
+from nybble.backends.cpu.kernels.loops import divisor, tree
 from nybble.backends.cpu.kernels.matmul.adding import gemv_scratch
 from nybble.backends.cpu.kernels.matmul.elements import FLOATS
 from nybble.backends.cpu.kernels.matmul.groups import Groups
 from nybble.backends.cpu.kernels.matmul.side_by_side import multiply, streams
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
-from nybble.backends.cpu.kernels.matmul.weights import (
-    UNROLL_COLUMNS,
-    Block,
-    CodeReader,
-    divisor,
-    reader,
-)
+from nybble.backends.cpu.kernels.matmul.weights import UNROLL_COLUMNS, Block, CodeReader, reader
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TileLayout
 
 CHAINS = 2

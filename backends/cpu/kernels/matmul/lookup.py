@@ -14,9 +14,9 @@ from xdsl.dialects.builtin import VectorType, i16
 from nybble.backends.building.values import lanes
 from nybble.backends.cpu.kernels.buffers import Buffer
 from nybble.backends.cpu.kernels.builder import KernelBuilder, Value, i8, i32, vec
+from nybble.backends.cpu.kernels.loops import divisor
 from nybble.backends.cpu.kernels.matmul.elements import WORDS
 from nybble.backends.cpu.kernels.matmul.lut_spec import LutSpec
-from nybble.backends.cpu.kernels.matmul.weights import divisor
 from nybble.backends.cpu.kernels.tables import ENTRIES, TOGETHER, VECTOR
 from nybble.backends.cpu.lut_packing import CHUNK, PLANE_BYTES, TABLES
 from nybble.backends.cpu.tile_layout import LANES, SUBTILES, TILE

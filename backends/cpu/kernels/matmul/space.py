@@ -13,6 +13,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from nybble.backends.cpu.kernels.loops import divisor
 from nybble.backends.cpu.kernels.matmul.codes import Codes
 from nybble.backends.cpu.kernels.matmul.gemm import GemmTiles
 from nybble.backends.cpu.kernels.matmul.gemm_dot import dot_tiles
@@ -23,7 +24,6 @@ from nybble.backends.cpu.kernels.matmul.lookup import row_registers
 from nybble.backends.cpu.kernels.matmul.lut import LutTiles, lut_tiles
 from nybble.backends.cpu.kernels.matmul.lut_spec import LutSpec
 from nybble.backends.cpu.kernels.matmul.spec import MatmulSpec
-from nybble.backends.cpu.kernels.matmul.weights import divisor
 from nybble.backends.cpu.lut_packing import CHUNK
 from nybble.backends.cpu.schedule_space import Options, Size, Space, divisors, powers
 from nybble.backends.cpu.tile_layout import SUBTILES, TILE, TileLayout

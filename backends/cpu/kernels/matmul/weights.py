@@ -14,6 +14,7 @@ from nybble.backends.cpu.kernels.builder import (
     Value,
     i32,
 )
+from nybble.backends.cpu.kernels.loops import divisor
 from nybble.backends.cpu.kernels.matmul.codes import Codes, Integers, Table
 from nybble.backends.cpu.kernels.matmul.elements import (
     BYTES,
@@ -219,12 +220,6 @@ class CodeReader(WeightReader):
                     for index, word in enumerate(words):
                         to = loop.iv + (step * layout.step + 4 * index)
                         out.vstore(b.bitcast(word, BYTES), to * TILE + r * VECTOR)
-
-
-def divisor(total: int, most: int, step: int = 1) -> int:
-    """The largest divisor of `total` that is a multiple of `step` and at most max(most, step)."""
-    counts = range(max(most // step, 1), 0, -1)
-    return step * next(n for n in counts if total % (n * step) == 0)
 
 
 def reader(b: KernelBuilder, spec: MatmulSpec, part: int, columns: int = 0) -> WeightReader:

@@ -1,14 +1,11 @@
 """Attention over caches with codes and what makes them codes, against the reference."""
 
-import re
-
 import numpy as np
 import pytest
 
 from nybble.backends.cpu.isa import LEVELS, detect
 from nybble.backends.cpu.kernels.attention import Attention
 from nybble.backends.cpu.kernels.attention_merge import AttentionMerge
-from nybble.backends.cpu.kernels.attention_tile import accumulators
 from nybble.backends.cpu.kernels.kv_append import KvQuantize
 from nybble.backends.cpu.kernels.kv_pages import KvPages
 from nybble.backends.cpu.kernels.mathlib import LOG2_E
@@ -112,21 +109,6 @@ def test_codes_as_integers(run, rng, name, level):
         spec = spec_of(name, rows, mask, isa=LEVELS[level])
         for n, pos in ((1, 130), (rows, 460)):
             Case(rng, spec, n, pos).check(run, threads=2)
-
-
-@pytest.mark.parametrize(
-    ("name", "level", "asks"),
-    [
-        ("kv8-i8", "avx512-vnni", False),
-        ("kv4-i8", "avx512-vnni", True),
-        ("kv8-i8", "x86-64-v3", True),
-    ],
-)
-def test_memory_is_asked_for_codes_of_several_planes_or_few_registers(name, level, asks):
-    """Codes of one plane are read as they lie, where sums of bytes are kept once."""
-    isa = LEVELS[level]
-    spec = spec_of(name, 1, dim=128, isa=isa, accumulators=accumulators(isa))
-    assert bool(re.search(r"memref.prefetch.*xi32>", str(spec.build("f")))) == asks
 
 
 @pytest.mark.parametrize(
