@@ -174,7 +174,15 @@ def _is_whole_rope(ops: Sequence[Operation]) -> bool:
 
 def rotates(op: Operation) -> bool:
     """Whether an operator is part of a rotation and the appends that go with it."""
-    return isinstance(op, RopeOp | AppendKVOp) or _feeds_only(op, RopeOp)
+    return isinstance(op, RopeOp | AppendKVOp) or _feeds_only(op, RopeOp) or _turns_heads(op)
+
+
+def _turns_heads(op: Operation) -> bool:
+    """Whether an operator transforms heads between a rotation and an append beside it."""
+    if not isinstance(op, HadamardOp) or not isinstance(op.input.owner, RopeOp):
+        return False
+    block = op.parent
+    return block is not None and any(isinstance(one, AppendKVOp) for one in block.ops)
 
 
 def _feeds_only(op: Operation, consumer: type[Operation]) -> bool:

@@ -23,6 +23,10 @@ func.func @f(%q: tensor<?x64xf32>, %k: !sparse_attn.cache<keys 2x512x32, "kivi4"
 }
 ```
 
+With a format of turned keys ("-h") the queries of attention, the keys that are appended, and what
+chooses pages by the two go through `fused.hadamard` of each head first. What else reads these
+values has them as they were.
+
 Caches are the arguments that attention reads, and what appends make of them.
 
 Does not handle: one cache for keys and values; a cache that something else reads.
@@ -33,17 +37,19 @@ from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects import func
-from xdsl.dialects.builtin import ModuleOp, TensorType
-from xdsl.ir import OpResult, SSAValue
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, TensorType, i64
+from xdsl.ir import Operation, OpResult, SSAValue
 from xdsl.passes import ModulePass
-from xdsl.rewriter import Rewriter
+from xdsl.rewriter import InsertPoint, Rewriter
 
 from nybble.dialects.errors import NybbleError
+from nybble.dialects.fused.ops import HadamardOp
 from nybble.dialects.locations import location_of
 from nybble.dialects.shapes import tensor_shape
-from nybble.dialects.sparse_attn.cache_type import CacheType
+from nybble.dialects.sparse_attn.cache_type import CacheType, cache_shape
 from nybble.dialects.sparse_attn.kv import KEYS, VALUES, KvError, KvFormat, parse
 from nybble.dialects.sparse_attn.ops import AppendKVOp, AttentionOp, PartialOp
+from nybble.dialects.sparse_attn.pages import AppendBoundsOp, SelectPagesOp, bounds_shape
 
 TENSORS = ("f32", "f16")
 """Formats whose caches are plain tensors."""
@@ -90,6 +96,47 @@ def quantize_function(function: func.FuncOp, kv: KvFormat, rows: int) -> None:
         Rewriter.replace_value_with_new_type(value, CacheType.of(side, shape, kv, rows))
     if found:
         function.update_function_type()
+    if kv.turned:
+        turn_heads(function)
+
+
+def turn_heads(function: func.FuncOp) -> None:
+    """rewrite: `attention(q, append(k, cache)) -> attention(hadamard(q), append(hadamard(k), ..))`,
+    of each head, in caches of turned keys and in what chooses their pages."""
+    turned: dict[SSAValue, SSAValue] = {}
+    for op, rows, head_dim in list(_readers_of_heads(function)):
+        if rows not in turned:
+            turned[rows] = _hadamard(function, rows, head_dim)
+        op.operands[list(op.operands).index(rows)] = turned[rows]
+
+
+def _readers_of_heads(function: func.FuncOp) -> Iterator[tuple[Operation, SSAValue, int]]:
+    """What takes queries or keys, these, and the features of a head."""
+    for op in function.walk():
+        match op:
+            case AttentionOp() | PartialOp():
+                yield op, op.query, cache_shape(op.keys)[2]
+            case AppendKVOp() if isinstance(op.cache.type, CacheType):
+                if op.cache.type.side.data == KEYS:
+                    yield op, op.rows, cache_shape(op.cache)[2]
+            case AppendBoundsOp():
+                yield op, op.rows, bounds_shape(op.bounds)[2]
+            case SelectPagesOp():
+                yield op, op.query, bounds_shape(op.bounds)[2]
+            case _:
+                pass
+
+
+def _hadamard(function: func.FuncOp, rows: SSAValue, head_dim: int) -> SSAValue:
+    op = HadamardOp(
+        operands=[rows],
+        result_types=[rows.type],
+        properties={"block": IntegerAttr(head_dim, i64)},
+    )
+    block = function.body.block
+    here = isinstance(rows, OpResult)
+    Rewriter.insert_op(op, InsertPoint.after(rows.op) if here else InsertPoint.at_start(block))
+    return op.result
 
 
 def versions(value: SSAValue) -> Iterator[SSAValue]:

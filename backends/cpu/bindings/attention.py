@@ -30,7 +30,7 @@ from nybble.backends.cpu.kernels.pages import AppendBounds, PageBounds, SelectPa
 from nybble.backends.cpu.kernels.retain import Retain
 from nybble.backends.cpu.kernels.rope import HeadNorm, Rope, RopeAppend
 from nybble.dialects.fused.kernel import YieldOp
-from nybble.dialects.fused.ops import RmsNormOp, RopeOp
+from nybble.dialects.fused.ops import HadamardOp, RmsNormOp, RopeOp
 from nybble.dialects.shapes import tensor_shape
 from nybble.dialects.sparse_attn.cache_type import CacheType, format_of
 from nybble.dialects.sparse_attn.kv import KEYS, VALUES, block_of
@@ -57,26 +57,32 @@ MOST_SPLITS = 8
 def bind_rope_append(site: Site) -> Binding:
     """Rotary embedding of queries and keys, and the append of keys and values to the cache.
 
-    Queries are rotated in place, the caches are updated in place. A second launch turns pages into
-    codes where many rows may fill them.
+    Between the two both may go through a Hadamard transform of each head. Queries
+    are rotated in place, the caches are updated in place. A second launch turns pages into codes
+    where many rows may fill them.
     """
     ropes, appends = site.all(RopeOp), site.all(AppendKVOp)
-    keys = [op for op in appends if isinstance(op.rows.owner, RopeOp)]
+    keys = [op for op in appends if rotation_of(op.rows) is not None]
     values = [op for op in appends if op not in keys]
     if len(ropes) != 2 or len(keys) != 1 or len(values) != 1:
         raise site.error("must rotate queries and keys and append keys and values")
     key, value = keys[0], values[0]
-    (query,) = [op for op in ropes if op is not key.rows.owner]
-    key_rope = key.rows.owner
-    assert isinstance(key_rope, RopeOp)
+    key_rope = rotation_of(key.rows)
+    assert key_rope is not None
+    (query,) = [op for op in ropes if op is not key_rope]
     cache = kv_cache(key.cache)
+    transforms = site.all(HadamardOp)
+    turned_query, turned_key = turned(site, query, cache), turned(site, key_rope, cache)
+    if len(transforms) not in (0, 2):
+        raise site.error("must transform heads of queries and of keys alike")
     norms = [op.input.owner for op in (query, key_rope) if isinstance(op.input.owner, RmsNormOp)]
     kernel = RopeAppend(
         cache=cache,
         q_heads=columns(query.input) // cache.head_dim,
         rows=site.tokens,
         norm=head_norm(site, norms),
-        keeps_keys=is_read_outside(key_rope.result),
+        keeps_keys=is_read_outside(turned_key),
+        hadamard=bool(transforms),
     )
     caches = cache_slots(site, key.cache, value.cache)
     slots = [
@@ -87,8 +93,8 @@ def bind_rope_append(site: Site) -> Binding:
         *(In(site.place(norm.weight)) for norm in norms),
     ]
     in_place = {
-        site.result(query.result): slots[0].index,
-        **({site.result(key_rope.result): slots[1].index} if kernel.keeps_keys else {}),
+        site.result(turned_query): slots[0].index,
+        **({site.result(turned_key): slots[1].index} if kernel.keeps_keys else {}),
         site.result(key.result): site.place(key.cache),
         site.result(value.result): site.place(value.cache),
     }
@@ -98,6 +104,24 @@ def bind_rope_append(site: Site) -> Binding:
     scratch = (Scratch(),) * (len(codes.buffers) - len(caches))
     then = Binding(codes, (*caches, *scratch), in_place)
     return Binding(kernel, tuple(slots), in_place, then=then)
+
+
+def rotation_of(value: SSAValue) -> RopeOp | None:
+    """The rotary embedding that a value comes from, with a Hadamard transform after it or none."""
+    owner = value.owner.input.owner if isinstance(value.owner, HadamardOp) else value.owner
+    return owner if isinstance(owner, RopeOp) else None
+
+
+def turned(site: Site, rope: RopeOp, cache: Cache) -> SSAValue:
+    """The rotated heads, after their transform if there is one; raises BindingError where both are
+    read."""
+    readers = [use.operation for use in rope.result.uses]
+    transforms = [one for one in readers if isinstance(one, HadamardOp)]
+    if not transforms:
+        return rope.result
+    if len(readers) > 1 or transforms[0].block.value.data != cache.head_dim:
+        raise site.error("must read rotated heads after one transform of each whole head alone")
+    return transforms[0].result
 
 
 def bind_rope(site: Site) -> Binding:

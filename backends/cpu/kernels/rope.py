@@ -4,16 +4,18 @@ Of a cache with codes the rows go to its ring. One row also turns the page into 
 behind its boundary, whose tokens are all of earlier calls; after many rows KvQuantize does that.
 
 Half-split (NeoX) rotation with precomputed tables; optionally RMSNorm of every query and key head
-before it (qwen3, gemma3). Work is shared out by (row, key head): the group's query heads, the key
-and the value of one row.
+before it (qwen3, gemma3), and a Hadamard transform of each after it. Work is shared out by (row,
+key head): the group's query heads, the key and the value of one row.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 
 from xdsl.dialects.func import FuncOp
 
-from nybble.backends.cpu.kernels.builder import Buffer, BufferSpec, KernelBuilder, Value, f32
+from nybble.backends.cpu.kernels.builder import Buffer, BufferSpec, KernelBuilder, Value, f32, vec
+from nybble.backends.cpu.kernels.hadamard import butterflies, within
 from nybble.backends.cpu.kernels.kv import KEY_BLOCK, KvCache
 from nybble.backends.cpu.kernels.kv_append import PageCodes
 from nybble.backends.cpu.kernels.kv_pages import Cache, KvPages
@@ -72,11 +74,15 @@ class Rope:
 
 @dataclass(frozen=True)
 class Rotation:
-    """Emits the rotation of heads, normalised first if there is a norm, into a kernel."""
+    """Emits the rotation of heads, normalised first if there is a norm, into a kernel.
+
+    hadamard: whether each head, of a power of two, is transformed after it.
+    """
 
     b: KernelBuilder
     head_dim: int
     norm: HeadNorm | None
+    hadamard: bool = False
 
     @property
     def lanes(self) -> int:
@@ -97,7 +103,14 @@ class Rotation:
             sin = b.buffer("sin").vload(table + offset, lanes)
             out.append((offset, first * cos - second * sin))
             out.append((half + offset, b.fma(second, cos, first * sin)))
-        return out
+        return self._transformed(sorted(out, key=itemgetter(0))) if self.hadamard else out
+
+    def _transformed(self, head: list[tuple[int, Value]]) -> list[tuple[int, Value]]:
+        """The normalised Hadamard transform of the vectors of a head, in order."""
+        b, lanes = self.b, self.lanes
+        factor = b.const(self.head_dim**-0.5, vec(lanes, f32))
+        values = butterflies([within(b, value, self.head_dim, lanes) for _, value in head])
+        return [(at, value * factor) for (at, _), value in zip(head, values, strict=True)]
 
     def _reader(self, source: Buffer, base: Value, weight: str) -> Callable[[int], Value]:
         """A function from an offset in the head to its vector, normalised if there is a norm."""
@@ -119,7 +132,10 @@ class RopeAppend:
 
     k, v: f32 [n, kv_heads * d], called new_k and new_v beside the cache's own; cos, sin: f32
     [context, d / 2]. With `norm` there are also the weights qw and kw f32 [d]. pos + n must not
-    exceed the context. keeps_keys: whether new_k is rotated in place, too.
+    exceed the context. keeps_keys: whether new_k is rotated in place, too. hadamard: whether heads
+    of q and k are transformed after their rotation.
+
+    Raises ValueError for heads that cannot be.
     """
 
     cache: Cache
@@ -127,8 +143,12 @@ class RopeAppend:
     rows: int
     norm: HeadNorm | None = None
     keeps_keys: bool = False
+    hadamard: bool = False
 
     def __post_init__(self) -> None:
+        size = self.cache.head_dim
+        if self.hadamard and size & (size - 1):
+            raise ValueError(f"a Hadamard transform of heads of {size}, no power of two")
         if self.q_heads % self.cache.kv_heads:
             raise ValueError(
                 f"{self.q_heads} query heads do not divide over {self.cache.kv_heads} KV heads"
@@ -140,7 +160,7 @@ class RopeAppend:
         return 16 if self.cache.head_dim % 32 == 0 else 8
 
     def _rotation(self, b: KernelBuilder) -> Rotation:
-        return Rotation(b, self.cache.head_dim, self.norm)
+        return Rotation(b, self.cache.head_dim, self.norm, self.hadamard)
 
     @property
     def buffers(self) -> list[BufferSpec]:

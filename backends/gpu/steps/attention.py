@@ -181,5 +181,5 @@ def cache_of(kind: Attribute) -> tuple[str, int]:
         return HALF, 0
     raise NybbleError(
         f"attention over {kind} has no kernel on a GPU",
-        accepted="a cache of f16, bf16, kvN or kiviN",
+        accepted="a cache of f16, bf16, kvN or kiviN, without -h and -i8",
     )

@@ -134,7 +134,10 @@ def coded_cache(cache: SSAValue) -> CodedCache | None:
     if isinstance(kind, CacheType) and kind.room.data and is_read(kind.spec.data):
         heads, context, size = cache_shape(cache)
         return CodedCache(heads, size, context, kind.spec.data, kind.room.data)
-    raise NybbleError(f"a cache {kind} has no kernel on a GPU", accepted="f16, bf16, kvN or kiviN")
+    raise NybbleError(
+        f"a cache {kind} has no kernel on a GPU",
+        accepted="f16, bf16, kvN or kiviN, without -h and -i8",
+    )
 
 
 def turns(kernel: KernelOp) -> Iterator[Turn]:

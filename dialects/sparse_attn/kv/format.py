@@ -16,7 +16,10 @@ with OUTLIERS of 1 the two outliers of each channel of a page of keys and of eac
 see `corrections`. `lowrank` has no codes of keys: those of a page are the product of two matrices
 of RANK when they are read, and values are as in `kv8` (ShadowKV, arXiv:2410.21465, factors the keys
 of a whole text before their rotation, and leaves values to the host's memory). With "-i8" codes are
-multiplied as the integers that they are, see `products`.
+multiplied as the integers that they are, see `products`. With "-h" keys, and with them queries,
+are turned by a Hadamard transform of each head, which changes no product of the two and spreads
+channels that are larger than others (QuaRot, arXiv:2404.00456): `quantize-cache` puts a
+`fused.hadamard` before what takes them.
 """
 
 from collections.abc import Iterable
@@ -52,6 +55,7 @@ class KvFormat:
     pinned: tokens at the beginning that stay as they are. spread: of the range of a group of
     keys, how much its levels take. integers: whether codes are multiplied by integers. rank: of
     what is added to codes. outliers: at each end of a line of numbers that are rounded together.
+    turned: whether keys and queries come here after a Hadamard transform of each head.
     """
 
     name: str
@@ -64,6 +68,7 @@ class KvFormat:
     integers: bool = False
     rank: int = 0
     outliers: int = 0
+    turned: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -148,6 +153,11 @@ class KvFormat:
         """Raise KvError unless a cache of so many tokens and features can have this format."""
         if not self.is_coded:
             return
+        if self.turned and head_dim & (head_dim - 1):
+            raise KvError(
+                f"{self} turns heads of {head_dim} features by a Hadamard transform",
+                accepted=f"heads of a power of two, or {self.name.replace('-h', '')}",
+            )
         group = self.side(VALUES).grouping.size
         if group is not None and head_dim % group:
             fitting = [str(one) for one in PAGES if head_dim % one == 0]

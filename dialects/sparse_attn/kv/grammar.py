@@ -1,7 +1,7 @@
 """How formats of key-value caches are spelled.
 
     kv = "f32" | "f16" | "bf16" | "kvN" [ "(" PAGE ")" ] [ "-i8" ]
-       | "kiviN" [ "(" GROUP [ "," RECENT [ "," PINNED ] ] ")" ] [ "-i8" ]
+       | "kiviN" [ "(" GROUP [ "," RECENT [ "," PINNED ] ] ")" ] [ "-h" ] [ "-i8" ]
        | "gearN" [ "(" RANK [ "," OUTLIERS [ "," GROUP [ "," RECENT [ "," PINNED ] ] ] ] ")" ]
        | "lowrank" [ "(" RANK ")" ]
 
@@ -31,8 +31,10 @@ Four levels over all of a group's range are too far apart:
 of 32 normally distributed numbers the extremes lie at 2.07 deviations, while the outer levels of
 least squared error lie at 1.49 (Max, Quantizing for minimum distortion, 1960). Groups of keys that
 are not normally distributed want more of their range than that."""
+TURNED_SPREAD = SPREAD | {2: 0.95}
+"""The same of keys that a Hadamard transform turned, and so are nearer to normally distributed."""
 MOST_RECENT = 1 << 20
-INTEGERS = "-i8"
+TURNED, INTEGERS = "-h", "-i8"
 EXACT = ("f32", "f16", "bf16")
 LATER = {
     "mla": "one latent of all heads (multi-head latent attention, arXiv:2405.04434)",
@@ -41,9 +43,10 @@ LATER = {
 """Families that the spelling is reserved for; nothing computes them yet."""
 NAMES = (
     "f32, f16, bf16, kv8, kv4, kv2, kvN(page), kivi4, kivi2, kiviN(group,recent,pinned); kvN-i8, "
-    "kiviN-i8; gear4, gear2, gearN(rank,outliers,group,recent,pinned); lowrank, lowrank(rank)"
+    "kiviN-h, kiviN-i8, kiviN-h-i8; gear4, gear2, gearN(rank,outliers,group,recent,pinned); "
+    "lowrank, lowrank(rank)"
 )
-_TEXT = re.compile(r"([a-z]+)([0-9]*)(?:\(([0-9, ]+)\))?(-i8)?")
+_TEXT = re.compile(r"([a-z]+)([0-9]*)(?:\(([0-9, ]+)\))?(-h)?(-i8)?")
 
 
 @lru_cache(maxsize=64)
@@ -53,8 +56,10 @@ def parse(text: str) -> KvFormat:
     name = f"{found[1]}{found[2]}" if found else text
     if found is None:
         raise KvError(f"unknown format of a cache '{text[:60]}'", accepted=NAMES)
-    if found[4]:
+    if found[5]:
         return _with_integers(parse(text.strip().removesuffix(INTEGERS)))
+    if found[4]:
+        return _turned(parse(text.strip().removesuffix(TURNED)))
     if name in EXACT and found[3] is None:
         return KvFormat(name, (name, name), exact=name)
     if found[1] in LATER:
@@ -79,6 +84,12 @@ def _with_integers(kv: KvFormat) -> KvFormat:
     if kv.rank or kv.outliers:
         raise KvError(f"{kv} adds to its codes and is read as floats", accepted="kvN-i8, kiviN-i8")
     return replace(kv, name=f"{kv.name}{INTEGERS}", integers=True)
+
+
+def _turned(kv: KvFormat) -> KvFormat:
+    if not kv.name.startswith("kivi"):
+        raise KvError(f"keys of {kv} are not turned", accepted="kiviN-h, kiviN-h-i8")
+    return replace(kv, name=f"{kv.name}{TURNED}", turned=True, spread=TURNED_SPREAD[kv.bits])
 
 
 def _paged(name: str, bits: int, numbers: tuple[int, ...]) -> KvFormat:

@@ -1,8 +1,10 @@
 """What `quantize-cache` refuses, and which formats are more than a type of tensor."""
 
+import numpy as np
 import pytest
 
 from nybble.dialects.errors import NybbleError
+from nybble.dialects.interpreter import Interpreter
 from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
 from nybble.passes.quantize_cache import QuantizeCache, held_as, needs_quantizing
@@ -21,6 +23,10 @@ func.func @f(%q: tensor<1x160xf32>, %k: tensor<2x128x80xf16>, %v: tensor<2x128x8
     [
         ("f16", "a cache of f16 is a tensor .accepted: bf16, kvN, kiviN"),
         ("kv9", "unknown format of a cache 'kv9'"),
+        (
+            "kivi2(16,16)-h",
+            r"turns heads of 80 .* .accepted: heads of a power of two, or kivi2\(16",
+        ),
         ("kivi4", "kivi4 has groups of 32 features of heads of 80"),
         (
             "kivi4(16,128)",
@@ -42,3 +48,31 @@ def test_what_a_cache_is_before():
         True,
         True,
     ]
+
+
+APPENDED = """
+func.func @f(%q: tensor<?x64xf32>, %x: tensor<?x32xf32>, %k: tensor<1x128x32xf16>,
+    %v: tensor<1x128x32xf16>, %p: index) -> tensor<?x64xf32> {
+  %0 = sparse_attn.append_kv %x into %k at %p : tensor<?x32xf32> into tensor<1x128x32xf16>
+      -> tensor<1x128x32xf16>
+  %1 = sparse_attn.append_kv %x into %v at %p : tensor<?x32xf32> into tensor<1x128x32xf16>
+      -> tensor<1x128x32xf16>
+  %a = sparse_attn.attention %q, %0, %1 at %p mask <"causal"> scale 0.2
+    : tensor<?x64xf32>, tensor<1x128x32xf16>, tensor<1x128x32xf16> -> tensor<?x64xf32>
+  func.return %a : tensor<?x64xf32>
+}
+"""
+
+
+def test_turning_changes_no_score():
+    """Of tokens that are all recent; scores and so weights would be others of either one alone."""
+    random = np.random.default_rng(0)
+    q, x = (random.standard_normal((20, width)).astype(np.float32) for width in (64, 32))
+    found: list[np.ndarray] = []
+    for kv in ("kivi4(32,64)", "kivi4(32,64)-h"):
+        module = parse_module(make_context(), APPENDED, "<test>")
+        QuantizeCache(kv, 20).apply(make_context(), module)
+        module.verify()
+        empty = np.zeros((2, 1, 128, 32), np.float16)
+        found += Interpreter(module).call("f", q, x, *empty, 0)
+    np.testing.assert_allclose(found[0], found[1], atol=5e-3)

@@ -7,6 +7,7 @@ import pytest
 
 from nybble.dialects.parsing import parse_module
 from nybble.dialects.registry import make_context
+from nybble.passes.quantize_cache import QuantizeCache
 from nybble.passes.retain_tokens import RetainTokens
 from nybble.passes.select_pages import SelectPages
 from nybble.tools.mlir_file import find_function
@@ -31,6 +32,12 @@ func.func @attend(%x: tensor<?x64xf32>, %pos: index, %cos: tensor<128x8xf32>,
   func.return %a, %k2, %v2 : tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16>
 }
 """
+READ_BACK = LAYER.replace(
+    "-> (tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16>)", "-> tensor<?x64xf32>"
+).replace(
+    "return %a, %k2, %v2 : tensor<?x64xf32>, tensor<2x128x16xf16>, tensor<2x128x16xf16>",
+    "return %a : tensor<?x64xf32>",
+)
 READ = """
 func.func @read(%q: tensor<?x32xf32>, %k: tensor<2x128x16xf16>, %v: tensor<2x128x16xf16>,
     %p: index) -> tensor<?x32xf32> {
@@ -105,6 +112,46 @@ def test_what_is_chosen_while_a_text_is_read(tokens, choice, run_nybble):
     report = json.loads(outcome.out)
     assert outcome.code == 0, outcome.out
     assert max(one["nmse_of_operators"] for one in report["results"]) < 1e-9
+
+
+@pytest.mark.parametrize(("tokens", "position"), [(1, 3), (1, 100), (40, 80)])
+@pytest.mark.parametrize(
+    ("kv", "chosen"),
+    [("kivi2(16,16)-h", ""), ("kivi4(16,0)-h-i8", ""), ("kivi2(16,16)-h", "pages(16,2)+sink(3)")],
+)
+def test_turned_keys(tokens, position, kv, chosen, run_nybble):
+    """Prompts and decoding; the last with pages that are chosen by turned queries and bounds."""
+    module = parse_module(make_context(), READ_BACK, "<test>")
+    if chosen:
+        SelectPages("attend", chosen).apply(make_context(), module)
+    QuantizeCache(kv, 40).apply(make_context(), module)
+    module.verify()
+    given = ["--tokens", str(tokens), "--position", str(position), "--threads", "2"]
+    given += ["--activations", "f32", "--json", "-"]
+    outcome = run_nybble("run", "-", *given, stdin=str(module).encode())
+    assert outcome.code == 0, outcome.out + outcome.err
+    found = json.loads(outcome.out)["results"][0]
+    assert found["nmse_of_operators"] < (1e-4 if "i8" in kv else 1e-9)
+
+
+TURNED_QUERY = "%qh = fused.hadamard %qr block 16 : tensor<?x64xf32>\n  %a = "
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "fault"),
+    [
+        ("attention %qh", "return %a :", "must transform heads of queries and of keys alike"),
+        ("attention %qr", "return %qh :", "must read rotated heads after one transform"),
+    ],
+)
+def test_transforms_between_a_rotation_and_an_append_that_no_kernel_has(
+    first, other, fault, run_nybble
+):
+    text = READ_BACK.replace("%a = ", TURNED_QUERY).replace("attention %qr", first)
+    text = text.replace("return %a :", other)
+    outcome = run_nybble("run", "-", "--activations", "f32", stdin=text.encode())
+    assert outcome.code == 1
+    assert fault in outcome.err
 
 
 @pytest.mark.parametrize("name", ["embed", "draw", "sum", "round", "rounded"])

@@ -241,4 +241,4 @@ def is_read(cache: str) -> bool:
     except KvError:
         return False
     coded = not kv.is_coded or kv.has_codes(KEYS)
-    return kv.exact != "f32" and coded and not (kv.is_corrected or kv.integers)
+    return kv.exact != "f32" and coded and not (kv.is_corrected or kv.integers or kv.turned)

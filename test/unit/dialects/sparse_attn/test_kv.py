@@ -18,6 +18,9 @@ NAMES = (
     "kivi2(16,64)",
     "kivi4(32,128)",
     "kivi2(32,0,64)",
+    "kivi2-h",
+    "kivi4(32,128)-h",
+    "kivi2(16,64)-h-i8",
 )
 
 
@@ -28,7 +31,12 @@ def test_a_name_spells_itself(name):
 
 @pytest.mark.parametrize(
     ("text", "name"),
-    [("kv4(64)", "kv4"), (" kivi2(32, 128,64)", "kivi2"), ("kivi4(64)", "kivi4(64,128)")],
+    [
+        ("kv4(64)", "kv4"),
+        (" kivi2(32, 128,64)", "kivi2"),
+        ("kivi4(64)", "kivi4(64,128)"),
+        ("kivi2(32,128,64)-h-i8", "kivi2-h-i8"),
+    ],
 )
 def test_one_spelling(text, name):
     assert parse(text).name == name
@@ -42,10 +50,25 @@ def test_one_spelling(text, name):
         ("kv8", 16 + 32 / 64 + 32 / 128),
         ("kv2(128)", 4 + 32 / 128 + 32 / 128),
         ("kivi2", 4 + 2 * 32 / 32),
+        ("kivi2-h", 4 + 2 * 32 / 32),
     ],
 )
 def test_bits_of_a_token(name, bits):
     assert parse(name).bits_per_token(128) == 128 * bits
+
+
+def test_turned_keys_take_more_of_their_range():
+    shares = {name: parse(name).spread_of(KEYS) for name in ("kivi2", "kivi2-h", "kivi4-h")}
+    assert shares == {"kivi2": 0.8, "kivi2-h": 0.95, "kivi4-h": 1.0}
+    assert parse("kivi2-h").spread_of(VALUES) == 1.0
+    assert parse("kivi2-h-i8").turned
+    assert parse("kivi2-h-i8").integers
+
+
+def test_only_heads_of_a_power_of_two_are_turned():
+    parse("kivi2-h").check(512, 64)
+    with pytest.raises(KvError, match=r"turns heads of 96 .* a power of two, or kivi2-i8"):
+        parse("kivi2-h-i8").check(512, 96)
 
 
 def test_boundaries():
@@ -98,6 +121,9 @@ def test_scales_of_keys_are_of_channels_and_of_values_of_tokens():
         ("gear4(4,1,48)", r"a group of 48 in gear4 .accepted: a group of 16"),
         ("gear4-i8", r"gear4 adds to its codes and is read as floats .accepted: kvN-i8, kiviN-i8"),
         ("bf16-i8", r"bf16 has no codes to multiply as integers .accepted: kvN-i8, kiviN-i8"),
+        ("kv4-h", r"keys of kv4 are not turned .accepted: kiviN-h, kiviN-h-i8"),
+        ("gear2-h", r"keys of gear2 are not turned"),
+        ("kivi2-i8-h", r"unknown format of a cache 'kivi2-i8-h'"),
         ("lowrank(0)", r"a rank of 0 in lowrank .accepted: 1 to 64"),
         ("lowrank4", "unknown format of a cache 'lowrank4'"),
         *((f"{name}4", f"no kernel computes '{name}4'") for name in LATER),

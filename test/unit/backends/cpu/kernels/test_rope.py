@@ -5,6 +5,7 @@ import pytest
 
 from nybble.backends.cpu.kernels.kv import KvCache
 from nybble.backends.cpu.kernels.rope import HeadNorm, Rope, RopeAppend
+from nybble.dialects.numpy_ref.hadamard import hadamard
 from nybble.dialects.numpy_ref.norm import head_rms_norm
 from nybble.dialects.numpy_ref.rope import append_kv, rope, rope_tables
 
@@ -71,6 +72,29 @@ def test_rotated_keys_are_kept_where_something_reads_them(run, rng, relative_err
     assert relative_error(out["new_k"].reshape(1, 64), rope(k, cos, sin, 7)) <= 1e-6
 
 
+@pytest.mark.parametrize("dim", [16, 32, 64, 128, 256])
+@pytest.mark.parametrize("norm", [None, HeadNorm(1e-6)])
+def test_heads_are_transformed_after_their_rotation(run, rng, relative_error, dim, norm):
+    cache = KvCache(2, dim, CONTEXT, "f32")
+    cos, sin = rope_tables(CONTEXT, dim)
+    for rows, n, pos, threads in ((1, 1, 7, 2), (40, 5, 90, 1)):
+        q, k, v = (rng.standard_normal((n, heads * dim)).astype(np.float32) for heads in (4, 2, 2))
+        inputs = {"q": q, "new_k": k, "new_v": v, "cos": cos, "sin": sin}
+        if norm:
+            inputs |= dict(zip(("qw", "kw"), rng.random((2, dim), np.float32), strict=True))
+            q, k = head_rms_norm(q, inputs["qw"], 1e-6), head_rms_norm(k, inputs["kw"], 1e-6)
+        spec = RopeAppend(cache, 4, rows, norm, hadamard=True)
+        empty = {"k": cache.empty(), "v": cache.empty()}
+        out = run(spec, n=n, pos=pos, threads=threads, **inputs, **empty)
+        wanted = hadamard(rope(q, cos, sin, pos), dim)
+        assert relative_error(out["q"][: q.size].reshape(q.shape), wanted) <= 1e-6
+        keys = hadamard(rope(k, cos, sin, pos), dim).reshape(n, 2, dim)
+        got = cache.keys_as_rows(out["k"])[:, pos : pos + n].swapaxes(0, 1)
+        assert relative_error(got, keys) <= 1e-6
+        held = out["v"].reshape(2, cache.padded, dim)[:, pos : pos + n]
+        np.testing.assert_array_equal(held.swapaxes(0, 1).reshape(v.shape), v)
+
+
 def test_key_layout_round_trip(rng):
     cache = KvCache(2, 32, 40)
     rows = rng.standard_normal((2, cache.padded, 32)).astype(np.float32)
@@ -97,6 +121,11 @@ def test_caches_that_cannot_be(arguments, fault):
 def test_heads_that_do_not_divide():
     with pytest.raises(ValueError, match="5 query heads do not divide over 2 KV heads"):
         RopeAppend(KvCache(2, 64, 64), 5, 1)
+
+
+def test_heads_that_no_transform_has():
+    with pytest.raises(ValueError, match="Hadamard transform of heads of 80, no power of two"):
+        RopeAppend(KvCache(2, 80, 64), 2, 1, hadamard=True)
 
 
 def test_reference_rejects_positions_outside():

@@ -154,6 +154,7 @@ def test_a_cache_with_codes_is_filled_and_read_in_its_parts(phase):
         ("bf16", "kv4", "kept as f16 where a kernel of a GPU reads bf16"),
         ("i8", "bf16", "kept as bf16 and rounded to integers"),
         ("f16", "kv4-i8", "a cache .*kv4-i8.* has no kernel on a GPU"),
+        ("f16", "kivi2(32,0)-h", "a cache .*kivi2.32,0.-h.* on a GPU .* kiviN, without -h and -i8"),
     ],
 )
 def test_caches_that_do_not_go_with_products_are_refused(mode, kv, message):
