@@ -229,8 +229,6 @@ def attention_kernel(site: Site, op: AttentionOp | PartialOp) -> Attention:
         isa=site.isa,
         lists=lists,
     )
-    if kernel.pages is not None or not kernel.mask.is_band:
-        return kernel
     return replace(kernel, key_block=kernel.shape.near_block)
 
 

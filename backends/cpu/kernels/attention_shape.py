@@ -121,10 +121,12 @@ class TileShape:
 
     @property
     def near_block(self) -> int:
-        """The keys of a block that memory should bring at a time, of those that one may have."""
+        """The keys of a block that memory should bring at a time, of those that one may have; all
+        where blocks lie apart."""
+        if self.apart or not self.as_they_lie:
+            return self.key_block
         keys = BLOCK_BYTES // (self.cache.head_dim * self.cache.element_bytes)
-        fitting = max(KEY_BLOCK, 1 << keys.bit_length() - 1)
-        return min(self.key_block, fitting) if self.as_they_lie else self.key_block
+        return min(self.key_block, max(KEY_BLOCK, 1 << keys.bit_length() - 1))
 
     @property
     def strip(self) -> int:

@@ -161,6 +161,7 @@ def test_sums_of_a_tile_fit_the_registers():
         (levels.AVX512_VNNI, "bf16", {}, 64),
         (levels.AVX512_VNNI, "f32", {"rows": 40}, 64),
         (levels.AVX512_VNNI, "f32", {"registers": RegisterTile(4, 1, 4)}, 64),
+        (levels.AVX512_VNNI, "f32", {"mask": parse("stride(64,2)")}, 64),
         (levels.X86_64_V3, "f32", {}, 64),
     ],
 )

@@ -47,8 +47,7 @@ def spec(level=levels.AVX512_VNNI, **options):
     cache = KvCache(HEADS, DIM, CONTEXT)
     made = Marking(cache, 8, 1, 0.1, 1, accumulators=accumulators(level))
     made = replace(made, **options)
-    near = made.mask.is_band and made.pages is None
-    return replace(made, key_block=made.shape.near_block) if near else made
+    return replace(made, key_block=made.shape.near_block)
 
 
 def marked(run, one):
